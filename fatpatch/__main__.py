@@ -1,0 +1,5 @@
+"""``python -m fatpatch``."""
+
+from fatpatch.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""The command line: the only place that prints or exits. Each command is a file, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from fatpatch import __version__
+from fatpatch.errors import EXIT_CODES, FatpatchError
+
+COMMANDS = ("inspect", "extract", "formats")
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
+
+
+class _Commands(click.Group):
+    """Loads a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fatpatch.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fatpatch", message="%(prog)s %(version)s")
+@click.option("--traceback", is_flag=True, help="Show the Python stack of an error (for bug reports).")
+def cli(traceback: bool) -> None:
+    """Read the GPU code inside shipped binaries: CUDA fatbins and AMD offload bundles in ELF, PE, APE, zip and more."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    debug = "--traceback" in sys.argv
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("fatpatch: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        _silence()
+        sys.exit(0)
+    except FatpatchError as error:
+        if debug:
+            raise
+        print_error(error)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"fatpatch: internal error: {type(error).__name__}: {error!s:.300}", err=True)
+        click.echo("  hint: this is a bug; run again with 'fatpatch --traceback ...' and report what it prints", err=True)
+        sys.exit(70)
+
+
+def print_error(error: FatpatchError) -> None:
+    """One error on stderr: where, what, and what to do next."""
+    from fatpatch.render.words import safe
+
+    click.echo(f"fatpatch: error: {safe(str(error))}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+def _silence() -> None:
+    """After a closed pipe, keep the interpreter from complaining at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,65 @@
+"""``fatpatch inspect``: what GPU code a file holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+from fatpatch.cli.inspecting import Run, Wish
+from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.walk import KINDS
+
+_HELP_FORMAT = "How to print: text for people, one json document, ndjson with one line a file, csv with one line an image or kernel."
+
+
+@click.command("inspect")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--kernels", is_flag=True, help="Read the images too: kernels, resources, producers.")
+@click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Only kernels whose mangled or demangled name matches (implies --kernels).")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only images for this target, e.g. sm_61; repeatable, * allowed.")
+@click.option("--missing", metavar="TARGET", help="Only kernels that lack this target (implies --kernels).")
+@click.option("--mangled", is_flag=True, help="Show mangled names in text.")
+@click.option("--sha256", "digest", is_flag=True, help="Compute the sha256 of every unpacked image (json, ndjson, csv).")
+@click.option("--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT)
+@click.option("--as", "kind", type=click.Choice(KINDS), help="Read the file as this kind instead of probing.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for --kernels (default: all processors).")
+@click.option("-v", "--verbose", is_flag=True, help="Every payload and image: offset, evidence, options.")
+@image_size_option
+def command(
+    files: tuple[str, ...],
+    kernels: bool,
+    kernel_pattern: str | None,
+    targets: tuple[str, ...],
+    missing: str | None,
+    mangled: bool,
+    digest: bool,
+    form: str,
+    kind: str | None,
+    jobs: int | None,
+    verbose: bool,
+    max_image_size: int,
+) -> int:
+    """Show the GPU code in FILE...: containers, targets, images, and with --kernels every kernel.
+
+    Reads ELF, PE, APE (llamafile), zip and wheel, tar, ar, GGUF, bare fatbins, cubins, PTX and bundles; members are read
+    inside their archives. Listing unpacks nothing.
+    """
+    try:
+        pattern = re.compile(kernel_pattern) if kernel_pattern is not None else None
+    except re.error as error:
+        raise click.BadParameter(f"not a regular expression: {error}", param_hint="--kernel") from error
+    wish = Wish(
+        kernels=kernels or pattern is not None or missing is not None,
+        pattern=pattern,
+        targets=targets,
+        missing=missing,
+        mangled=mangled,
+        digest=digest,
+        verbose=verbose,
+        jobs=jobs,
+        kind=kind,
+        limits=limits_from(max_image_size),
+    )
+    return Run(wish, list(zip(files, shown_paths(files), strict=True))).write(form, sys.stdout.write)

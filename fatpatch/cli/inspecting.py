@@ -1,0 +1,206 @@
+"""One run of ``inspect``: read each file, survey its images if asked to, hand the result to a renderer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from fatpatch.cli import print_error
+from fatpatch.cli.options import worse
+from fatpatch.cli.progress import Progress
+from fatpatch.coverage import Summary, payloads_below, summarize
+from fatpatch.errors import FatpatchError, FormatError
+from fatpatch.images.rows import KernelRow
+from fatpatch.limits import Limits
+from fatpatch.locator import matches
+from fatpatch.matrix import Matrix
+from fatpatch.model import Diagnostic, Image, Node, Payload, place_of
+from fatpatch.survey import Finding, complaint_of, survey
+from fatpatch.walk import inspected
+
+Writer = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the user asked to see."""
+
+    kernels: bool
+    pattern: re.Pattern[str] | None
+    targets: tuple[str, ...]
+    missing: str | None
+    mangled: bool
+    digest: bool
+    verbose: bool
+    jobs: int | None
+    kind: str | None
+    limits: Limits
+
+    @property
+    def survey(self) -> bool:
+        """Whether images must be read at all."""
+        return self.kernels or self.digest
+
+
+class Run:
+    """All files of one command line; ``code`` is the exit code so far."""
+
+    def __init__(self, wish: Wish, files: list[tuple[str, str]]) -> None:
+        self.wish = wish
+        self.files = files
+        self.code = 0
+        self.errors: list[FatpatchError] = []
+
+    def write(self, form: str, out: Writer) -> int:
+        """Write every file in the form asked for; the exit code."""
+        if form == "text":
+            self._text(out)
+        elif form == "csv":
+            self._csv(out)
+        else:
+            from fatpatch.render import json
+
+            pieces = (self._json(node) for node in self._nodes())
+            for piece in json.lines(pieces) if form == "ndjson" else json.document(pieces, self.errors):
+                out(piece)
+        return self.code
+
+    def _nodes(self) -> Iterator[Node]:
+        """The trees, one after the other; a file that cannot be read is an error on stderr and the next one follows."""
+        for path, shown in self.files:
+            try:
+                with Progress(shown) as progress, inspected(path, name=_last(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node:
+                    yield self._chosen(replace(node, path=shown))
+            except FatpatchError as error:
+                error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+                self.errors.append(error)
+                self.code = worse(self.code, error.exit_code)
+                print_error(error)
+
+    def _chosen(self, node: Node) -> Node:
+        """The tree with only the targets asked for."""
+        if not self.wish.targets:
+            return node
+        members = tuple(self._chosen(member) for member in node.members)
+        payloads = []
+        for payload in node.payloads:
+            images = tuple(image for image in payload.images if any(matches(image.target, target) for target in self.wish.targets))
+            if images:
+                payloads.append(replace(payload, images=images))
+        return replace(node, members=members, payloads=tuple(payloads))
+
+    def _findings(self, node: Node) -> Iterator[tuple[Payload, Image, Finding | None]]:
+        """Every image in document order, with what the survey found and the kernel filters applied."""
+        pairs = [(payload, image) for _, payload in payloads_below(node) for image in payload.images]
+        if not self.wish.survey:
+            yield from ((payload, image, None) for payload, image in pairs)
+            return
+        wanted = self._wanted(node)
+        found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, jobs=self.wish.jobs)
+        for (payload, image), (_, finding) in zip(pairs, found, strict=True):
+            rows = None if finding.rows is None or not self.wish.kernels else tuple(row for row in finding.rows if wanted(row[0]))
+            yield payload, image, finding._replace(rows=rows)
+
+    def _wanted(self, node: Node) -> Callable[[str], bool]:
+        """The filter on kernel names; ``--missing`` needs a pass of its own to know them."""
+        pattern, missing = self.wish.pattern, self.wish.missing
+        lacking: set[str] | None = None
+        if missing is not None:
+            matrix = Matrix()
+            for image, finding in survey([node], limit=self.wish.limits.image, jobs=self.wish.jobs):
+                matrix.add(image, finding.rows or ())
+            lacking = matrix.lacking(missing)
+
+        def wanted(name: str) -> bool:
+            if lacking is not None and name not in lacking:
+                return False
+            return pattern is None or bool(pattern.search(name) or pattern.search(_readable(name)))
+
+        return wanted
+
+    def _note(self, diagnostics: Iterable[Diagnostic]) -> None:
+        if any(item.level == "error" for item in diagnostics):
+            self.code = worse(self.code, FormatError.exit_code)
+
+    def _json(self, node: Node) -> Iterator[str]:
+        from fatpatch.images.demangle import demangle
+        from fatpatch.render import json
+        from fatpatch.render.text import all_diagnostics
+
+        names: set[str] = set()
+        findings = self._findings(node)
+
+        def lookup(image: Image) -> Finding | None:
+            _, found_image, finding = next(findings)
+            assert found_image is image
+            if finding is not None:
+                names.update(row[0] for row in finding.rows or ())
+                if (complaint := complaint_of(image, finding)) is not None:
+                    self._note([complaint])
+            return finding
+
+        def summary() -> Summary:
+            return summarize(node, len(names) if self.wish.kernels else None)
+
+        self._note(all_diagnostics(node))
+        yield from json.file_json(node, lookup, demangle, summary)
+
+    def _text(self, out: Writer) -> None:
+        from fatpatch.render import text
+
+        for index, node in enumerate(self._nodes()):
+            matrices: dict[str, Matrix] = {}
+            complaints = list(text.all_diagnostics(node))
+            names: set[str] = set()
+            if self.wish.survey:
+                for payload, image, finding in self._findings(node):
+                    assert finding is not None
+                    rows = finding.rows or ()
+                    names.update(row[0] for row in rows)
+                    matrices.setdefault(place_of(payload), Matrix()).add(image, rows)
+                    if (complaint := complaint_of(image, finding)) is not None:
+                        complaints.append(complaint)
+            summary = summarize(node, len(names) if self.wish.kernels else None)
+            lines = text.report(node, summary, matrices, verbose=self.wish.verbose, filtered=self.wish.pattern is not None or self.wish.missing is not None, show=str if self.wish.mangled else _readable, shown_as=shown_command(node))
+            out("".join(f"{line}\n" for line in (*([""] if index else []), *lines)))
+            self._note(complaints)
+            self._complain(complaints)
+
+    def _complain(self, complaints: list[Diagnostic]) -> None:
+        import click
+
+        from fatpatch.render.text import diagnostic_lines
+
+        for line in diagnostic_lines(complaints):
+            click.echo(line, err=True)
+
+    def _csv(self, out: Writer) -> None:
+        from fatpatch.render import csv
+        from fatpatch.render.text import all_diagnostics
+
+        out(csv.header(self.wish.kernels))
+        for node in self._nodes():
+            complaints = list(all_diagnostics(node))
+            for payload, image, finding in self._findings(node):
+                out(csv.rows(node, payload, image, finding, kernels=self.wish.kernels))
+                if finding is not None and (complaint := complaint_of(image, finding)) is not None:
+                    complaints.append(complaint)
+            self._note(complaints)
+            self._complain(complaints)
+
+
+def shown_command(node: Node) -> str:
+    """The file as a user would type it."""
+    return f'"{node.path}"' if " " in node.path else node.path
+
+
+def _last(shown: str) -> str:
+    return shown.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def _readable(name: str) -> str:
+    from fatpatch.images.demangle import demangle
+
+    return demangle(name) or name

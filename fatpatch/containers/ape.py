@@ -1,0 +1,55 @@
+"""Actually Portable Executables, llamafiles among them: one file that is a PE, shell script, ELF and zip at once.
+
+Reference: APE specification v0.1. The ELF headers are written in octal inside the shell script, in its first 8192 bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fatpatch.containers import elf, pe, zip
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.formats import numbers as n
+from fatpatch.model import Container, Section
+from fatpatch.source import Source
+
+KIND = "ape"
+PROLOGUE = 8192
+_PRINTF = re.compile(rb"printf '(\\177ELF[^']*)'")
+_OCTAL = re.compile(rb"\\([0-7]{1,3})")
+_NAMES = {n.EM_X86_64: "x86-64", n.EM_AARCH64: "aarch64"}
+
+
+def probe(source: Source) -> bool:
+    """Whether the source starts with one of the three APE magics."""
+    return source.peek(0, 8) in n.APE_MAGICS
+
+
+def elf_headers(source: Source) -> tuple[bytes, ...]:
+    """The 64-byte ELF headers that the shell script writes, decoded from its octal."""
+    script = source.peek(0, PROLOGUE)
+    decoded = (_OCTAL.sub(lambda digit: bytes([int(digit[1], 8) & 0xFF]), found[1]) for found in _PRINTF.finditer(script))
+    return tuple(header for header in decoded if len(header) >= elf.HEADER.size)
+
+
+def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
+    """The architectures it runs on, its PE sections, and its zip members at their absolute offsets."""
+    headers = elf_headers(source)
+    machines = [int.from_bytes(header[18:20], "little") for header in headers]
+    words = [_NAMES.get(machine, f"machine {machine}") for machine in machines]
+    sections: tuple[Section, ...] = ()
+    segments: tuple[Section, ...] = ()
+    if pe.probe(source):
+        windows = pe.read(source, locator, diagnostics)
+        sections, segments = windows.sections, windows.segments
+        if not words:
+            words = [windows.detail.split()[0]]
+    directory = zip.find_directory(source)
+    members = () if directory is None else zip.read_members(source, directory, locator, diagnostics)
+    return Container(
+        kind=KIND,
+        detail=", ".join(dict.fromkeys(words)) + ("" if sections else ("; " if words else "") + "not for Windows"),
+        sections=sections,
+        segments=segments,
+        members=members,
+    )

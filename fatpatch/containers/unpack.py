@@ -1,0 +1,208 @@
+"""Bytes of members: stored ones as a window of their archive, packed ones streamed to a bounded temporary file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from fatpatch.errors import FatpatchError, FormatError, InputError, LimitError, UnsupportedError
+from fatpatch.formats import numbers as n
+from fatpatch.limits import Limits
+from fatpatch.model import Member
+from fatpatch.source import CHUNK, Source
+
+STREAMS = ((n.GZIP_MAGIC, "gzip"), (n.XZ_MAGIC, "xz"), (n.BZIP2_MAGIC, "bzip2"), (n.ZSTD_MAGIC, "zstd"))
+
+
+def stream_codec(source: Source) -> str | None:
+    """The codec of a compressed single file (.tgz, .tar.zst, .gz); None when it is none."""
+    head = source.peek(0, 10)
+    for magic, name in STREAMS:
+        if head.startswith(magic) and (name != "bzip2" or head[4:10] == b"1AY&SY"):
+            return name
+    return None
+
+
+class Workspace:
+    """The temporary files of one run, with a budget of unpacked bytes; ``close`` removes them all."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.members = 0
+        self._unpacked = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._open: list[Source] = []
+
+    def open(self, source: Source, member: Member) -> Source:
+        """The member's bytes; FormatError when they are damaged, LimitError when they are too many."""
+        stored = source.slice(member.offset, member.stored_size)
+        if member.method == "stored":
+            return stored
+        if member.size > self.limits.ratio_free and member.size > member.stored_size * self.limits.ratio:
+            raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
+        unpacked = self.unpack(stored, member.method, expected=member.size)
+        if unpacked.size != member.size:
+            self.release(unpacked)
+            raise FormatError(f"unpacks to {unpacked.size:#x} bytes, expected {member.size:#x}", field="size")
+        return unpacked
+
+    def unpack(self, source: Source, codec: str, expected: int | None = None) -> Source:
+        """A whole compressed stream in a temporary file."""
+        descriptor, path = tempfile.mkstemp(dir=self._directory())
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                size = 0
+                for piece in _guarded(codec, source):
+                    size += len(piece)
+                    self._unpacked += len(piece)
+                    if expected is not None and size > expected:
+                        raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
+                    if size > self.limits.ratio_free and size > source.size * self.limits.ratio:
+                        raise LimitError(f"{source.size:#x} bytes unpack to more than {size:#x}: refused as a bomb", field="size")
+                    if self._unpacked > self.limits.unpacked:
+                        raise LimitError(f"more than {self.limits.unpacked:#x} bytes unpacked in this run", field="size")
+                    sink.write(piece)
+        except OSError as error:
+            os.unlink(path)
+            raise InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room") from error
+        except FatpatchError:
+            os.unlink(path)
+            raise
+        result = Source.open(path)
+        self._open.append(result)
+        return result
+
+    def release(self, source: Source) -> None:
+        """Remove the temporary file behind ``source``, if it is one of ours: nothing in it is needed any more."""
+        for index, mine in enumerate(self._open):
+            if mine is source:
+                del self._open[index]
+                source.close()
+                if source.path is not None:
+                    os.unlink(source.path)
+                return
+
+    def head(self, source: Source, member: Member, size: int = 4096) -> bytes:
+        """The first bytes of a member, without unpacking the rest; b"" when they cannot be read."""
+        stored = source.slice(member.offset, member.stored_size)
+        if member.method == "stored":
+            return stored.peek(0, size)
+        try:
+            return next(_guarded(member.method, stored, first=size), b"")[:size]
+        except FatpatchError:
+            return b""
+
+    def close(self) -> None:
+        """Remove all temporary files."""
+        for source in self._open:
+            source.close()
+        self._open.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _directory(self) -> str:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="fatpatch-")
+        return self._folder.name
+
+
+def _guarded(codec: str, source: Source, first: int = CHUNK) -> Iterator[bytes]:
+    """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError."""
+    opener = _OPENERS.get(codec)
+    if opener is None:
+        raise UnsupportedError(f"packed by {codec}, which is not read", field="method", hint="unpack the archive with another tool")
+    try:
+        yield from opener(source, first)
+    except FatpatchError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError | EOFError | ValueError | zlib.error) and type(error).__name__ not in {"ZstdError", "LZMAError"}:
+            raise
+        raise FormatError(f"{codec} data is damaged: {error}", field="data") from error
+
+
+def _pumped(make: Callable[[], Any], source: Source, first: int) -> Iterator[bytes]:
+    """Drive a decompressor object of the zlib, bz2 and lzma kind; further streams behind the first are read too."""
+    engine = make()
+    for chunk in _growing(source, first):
+        data = chunk
+        while data or not getattr(engine, "needs_input", True):
+            piece = engine.decompress(data, CHUNK)
+            data = getattr(engine, "unconsumed_tail", b"")
+            if piece:
+                yield piece
+            if engine.eof:
+                data = engine.unused_data.lstrip(b"\0")
+                if not data:
+                    break
+                engine = make()
+            elif not data and not piece:
+                break
+    if not engine.eof:
+        raise FormatError("the stream ends before its end mark", field="data")
+
+
+def _growing(source: Source, first: int) -> Iterable[bytes]:
+    """The stored bytes, the first piece small so that a look at the head stays cheap."""
+    at = 0
+    step = min(max(first, 4096), CHUNK // 4)
+    while chunk := source.peek(at, step):
+        yield chunk
+        at += len(chunk)
+        step = CHUNK // 4
+
+
+def _deflate(source: Source, first: int) -> Iterator[bytes]:
+    return _pumped(lambda: zlib.decompressobj(-15), source, first)
+
+
+def _gzip(source: Source, first: int) -> Iterator[bytes]:
+    return _pumped(lambda: zlib.decompressobj(31), source, first)
+
+
+def _bzip2(source: Source, first: int) -> Iterator[bytes]:
+    import bz2
+
+    return _pumped(bz2.BZ2Decompressor, source, first)
+
+
+def _xz(source: Source, first: int) -> Iterator[bytes]:
+    import lzma
+
+    return _pumped(lambda: lzma.LZMADecompressor(memlimit=256 << 20), source, first)
+
+
+class _Reading:
+    """A source as the file object that zstandard wants."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._source.peek(self._at, size)
+        self._at += len(data)
+        return data
+
+
+def _zstd(source: Source, first: int) -> Iterator[bytes]:
+    import zstandard
+
+    size = min(max(first, 4096), CHUNK)
+    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(_Reading(source), read_across_frames=True) as stream:
+        while piece := stream.read(size):
+            yield piece
+            size = CHUNK
+
+
+_OPENERS: dict[str, Callable[[Source, int], Iterator[bytes]]] = {
+    "deflate": _deflate,
+    "gzip": _gzip,
+    "bzip2": _bzip2,
+    "xz": _xz,
+    "zstd": _zstd,
+}

@@ -1,0 +1,93 @@
+"""Counts over a tree: the summary, the table of targets, the kernel x target matrix and its holes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fatpatch.model import Image, Node, Payload
+
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Counts of everything below a node; ``kernels`` is the number of distinct names, None when not read."""
+
+    fatbins: int
+    bundles: int
+    images: int
+    images_by_target: tuple[tuple[str, int], ...]
+    kernels: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class TargetRow:
+    """One line of the table of targets. Sizes are bytes; ``stored`` is None when images share one blob."""
+
+    target: str
+    images: int = 0
+    payloads: int = 0
+    stored: int | None = 0
+    size: int | None = 0
+    codecs: set[str]
+    producers: set[str]
+    versions: set[str]
+    kernels: set[str] | None = None
+
+
+def target_key(target: str) -> tuple[str, int, str]:
+    """Sorts sm_61 before sm_100 and sm_90 before sm_90a; machine code before intermediate code."""
+    number = _NUMBER.search(target)
+    prefix = target[: number.start()] if number else target
+    return ({"sm_": "0"}.get(prefix, prefix), int(number[0]) if number else 0, target)
+
+
+def payloads_below(node: Node) -> Iterator[tuple[Node, Payload]]:
+    """(holder, payload) of a node and its members, in document order: members first, as they are read."""
+    for member in node.members:
+        yield from payloads_below(member)
+    for payload in node.payloads:
+        yield node, payload
+
+
+def summarize(node: Node, kernels: int | None = None) -> Summary:
+    """The summary of everything below ``node``."""
+    counts: dict[str, int] = {}
+    fatbins = bundles = images = 0
+    for _, payload in payloads_below(node):
+        fatbins += payload.kind == "fatbin"
+        bundles += payload.kind == "offload_bundle"
+        images += len(payload.images)
+        for image in payload.images:
+            counts[image.target] = counts.get(image.target, 0) + 1
+    by_target = tuple(sorted(counts.items(), key=lambda item: target_key(item[0])))
+    return Summary(fatbins=fatbins, bundles=bundles, images=images, images_by_target=by_target, kernels=kernels)
+
+
+def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
+    """One row a target, over the payloads of one place."""
+    rows: dict[str, TargetRow] = {}
+    for payload in payloads:
+        seen = set()
+        for image in payload.images:
+            row = rows.get(image.target)
+            if row is None:
+                row = rows[image.target] = TargetRow(target=image.target, codecs=set(), producers=set(), versions=set())
+            _add(row, image)
+            if image.target not in seen:
+                seen.add(image.target)
+                row.payloads += 1
+    return [rows[target] for target in sorted(rows, key=target_key)]
+
+
+def _add(row: TargetRow, image: Image) -> None:
+    row.images += 1
+    row.stored = None if row.stored is None or image.stored_size is None else row.stored + image.stored_size
+    row.size = None if row.size is None or image.size is None else row.size + image.size
+    row.codecs.add(image.compression)
+    if image.producer:
+        row.producers.add(image.producer)
+    if image.kind == "ptx" and image.code_version:
+        row.versions.add(image.code_version)

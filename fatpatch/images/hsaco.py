@@ -1,0 +1,102 @@
+"""AMD code objects: kernels and resources from the msgpack note, else from the ``.kd`` symbols.
+
+Reference: AMDGPU back-end usage, code object metadata (note AMDGPU, type 32); LLVM 22.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from fatpatch.errors import FormatError
+from fatpatch.formats import numbers as n
+from fatpatch.images.cubin_tables import SECTION, SYMBOL
+from fatpatch.images.rows import KernelRow
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 7, 11, 2
+
+
+def hsaco_kernels(data: bytes) -> list[KernelRow]:
+    """One row for each kernel of a code object; registers are VGPRs, local bytes the scratch of one work item."""
+    if len(data) < _HEADER.size or data[:4] != n.ELF_MAGIC:
+        raise FormatError(f"expected a code object (7f454c46), got {data[:4].hex() or 'nothing'}", offset=0, field="code object")
+    fields = _HEADER.unpack_from(data)
+    shoff, shentsize, shnum = fields[6], fields[11], fields[12]
+    if shentsize != SECTION.size or shoff + shnum * SECTION.size > len(data):
+        raise FormatError(f"{shnum} section headers at {shoff:#x} do not fit in {len(data):#x} bytes", offset=40, field="e_shoff")
+    sections = list(SECTION.iter_unpack(data[shoff : shoff + shnum * SECTION.size]))
+    sizes, names = _symbols(data, sections)
+    noted = _from_notes(data, sections, sizes)
+    return noted if noted else [(name, None, None, None, None, None, None, sizes.get(name)) for name in sorted(names)]
+
+
+def _symbols(data: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[str, int], set[str]]:
+    """Code bytes by function name, and the names of kernel descriptors."""
+    sizes: dict[str, int] = {}
+    names: set[str] = set()
+    for row in sections:
+        if row[1] not in (_SHT_DYNSYM, _SHT_SYMTAB) or row[6] >= len(sections):
+            continue
+        strings = data[sections[row[6]][4] : sections[row[6]][4] + sections[row[6]][5]]
+        table = data[row[4] : row[4] + row[5]]
+        for name_at, _, _, index, _, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
+            name = strings[name_at : strings.find(b"\0", name_at)].decode("utf-8", "backslashreplace")
+            if name.endswith(".kd") and index:
+                names.add(name[:-3])
+            else:
+                sizes[name] = size
+    return sizes, names
+
+
+def _from_notes(data: bytes, sections: list[tuple[int, ...]], sizes: dict[str, int]) -> list[KernelRow]:
+    rows: list[KernelRow] = []
+    for row in sections:
+        if row[1] != _SHT_NOTE:
+            continue
+        note = data[row[4] : row[4] + row[5]]
+        at = 0
+        while at + 12 <= len(note):
+            name_size, size, kind = struct.unpack_from("<III", note, at)
+            start = at + 12 + (name_size + 3 & ~3)
+            if kind == n.NOTE_AMDGPU_METADATA and note[at + 12 : at + 18] == b"AMDGPU":
+                rows += [_row(kernel, sizes) for kernel in _unpacked(note[start : start + size])]
+            at = start + (size + 3 & ~3)
+    return rows
+
+
+def _unpacked(note: bytes) -> list[dict[str, Any]]:
+    import msgpack
+
+    try:
+        document = msgpack.unpackb(note, strict_map_key=False)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise FormatError(f"the metadata note is damaged: {error}", field="NT_AMDGPU_METADATA") from error
+    kernels = document.get("amdhsa.kernels", []) if isinstance(document, dict) else []
+    return [kernel for kernel in kernels if isinstance(kernel, dict)] if isinstance(kernels, list) else []
+
+
+def _row(kernel: dict[str, Any], sizes: dict[str, int]) -> KernelRow:
+    def number(key: str) -> int | None:
+        value = kernel.get(key)
+        return value if isinstance(value, int) else None
+
+    symbol = kernel.get(".symbol")
+    name = symbol[:-3] if isinstance(symbol, str) and symbol.endswith(".kd") else str(kernel.get(".name", ""))
+    arguments = kernel.get(".args")
+    parameters = tuple(
+        (int(part[".offset"]), int(part[".size"]))
+        for part in (arguments if isinstance(arguments, list) else [])
+        if isinstance(part, dict) and isinstance(part.get(".offset"), int) and isinstance(part.get(".size"), int)
+        and not str(part.get(".value_kind", "")).startswith("hidden_")
+    )  # fmt: skip
+    return (
+        name,
+        number(".vgpr_count"),
+        number(".group_segment_fixed_size"),
+        number(".private_segment_fixed_size"),
+        None,
+        number(".max_flat_workgroup_size"),
+        parameters,
+        sizes.get(name),
+    )

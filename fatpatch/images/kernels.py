@@ -1,0 +1,33 @@
+"""What the bytes of one image say: kernels, target, producer; by kind of image."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.images.cubin_kernels import cubin_kernels
+from fatpatch.images.cubin_tables import Tables
+from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
+from fatpatch.images.rows import KernelRow
+
+WITH_KERNELS = frozenset({"sass", "ptx", "reloc-ptx", "hsaco"})
+
+
+class Reading(NamedTuple):
+    """One image read whole. ``target`` and ``code_version`` are what its own bytes say, None when they do not."""
+
+    kernels: list[KernelRow]
+    target: str | None
+    code_version: str | None
+    producer: str | None
+
+
+def read_image(kind: str, data: bytes) -> Reading:
+    """Read an image of a kind in WITH_KERNELS; FormatError with the offset in the image when it is damaged."""
+    if kind == "sass":
+        tables = Tables(data)
+        return Reading(cubin_kernels(tables), tables.target(), None, tables.toolkit())
+    if kind == "hsaco":
+        from fatpatch.images.hsaco import hsaco_kernels
+
+        return Reading(hsaco_kernels(data), None, None, None)
+    return Reading(ptx_kernels(data), ptx_target(data), ptx_version(data), None)

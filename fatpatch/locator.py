@@ -1,0 +1,44 @@
+"""Locators: the one way to name a place, as in ``app.llamafile!ggml-cuda.dll!.nv_fatb!fatbin[3]!sm_61``.
+
+A locator is a plain string of escaped steps joined by ``!``, the same in text, JSON, errors and selectors. Whatever could
+end a step or move a terminal's cursor is percent-encoded, so a locator is always safe to print and splits back exactly.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from urllib.parse import unquote
+
+SEPARATOR = "!"
+_MAX_STEP = 240
+_UNSAFE = re.compile(r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def escape(name: str) -> str:
+    """One step: control, bidirectional and separator characters percent-encoded, long names shortened in the middle."""
+    if len(name) > _MAX_STEP:
+        name = f"{name[:160]}...({len(name)} characters)...{name[-40:]}"
+    return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name)
+
+
+def join(parent: str, name: str) -> str:
+    """The locator of the child ``name`` of ``parent``."""
+    step = escape(name)
+    return f"{parent}{SEPARATOR}{step}" if parent else step
+
+
+def steps(locator: str) -> tuple[str, ...]:
+    """The unescaped steps of a locator."""
+    return tuple(unquote(step, errors="surrogatepass") for step in locator.split(SEPARATOR))
+
+
+def matches(locator: str, pattern: str) -> bool:
+    """Whether ``pattern`` (``*`` any run, ``?`` one character, all else literal) names the locator or its last steps."""
+    return _compiled(pattern).fullmatch(locator) is not None
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    body = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+    return re.compile(f"(?:.*{SEPARATOR})?{body}", re.DOTALL)

@@ -1,0 +1,51 @@
+"""Which kernel is present for which target: the matrix, its holes, and the filters on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from fatpatch.coverage import target_key
+from fatpatch.images.rows import KernelRow
+from fatpatch.model import Image
+
+PTX_MARK = "+"
+
+
+@dataclass(slots=True)
+class Matrix:
+    """Kernel names against targets; a cell holds the registers a thread takes, or ``+`` where only the driver will know."""
+
+    cells: dict[str, dict[str, str]] = field(default_factory=dict)
+    targets: set[str] = field(default_factory=set)
+
+    def add(self, image: Image, rows: Iterable[KernelRow]) -> None:
+        """Enter the kernels of one image."""
+        self.targets.add(image.target)
+        for row in rows:
+            self.cells.setdefault(row[0], {})[image.target] = PTX_MARK if row[1] is None else str(row[1])
+
+    def columns(self) -> list[str]:
+        """The targets in order."""
+        return sorted(self.targets, key=target_key)
+
+    def holes(self) -> dict[str, tuple[str, ...]]:
+        """By kernel: the targets that its siblings have and it lacks; kernels without a hole are left out."""
+        order = self.columns()
+        found = {}
+        for name, cells in self.cells.items():
+            if len(cells) < len(order):
+                found[name] = tuple(target for target in order if target not in cells)
+        return found
+
+    def count(self) -> dict[str, int]:
+        """Kernels by target."""
+        counts: dict[str, int] = dict.fromkeys(self.targets, 0)
+        for cells in self.cells.values():
+            for target in cells:
+                counts[target] += 1
+        return counts
+
+    def lacking(self, target: str) -> set[str]:
+        """The kernels that have no image for ``target``."""
+        return {name for name, cells in self.cells.items() if target not in cells}

@@ -1,0 +1,175 @@
+"""What a file holds, as frozen records. A number that was not computed is None, never 0.
+
+Sizes and offsets are bytes. An offset counts from the start of the innermost stored file that holds the thing: a member of
+a zip counts from its own first byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fatpatch.source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostic:
+    """What a reader complains about: where, in which field, and what it expected."""
+
+    locator: str
+    level: str  # note, warning, error
+    offset: int | None
+    message: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One kernel parameter: its place in the parameter block."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One entry function of an image and the resources it declares; ``constant_banks`` are (bank, bytes)."""
+
+    name: str
+    registers: int | None = None
+    shared_bytes: int | None = None
+    local_bytes: int | None = None
+    constant_banks: tuple[tuple[int, int], ...] | None = None
+    max_threads: int | None = None
+    parameters: tuple[Parameter, ...] | None = None
+    code_size: int | None = None
+
+    @property
+    def constant_bytes(self) -> int | None:
+        """Bytes of constant bank 0, which holds the parameters."""
+        return None if self.constant_banks is None else dict(self.constant_banks).get(0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One entry of a payload: machine code or intermediate code for one target.
+
+    ``offset`` is where its header starts; the stored bytes are ``stored_bytes`` long from ``data_offset`` on. ``within`` is
+    the range inside the decompressed blob that several images share (concatenated entries, compressed bundles).
+    """
+
+    locator: str
+    kind: str
+    target: str
+    code_version: str | None
+    compression: str
+    stored_size: int | None
+    size: int | None
+    offset: int
+    data_offset: int
+    stored_bytes: int
+    blob_size: int | None = None
+    within: tuple[int, int] | None = None
+    producer: str | None = None
+    flags: int | None = None
+    kind_code: int | None = None
+    identifier: str | None = None
+    options: str | None = None
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapper:
+    """The 24 bytes by which host code names a payload."""
+
+    version: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A fatbin, an offload bundle, or a bare image; ``found_by`` names the evidence that led to it."""
+
+    locator: str
+    vendor: str
+    kind: str
+    section: str | None
+    offset: int
+    size: int
+    found_by: tuple[str, ...]
+    images: tuple[Image, ...]
+    wrapper: Wrapper | None = None
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A named range of a container; ``address`` is where it is loaded."""
+
+    name: str
+    offset: int
+    size: int
+    address: int = 0
+    writable: bool = False
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A file inside an archive. ``offset`` is where its stored bytes start, ``size`` its length once unpacked."""
+
+    name: str
+    offset: int
+    stored_size: int
+    size: int
+    method: str = "stored"
+    header_offset: int = 0
+    crc32: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a GGUF header says: architecture, file type, and how many tensors of each type."""
+
+    version: int
+    architecture: str | None
+    file_type: str | None
+    name: str | None
+    tensors: int
+    tensor_types: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """What one reader made of one source: its kind in words, its ranges, and the files inside it."""
+
+    kind: str
+    detail: str = ""
+    sections: tuple[Section, ...] = ()
+    segments: tuple[Section, ...] = ()
+    members: tuple[Member, ...] = ()
+    facts: ModelFacts | None = None
+    relocatable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A file, or a member of one, with all that was found in it and below it."""
+
+    locator: str
+    path: str
+    size: int
+    container: str
+    detail: str
+    members: tuple[Node, ...]
+    payloads: tuple[Payload, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    facts: ModelFacts | None = None
+    packing: str | None = None
+    stored_at: int | None = None
+    member_count: int = 0
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+
+def place_of(payload: Payload) -> str:
+    """The locator of the file or section that holds a payload: its siblings share it."""
+    return payload.locator.rsplit("!", 1)[0] if payload.section is not None or payload.kind in ("fatbin", "offload_bundle") else payload.locator

@@ -1,0 +1,73 @@
+"""Files that are GPU code and nothing else: a cubin, a PTX text, a code object, a fatbin, a bundle."""
+
+from __future__ import annotations
+
+from fatpatch.containers.elf import machine_of
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.errors import FormatError
+from fatpatch.formats import numbers as n
+from fatpatch.images.cubin_tables import Tables
+from fatpatch.images.ptx import looks_like_ptx, ptx_target, ptx_version
+from fatpatch.locator import join
+from fatpatch.model import Image, Payload
+from fatpatch.payloads import offload_bundle
+from fatpatch.source import Source
+
+_PTX_HEAD = 1 << 16
+_KINDS = {"cubin": ("sass", "cubin", "nvidia"), "ptx": ("ptx", "ptx", "nvidia"), "hsaco": ("hsaco", "code_object", "amd")}
+
+
+def sniff_bare(source: Source) -> str | None:
+    """``cubin``, ``hsaco``, ``fatbin``, ``bundle`` or ``ptx`` when the whole file is one; else None."""
+    head = source.peek(0, 64)
+    if head[:4] == n.ELF_MAGIC:
+        return {n.EM_CUDA: "cubin", n.EM_AMDGPU: "hsaco"}.get(machine_of(source) or 0)
+    if head[:4] == n.FATBIN_MAGIC_BYTES:
+        return "fatbin"
+    if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size):
+        return "bundle"
+    return "ptx" if head[:1] in b" \t\r\n./" and head and looks_like_ptx(source.peek(0, _PTX_HEAD)) else None
+
+
+def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostics: Diagnostics) -> Payload:
+    """The payload of a bare cubin, PTX or code object: one image that is the whole file."""
+    kind, payload_kind, vendor = _KINDS[bare]
+    target, version, producer = "unknown", None, None
+    readable = source.size <= limit
+    if not readable:
+        message = f"expected at most {limit:#x} bytes, got {source.size:#x}: not looked into"
+        diagnostics.error(locator, 0, message, field="size")
+    elif kind == "ptx":
+        head = source.peek(0, _PTX_HEAD)
+        target, version = ptx_target(head) or "compute_0", ptx_version(head)
+        if target == "compute_0":
+            diagnostics.error(locator, 0, "expected a .target directive", field=".target")
+    elif kind == "sass":
+        try:
+            tables = Tables(source.peek(0, source.size))
+            target, producer = tables.target(), tables.toolkit()
+            version = "1.8" if tables.identity.new_layout else "1.7"
+        except FormatError as error:
+            diagnostics.caught(locator, error)
+            readable = False
+    else:
+        from fatpatch.images.amdgpu import target_of_header
+
+        target = target_of_header(source.peek(0, 64))
+    image = Image(
+        locator=join(locator, target),
+        kind=kind,
+        target=target,
+        code_version=version,
+        compression="none",
+        stored_size=source.size,
+        size=source.size,
+        offset=0,
+        data_offset=0,
+        stored_bytes=source.size,
+        producer=producer,
+        readable=readable,
+    )
+    return Payload(
+        locator=locator, vendor=vendor, kind=payload_kind, section=None, offset=0, size=source.size, found_by=("file",), images=(image,)
+    )

@@ -1,0 +1,44 @@
+"""The bytes of images: read, unpacked and cut out, with the last shared blob kept."""
+
+from __future__ import annotations
+
+from fatpatch.errors import FormatError, UnsupportedError
+from fatpatch.formats import numbers as n
+from fatpatch.model import Image
+from fatpatch.payloads.compression import unpack
+from fatpatch.source import Source
+
+
+class ImageReader:
+    """Reads images of one source; ``limit`` bounds what one image may unpack to."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+        self._blob_at = -1
+        self._blob = b""
+
+    def read(self, image: Image) -> bytes:
+        """All bytes of an image. FormatError when they are damaged, LimitError when too many, UnsupportedError when opaque."""
+        if image.flags is not None and image.flags & n.FLAG_OBFUSCATED:
+            raise UnsupportedError("obfuscated by NVIDIA's tools: kept as it is, cannot be unpacked", locator=image.locator)
+        blob = self._read_blob(image)
+        if image.within is None:
+            return blob
+        start, end = image.within
+        if end > len(blob):
+            raise FormatError(f"ends at {end:#x}, its blob at {len(blob):#x}", locator=image.locator, field="image offset")
+        return blob[start:end]
+
+    def _read_blob(self, image: Image) -> bytes:
+        if image.within is not None and self._blob_at == image.data_offset:
+            return self._blob
+        if image.compression == "none":
+            if image.stored_bytes > self._limit:
+                unpack(b"", "stored", image.stored_bytes, limit=self._limit)
+            return self._source.read(image.data_offset, image.stored_bytes)
+        stored = self._source.read(image.data_offset, image.stored_bytes)
+        blob = unpack(stored, image.compression, image.blob_size or 0, limit=self._limit)
+        if image.within is not None:
+            self._blob_at, self._blob = image.data_offset, blob
+        return blob

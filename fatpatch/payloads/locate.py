@@ -1,0 +1,247 @@
+"""Finds payloads in a container and says which evidence led to each: section, wrapper, magic, or the file itself.
+
+No single evidence is enough. Real fatbins sit in sections of other names (.rodata, .ldata, .cask_resource) and without any
+wrapper; the bare magic occurs in compilers and debuggers as a constant.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.formats import numbers as n
+from fatpatch.locator import join
+from fatpatch.model import Container, Image, Payload, Section
+from fatpatch.payloads import fatbin, offload_bundle
+from fatpatch.payloads.wrapper import Pointer, read_wrappers
+from fatpatch.source import Source
+
+FATBIN_SECTIONS = frozenset({".nv_fatbin", "__nv_relfatbin", ".nv_fatb", "__nv_rel"})
+BUNDLE_SECTIONS = frozenset({".hip_fatbin", ".hip_fat"})
+RDC_SECTION = n.BUNDLE_MAGIC.decode()
+_BARREN = (".debug", ".zdebug", ".rel", ".eh_frame", ".gcc_except_table", ".symtab", ".strtab", ".dynsym", ".dynstr", ".gnu", ".pdata")
+_MAX_FALSE_HITS = 50_000
+_SEARCHABLE = frozenset({"elf", "pe", "ape", "macho", "raw", "fatbin", "bundle"})
+
+
+class Range(NamedTuple):
+    """Bytes to search, and the section they belong to."""
+
+    start: int
+    end: int
+    section: str | None
+
+
+def find_payloads(source: Source, container: Container, locator: str, diagnostics: Diagnostics) -> tuple[Payload, ...]:
+    """All payloads of a container in file order; its members are not looked into."""
+    if container.kind not in _SEARCHABLE:
+        return ()
+    finder = _Finder(source, locator, diagnostics)
+    finder.follow(container)
+    if container.kind in ("fatbin", "bundle"):
+        evidence = "file"
+        named = [Range(0, source.size, None)]
+    else:
+        evidence = "section"
+        named = [Range(s.offset, s.offset + s.size, s.name) for s in container.sections]
+    for part in named:
+        if container.kind == "fatbin" or part.section in FATBIN_SECTIONS:
+            finder.fatbin_chain(part, evidence)
+        elif container.kind == "bundle" or part.section in BUNDLE_SECTIONS:
+            finder.bundle_chain(part, evidence)
+        elif part.section is not None and part.section.startswith(RDC_SECTION):
+            finder.relocatable_object(part)
+    if container.kind not in ("fatbin", "bundle"):
+        for part in _unnamed(source, container):
+            finder.search(part)
+            if not container.sections:
+                finder.bundle_chain(part, "magic")
+    return finder.payloads()
+
+
+def _unnamed(source: Source, container: Container) -> Iterator[Range]:
+    """The ranges that no section name announces: data sections, and what lies outside sections and members."""
+    taken = [(m.header_offset, m.offset + m.stored_size) for m in container.members]
+    for section in container.sections:
+        taken.append((section.offset, section.offset + section.size))
+        known = section.name in FATBIN_SECTIONS or section.name in BUNDLE_SECTIONS or section.name.startswith((*_BARREN, RDC_SECTION))
+        if not known and not section.executable:
+            yield Range(section.offset, section.offset + section.size, section.name)
+    at = 0
+    for start, end in sorted(taken):
+        if start - at > n.ENTRY_HEADER_SIZE:
+            yield Range(at, start, None)
+        at = max(at, end)
+    if source.size - at > n.ENTRY_HEADER_SIZE:
+        yield Range(at, source.size, None)
+
+
+class _Finder:
+    """Collects the payloads of one container."""
+
+    def __init__(self, source: Source, locator: str, diagnostics: Diagnostics) -> None:
+        self.source, self.locator, self.diagnostics = source, locator, diagnostics
+        self.found: dict[int, Payload] = {}
+        self.counts: dict[str, int] = {}
+        self.pointers: dict[int, Pointer] = {}
+
+    def follow(self, container: Container) -> None:
+        """Note what the wrappers point to; a wrapper that points nowhere is a diagnostic."""
+        for pointer in read_wrappers(self.source, container):
+            if pointer.magic != n.WRAPPER_MAGIC:
+                if pointer.target is not None:
+                    self.pointers.setdefault(pointer.target, pointer)
+                continue
+            where = pointer.wrapper.offset + 8
+            if pointer.target is None:
+                if not container.relocatable:
+                    self.diagnostics.warning(self.locator, where, "the wrapper points to no section of the file", field="fatbin pointer")
+            elif (got := self.source.peek(pointer.target, 4)) != n.FATBIN_MAGIC_BYTES:
+                message = f"expected the magic 50ed55ba at {pointer.target:#x}, got {got.hex()}"
+                self.diagnostics.error(self.locator, where, message, field="fatbin pointer")
+            else:
+                self.pointers.setdefault(pointer.target, pointer)
+
+    def fatbin_chain(self, part: Range, evidence: str) -> None:
+        """Fatbins back to back, with zero gaps; anything else is a diagnostic and the search goes on behind it."""
+        at = part.start
+        while at + fatbin.CONTAINER.size <= part.end:
+            head = self.source.peek(at, 8)
+            if head[:4] == n.FATBIN_MAGIC_BYTES:
+                at = self._fatbin(at, part, evidence)
+            elif not any(head):
+                at = self._skip_zeros(at, part.end)
+            else:
+                following = self.source.find(fatbin.STRICT_MAGIC, at, part.end)
+                skipped = (part.end if following < 0 else following) - at
+                locator = self.locator if part.section is None else join(self.locator, part.section)
+                message = f"expected the magic 50ed55ba or zero bytes, got {head.hex()}: {skipped:#x} bytes skipped"
+                self.diagnostics.error(locator, at, message, field="fatbin magic")
+                at += skipped
+
+    def bundle_chain(self, part: Range, evidence: str) -> None:
+        """Bundles, each stepped over by its own size; the next one is searched only behind the last."""
+        for magic in (n.BUNDLE_MAGIC, n.CCOB_MAGIC):
+            at, false_hits, known = part.start, 0, sorted(self.found)
+            while (at := self.source.find(magic, at, part.end)) >= 0 and false_hits < _MAX_FALSE_HITS:
+                before = bisect.bisect_right(known, at) - 1
+                around = self.found[known[before]] if before >= 0 else None
+                if around is not None and at < around.offset + around.size:
+                    at = around.offset + around.size
+                elif offload_bundle.sane(self.source, at, part.end):
+                    at = self._bundle(at, part, evidence)
+                else:
+                    if evidence != "magic":
+                        self.diagnostics.error(self.locator, at, "a bundle magic without a sound header behind it", field="bundle header")
+                    at += len(magic)
+                    false_hits += 1
+            self._give_up(false_hits, part)
+
+    def relocatable_object(self, part: Range) -> None:
+        """A section that is one entry of an -fgpu-rdc object: its name is the entry id."""
+        assert part.section is not None
+        identity = part.section[len(RDC_SECTION) :]
+        kind, target, vendor = offload_bundle.classify(identity, "amd")
+        if kind == "host":
+            return
+        locator = join(self.locator, part.section)
+        size = part.end - part.start
+        image = Image(
+            locator=join(locator, target),
+            kind=kind,
+            target=target,
+            code_version=None,
+            compression="none",
+            stored_size=size,
+            size=size,
+            offset=part.start,
+            data_offset=part.start,
+            stored_bytes=size,
+            identifier=identity,
+        )
+        self._keep(Payload(
+            locator=locator, vendor=vendor, kind="offload_section", section=part.section, offset=part.start, size=size,
+            found_by=("section",), images=(image,),
+        ))  # fmt: skip
+
+    def search(self, part: Range) -> None:
+        """Fatbins that a wrapper points to, and those that only their magic shows; the latter must pass the strict test."""
+        targets = sorted(target for target in self.pointers if part.start <= target < part.end)
+        at, false_hits = part.start, 0
+        while at + fatbin.CONTAINER.size <= part.end and false_hits < _MAX_FALSE_HITS:
+            following = bisect.bisect_left(targets, at)
+            stop = targets[following] if following < len(targets) else part.end
+            if stop != at and self.source.peek(at, 8) != fatbin.STRICT_MAGIC:
+                hit = self.source.find(fatbin.STRICT_MAGIC, at, min(stop + 7, part.end))
+                at = hit if hit >= 0 else stop
+            if at >= part.end:
+                return
+            if at in self.pointers:
+                evidence = "wrapper" if self.pointers[at].magic == n.WRAPPER_MAGIC else None
+            else:
+                evidence = "magic" if fatbin.sane(self.source, at, part.end) else None
+            false_hits += evidence is None
+            at = at + 8 if evidence is None else self._fatbin(at, part, evidence)
+        self._give_up(false_hits, part)
+
+    def payloads(self) -> tuple[Payload, ...]:
+        """Everything found, in file order, each with its wrapper."""
+        return tuple(self._with_wrapper(self.found[offset]) for offset in sorted(self.found))
+
+    def _with_wrapper(self, payload: Payload) -> Payload:
+        pointer = self.pointers.get(payload.offset)
+        if pointer is None:
+            return payload
+        evidence = (*(name for name in payload.found_by if name != "wrapper"), "wrapper")
+        return replace(payload, wrapper=pointer.wrapper, found_by=evidence)
+
+    def _fatbin(self, at: int, part: Range, evidence: str) -> int:
+        known = self.found.get(at)
+        if known is not None:
+            return known.offset + known.size
+        locator = self._name(part.section, "fatbin")
+        read = fatbin.read_fatbin(self.source, at, part.end, locator, self.diagnostics)
+        self._keep(Payload(
+            locator=locator, vendor="nvidia", kind="fatbin", section=part.section, offset=at, size=read.end - at,
+            found_by=(evidence,), images=read.images,
+        ))  # fmt: skip
+        return read.end
+
+    def _bundle(self, at: int, part: Range, evidence: str) -> int:
+        locator = self._name(part.section, "bundle")
+        read = offload_bundle.read_bundle(self.source, at, part.end, locator, self.diagnostics)
+        if read is None:
+            return at + len(n.CCOB_MAGIC)
+        self._keep(Payload(
+            locator=locator, vendor=read.vendor, kind="offload_bundle", section=part.section, offset=at, size=read.end - at,
+            found_by=(evidence,), images=read.images, format=read.format,
+        ))  # fmt: skip
+        return max(read.end, at + len(n.CCOB_MAGIC))
+
+    def _keep(self, payload: Payload) -> None:
+        self.found[payload.offset] = payload
+
+    def _give_up(self, false_hits: int, part: Range) -> None:
+        if false_hits >= _MAX_FALSE_HITS:
+            message = f"{false_hits} magics with nothing sound behind them: the rest of the range is not searched"
+            self.diagnostics.error(self.locator, part.start, message, field="magic")
+
+    def _skip_zeros(self, at: int, end: int) -> int:
+        """The next multiple of 8 bytes from ``at`` on that holds a byte other than zero; or ``end``."""
+        start = at
+        while at < end:
+            data = self.source.peek(at, min(1 << 16, end - at))
+            rest = data.lstrip(b"\0")
+            at += len(data) - len(rest)
+            if rest or not data:
+                return start + (at - start) // 8 * 8 if rest else end
+        return end
+
+    def _name(self, section: str | None, kind: str) -> str:
+        parent = self.locator if section is None else join(self.locator, section)
+        key = f"{parent}!{kind}"
+        number = self.counts[key] = self.counts.get(key, -1) + 1
+        return f"{key}[{number}]"

@@ -1,0 +1,161 @@
+"""Clang offload bundles, plain and compressed (CCOB v1 to v3): which code objects they hold, for which targets.
+
+Reference: ClangOffloadBundler documentation, LLVM 22. A compressed bundle is stepped over by its size field and only its
+head is unpacked to read the table of entries.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.formats import numbers as n
+from fatpatch.model import Image
+from fatpatch.payloads.compression import unpack_prefix
+from fatpatch.source import Source
+
+ENTRY = struct.Struct("<QQQ")
+_MAX_ENTRIES = 4096
+_MAX_ID = 4096
+_HEAD = 1 << 18
+_CODECS = {0: "zlib", 1: "zstd"}
+CCOB_HEADERS = {1: struct.Struct("<4sHHIQ"), 2: struct.Struct("<4sHHIIQ"), 3: struct.Struct("<4sHHQQQ")}
+
+
+class Bundle(NamedTuple):
+    """The code objects of one bundle, the offset behind it, and how it is packed (``plain``, ``ccob``)."""
+
+    images: tuple[Image, ...]
+    end: int
+    format: str
+    vendor: str
+
+
+class _Blob(NamedTuple):
+    """Where the bundle's bytes are: stored range, codec, unpacked size; and its first unpacked bytes."""
+
+    offset: int
+    stored: int
+    codec: str
+    size: int
+    head: bytes
+
+
+def sane(source: Source, offset: int, limit: int) -> bool:
+    """Whether a real bundle starts here: both magics also occur as mere strings in compilers."""
+    data = source.peek(offset, 64)
+    if data[:4] == n.CCOB_MAGIC:
+        return _compressed(source, offset, limit) is not None
+    if data[:24] != n.BUNDLE_MAGIC or len(data) < 56:
+        return False
+    count, _, _, id_size = struct.unpack_from("<QQQQ", data, 24)
+    return 0 < count <= _MAX_ENTRIES and 0 < id_size <= _MAX_ID
+
+
+def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics) -> Bundle | None:
+    """Read the bundle at ``offset``; None, with a diagnostic, when its header does not hold."""
+    if source.peek(offset, 4) == n.CCOB_MAGIC:
+        blob = _compressed(source, offset, limit)
+        if blob is None:
+            message = "expected CCOB version 1 to 3, method 0 or 1, and sizes that fit"
+            diagnostics.error(locator, offset, message, field="CCOB header")
+            return None
+        end = blob.offset + blob.stored
+    else:
+        head = source.peek(offset, min(_HEAD, limit - offset))
+        blob = _Blob(offset, limit - offset, "none", limit - offset, head)
+        end = offset
+    images, reach, vendor = _entries(blob, offset, locator, diagnostics)
+    if blob.codec == "none":
+        end = min(offset + reach, limit)
+    return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor)
+
+
+def _compressed(source: Source, offset: int, limit: int) -> _Blob | None:
+    data = source.peek(offset, 32)
+    layout = CCOB_HEADERS.get(int.from_bytes(data[4:6], "little"))
+    if layout is None or len(data) < layout.size:
+        return None
+    fields = layout.unpack_from(data)
+    codec = _CODECS.get(fields[2])
+    total = fields[3] if len(fields) == 6 else limit - offset
+    size = fields[-2]
+    if codec is None or not layout.size < total <= limit - offset:
+        return None
+    start = offset + layout.size
+    stored = total - layout.size
+    head = unpack_prefix(source.peek(start, min(stored, _HEAD)), codec, min(size, _HEAD))
+    return _Blob(start, stored, codec, size, head) if head[:24] == n.BUNDLE_MAGIC else None
+
+
+def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -> tuple[tuple[Image, ...], int, str]:
+    """The images of the entry table, how far they reach from the magic, and whose hardware they are for."""
+    head = blob.head
+    count = int.from_bytes(head[24:32], "little")
+    at, reach = 32, 32
+    images: list[Image] = []
+    seen: dict[str, int] = {}
+    vendor = "amd"
+    if count > _MAX_ENTRIES:
+        diagnostics.error(locator, offset + 24, f"{count} entries announced, limit {_MAX_ENTRIES}", field="entry count")
+        count = 0
+    for index in range(count):
+        where = offset + at if blob.codec == "none" else offset
+        if at + ENTRY.size > len(head):
+            diagnostics.error(locator, where, f"{count} entries announced, the table ends at entry {index}", field="entry count")
+            break
+        start, size, id_size = ENTRY.unpack_from(head, at)
+        identity = head[at + ENTRY.size : at + ENTRY.size + id_size]
+        if id_size > _MAX_ID or len(identity) < id_size:
+            diagnostics.error(locator, where, f"an entry id of {id_size:#x} bytes does not fit", field="entry id")
+            break
+        at += ENTRY.size + id_size
+        reach = max(reach, at)
+        name = identity.decode("utf-8", "backslashreplace")
+        kind, target, vendor = classify(name, vendor)
+        if kind == "host" and size == 0:
+            continue
+        seen[target] = seen.get(target, 0) + 1
+        label = target if seen[target] == 1 else f"{target}#{seen[target]}"
+        whole = start + size <= blob.size
+        if not whole:
+            message = f"{target} ends at {start + size:#x}, the bundle at {blob.size:#x}"
+            diagnostics.error(f"{locator}!{label}", where, message, field="entry size")
+        else:
+            reach = max(reach, start + size)
+        plain = blob.codec == "none"
+        images.append(
+            Image(
+                locator=f"{locator}!{label}",
+                kind=kind,
+                target=target,
+                code_version=None,
+                compression=blob.codec,
+                stored_size=size if plain else None,
+                size=size,
+                offset=where,
+                data_offset=blob.offset + start if plain else blob.offset,
+                stored_bytes=size if plain else blob.stored,
+                blob_size=None if plain else blob.size,
+                within=None if plain else (start, start + size),
+                identifier=name,
+                readable=whole,
+            )
+        )
+    return tuple(images), reach, vendor
+
+
+def classify(name: str, vendor: str) -> tuple[str, str, str]:
+    """Kind, target and vendor of an entry id such as ``hipv4-amdgcn-amd-amdhsa--gfx90a:xnack+``."""
+    offload, _, triple = name.partition("-")
+    if offload == "host":
+        return "host", triple.rstrip("-") or "host", vendor
+    if triple.startswith("amdgcn"):
+        target = triple.split("--", 1)[1] if "--" in triple else triple.rsplit("-", 1)[-1]
+        return ("spirv" if target == "amdgcnspirv" else "hsaco"), target or triple, "amd"
+    if triple.startswith("spirv64-amd"):
+        return "spirv", "amdgcnspirv", "amd"
+    if triple.startswith("spir"):
+        return "spirv", triple.rstrip("-"), "intel"
+    return "unknown", name, vendor

@@ -1,0 +1,236 @@
+"""The text of ``inspect``: what the file is, its parts, one table of targets a place, then what stands out, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from fatpatch.coverage import Summary, TargetRow, payloads_below, target_key, target_table
+from fatpatch.matrix import Matrix
+from fatpatch.model import Diagnostic, Node, Payload, place_of
+from fatpatch.render.words import columns, plural, safe, size
+
+_CONTAINERS = {
+    "elf": "ELF",
+    "pe": "PE",
+    "ape": "APE",
+    "macho": "Mach-O",
+    "zip": "zip",
+    "tar": "tar",
+    "ar": "ar archive",
+    "gguf": "GGUF model",
+    "fatbin": "CUDA fatbin",
+    "cubin": "CUDA cubin",
+    "ptx": "PTX text",
+    "bundle": "offload bundle",
+    "raw": "unknown bytes",
+}
+_PAYLOADS = {"fatbin": "CUDA fatbin", "offload_bundle": "offload bundle", "code_object": "AMD code object"}
+_MAX_GAPS = 8
+_LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles and code objects"
+
+
+def report(
+    node: Node,
+    summary: Summary,
+    matrices: Mapping[str, Matrix],
+    *,
+    verbose: bool,
+    filtered: bool,
+    show: Callable[[str], str],
+    shown_as: str,
+) -> Iterator[str]:
+    """The lines for one file. ``matrices`` holds the kernels by place, and nothing when they were not read."""
+    yield _head(node)
+    rows = list(_parts(node, 1))
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, words in rows:
+        yield f"{name.ljust(width)}  {words}".rstrip()
+    groups: dict[str, list[Payload]] = {}
+    for _, payload in payloads_below(node):
+        groups.setdefault(place_of(payload), []).append(payload)
+    for place, payloads in groups.items():
+        matrix = matrices.get(place)
+        yield ""
+        yield place
+        yield from (f"  {line}" for line in _table(payloads, matrix if not filtered else None))
+        yield from (f"  {line}" for line in _remarks(payloads))
+        if verbose:
+            yield from (f"  {line}" for line in _evidence(payloads))
+        if matrix is not None:
+            yield ""
+            if not filtered:
+                yield from (f"  {line}" for line in hole_lines(matrix))
+            yield from (f"  {line}" for line in matrix_lines(matrix, show))
+    if not groups:
+        yield f"no GPU code found ({_LOOKED_FOR})"
+    elif not matrices:
+        yield ""
+        yield f"Next: fatpatch inspect {shown_as} --kernels"
+
+
+def matrix_lines(matrix: Matrix, show: Callable[[str], str]) -> Iterator[str]:
+    """The kernel x target matrix, names last so that the cells line up."""
+    order = matrix.columns()
+    chosen = sorted(matrix.cells)
+    if not chosen:
+        yield "no kernel matches"
+        return
+    rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
+    yield "kernels (registers by target; + = PTX, the driver decides; . = not there)"
+    yield from (f"  {line}" for line in columns([*order, "kernel"], rows, left=frozenset({len(order)})))
+
+
+def hole_lines(matrix: Matrix) -> Iterator[str]:
+    """How many kernels lack which target that their siblings have."""
+    lacking: dict[str, int] = {}
+    holes = matrix.holes()
+    for missing in holes.values():
+        for target in missing:
+            lacking[target] = lacking.get(target, 0) + 1
+    total = len(matrix.cells)
+    if not total:
+        return
+    if not lacking:
+        yield f"all {plural(total, 'kernel')} have all {plural(len(matrix.targets), 'target')}"
+        return
+    yield f"{len(holes)} of {plural(total, 'kernel')} lack a target that others have:"
+    for target in sorted(lacking, key=target_key):
+        yield f"  {target} is missing in {lacking[target]} of {total}      (--missing {target} lists them)"
+
+
+def diagnostic_lines(items: Iterable[Diagnostic]) -> Iterator[str]:
+    """One line a diagnostic: level, locator, offset, field, message."""
+    for item in items:
+        at = "" if item.offset is None else f" at {item.offset:#x}"
+        what = f"{item.field}: " if item.field else ""
+        yield f"fatpatch: {item.level}: {item.locator}{at}: {safe(what + item.message)}"
+
+
+def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
+    """Those of the members first, in document order."""
+    for member in node.members:
+        yield from all_diagnostics(member)
+    yield from node.diagnostics
+
+
+def _head(node: Node) -> str:
+    words = _kind(node)
+    if node.container == "ape":
+        words += " + zip" if node.member_count else ""
+    parts = [words, size(node.size)]
+    if node.member_count:
+        parts.append(plural(node.member_count, "member"))
+    if node.facts is not None:
+        parts.append(_model(node))
+    return f"{safe(node.path)}   {', '.join(parts)}"
+
+
+def _kind(node: Node) -> str:
+    name = _CONTAINERS.get(node.container, node.container)
+    detail = node.detail
+    if node.container == "ape":
+        name, detail = f"APE ({detail})", ""
+    elif detail == "wheel":
+        name, detail = "wheel", ""
+    packing = f" ({node.packing})" if node.packing else ""
+    return f"{name}{' ' if detail else ''}{safe(detail)}{packing}"
+
+
+def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
+    """A line for each member that matters, and for those inside it."""
+    for member in node.members:
+        if not (member.payloads or member.members or member.facts or member.container in ("elf", "pe", "ape", "macho")):
+            continue
+        words = [_model(member)] if member.facts is not None else [_kind(member), size(member.size)]
+        if member.stored_at is not None and node.container in ("ape", "zip", "elf"):
+            words.append(f"stored at {member.stored_at:#x}" + _alignment(member.stored_at))
+        found = _found(member)
+        yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"      {found}" if found else "")
+        yield from _parts(member, depth + 1)
+
+
+def _alignment(offset: int) -> str:
+    return ", aligned 64 KiB" if offset % 65536 == 0 else ""
+
+
+def _found(node: Node) -> str:
+    counts: dict[str, list[int]] = {}
+    for payload in node.payloads:
+        counts.setdefault(payload.kind, []).append(len(payload.images))
+    return "; ".join(f"{plural(len(images), _PAYLOADS.get(kind, kind))}, {plural(sum(images), 'image')}" for kind, images in counts.items())
+
+
+def _model(node: Node) -> str:
+    facts = node.facts
+    assert facts is not None
+    types = ", ".join(f"{count} {name}" for name, count in facts.tensor_types[:6])
+    more = f", {len(facts.tensor_types) - 6} more types" if len(facts.tensor_types) > 6 else ""
+    name = safe(facts.architecture or "unknown architecture", 60)
+    file_type = f", {facts.file_type}" if facts.file_type else ""
+    return f"GGUF model: {name}{file_type}: {plural(facts.tensors, 'tensor')} ({types}{more})"
+
+
+def _table(payloads: list[Payload], matrix: Matrix | None) -> list[str]:
+    table = target_table(payloads)
+    unit = "fatbins" if payloads[0].kind == "fatbin" else "in"
+    several = len(payloads) > 1
+    kernels = None if matrix is None else matrix.count()
+    header = ["target", "images", *([unit] if several else []), *(["kernels"] if kernels is not None else []), "stored", "unpacked", "codec", "toolkit or PTX ISA"]
+    rows = [
+        [
+            row.target,
+            str(row.images),
+            *([f"{row.payloads}/{len(payloads)}"] if several else []),
+            *([str(kernels.get(row.target, 0))] if kernels is not None else []),
+            size(row.stored),
+            size(row.size),
+            _codecs(row),
+            _made_by(row),
+        ]
+        for row in table
+    ]
+    return columns(header, rows, left=frozenset({0, len(header) - 1, len(header) - 2}))
+
+
+def _codecs(row: TargetRow) -> str:
+    return ", ".join(sorted(row.codecs))
+
+
+def _made_by(row: TargetRow) -> str:
+    return ", ".join(sorted(row.producers) + [f"ISA {version}" for version in sorted(row.versions)])
+
+
+def _remarks(payloads: list[Payload]) -> Iterator[str]:
+    """What the table hides, in words: uneven coverage, and what there is for GPUs that are not listed."""
+    if payloads[0].vendor != "nvidia":
+        return
+    total = len(payloads)
+    sets: dict[frozenset[str], int] = {}
+    for payload in payloads:
+        key = frozenset(image.target for image in payload.images)
+        sets[key] = sets.get(key, 0) + 1
+    if total > 1 and len(sets) == 1:
+        yield f"even: all {total} fatbins hold the same targets"
+    elif total > 1:
+        rows = [row for row in target_table(payloads) if row.payloads < total]
+        yield f"uneven: {len(sets)} different sets of targets in {total} fatbins"
+        for row in rows[:_MAX_GAPS]:
+            yield f"  {row.target} is missing in {total - row.payloads} of {total} fatbins"
+        if len(rows) > _MAX_GAPS:
+            yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
+    ptx = sorted({image.target for payload in payloads for image in payload.images if image.kind == "ptx"}, key=target_key)
+    lacking = sum(1 for payload in payloads if not any(image.kind == "ptx" for image in payload.images))
+    if not ptx:
+        yield "no PTX: nothing can be compiled at load time for a GPU that is not listed"
+    elif lacking:
+        yield f"PTX for {', '.join(ptx)}, but none in {lacking} of {total} fatbins"
+
+
+def _evidence(payloads: list[Payload]) -> Iterator[str]:
+    for payload in payloads:
+        wrapper = "" if payload.wrapper is None else f", wrapper v{payload.wrapper.version} at {payload.wrapper.offset:#x}"
+        yield f"{payload.locator}  at {payload.offset:#x}, {size(payload.size)}, found by {' and '.join(payload.found_by)}{wrapper}"
+        for image in payload.images:
+            note = f"  options {safe(image.options)!r}" if image.options else ""
+            note += f"  identifier {safe(image.identifier)!r}" if image.identifier else ""
+            yield f"  {image.target}  {image.kind}, at {image.offset:#x}, {size(image.size)}, version {image.code_version}{note}"

@@ -1,0 +1,46 @@
+"""Words for numbers and names: sizes, counts, text that is safe on a terminal, aligned columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_MAX_TEXT = 2000
+
+
+def safe(text: str, limit: int = _MAX_TEXT) -> str:
+    """Text from a file as a terminal may see it: control and bidirectional characters escaped, very long text cut."""
+    if len(text) > limit:
+        text = f"{text[:limit]}... ({len(text)} characters)"
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def size(value: int | None) -> str:
+    """``3.1 MB``: decimal units; ``-`` when not known."""
+    if value is None:
+        return "-"
+    if value < 1000:
+        return f"{value} B"
+    amount = float(value)
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.95:
+            break
+    return f"{amount:.1f} {unit}"
+
+
+def plural(count: int, word: str) -> str:
+    """``1 image``, ``3 images``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}{'es' if word.endswith(('s', 'x')) else 's'}"
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]], left: frozenset[int] = frozenset({0})) -> list[str]:
+    """Lines of an aligned table; the columns in ``left`` are flush left, the others flush right."""
+    table = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[index]) for row in table) for index in range(len(header))]
+    lines = []
+    for row in table:
+        cells = [cell.ljust(width) if index in left else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines

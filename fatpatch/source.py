@@ -1,0 +1,150 @@
+"""Bounds-checked, read-only views of bytes: of a file (by pread) or of memory.
+
+A ``Source`` never copies what it is not asked for, so hopping over the headers of a 4 GB file keeps memory flat. A slice
+shares the file descriptor with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+
+from fatpatch.errors import InputError, TruncatedError
+
+CHUNK = 1 << 20
+
+
+class _File:
+    """One open file; ``pread`` where the system has it, else a locked seek and read."""
+
+    __slots__ = ("_lock", "descriptor", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self.descriptor, size, offset)
+        with self._lock:
+            os.lseek(self.descriptor, offset, os.SEEK_SET)
+            return os.read(self.descriptor, size)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class _Memory:
+    """Bytes in memory."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.data[offset : offset + size]
+
+    def close(self) -> None:
+        self.data = b""
+
+
+class Source:
+    """A window of ``size`` bytes that starts at ``base`` of a file or of memory; offsets are relative to the window."""
+
+    __slots__ = ("_backing", "base", "size")
+
+    def __init__(self, backing: _File | _Memory, base: int, size: int) -> None:
+        self._backing = backing
+        self.base = base
+        self.size = size
+
+    @classmethod
+    def open(cls, path: str) -> Source:
+        """Open the regular file at ``path``; InputError says why it cannot be read."""
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                raise InputError(f"is {what}", locator=path, hint="name the files to read, one by one or by a shell pattern")
+            backing = _File(path)
+            return cls(backing, 0, os.lseek(backing.descriptor, 0, os.SEEK_END))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot open: {reason}", locator=path, hint="give the path of a file that you may read") from error
+
+    @classmethod
+    def of(cls, data: bytes) -> Source:
+        """A source over bytes in memory."""
+        return cls(_Memory(data), 0, len(data))
+
+    @property
+    def path(self) -> str | None:
+        """The file that holds the bytes; None for memory."""
+        return self._backing.path if isinstance(self._backing, _File) else None
+
+    def slice(self, offset: int, size: int) -> Source:
+        """The window [offset, offset + size); TruncatedError when it reaches outside."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise TruncatedError(f"{size:#x} bytes needed, {max(self.size - offset, 0):#x} left", offset=offset)
+        return Source(self._backing, self.base + offset, size)
+
+    def peek(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``: fewer at the end, none outside."""
+        if offset < 0 or offset >= self.size or size <= 0:
+            return b""
+        wanted = min(size, self.size - offset)
+        data = self._pread(self.base + offset, wanted)
+        while len(data) < wanted:
+            more = self._pread(self.base + offset + len(data), wanted - len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes at ``offset``; TruncatedError when they are not there."""
+        data = self.peek(offset, size)
+        if len(data) != size:
+            raise TruncatedError(f"{size:#x} bytes needed, {len(data):#x} left", offset=offset)
+        return data
+
+    def chunks(self, offset: int = 0, size: int | None = None) -> Iterator[bytes]:
+        """The bytes [offset, offset + size) in pieces of at most 1 MiB."""
+        end = self.size if size is None else min(self.size, offset + size)
+        while offset < end:
+            data = self.peek(offset, min(CHUNK, end - offset))
+            if not data:
+                return
+            yield data
+            offset += len(data)
+
+    def find(self, needle: bytes, start: int, end: int) -> int:
+        """Offset of the first ``needle`` that lies wholly in [start, end), or -1. Reads ahead in growing pieces."""
+        step, overlap = 1 << 12, len(needle) - 1
+        end = min(end, self.size)
+        while start + overlap < end:
+            data = self.peek(start, min(step + overlap, end - start))
+            if len(data) <= overlap:
+                return -1
+            at = data.find(needle)
+            if at >= 0:
+                return start + at
+            start += len(data) - overlap
+            step = min(step * 4, CHUNK)
+        return -1
+
+    def close(self) -> None:
+        """Close the file behind this window and all its slices."""
+        self._backing.close()
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        try:
+            return self._backing.read(offset, size)
+        except OSError as error:
+            raise InputError(f"cannot read: {error.strerror}", locator=self.path or "", offset=offset) from error

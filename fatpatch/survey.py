@@ -1,0 +1,135 @@
+"""The pass over image contents: kernels of every image, in order, in worker processes when there is much to do.
+
+Workers get a path and plain records and send plain rows back; nothing is held but a window of results, so memory does not
+grow with the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from fatpatch.errors import FatpatchError
+from fatpatch.images.kernels import WITH_KERNELS, read_image
+from fatpatch.images.rows import KernelRow
+from fatpatch.model import Diagnostic, Image, Node
+from fatpatch.payloads.content import ImageReader
+from fatpatch.source import Source
+
+_PARALLEL_FROM = 48 << 20
+_BATCH = 8 << 20
+
+
+class Finding(NamedTuple):
+    """What reading an image whole has shown. ``problem`` is (message, offset in the image, field) when it failed."""
+
+    rows: tuple[KernelRow, ...] | None
+    target: str | None = None
+    code_version: str | None = None
+    producer: str | None = None
+    sha256: str | None = None
+    problem: tuple[str, int | None, str | None] | None = None
+
+
+def complaint_of(image: Image, finding: Finding) -> Diagnostic | None:
+    """The diagnostic of an image that could not be read whole, or that says another target than its entry."""
+    if finding.problem is not None:
+        message, offset, field = finding.problem
+        inside = "" if offset is None or image.compression == "none" else f" (offset {offset:#x} of the unpacked image)"
+        where = image.data_offset + (offset or 0) if image.compression == "none" else image.data_offset
+        return Diagnostic(locator=image.locator, level="error", offset=where, message=message + inside, field=field)
+    plain = image.target.rstrip("f") if image.kind == "sass" else image.target
+    if finding.target is not None and finding.target.rstrip("f") != plain:
+        message = f"the entry says {image.target}, the image itself {finding.target}"
+        return Diagnostic(locator=image.locator, level="warning", offset=image.offset, message=message, field="arch")
+    return None
+
+
+class _Task(NamedTuple):
+    path: str
+    base: int
+    size: int
+    images: tuple[Image, ...]
+    limit: int
+    digest: bool
+
+
+def survey(nodes: Iterable[Node], *, limit: int, digest: bool = False, jobs: int | None = None) -> Iterator[tuple[Image, Finding]]:
+    """(image, finding) for every image below the nodes, in document order.
+
+    ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for
+    the sha256 of each unpacked image.
+    """
+    tasks = [task for node in nodes for task in _tasks(node, limit, digest)]
+    work = sum(image.size or 0 for task in tasks for image in task.images)
+    workers = min(jobs or os.cpu_count() or 1, len(tasks))
+    results = _in_processes(tasks, workers) if workers > 1 and work >= _PARALLEL_FROM else map(_read, tasks)
+    for task, findings in zip(tasks, results, strict=True):
+        yield from zip(task.images, findings, strict=True)
+
+
+def _tasks(node: Node, limit: int, digest: bool) -> Iterator[_Task]:
+    """Batches of neighbouring images; those that share a blob stay together."""
+    for member in node.members:
+        yield from _tasks(member, limit, digest)
+    if node.source is None or node.source.path is None:
+        return
+    where = (node.source.path, node.source.base, node.source.size)
+    batch: list[Image] = []
+    weight = 0
+    for payload in node.payloads:
+        for image in payload.images:
+            shared = bool(batch) and image.within is not None and image.data_offset == batch[-1].data_offset
+            if weight >= _BATCH and not shared:
+                yield _Task(*where, tuple(batch), limit, digest)
+                batch, weight = [], 0
+            batch.append(image)
+            weight += image.size or 0
+    if batch:
+        yield _Task(*where, tuple(batch), limit, digest)
+
+
+def _read(task: _Task) -> list[Finding]:
+    source = Source.open(task.path)
+    try:
+        reader = ImageReader(source.slice(task.base, task.size), task.limit)
+        return [_finding(reader, image, task.digest) for image in task.images]
+    finally:
+        source.close()
+
+
+def _finding(reader: ImageReader, image: Image, digest: bool) -> Finding:
+    wanted = image.kind in WITH_KERNELS
+    if not image.readable or not (wanted or digest):
+        return Finding(None)
+    try:
+        data = reader.read(image)
+        sha256 = hashlib.sha256(data).hexdigest() if digest else None
+        if not wanted:
+            return Finding(None, sha256=sha256)
+        reading = read_image(image.kind, data)
+        return Finding(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
+    except FatpatchError as error:
+        return Finding(None, problem=(error.message, error.offset, error.field))
+
+
+def _in_processes(tasks: list[_Task], workers: int) -> Iterator[list[Finding]]:
+    """Results in order, at most a few tasks ahead of whoever consumes them."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ExitStack() as stack:
+        pool = context.Pool(workers)
+        stack.callback(pool.terminate)
+        waiting: deque[multiprocessing.pool.AsyncResult[list[Finding]]] = deque()
+        for task in tasks:
+            waiting.append(pool.apply_async(_read, (task,)))
+            if len(waiting) >= workers * 3:
+                yield waiting.popleft().get()
+        while waiting:
+            yield waiting.popleft().get()

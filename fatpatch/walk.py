@@ -1,0 +1,167 @@
+"""The walk: from a path to the tree of everything in it. Reading only; a bad child is a diagnostic and the walk goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from fatpatch.containers import ape, ar, elf, gguf, pe, tar, unpack, zip
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.errors import FatpatchError, InputError
+from fatpatch.formats import numbers as n
+from fatpatch.limits import Limits
+from fatpatch.locator import join
+from fatpatch.model import Container, Member, Node, Payload
+from fatpatch.payloads.bare import bare_payload, sniff_bare
+from fatpatch.payloads.locate import find_payloads
+from fatpatch.source import Source
+
+CONTAINERS: tuple[ModuleType, ...] = (ape, elf, pe, zip, ar, gguf, tar)
+"""Readers in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, late."""
+
+KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "raw")
+_MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+_WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
+_HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the locator of what is being read, and how much of how much of its archive is done."""
+
+
+@contextmanager
+def inspected(
+    path: str, *, name: str | None = None, limits: Limits | None = None, kind: str | None = None, progress: Progress | None = None
+) -> Iterator[Node]:
+    """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
+
+    ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
+    outermost file. InputError when the file cannot be read.
+    """
+    workspace = unpack.Workspace(limits or Limits())
+    label = name or path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    source = Source.open(path)
+    try:
+        yield _Walk(workspace, progress).node(source, join("", label), path, depth=0, kind=kind)
+    finally:
+        workspace.close()
+        source.close()
+
+
+class _Walk:
+    """One run over one input file."""
+
+    def __init__(self, workspace: unpack.Workspace, progress: Progress | None) -> None:
+        self.workspace = workspace
+        self.progress = progress
+
+    def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
+        """The node of one file, its members read in turn."""
+        diagnostics = Diagnostics()
+        packing, packed_size = None, source.size
+        if kind is None and (codec := unpack.stream_codec(source)) is not None:
+            try:
+                source, packing = self.workspace.unpack(source, codec), codec
+            except FatpatchError as error:
+                diagnostics.caught(locator, error)
+        container, payloads = self._open(source, locator, kind, diagnostics)
+        members = self._members(source, container, locator, depth, diagnostics)
+        return Node(
+            locator=locator,
+            path=path,
+            size=source.size if packing is None or member is not None else packed_size,
+            container=container.kind,
+            detail=container.detail,
+            members=members,
+            payloads=payloads,
+            diagnostics=diagnostics.finish(),
+            facts=container.facts,
+            packing=packing if member is None or member.method == "stored" else member.method,
+            stored_at=member.offset if member is not None and member.method == "stored" else None,
+            member_count=len(container.members),
+            source=source,
+        )
+
+    def _open(
+        self, source: Source, locator: str, kind: str | None, diagnostics: Diagnostics
+    ) -> tuple[Container, tuple[Payload, ...]]:
+        try:
+            bare = sniff_bare(source) if kind is None else kind if kind in ("cubin", "ptx") else None
+            if bare in ("cubin", "ptx", "hsaco"):
+                return Container(kind="elf" if bare == "hsaco" else bare, detail="AMDGPU code object" if bare == "hsaco" else ""), (bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics),)
+            container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
+            return container, find_payloads(source, container, locator, diagnostics)
+        except InputError:
+            raise
+        except FatpatchError as error:
+            diagnostics.caught(locator, error)
+            return Container(kind=kind or "raw"), ()
+
+    def _members(self, source: Source, container: Container, locator: str, depth: int, diagnostics: Diagnostics) -> tuple[Node, ...]:
+        nodes = []
+        seen: dict[str, int] = {}
+        for member in container.members:
+            seen[member.name] = seen.get(member.name, 0) + 1
+            label = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
+            where = join(locator, label)
+            if depth + 1 > self.workspace.limits.depth:
+                diagnostics.error(where, member.offset, f"nested deeper than {self.workspace.limits.depth}: not looked into")
+                break
+            self.workspace.members += 1
+            if self.workspace.members > self.workspace.limits.members:
+                diagnostics.error(where, member.offset, f"more than {self.workspace.limits.members} members in this run: the rest is left out")
+                break
+            if self.progress is not None:
+                self.progress(where, member.offset, source.size)
+            try:
+                node = self._member(source, member, where, depth + 1)
+            except FatpatchError as error:
+                diagnostics.caught(where, error)
+                continue
+            if node is not None:
+                nodes.append(node)
+        return tuple(nodes)
+
+    def _member(self, source: Source, member: Member, locator: str, depth: int) -> Node | None:
+        """The node of one member; None when it holds nothing that concerns us."""
+        if not worth_reading(self.workspace.head(source, member), member):
+            return None
+        content = self.workspace.open(source, member)
+        node = self.node(content, locator, member.name, depth=depth, member=member)
+        kept = node.container != "raw" or node.payloads or node.members or node.diagnostics
+        if not _needs_bytes(node):
+            self.workspace.release(content)
+        return node if kept else None
+
+
+def _needs_bytes(node: Node) -> bool:
+    return bool(node.payloads) or any(_needs_bytes(member) for member in node.members)
+
+
+def worth_reading(head: bytes, member: Member) -> bool:
+    """Whether a member can hold GPU code: not when it is plain text or a picture, unless the text is PTX."""
+    if not member.size or head.startswith(_HARMLESS):
+        return False
+    if head.startswith((b"!<arch>", n.BUNDLE_MAGIC, *n.APE_MAGICS)):
+        return True
+    return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in unpack.STREAMS) or not head
+
+
+def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None = None) -> Container:
+    """The container of a source, by the first reader that knows it, or by the one that ``kind`` names; else raw bytes."""
+    container = None
+    for reader in CONTAINERS:
+        if reader.KIND == kind or (kind is None and reader.probe(source)):
+            container = reader.read(source, locator, diagnostics)
+            break
+    if container is None:
+        head = source.peek(0, 4)
+        if kind in (None, "pe") and pe.probe_object(source):
+            container = pe.read(source, locator, diagnostics)
+        else:
+            container = Container(kind=kind or ("macho" if head in _MACHO_MAGICS else "raw"))
+    if container.kind in _WITH_ZIP_TAIL and not container.members and (directory := zip.find_directory(source)) is not None:
+        from dataclasses import replace
+
+        container = replace(container, members=zip.read_members(source, directory, locator, diagnostics))
+    return container
