@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fatpatch.model import Image, Node, Payload
+from fatpatch.model import Diagnostic, Image, Node, Payload
 
 _NUMBER = re.compile(r"\d+")
 
@@ -50,6 +50,13 @@ def payloads_below(node: Node) -> Iterator[tuple[Node, Payload]]:
         yield from payloads_below(member)
     for payload in node.payloads:
         yield node, payload
+
+
+def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
+    """Those of the members first, in document order."""
+    for member in node.members:
+        yield from all_diagnostics(member)
+    yield from node.diagnostics
 
 
 def summarize(node: Node, kernels: int | None = None) -> Summary:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import functools
 import re
-from urllib.parse import unquote
 
 SEPARATOR = "!"
 _MAX_STEP = 240
-_UNSAFE = re.compile(r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def escape(name: str) -> str:
     """One step: control, bidirectional and separator characters percent-encoded, long names shortened in the middle."""
     if len(name) > _MAX_STEP:
         name = f"{name[:160]}...({len(name)} characters)...{name[-40:]}"
-    return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name)
+    if name.isascii() and name.isprintable() and SEPARATOR not in name and "%" not in name:
+        return name
+    return _unsafe().sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name)
 
 
 def join(parent: str, name: str) -> str:
@@ -30,12 +30,19 @@ def join(parent: str, name: str) -> str:
 
 def steps(locator: str) -> tuple[str, ...]:
     """The unescaped steps of a locator."""
+    from urllib.parse import unquote
+
     return tuple(unquote(step, errors="surrogatepass") for step in locator.split(SEPARATOR))
 
 
 def matches(locator: str, pattern: str) -> bool:
     """Whether ``pattern`` (``*`` any run, ``?`` one character, all else literal) names the locator or its last steps."""
     return _compiled(pattern).fullmatch(locator) is not None
+
+
+@functools.lru_cache(maxsize=1)
+def _unsafe() -> re.Pattern[str]:
+    return re.compile(r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 @functools.lru_cache(maxsize=64)

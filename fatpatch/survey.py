@@ -6,7 +6,6 @@ grow with the file.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections import deque
@@ -109,13 +108,19 @@ def _finding(reader: ImageReader, image: Image, digest: bool) -> Finding:
         return Finding(None)
     try:
         data = reader.read(image)
-        sha256 = hashlib.sha256(data).hexdigest() if digest else None
+        sha256 = _sha256(data) if digest else None
         if not wanted:
             return Finding(None, sha256=sha256)
         reading = read_image(image.kind, data)
         return Finding(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
     except FatpatchError as error:
         return Finding(None, problem=(error.message, error.offset, error.field))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _in_processes(tasks: list[_Task], workers: int) -> Iterator[list[Finding]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from dataclasses import replace
+from importlib import import_module
+from typing import Protocol, cast
 
-from fatpatch.containers import ape, ar, elf, gguf, pe, tar, unpack, zip
+from fatpatch.containers import unpack
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import FatpatchError, InputError
 from fatpatch.formats import numbers as n
@@ -17,13 +19,31 @@ from fatpatch.payloads.bare import bare_payload, sniff_bare
 from fatpatch.payloads.locate import find_payloads
 from fatpatch.source import Source
 
-CONTAINERS: tuple[ModuleType, ...] = (ape, elf, pe, zip, ar, gguf, tar)
-"""Readers in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, late."""
+CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
+"""Readers of fatpatch.containers in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, last.
+
+Names, so that a reader is imported only when those before it have declined.
+"""
 
 KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "raw")
 _MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+_TAIL = (1 << 16) + (1 << 12)
 _WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
+
+
+
+class ContainerReader(Protocol):
+    """What a module of fatpatch.containers offers."""
+
+    KIND: str
+
+    def probe(self, source: Source) -> bool:
+        """Whether the source is of this kind."""
+
+    def read(self, source: Source, locator: str, diagnostics: Diagnostics) -> Container:
+        """Its ranges and members."""
+
 
 Progress = Callable[[str, int, int], None]
 """Called with the locator of what is being read, and how much of how much of its archive is done."""
@@ -149,19 +169,23 @@ def worth_reading(head: bytes, member: Member) -> bool:
 
 def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None = None) -> Container:
     """The container of a source, by the first reader that knows it, or by the one that ``kind`` names; else raw bytes."""
-    container = None
-    for reader in CONTAINERS:
-        if reader.KIND == kind or (kind is None and reader.probe(source)):
-            container = reader.read(source, locator, diagnostics)
-            break
-    if container is None:
-        head = source.peek(0, 4)
-        if kind in (None, "pe") and pe.probe_object(source):
-            container = pe.read(source, locator, diagnostics)
-        else:
-            container = Container(kind=kind or ("macho" if head in _MACHO_MAGICS else "raw"))
-    if container.kind in _WITH_ZIP_TAIL and not container.members and (directory := zip.find_directory(source)) is not None:
-        from dataclasses import replace
+    container = _read_known(source, locator, diagnostics, kind)
+    if container.kind in _WITH_ZIP_TAIL and not container.members and n.ZIP_END_MAGIC in source.peek(max(source.size - _TAIL, 0), _TAIL):
+        from fatpatch.containers import zip as zip_reader
 
-        container = replace(container, members=zip.read_members(source, directory, locator, diagnostics))
+        if (directory := zip_reader.find_directory(source)) is not None:
+            container = replace(container, members=zip_reader.read_members(source, directory, locator, diagnostics))
     return container
+
+
+def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None) -> Container:
+    for name in CONTAINERS:
+        reader = cast(ContainerReader, import_module(f"fatpatch.containers.{name}"))
+        if kind == name or (kind is None and reader.probe(source)):
+            return reader.read(source, locator, diagnostics)
+    if kind is None:
+        from fatpatch.containers import pe
+
+        if pe.probe_object(source):
+            return pe.read(source, locator, diagnostics)
+    return Container(kind=kind or ("macho" if source.peek(0, 4) in _MACHO_MAGICS else "raw"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import sys
 
 import click
 
 from fatpatch import __version__
-from fatpatch.errors import EXIT_CODES, FatpatchError
+from fatpatch.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InternalError
 
 COMMANDS = ("inspect", "extract", "formats")
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
@@ -36,29 +38,41 @@ def cli(traceback: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    gc.set_threshold(200_000, 50, 50)  # records live until the end: collecting them early is time for nothing
+    code = run()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        _silence()
+    os._exit(code)  # everything is closed and written: tearing down a million records would only take time
+
+
+def run() -> int:
+    """Run the command line; the exit code."""
     debug = "--traceback" in sys.argv
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        return int(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("fatpatch: interrupted", err=True)
-        sys.exit(130)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         _silence()
-        sys.exit(0)
+        return EXIT_OK
     except FatpatchError as error:
         if debug:
             raise
         print_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
         if debug:
             raise
         click.echo(f"fatpatch: internal error: {type(error).__name__}: {error!s:.300}", err=True)
         click.echo("  hint: this is a bug; run again with 'fatpatch --traceback ...' and report what it prints", err=True)
-        sys.exit(70)
+        return InternalError.exit_code
 
 
 def print_error(error: FatpatchError) -> None:
@@ -72,6 +86,4 @@ def print_error(error: FatpatchError) -> None:
 
 def _silence() -> None:
     """After a closed pipe, keep the interpreter from complaining at exit."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fatpatch.cli import print_error
 from fatpatch.cli.options import worse
 from fatpatch.cli.progress import Progress
-from fatpatch.coverage import Summary, payloads_below, summarize
+from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize
 from fatpatch.errors import FatpatchError, FormatError
-from fatpatch.images.rows import KernelRow
 from fatpatch.limits import Limits
 from fatpatch.locator import matches
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Image, Node, Payload, place_of
-from fatpatch.survey import Finding, complaint_of, survey
 from fatpatch.walk import inspected
+
+if TYPE_CHECKING:
+    from fatpatch.survey import Finding
 
 Writer = Callable[[str], object]
 
@@ -88,7 +89,7 @@ class Run:
         for payload in node.payloads:
             images = tuple(image for image in payload.images if any(matches(image.target, target) for target in self.wish.targets))
             if images:
-                payloads.append(replace(payload, images=images))
+                payloads.append(payload._replace(images=images))
         return replace(node, members=members, payloads=tuple(payloads))
 
     def _findings(self, node: Node) -> Iterator[tuple[Payload, Image, Finding | None]]:
@@ -97,6 +98,8 @@ class Run:
         if not self.wish.survey:
             yield from ((payload, image, None) for payload, image in pairs)
             return
+        from fatpatch.survey import survey
+
         wanted = self._wanted(node)
         found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, jobs=self.wish.jobs)
         for (payload, image), (_, finding) in zip(pairs, found, strict=True):
@@ -108,6 +111,8 @@ class Run:
         pattern, missing = self.wish.pattern, self.wish.missing
         lacking: set[str] | None = None
         if missing is not None:
+            from fatpatch.survey import survey
+
             matrix = Matrix()
             for image, finding in survey([node], limit=self.wish.limits.image, jobs=self.wish.jobs):
                 matrix.add(image, finding.rows or ())
@@ -127,7 +132,7 @@ class Run:
     def _json(self, node: Node) -> Iterator[str]:
         from fatpatch.images.demangle import demangle
         from fatpatch.render import json
-        from fatpatch.render.text import all_diagnostics
+        from fatpatch.survey import complaint_of
 
         names: set[str] = set()
         findings = self._findings(node)
@@ -152,18 +157,24 @@ class Run:
 
         for index, node in enumerate(self._nodes()):
             matrices: dict[str, Matrix] = {}
-            complaints = list(text.all_diagnostics(node))
-            names: set[str] = set()
+            complaints = list(all_diagnostics(node))
             if self.wish.survey:
+                from fatpatch.survey import complaint_of
+
                 for payload, image, finding in self._findings(node):
                     assert finding is not None
                     rows = finding.rows or ()
-                    names.update(row[0] for row in rows)
                     matrices.setdefault(place_of(payload), Matrix()).add(image, rows)
                     if (complaint := complaint_of(image, finding)) is not None:
                         complaints.append(complaint)
-            summary = summarize(node, len(names) if self.wish.kernels else None)
-            lines = text.report(node, summary, matrices, verbose=self.wish.verbose, filtered=self.wish.pattern is not None or self.wish.missing is not None, show=str if self.wish.mangled else _readable, shown_as=shown_command(node))
+            lines = text.report(
+                node,
+                matrices,
+                verbose=self.wish.verbose,
+                filtered=self.wish.pattern is not None or self.wish.missing is not None,
+                show=str if self.wish.mangled else _readable,
+                shown_as=shown_command(node),
+            )
             out("".join(f"{line}\n" for line in (*([""] if index else []), *lines)))
             self._note(complaints)
             self._complain(complaints)
@@ -178,7 +189,7 @@ class Run:
 
     def _csv(self, out: Writer) -> None:
         from fatpatch.render import csv
-        from fatpatch.render.text import all_diagnostics
+        from fatpatch.survey import complaint_of
 
         out(csv.header(self.wish.kernels))
         for node in self._nodes():

@@ -15,8 +15,8 @@ from fatpatch.source import Source
 
 KIND = "ape"
 PROLOGUE = 8192
-_PRINTF = re.compile(rb"printf '(\\177ELF[^']*)'")
-_OCTAL = re.compile(rb"\\([0-7]{1,3})")
+_PRINTF = rb"printf '(\\177ELF[^']*)'"
+_OCTAL = rb"\\([0-7]{1,3})"
 _NAMES = {n.EM_X86_64: "x86-64", n.EM_AARCH64: "aarch64"}
 
 
@@ -28,7 +28,7 @@ def probe(source: Source) -> bool:
 def elf_headers(source: Source) -> tuple[bytes, ...]:
     """The 64-byte ELF headers that the shell script writes, decoded from its octal."""
     script = source.peek(0, PROLOGUE)
-    decoded = (_OCTAL.sub(lambda digit: bytes([int(digit[1], 8) & 0xFF]), found[1]) for found in _PRINTF.finditer(script))
+    decoded = (re.sub(_OCTAL, lambda digit: bytes([int(digit[1], 8) & 0xFF]), found[1]) for found in re.finditer(_PRINTF, script))
     return tuple(header for header in decoded if len(header) >= elf.HEADER.size)
 
 

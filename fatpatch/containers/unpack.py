@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fatpatch.errors import FatpatchError, FormatError, InputError, LimitError, UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.limits import Limits
 from fatpatch.model import Member
 from fatpatch.source import CHUNK, Source
+
+if TYPE_CHECKING:
+    import tempfile
 
 STREAMS = ((n.GZIP_MAGIC, "gzip"), (n.XZ_MAGIC, "xz"), (n.BZIP2_MAGIC, "bzip2"), (n.ZSTD_MAGIC, "zstd"))
 
@@ -51,6 +53,8 @@ class Workspace:
 
     def unpack(self, source: Source, codec: str, expected: int | None = None) -> Source:
         """A whole compressed stream in a temporary file."""
+        import tempfile
+
         descriptor, path = tempfile.mkstemp(dir=self._directory())
         try:
             with os.fdopen(descriptor, "wb") as sink:
@@ -105,6 +109,8 @@ class Workspace:
             self._folder = None
 
     def _directory(self) -> str:
+        import tempfile
+
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="fatpatch-")
         return self._folder.name

@@ -29,6 +29,15 @@ class Identity(NamedTuple):
     names_index: int
     new_layout: bool
 
+    def sound(self, size: int) -> bool:
+        """Whether there is nothing to complain about."""
+        return (
+            self.machine == n.EM_CUDA
+            and self.section_size == SECTION_SIZE
+            and 0 <= self.names_index < self.section_count
+            and self.section_offset + self.section_count * SECTION_SIZE <= size
+        )
+
     def complaints(self, size: int) -> Iterator[tuple[str, int, str]]:
         """(field, offset in the cubin, message) for each part of the header that cannot hold in ``size`` bytes."""
         if self.machine != n.EM_CUDA:

@@ -6,8 +6,6 @@ from fatpatch.containers.elf import machine_of
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import FormatError
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import Tables
-from fatpatch.images.ptx import looks_like_ptx, ptx_target, ptx_version
 from fatpatch.locator import join
 from fatpatch.model import Image, Payload
 from fatpatch.payloads import offload_bundle
@@ -26,11 +24,18 @@ def sniff_bare(source: Source) -> str | None:
         return "fatbin"
     if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size):
         return "bundle"
-    return "ptx" if head[:1] in b" \t\r\n./" and head and looks_like_ptx(source.peek(0, _PTX_HEAD)) else None
+    if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/"):
+        return None
+    from fatpatch.images.ptx import looks_like_ptx
+
+    return "ptx" if looks_like_ptx(source.peek(0, _PTX_HEAD)) else None
 
 
 def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostics: Diagnostics) -> Payload:
     """The payload of a bare cubin, PTX or code object: one image that is the whole file."""
+    from fatpatch.images.cubin_tables import Tables
+    from fatpatch.images.ptx import ptx_target, ptx_version
+
     kind, payload_kind, vendor = _KINDS[bare]
     target, version, producer = "unknown", None, None
     readable = source.size <= limit

@@ -12,14 +12,16 @@ IMAGE_LIMIT = 192 << 20
 
 _LZ4_MAX_RATIO = 255
 _ZLIB_MAX_RATIO = 1032
+_ANY = FLAG_ZLIB | FLAG_LZ4 | FLAG_LZ4_FRAME | FLAG_ZSTD
 _PRIORITY = ((FLAG_ZLIB, "zlib"), (FLAG_LZ4, "lz4"), (FLAG_LZ4_FRAME, "lz4-frame"), (FLAG_ZSTD, "zstd"))
 
 
 def codec_of(flags: int) -> str:
     """The codec that the driver and cuobjdump pick when several bits are set (measured order)."""
-    for bit, name in _PRIORITY:
-        if flags & bit:
-            return name
+    if flags & _ANY:
+        for bit, name in _PRIORITY:
+            if flags & bit:
+                return name
     return "none"
 
 

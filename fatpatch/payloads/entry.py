@@ -64,13 +64,13 @@ def target_of(kind: int, arch: int, flags: int) -> str:
     return f"{KIND_NAMES.get(kind, _UNKNOWN)[1]}{arch}{suffix}"
 
 
-def read_entry(header: Header, data: bytes, offset: int, locator: str, diagnostics: Diagnostics) -> Image:
+def read_entry(header: Header, data: bytes, offset: int, locator: str, target: str, diagnostics: Diagnostics) -> Image:
     """The image of a plausible header; ``data`` starts at the header and holds all of it and some of the payload."""
     kind_name = KIND_NAMES.get(header.kind, _UNKNOWN)[0]
     codec = codec_of(header.flags)
     compressed = codec != "none"
     stored = header.compressed_size if compressed else header.payload_size
-    prefix = data[header.header_size :]
+    prefix = data[header.header_size : header.header_size + n.ENTRY_HEADER_SIZE]
     readable = not header.flags & n.FLAG_OBFUSCATED
     if header.version != n.ENTRY_VERSION:
         diagnostics.warning(locator, offset + 2, f"expected {n.ENTRY_VERSION:#x}, got {header.version:#x}", field="entry version")
@@ -92,10 +92,15 @@ def read_entry(header: Header, data: bytes, offset: int, locator: str, diagnosti
     producer = None
     if not compressed:
         producer = _check_plain(header, prefix, offset, locator, diagnostics)
+    identifier = options = None
+    if header.identifier_offset or header.identifier_length:
+        identifier = _identifier(header, data, offset, locator, diagnostics)
+    if header.options_offset:
+        options = _options(header, data, offset, locator, diagnostics)
     return Image(
         locator=locator,
         kind=kind_name,
-        target=target_of(header.kind, header.arch, header.flags),
+        target=target,
         code_version=f"{header.major}.{header.minor}",
         compression=codec,
         stored_size=header.payload_size,
@@ -107,8 +112,8 @@ def read_entry(header: Header, data: bytes, offset: int, locator: str, diagnosti
         producer=producer,
         flags=header.flags,
         kind_code=header.kind,
-        identifier=_identifier(header, data, offset, locator, diagnostics),
-        options=_options(header, data, offset, locator, diagnostics),
+        identifier=identifier,
+        options=options,
         readable=readable,
     )
 
@@ -192,7 +197,7 @@ def _check_plain(header: Header, prefix: bytes, offset: int, locator: str, diagn
     if identity is None:
         diagnostics.error(locator, payload, "the cubin ends inside its ELF header", field="payload")
         return None
-    for field, at, message in identity.complaints(header.payload_size):
+    for field, at, message in () if identity.sound(header.payload_size) else identity.complaints(header.payload_size):
         diagnostics.error(locator, payload + at, message, field=field)
     if identity.arch is not None and identity.arch != header.arch and header.arch not in (0, 0xFFFFFFFF):
         diagnostics.error(locator, offset + 0x1C, f"the entry says sm_{header.arch}, the cubin is sm_{identity.arch}", field="arch")

@@ -14,7 +14,6 @@ from fatpatch.source import Source
 
 CONTAINER = struct.Struct("<IHHQ")
 STRICT_MAGIC = b"\x50\xed\x55\xba\x01\x00\x10\x00"
-_LANDMARK = re.compile(rb"(?:[\x01\x02\x04\x08\x10\x20\x40\x80]\x00|\x00\x01)\x01\x01|" + re.escape(STRICT_MAGIC), re.DOTALL)
 
 
 class Fatbin(NamedTuple):
@@ -60,10 +59,10 @@ def read_fatbin(source: Source, offset: int, limit: int, locator: str, diagnosti
 def _entry_at(source: Source, at: int, limit: int) -> Header | None:
     """The header at ``at`` if a whole entry surely starts there: known kind or version, both lengths inside ``limit``."""
     data = source.peek(at, HEADER.size)
-    if len(data) < HEADER.size:
+    if len(data) < HEADER.size or data[2:4] != b"\x01\x01":
         return None
     header = Header._make(HEADER.unpack(data))
-    whole = plausible(header) and header.version == n.ENTRY_VERSION and at + header.header_size + header.payload_size <= limit
+    whole = plausible(header) and at + header.header_size + header.payload_size <= limit
     return header if whole else None
 
 
@@ -91,41 +90,42 @@ class _Chain:
         """Read the entry here and move behind it; False, with a diagnostic, when it cannot be delimited."""
         source, at, limit = self.source, self.at, self.limit
         data = source.peek(at, LOOKAHEAD)
-        where = f"{self.locator}!entry[{self.number}]"
         if len(data) < HEADER.size or at + HEADER.size > limit:
-            self.diagnostics.error(where, at, f"expected a header of 0x40 bytes, {limit - at:#x} left", field="entry header")
+            self.diagnostics.error(self._entry(), at, f"expected a header of 0x40 bytes, {limit - at:#x} left", field="entry header")
             return False
         header = Header._make(HEADER.unpack_from(data))
         if not plausible(header):
-            self._complain(header, data, where)
+            self._complain(header, data, self._entry())
             return False
         end = at + header.header_size + header.payload_size
         if end > limit:
             room = limit - at - header.header_size
             message = f"expected at most {max(room, 0):#x}, the bytes there are, got {header.payload_size:#x}"
-            self.diagnostics.error(where, at + 8, message, field="payload size")
+            self.diagnostics.error(self._entry(), at + 8, message, field="payload size")
             return False
         if end > self.declared:
             message = f"the container ends at {self.declared:#x}, inside this entry, which ends at {end:#x}"
-            self.diagnostics.error(where, self.container + 8, message, field="container payload size")
-        self._keep(header, data)
+            self.diagnostics.error(self._entry(), self.container + 8, message, field="container payload size")
+        self._keep(header, data, target_of(header.kind, header.arch, header.flags))
         self.at = end
         self.number += 1
         return True
 
-    def _keep(self, header: Header, data: bytes) -> None:
+    def _keep(self, header: Header, data: bytes, target: str) -> None:
         if header.header_size + n.ENTRY_HEADER_SIZE > len(data):
             data = self.source.peek(self.at, header.header_size + n.ENTRY_HEADER_SIZE)
-        image = read_entry(header, data, self.at, self._name(header), self.diagnostics)
+        image = read_entry(header, data, self.at, self._name(target), target, self.diagnostics)
         if header.kind == n.KIND_CONCATENATED:
             self.images.extend(read_concatenated(image, header, data, self.diagnostics))
         else:
             self.images.append(image)
 
-    def _name(self, header: Header) -> str:
-        target = target_of(header.kind, header.arch, header.flags)
+    def _name(self, target: str) -> str:
         seen = self.seen[target] = self.seen.get(target, 0) + 1
         return f"{self.locator}!{target}" if seen == 1 else f"{self.locator}!{target}#{seen}"
+
+    def _entry(self) -> str:
+        return f"{self.locator}!entry[{self.number}]"
 
     def _complain(self, header: Header, data: bytes, where: str) -> None:
         if not any(data[: HEADER.size]):
@@ -143,8 +143,9 @@ class _Chain:
     def _resynchronise(self) -> bool:
         """Move to the next place in this container where an entry surely starts; else to its end, or the next fatbin."""
         start = at = self.at + 8
+        landmark = re.compile(rb"(?:[\x01\x02\x04\x08\x10\x20\x40\x80]\x00|\x00\x01)\x01\x01|" + re.escape(STRICT_MAGIC), re.DOTALL)
         while chunk := self.source.peek(at, min(1 << 16, self.declared - at)):
-            for found in _LANDMARK.finditer(chunk):
+            for found in landmark.finditer(chunk):
                 place = at + found.start()
                 if (place - start) % 8:
                     continue
@@ -169,7 +170,7 @@ class _Chain:
     def _read_on(self) -> None:
         """Entries behind the declared end: the container's size is too small, what is whole is listed all the same."""
         told = False
-        while _entry_at(self.source, self.at, self.limit):
+        while self.at < self.limit and _entry_at(self.source, self.at, self.limit):
             if not told:
                 message = f"the container ends at {self.at:#x}, but an entry follows there"
                 self.diagnostics.error(self.locator, self.container + 8, message, field="container payload size")

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.formats import numbers as n
 from fatpatch.locator import join
-from fatpatch.model import Container, Image, Payload, Section
+from fatpatch.model import Container, Image, Payload, Wrapper
 from fatpatch.payloads import fatbin, offload_bundle
 from fatpatch.payloads.wrapper import Pointer, read_wrappers
 from fatpatch.source import Source
@@ -24,6 +23,7 @@ BUNDLE_SECTIONS = frozenset({".hip_fatbin", ".hip_fat"})
 RDC_SECTION = n.BUNDLE_MAGIC.decode()
 _BARREN = (".debug", ".zdebug", ".rel", ".eh_frame", ".gcc_except_table", ".symtab", ".strtab", ".dynsym", ".dynstr", ".gnu", ".pdata")
 _MAX_FALSE_HITS = 50_000
+_NEAR = 40
 _SEARCHABLE = frozenset({"elf", "pe", "ape", "macho", "raw", "fatbin", "bundle"})
 
 
@@ -47,6 +47,8 @@ def find_payloads(source: Source, container: Container, locator: str, diagnostic
     else:
         evidence = "section"
         named = [Range(s.offset, s.offset + s.size, s.name) for s in container.sections]
+    # NVIDIA's tools align every fatbin to 8; files embedded as they are (include_bytes) lie anywhere.
+    finder.by_toolkit = any(part.section in FATBIN_SECTIONS for part in named)
     for part in named:
         if container.kind == "fatbin" or part.section in FATBIN_SECTIONS:
             finder.fatbin_chain(part, evidence)
@@ -59,6 +61,7 @@ def find_payloads(source: Source, container: Container, locator: str, diagnostic
             finder.search(part)
             if not container.sections:
                 finder.bundle_chain(part, "magic")
+        finder.check_pointers()
     return finder.payloads()
 
 
@@ -87,23 +90,26 @@ class _Finder:
         self.found: dict[int, Payload] = {}
         self.counts: dict[str, int] = {}
         self.pointers: dict[int, Pointer] = {}
+        self.targets: list[int] = []
+        self.by_toolkit = False
 
     def follow(self, container: Container) -> None:
         """Note what the wrappers point to; a wrapper that points nowhere is a diagnostic."""
         for pointer in read_wrappers(self.source, container):
-            if pointer.magic != n.WRAPPER_MAGIC:
-                if pointer.target is not None:
-                    self.pointers.setdefault(pointer.target, pointer)
-                continue
-            where = pointer.wrapper.offset + 8
-            if pointer.target is None:
-                if not container.relocatable:
-                    self.diagnostics.warning(self.locator, where, "the wrapper points to no section of the file", field="fatbin pointer")
-            elif (got := self.source.peek(pointer.target, 4)) != n.FATBIN_MAGIC_BYTES:
-                message = f"expected the magic 50ed55ba at {pointer.target:#x}, got {got.hex()}"
-                self.diagnostics.error(self.locator, where, message, field="fatbin pointer")
-            else:
+            if pointer.target is not None:
                 self.pointers.setdefault(pointer.target, pointer)
+            elif pointer.magic == n.WRAPPER_MAGIC and not container.relocatable:
+                where = pointer.wrapper.offset + 8
+                self.diagnostics.warning(self.locator, where, "the wrapper points to no section of the file", field="fatbin pointer")
+        self.targets = sorted(self.pointers)
+
+    def check_pointers(self) -> None:
+        """Each CUDA wrapper must point to a fatbin that was found, by whatever evidence."""
+        for target, pointer in self.pointers.items():
+            if pointer.magic == n.WRAPPER_MAGIC and target not in self.found:
+                got = self.source.peek(target, 4).hex()
+                message = f"expected a fatbin (50ed55ba) at {target:#x}, got {got or 'nothing'}"
+                self.diagnostics.error(self.locator, pointer.wrapper.offset + 8, message, field="fatbin pointer")
 
     def fatbin_chain(self, part: Range, evidence: str) -> None:
         """Fatbins back to back, with zero gaps; anything else is a diagnostic and the search goes on behind it."""
@@ -169,44 +175,51 @@ class _Finder:
 
     def search(self, part: Range) -> None:
         """Fatbins that a wrapper points to, and those that only their magic shows; the latter must pass the strict test."""
-        targets = sorted(target for target in self.pointers if part.start <= target < part.end)
+        targets = self.targets[bisect.bisect_left(self.targets, part.start) : bisect.bisect_left(self.targets, part.end)]
         at, false_hits = part.start, 0
+        find = self.source.find_aligned if self.by_toolkit else self.source.find
         while at + fatbin.CONTAINER.size <= part.end and false_hits < _MAX_FALSE_HITS:
             following = bisect.bisect_left(targets, at)
             stop = targets[following] if following < len(targets) else part.end
-            if stop != at and self.source.peek(at, 8) != fatbin.STRICT_MAGIC:
-                hit = self.source.find(fatbin.STRICT_MAGIC, at, min(stop + 7, part.end))
-                at = hit if hit >= 0 else stop
+            near = self.source.peek(at, _NEAR).find(fatbin.STRICT_MAGIC)
+            hit = at + near if near >= 0 else find(fatbin.STRICT_MAGIC, at, min(stop + 7, part.end))
+            at = stop if hit < 0 else min(hit, stop)
             if at >= part.end:
-                return
-            if at in self.pointers:
-                evidence = "wrapper" if self.pointers[at].magic == n.WRAPPER_MAGIC else None
-            else:
-                evidence = "magic" if fatbin.sane(self.source, at, part.end) else None
+                break
+            evidence = self._proof(at, part.end)
             false_hits += evidence is None
             at = at + 8 if evidence is None else self._fatbin(at, part, evidence)
         self._give_up(false_hits, part)
 
+    def _proof(self, at: int, end: int) -> str | None:
+        """What shows that a fatbin starts at ``at``: the strict test, or a wrapper and the magic; None when nothing does."""
+        if fatbin.sane(self.source, at, end):
+            return "magic"
+        pointer = self.pointers.get(at)
+        named = pointer is not None and pointer.magic == n.WRAPPER_MAGIC
+        return "wrapper" if named and self.source.peek(at, 4) == n.FATBIN_MAGIC_BYTES else None
+
     def payloads(self) -> tuple[Payload, ...]:
         """Everything found, in file order, each with its wrapper."""
-        return tuple(self._with_wrapper(self.found[offset]) for offset in sorted(self.found))
+        return tuple(self.found[offset] for offset in sorted(self.found))
 
-    def _with_wrapper(self, payload: Payload) -> Payload:
-        pointer = self.pointers.get(payload.offset)
+    def _evidence(self, at: int, evidence: str) -> tuple[tuple[str, ...], Wrapper | None]:
+        """How the payload at ``at`` was found, and the wrapper that names it."""
+        pointer = self.pointers.get(at)
         if pointer is None:
-            return payload
-        evidence = (*(name for name in payload.found_by if name != "wrapper"), "wrapper")
-        return replace(payload, wrapper=pointer.wrapper, found_by=evidence)
+            return (evidence,), None
+        return ("wrapper",) if evidence == "wrapper" else (evidence, "wrapper"), pointer.wrapper
 
     def _fatbin(self, at: int, part: Range, evidence: str) -> int:
         known = self.found.get(at)
         if known is not None:
             return known.offset + known.size
         locator = self._name(part.section, "fatbin")
+        found_by, wrapper = self._evidence(at, evidence)
         read = fatbin.read_fatbin(self.source, at, part.end, locator, self.diagnostics)
         self._keep(Payload(
             locator=locator, vendor="nvidia", kind="fatbin", section=part.section, offset=at, size=read.end - at,
-            found_by=(evidence,), images=read.images,
+            found_by=found_by, images=read.images, wrapper=wrapper,
         ))  # fmt: skip
         return read.end
 
@@ -215,9 +228,10 @@ class _Finder:
         read = offload_bundle.read_bundle(self.source, at, part.end, locator, self.diagnostics)
         if read is None:
             return at + len(n.CCOB_MAGIC)
+        found_by, wrapper = self._evidence(at, evidence)
         self._keep(Payload(
             locator=locator, vendor=read.vendor, kind="offload_bundle", section=part.section, offset=at, size=read.end - at,
-            found_by=(evidence,), images=read.images, format=read.format,
+            found_by=found_by, images=read.images, wrapper=wrapper, format=read.format,
         ))  # fmt: skip
         return max(read.end, at + len(n.CCOB_MAGIC))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from fatpatch.coverage import Summary, TargetRow, payloads_below, target_key, target_table
+from fatpatch.coverage import TargetRow, payloads_below, target_key, target_table
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Node, Payload, place_of
 from fatpatch.render.words import columns, plural, safe, size
@@ -31,7 +31,6 @@ _LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins,
 
 def report(
     node: Node,
-    summary: Summary,
     matrices: Mapping[str, Matrix],
     *,
     verbose: bool,
@@ -52,8 +51,9 @@ def report(
         matrix = matrices.get(place)
         yield ""
         yield place
-        yield from (f"  {line}" for line in _table(payloads, matrix if not filtered else None))
-        yield from (f"  {line}" for line in _remarks(payloads))
+        table = target_table(payloads)
+        yield from (f"  {line}" for line in _table(payloads, table, matrix if not filtered else None))
+        yield from (f"  {line}" for line in _remarks(payloads, table))
         if verbose:
             yield from (f"  {line}" for line in _evidence(payloads))
         if matrix is not None:
@@ -104,13 +104,6 @@ def diagnostic_lines(items: Iterable[Diagnostic]) -> Iterator[str]:
         at = "" if item.offset is None else f" at {item.offset:#x}"
         what = f"{item.field}: " if item.field else ""
         yield f"fatpatch: {item.level}: {item.locator}{at}: {safe(what + item.message)}"
-
-
-def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
-    """Those of the members first, in document order."""
-    for member in node.members:
-        yield from all_diagnostics(member)
-    yield from node.diagnostics
 
 
 def _head(node: Node) -> str:
@@ -170,8 +163,7 @@ def _model(node: Node) -> str:
     return f"GGUF model: {name}{file_type}: {plural(facts.tensors, 'tensor')} ({types}{more})"
 
 
-def _table(payloads: list[Payload], matrix: Matrix | None) -> list[str]:
-    table = target_table(payloads)
+def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | None) -> list[str]:
     unit = "fatbins" if payloads[0].kind == "fatbin" else "in"
     several = len(payloads) > 1
     kernels = None if matrix is None else matrix.count()
@@ -200,7 +192,7 @@ def _made_by(row: TargetRow) -> str:
     return ", ".join(sorted(row.producers) + [f"ISA {version}" for version in sorted(row.versions)])
 
 
-def _remarks(payloads: list[Payload]) -> Iterator[str]:
+def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
     """What the table hides, in words: uneven coverage, and what there is for GPUs that are not listed."""
     if payloads[0].vendor != "nvidia":
         return
@@ -212,7 +204,7 @@ def _remarks(payloads: list[Payload]) -> Iterator[str]:
     if total > 1 and len(sets) == 1:
         yield f"even: all {total} fatbins hold the same targets"
     elif total > 1:
-        rows = [row for row in target_table(payloads) if row.payloads < total]
+        rows = [row for row in table if row.payloads < total]
         yield f"uneven: {len(sets)} different sets of targets in {total} fatbins"
         for row in rows[:_MAX_GAPS]:
             yield f"  {row.target} is missing in {total - row.payloads} of {total} fatbins"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _MAX_TEXT = 2000
 
 
@@ -13,7 +13,14 @@ def safe(text: str, limit: int = _MAX_TEXT) -> str:
     """Text from a file as a terminal may see it: control and bidirectional characters escaped, very long text cut."""
     if len(text) > limit:
         text = f"{text[:limit]}... ({len(text)} characters)"
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    if text.isascii() and text.isprintable():
+        return text
+    return _unsafe().sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+@functools.lru_cache(maxsize=1)
+def _unsafe() -> re.Pattern[str]:
+    return re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def size(value: int | None) -> str:
