@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fatpatch.cli import print_error
-from fatpatch.cli.options import worse
+from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize
 from fatpatch.errors import FatpatchError, FormatError
@@ -177,15 +177,7 @@ class Run:
             )
             out("".join(f"{line}\n" for line in (*([""] if index else []), *lines)))
             self._note(complaints)
-            self._complain(complaints)
-
-    def _complain(self, complaints: list[Diagnostic]) -> None:
-        import click
-
-        from fatpatch.render.text import diagnostic_lines
-
-        for line in diagnostic_lines(complaints):
-            click.echo(line, err=True)
+            print_diagnostics(complaints)
 
     def _csv(self, out: Writer) -> None:
         from fatpatch.render import csv
@@ -199,7 +191,7 @@ class Run:
                 if finding is not None and (complaint := complaint_of(image, finding)) is not None:
                     complaints.append(complaint)
             self._note(complaints)
-            self._complain(complaints)
+            print_diagnostics(complaints)
 
 
 def shown_command(node: Node) -> str:

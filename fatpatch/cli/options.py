@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
-from fatpatch.errors import FatpatchError
 from fatpatch.limits import Limits
+from fatpatch.model import Diagnostic
 
 
 class Bytes(click.ParamType[int]):
@@ -60,6 +60,9 @@ def worse(first: int, second: int) -> int:
     return max(first, second, key=lambda code: order.index(code) if code in order else len(order))
 
 
-def exit_code_of(error: FatpatchError) -> int:
-    """The exit code an error asks for."""
-    return error.exit_code
+def print_diagnostics(items: Iterable[Diagnostic]) -> None:
+    """Diagnostics on stderr, a line each."""
+    from fatpatch.render.text import diagnostic_lines
+
+    for line in diagnostic_lines(items):
+        click.echo(line, err=True)

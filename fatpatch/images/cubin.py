@@ -13,6 +13,7 @@ from fatpatch.formats import numbers as n
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION_SIZE = 64
+_FIRST_SUFFIXED = 90
 
 
 class Identity(NamedTuple):
@@ -63,7 +64,8 @@ def identify(data: bytes) -> Identity | None:
     arch: int | None = None
     accelerated, toolkit = False, None
     if osabi == n.CUBIN_OSABI_OLD:
-        arch, accelerated = flags & 0xFF, bool(flags & n.EF_ACCELERATED_OLD)
+        arch = flags & 0xFF
+        accelerated = bool(flags & n.EF_ACCELERATED_OLD) and arch >= _FIRST_SUFFIXED  # libcublas has the bit on sm_50 to sm_61
         toolkit = toolkit_name(version)
     elif osabi == n.CUBIN_OSABI_NEW:
         arch, accelerated = flags >> 8 & 0xFFFF, bool(flags & n.EF_ACCELERATED_NEW)

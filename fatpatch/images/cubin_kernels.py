@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import Tables, records
+from fatpatch.images.cubin_tables import INFO, SIZE, Tables, records
 from fatpatch.images.rows import KernelRow
 
 _UNKNOWN_STACK = 0xFFFFFFFF
@@ -22,76 +22,84 @@ _DIM = struct.Struct("<III")
 def cubin_kernels(tables: Tables) -> list[KernelRow]:
     """One row for each entry function: STT_FUNC symbols marked STO_CUDA_ENTRY."""
     symbols, strings = tables.symbols()
-    by_name = tables.by_name
+    by_name, rows = tables.by_name, tables.rows
     registers, stacks = _global_records(tables)
+    banks = _constant_banks(tables)
     high_byte = not tables.identity.new_layout
-    rows: list[KernelRow] = []
+    kernels: list[KernelRow] = []
     for index, (name_at, info, other, section, _, size) in enumerate(symbols):
         if not other & n.STO_CUDA_ENTRY or info & 0xF != _FUNC or other & 0xE0 == 0xA0:
             continue
-        name = strings[name_at : strings.find(b"\0", name_at)].decode("utf-8", "backslashreplace")
+        name = strings[name_at : strings.find(b"\0", name_at)]
         count = registers.get(index)
-        if count is None and high_byte and section < len(tables.sections):
-            count = tables.sections[section].info >> 24 or None
-        shared = by_name.get(f".nv.shared.{name}")
-        banks = _constant_banks(tables, name)
-        max_threads, parameters = _kernel_records(tables, name)
+        if count is None and high_byte and section < len(rows):
+            count = rows[section][INFO] >> 24 or None
+        shared = by_name.get(b".nv.shared." + name)
+        max_threads, parameters = _kernel_records(tables.content(by_name.get(b".nv.info." + name)))
         stack = stacks.get(index, 0)
-        rows.append(
+        kernels.append(
             (
-                name,
+                name.decode("utf-8", "backslashreplace"),
                 count,
-                shared.size if shared is not None else 0,
+                shared[SIZE] if shared is not None else 0,
                 None if stack == _UNKNOWN_STACK else stack,
-                banks,
+                tuple(sorted(banks.get(name, ()))),
                 max_threads,
                 parameters,
                 size,
             )
         )
-    return rows
+    return kernels
 
 
 def _global_records(tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
     """Register counts and stack sizes by symbol index, from the module-wide .nv.info."""
     registers: dict[int, int] = {}
     stacks: dict[int, int] = {}
-    row = tables.by_name.get(".nv.info")
-    for code, value in records(tables.content(row)) if row is not None else ():
-        if len(value) >= 8:
-            if code == n.EIATTR_REGCOUNT:
-                symbol, number = _PAIR.unpack_from(value)
-                registers[symbol] = number
-            elif code == n.EIATTR_MIN_STACK_SIZE:
-                symbol, number = _PAIR.unpack_from(value)
-                stacks[symbol] = number
+    for code, value in records(tables.content(tables.by_name.get(b".nv.info"))):
+        if code in (n.EIATTR_REGCOUNT, n.EIATTR_MIN_STACK_SIZE) and len(value) >= 8:
+            symbol, number = _PAIR.unpack_from(value)
+            (registers if code == n.EIATTR_REGCOUNT else stacks)[symbol] = number
     return registers, stacks
 
 
-def _constant_banks(tables: Tables, name: str) -> tuple[tuple[int, int], ...]:
-    """(bank, bytes) of the kernel's own constant banks; bank 0 holds its parameters."""
-    found = []
-    for bank in range(6):
-        row = tables.by_name.get(f".nv.constant{bank}.{name}")
-        if row is not None:
-            found.append((bank, row.size))
-    return tuple(found)
+def _constant_banks(tables: Tables) -> dict[bytes, list[tuple[int, int]]]:
+    """By kernel: (bank, bytes) of its own constant banks; bank 0 holds its parameters."""
+    banks: dict[bytes, list[tuple[int, int]]] = {}
+    for name, row in tables.by_name.items():
+        if name[:12] == b".nv.constant":
+            number, _, kernel = name[12:].partition(b".")
+            if kernel and number.isdigit():
+                banks.setdefault(kernel, []).append((int(number), row[SIZE]))
+    return banks
 
 
-def _kernel_records(tables: Tables, name: str) -> tuple[int | None, tuple[tuple[int, int], ...]]:
-    """Most threads a block may have, and (offset, size) of each parameter in order."""
-    row = tables.by_name.get(f".nv.info.{name}")
+def _kernel_records(data: bytes) -> tuple[int | None, tuple[tuple[int, int], ...]]:
+    """Most threads a block may have, and (offset, size) of each parameter in order, from .nv.info.<kernel>.
+
+    The loop of ``records`` once more, without making the values that nobody asks for: this is the hottest code there is.
+    """
     max_threads: int | None = None
     parameters: list[tuple[int, int, int]] = []
-    for code, value in records(tables.content(row)) if row is not None else ():
-        if code == n.EIATTR_KPARAM_INFO and len(value) >= 12:
-            _, ordinal, offset, packed = _PARAMETER.unpack_from(value)
-            parameters.append((ordinal, offset, packed >> 18))
-        elif code == n.EIATTR_KPARAM_INFO_V2 and len(value) >= 12:
-            _, ordinal, offset, size, _ = _PARAMETER_V2.unpack_from(value)
-            parameters.append((ordinal, offset, size))
-        elif code in (n.EIATTR_MAX_THREADS, n.EIATTR_REQNTID) and len(value) >= 12:
-            x, y, z = _DIM.unpack_from(value)
-            max_threads = x * y * z
+    at, end = 0, len(data) - 3
+    while at < end:
+        form, code = data[at], data[at + 1]
+        if form != n.EIFMT_SVAL:
+            if not n.EIFMT_NVAL <= form <= n.EIFMT_HVAL:
+                break
+            at += 4
+            continue
+        size = data[at + 2] | data[at + 3] << 8
+        if size >= 12 and at + 16 <= len(data):
+            if code == n.EIATTR_KPARAM_INFO:
+                _, ordinal, offset, packed = _PARAMETER.unpack_from(data, at + 4)
+                parameters.append((ordinal, offset, packed >> 18))
+            elif code == n.EIATTR_KPARAM_INFO_V2:
+                _, ordinal, offset, length, _ = _PARAMETER_V2.unpack_from(data, at + 4)
+                parameters.append((ordinal, offset, length))
+            elif code in (n.EIATTR_MAX_THREADS, n.EIATTR_REQNTID):
+                x, y, z = _DIM.unpack_from(data, at + 4)
+                max_threads = x * y * z
+        at += 4 + size
     parameters.sort()
     return max_threads, tuple([(offset, size) for _, offset, size in parameters])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NamedTuple
 
 from fatpatch.errors import FormatError
 from fatpatch.formats import numbers as n
@@ -16,29 +15,18 @@ from fatpatch.images.cubin import SECTION_SIZE, Identity, identify, toolkit_name
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 SHT_SYMTAB = 2
-SHT_NOTE = 7
-SHT_CUDA_INFO = 0x70000000
-SHT_CUDA_COMPAT = 0x70000086
-_MAX_SECTIONS = 1 << 20
 _ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d+)([af]?)\b")
 
 
-class SectionRow(NamedTuple):
-    """One section header of a cubin."""
-
-    name: str
-    kind: int
-    flags: int
-    offset: int
-    size: int
-    link: int
-    info: int
+Row = tuple[int, int, int, int, int, int, int, int, int, int]
+"""One raw section header: name, type, flags, address, offset, size, link, info, alignment, entry size (Elf64_Shdr)."""
+TYPE, OFFSET, SIZE, LINK, INFO = 1, 4, 5, 6, 7
 
 
 class Tables:
     """A parsed cubin; ``data`` is all of it."""
 
-    __slots__ = ("by_name", "data", "identity", "sections")
+    __slots__ = ("by_name", "data", "identity", "rows")
 
     def __init__(self, data: bytes) -> None:
         identity = identify(data)
@@ -48,49 +36,40 @@ class Tables:
             raise FormatError(message, offset=at, field=field)
         self.data = data
         self.identity: Identity = identity
-        self.sections = self._read_sections()
-        self.by_name = {row.name: row for row in self.sections}
+        table = data[identity.section_offset : identity.section_offset + identity.section_count * SECTION_SIZE]
+        self.rows: list[Row] = list(SECTION.iter_unpack(table))
+        names_row = self.rows[identity.names_index]
+        names = data[names_row[OFFSET] : names_row[OFFSET] + names_row[SIZE]]
+        find = names.find
+        self.by_name: dict[bytes, Row] = {names[row[0] : find(b"\0", row[0])]: row for row in self.rows}
 
-    def _read_sections(self) -> list[SectionRow]:
-        identity, data = self.identity, self.data
-        table = memoryview(data)[identity.section_offset : identity.section_offset + identity.section_count * SECTION_SIZE]
-        raw = list(SECTION.iter_unpack(table))
-        names_at, names_size = raw[identity.names_index][4:6]
-        names = data[names_at : names_at + names_size]
-        result = []
-        for name_at, kind, flags, _, offset, size, link, info, _, _ in raw:
-            end = names.find(b"\0", name_at)
-            result.append(SectionRow(names[name_at:end].decode("utf-8", "backslashreplace"), kind, flags, offset, size, link, info))
-        return result
-
-    def content(self, row: SectionRow) -> bytes:
-        """The bytes of a section; FormatError when it reaches outside the cubin."""
-        end = row.offset + row.size
-        if row.kind == n.SHT_NOBITS:
+    def content(self, row: Row | None) -> bytes:
+        """The bytes of a section, none for one that is absent; FormatError when it reaches outside the cubin."""
+        if row is None or row[TYPE] == n.SHT_NOBITS:
             return b""
+        offset, end = row[OFFSET], row[OFFSET] + row[SIZE]
         if end > len(self.data):
-            message = f"section {row.name[:80]} ends at {end:#x}, the cubin at {len(self.data):#x}"
-            raise FormatError(message, offset=row.offset, field="sh_size")
-        return self.data[row.offset : end]
+            raise FormatError(f"a section ends at {end:#x}, the cubin at {len(self.data):#x}", offset=offset, field="sh_size")
+        return self.data[offset:end]
 
     def symbols(self) -> tuple[list[tuple[int, int, int, int, int, int]], bytes]:
         """Raw symbols (name, info, other, section, value, size) and the string table of their names."""
-        row = next((row for row in self.sections if row.kind == SHT_SYMTAB), None)
+        row = next((row for row in self.rows if row[TYPE] == SHT_SYMTAB), None)
         if row is None:
             return [], b""
-        if row.link >= len(self.sections):
-            raise FormatError(f"expected a section below {len(self.sections)}, got {row.link}", offset=row.offset, field="sh_link")
+        if row[LINK] >= len(self.rows):
+            raise FormatError(f"expected a section below {len(self.rows)}, got {row[LINK]}", offset=row[OFFSET], field="sh_link")
         table = self.content(row)
-        return list(SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size])), self.content(self.sections[row.link])
+        return list(SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size])), self.content(self.rows[row[LINK]])
 
     def toolkit(self) -> str | None:
         """``CUDA 12.9``: from e_version (old layout) or from the notes (new layout)."""
         if not self.identity.new_layout:
             return self.identity.toolkit
-        info = self._note(n.NOTE_CUDA_INFO, ".note.nv.cuinfo")
+        info = self._note(n.NOTE_CUDA_INFO, b".note.nv.cuinfo")
         if len(info) >= 8 and info[:2] == b"\x02\0" and (name := toolkit_name(struct.unpack_from("<I", info, 4)[0])):
             return name
-        tool = self._note(n.NOTE_TOOLKIT_INFO, ".note.nv.tkinfo")
+        tool = self._note(n.NOTE_TOOLKIT_INFO, b".note.nv.tkinfo")
         if len(tool) >= 4 and (name := toolkit_name(struct.unpack_from("<I", tool)[0])):
             return name
         release = re.search(rb"release (\d+)\.(\d+)", tool)
@@ -103,21 +82,18 @@ class Tables:
             if self._accelerator_record():
                 suffix = "a"
             else:
-                argument = _ARCH_ARGUMENT.search(self._note(n.NOTE_TOOLKIT_INFO, ".note.nv.tkinfo"))
+                argument = _ARCH_ARGUMENT.search(self._note(n.NOTE_TOOLKIT_INFO, b".note.nv.tkinfo"))
                 if argument and int(argument[1]) == self.identity.arch:
                     suffix = argument[2].decode()
         return f"sm_{self.identity.arch if self.identity.arch is not None else 0}{suffix}"
 
     def _accelerator_record(self) -> bool:
-        row = self.by_name.get(".nv.compat")
-        if row is None:
-            return False
-        return any(code == n.COMPAT_ACCELERATOR_TARGET and value[:1] == b"\1" for code, value in records(self.content(row)))
+        compat = self.content(self.by_name.get(b".nv.compat"))
+        return any(code == n.COMPAT_ACCELERATOR_TARGET and value[:1] == b"\1" for code, value in records(compat))
 
-    def _note(self, kind: int, section: str) -> bytes:
+    def _note(self, kind: int, section: bytes) -> bytes:
         """The description of the note of a type in a section; b"" when there is none."""
-        row = self.by_name.get(section)
-        data = b"" if row is None else self.content(row)
+        data = self.content(self.by_name.get(section))
         at = 0
         while at + 12 <= len(data):
             name_size, size, found = struct.unpack_from("<III", data, at)

@@ -1,0 +1,74 @@
+"""``fatpatch extract``: write images, payloads and members to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+
+import click
+
+from fatpatch import __version__
+from fatpatch.cli.options import image_size_option, limits_from, print_diagnostics, shown_paths, worse
+from fatpatch.cli.progress import Progress
+from fatpatch.coverage import all_diagnostics
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.errors import EditError, FormatError
+from fatpatch.extraction import IMAGE_KINDS, INDEX, Choice, Extracted, extract
+from fatpatch.render.words import plural, size
+from fatpatch.walk import inspected
+from fatpatch.writing import write_file
+
+SCHEMA = "fatpatch.extract/1"
+
+
+@click.command("extract")
+@click.argument("file")
+@click.option("-d", "--directory", required=True, metavar="DIR", help="Write below this folder; it is made when it is missing.")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only this target, e.g. sm_61; repeatable, * allowed.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([*IMAGE_KINDS, "fatbin", "member"]),
+    help="Only this kind of image; fatbin: whole fatbins and bundles; member: files inside archives. Repeatable.",
+)
+@click.option("--select", "selects", multiple=True, metavar="GLOB", help="Only what this locator names, or its last steps do; * allowed.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@image_size_option
+def command(
+    file: str, directory: str, targets: tuple[str, ...], kinds: tuple[str, ...], selects: tuple[str, ...], force: bool, max_image_size: int
+) -> int:
+    """Write the images of FILE to DIR, unpacked, with an index.json that says what each one is.
+
+    Without options: every image. Nothing is ever written outside DIR.
+    """
+    shown = shown_paths([file])[0]
+    index = os.path.join(directory, INDEX)
+    if os.path.lexists(index) and not force:
+        raise EditError("exists already", locator=index, hint="give another folder, or --force to replace files")
+    choice = Choice(kinds=kinds, targets=targets, selects=selects)
+    limits = limits_from(max_image_size)
+    diagnostics = Diagnostics()
+    written: list[Extracted] = []
+    with Progress(shown) as progress, inspected(file, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
+        os.makedirs(directory, exist_ok=True)
+        for item in extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics):
+            written.append(item)
+        complaints = [*all_diagnostics(node), *diagnostics.finish()]
+    document = {
+        "schema": SCHEMA,
+        "tool_version": __version__,
+        "source": shown,
+        "files": [asdict(item) for item in written],
+        "diagnostics": [asdict(item) for item in complaints],
+    }
+    write_file(index, [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
+    for item in written:
+        sys.stdout.write(f"{item.path}  {size(item.size)}  {item.locator}\n")
+    print_diagnostics(complaints)
+    sys.stdout.write(f"{plural(len(written), 'file')} written to {directory}, and {INDEX}\n")
+    if not written:
+        click.echo("fatpatch: nothing matched; 'fatpatch inspect -v FILE' lists what there is", err=True)
+    return worse(0, FormatError.exit_code) if any(item.level == "error" for item in complaints) else 0

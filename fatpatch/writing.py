@@ -1,0 +1,54 @@
+"""Files appear under their final name whole or not at all: a temporary neighbour is written, synced, then named."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+
+from fatpatch.errors import EditError, InputError
+
+
+def write_file(path: str, pieces: Iterable[bytes], *, replace: bool) -> None:
+    """Write ``pieces`` to ``path``; EditError when it exists and ``replace`` is false. Never writes through a link."""
+    folder, name = os.path.split(path)
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".fatpatch-", suffix=".tmp", dir=folder or ".")
+        with os.fdopen(descriptor, "wb") as sink:
+            for piece in pieces:
+                sink.write(piece)
+            sink.flush()
+            os.fchmod(sink.fileno(), 0o666 & ~_umask()) if hasattr(os, "fchmod") else None
+            os.fsync(sink.fileno())
+        _name(temporary, path, replace)
+    except FileExistsError as error:
+        raise EditError(f"{name} exists already", locator=path, hint="give another folder, or --force to replace files") from error
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", locator=path, hint="give a folder that you may write to") from error
+    finally:
+        if temporary:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _name(temporary: str, path: str, replace: bool) -> None:
+    """Give the finished file its name; FileExistsError when it is taken."""
+    if replace:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the check and the rename are two steps there
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        os.rename(temporary, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
