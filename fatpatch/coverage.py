@@ -52,6 +52,13 @@ def payloads_below(node: Node) -> Iterator[tuple[Node, Payload]]:
         yield node, payload
 
 
+def members_below(node: Node) -> Iterator[Node]:
+    """Every member of a node, and theirs, the inner ones first."""
+    for member in node.members:
+        yield from members_below(member)
+        yield member
+
+
 def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
     """Those of the members first, in document order."""
     for member in node.members:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fatpatch.coverage import payloads_below
+from fatpatch.coverage import members_below, payloads_below
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import EditError, FatpatchError
 from fatpatch.locator import matches, steps
@@ -92,16 +92,10 @@ def extract(node: Node, choice: Choice, folder: str, *, limit: int, replace: boo
             name = f"{_step_name(image.locator, payload)}.{SUFFIXES.get(image.kind, 'bin')}"
             yield _write(names, image.locator, (*place, name), image.kind, image.target, [data], replace)
     if "member" in choice.kinds:
-        for member in _members_below(node):
+        for member in members_below(node):
             if member.source is not None and choice.place(member.locator):
                 place = (MEMBERS, *steps(member.locator)[1:])
                 yield _write(names, member.locator, place, "member", None, member.source.chunks(), replace)
-
-
-def _members_below(node: Node) -> Iterator[Node]:
-    for member in node.members:
-        yield from _members_below(member)
-        yield member
 
 
 def _whole_name(payload: Payload) -> str:

@@ -6,10 +6,12 @@ shares the file descriptor with its parent.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from fatpatch.errors import InputError, TruncatedError
 
@@ -178,3 +180,28 @@ class Source:
     def close(self) -> None:
         """Close the file behind this window and all its slices."""
         self._backing.close()
+
+
+class SourceStream(io.RawIOBase):
+    """A source as a seekable file object, for libraries that want one."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(offset + (0, self._at, self._source.size)[whence], 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.peek(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -37,5 +37,5 @@ def _size(part: Construct) -> int | None:
 
     try:
         return int(part.sizeof())
-    except SizeofError:
+    except (SizeofError, KeyError):  # a size that depends on a field
         return None

@@ -11,7 +11,7 @@ from fatpatch.errors import FatpatchError, FormatError, InputError, LimitError, 
 from fatpatch.formats import numbers as n
 from fatpatch.limits import Limits
 from fatpatch.model import Member
-from fatpatch.source import CHUNK, Source
+from fatpatch.source import CHUNK, Source, SourceStream
 
 if TYPE_CHECKING:
     import tempfile
@@ -182,24 +182,11 @@ def _xz(source: Source, first: int) -> Iterator[bytes]:
     return _pumped(lambda: lzma.LZMADecompressor(memlimit=256 << 20), source, first)
 
 
-class _Reading:
-    """A source as the file object that zstandard wants."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._source.peek(self._at, size)
-        self._at += len(data)
-        return data
-
-
 def _zstd(source: Source, first: int) -> Iterator[bytes]:
     import zstandard
 
     size = min(max(first, 4096), CHUNK)
-    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(_Reading(source), read_across_frames=True) as stream:
+    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(SourceStream(source), read_across_frames=True) as stream:
         while piece := stream.read(size):
             yield piece
             size = CHUNK

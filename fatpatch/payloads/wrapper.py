@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from fatpatch.formats import numbers as n
 from fatpatch.model import Container, Section, Wrapper
-from fatpatch.source import Source
+from fatpatch.source import Source, SourceStream
 
 LAYOUT = struct.Struct("<IIQQ")
 SECTION_NAMES = (".nvFatBinSegment", ".nvFatBi", ".hipFatBinSegment", ".hipFatB")
 _MAX_WRAPPERS = 1 << 20
-_MAX_RELOCATIONS = 256 << 20
-_RELATIVE = {"EM_X86_64": 8, "EM_AARCH64": 1027}
+_MAX_RELOCATIONS = 24 << 20
+_RELA = struct.Struct("<QQq")
+_RELATIVE = frozenset({8, 1027})  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE; their symbol index is 0
 
 
 class Pointer(NamedTuple):
@@ -56,10 +57,13 @@ def _in_section(source: Source, container: Container, section: Section) -> list[
         if magic not in (n.WRAPPER_MAGIC, n.HIP_WRAPPER_MAGIC, n.HIP_KPACK_MAGIC):
             continue
         place = section.offset + at
-        if container.relocatable or not address:
-            moved = _relocations(source, section) if moved is None else moved
-            target = moved.get(at + 8) if container.relocatable else offset_of(container, moved.get(section.address + at + 8, 0))
+        if container.relocatable:
+            moved = _object_relocations(source, section) if moved is None else moved
+            target = moved.get(at + 8)
         else:
+            if not address:
+                moved = _relative_addends(source, container, section) if moved is None else moved
+                address = moved.get(section.address + at + 8, 0)
             target = offset_of(container, address)
         pointers.append(Pointer(Wrapper(version=version, offset=place), target, magic))
     return pointers
@@ -78,38 +82,39 @@ def _searched(source: Source, container: Container, segment: Section) -> list[Po
     return pointers
 
 
-def _relocations(source: Source, wrapped: Section) -> dict[int, int]:
-    """Where relocations put addresses: place to file offset (object files), or address to address (RELATIVE addends).
+def _relative_addends(source: Source, container: Container, wrapped: Section) -> dict[int, int]:
+    """Address to address: what the RELATIVE relocations put into the wrappers (lld stores zeros there)."""
+    found: dict[int, int] = {}
+    end = wrapped.address + wrapped.size
+    for section in container.sections:
+        if section.name == ".rela.dyn":
+            table = source.peek(section.offset, min(section.size, _MAX_RELOCATIONS))
+            for place, kind, addend in _RELA.iter_unpack(table[: len(table) // _RELA.size * _RELA.size]):
+                if wrapped.address <= place < end and kind in _RELATIVE:
+                    found[place] = addend
+    return found
 
-    Only needed where the stored pointer is zero, so pyelftools, which is slow, may do it.
-    """
+
+def _object_relocations(source: Source, wrapped: Section) -> dict[int, int]:
+    """Place in the section to file offset, in an ELF object file; by pyelftools, since objects are small."""
     from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
     from elftools.elf.elffile import ELFFile
-    from elftools.elf.relocation import RelocationSection
 
-    if source.size > _MAX_RELOCATIONS or source.peek(0, 4) != n.ELF_MAGIC:
-        return {}
-    result: dict[int, int] = {}
+    found: dict[int, int] = {}
+    if source.peek(0, 4) != n.ELF_MAGIC:
+        return found
     try:
-        elf = ELFFile(io.BytesIO(source.peek(0, source.size)))
-        relative = _RELATIVE.get(elf["e_machine"])
-        for section in elf.iter_sections():
-            if not isinstance(section, RelocationSection):
+        elf = ELFFile(io.BufferedReader(SourceStream(source)))
+        for section in elf.iter_sections(type="SHT_RELA"):
+            if elf.get_section(section["sh_info"])["sh_offset"] != wrapped.offset:
                 continue
-            if elf["e_type"] == "ET_REL":
-                if elf.get_section(section["sh_info"])["sh_offset"] != wrapped.offset:
-                    continue
-                symbols = elf.get_section(section["sh_link"])
-                for relocation in section.iter_relocations():
-                    symbol = symbols.get_symbol(relocation["r_info_sym"])
-                    index = symbol["st_shndx"]
-                    if isinstance(index, int):
-                        base = elf.get_section(index)["sh_offset"]
-                        result[relocation["r_offset"]] = base + symbol["st_value"] + relocation.entry.get("r_addend", 0)
-            elif section.is_RELA():
-                for relocation in section.iter_relocations():
-                    if relocation["r_info_type"] == relative:
-                        result[relocation["r_offset"]] = relocation["r_addend"]
-    except (ELFError, ValueError, KeyError, AttributeError, TypeError, struct.error, OverflowError, MemoryError):
-        return result
-    return result
+            symbols = elf.get_section(section["sh_link"])
+            for relocation in section.iter_relocations():
+                symbol = symbols.get_symbol(relocation["r_info_sym"])
+                if isinstance(symbol["st_shndx"], int):
+                    base = elf.get_section(symbol["st_shndx"])["sh_offset"]
+                    found[relocation["r_offset"]] = base + symbol["st_value"] + relocation["r_addend"]
+    except (ELFError, ConstructError, ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError, MemoryError):
+        return found  # a damaged relocation table costs evidence, not the fatbins: those are found by their section
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from fatpatch.coverage import TargetRow, payloads_below, target_key, target_table
+from fatpatch.coverage import TargetRow, members_below, payloads_below, target_key, target_table
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Node, Payload, place_of
 from fatpatch.render.words import columns, plural, safe, size
@@ -44,6 +44,9 @@ def report(
     width = max((len(name) for name, _ in rows), default=0)
     for name, words in rows:
         yield f"{name.ljust(width)}  {words}".rstrip()
+    barren = sum(1 for member in members_below(node) if not _matters(member))
+    if barren:
+        yield f"  {plural(barren, 'other member')} read, without GPU code"
     groups: dict[str, list[Payload]] = {}
     for _, payload in payloads_below(node):
         groups.setdefault(place_of(payload), []).append(payload)
@@ -132,7 +135,7 @@ def _kind(node: Node) -> str:
 def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
     """A line for each member that matters, and for those inside it."""
     for member in node.members:
-        if not (member.payloads or member.members or member.facts or member.container in ("elf", "pe", "ape", "macho")):
+        if not _matters(member):
             continue
         words = [_model(member)] if member.facts is not None else [_kind(member), size(member.size)]
         if member.stored_at is not None and node.container in ("ape", "zip", "elf"):
@@ -140,6 +143,11 @@ def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
         found = _found(member)
         yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"      {found}" if found else "")
         yield from _parts(member, depth + 1)
+
+
+def _matters(node: Node) -> bool:
+    """Whether there is GPU code, a model or damage in a member or below it."""
+    return bool(node.payloads or node.facts or node.diagnostics) or any(_matters(member) for member in node.members)
 
 
 def _alignment(offset: int) -> str:
