@@ -171,4 +171,8 @@ class Node:
 
 def place_of(payload: Payload) -> str:
     """The locator of the file or section that holds a payload: its siblings share it."""
-    return payload.locator.rsplit("!", 1)[0] if payload.section is not None or payload.kind in ("fatbin", "offload_bundle") else payload.locator
+    return (
+        payload.locator.rsplit("!", 1)[0]
+        if payload.section is not None or payload.kind in ("fatbin", "offload_bundle")
+        else payload.locator
+    )

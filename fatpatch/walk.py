@@ -32,7 +32,6 @@ _WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
 
 
-
 class ContainerReader(Protocol):
     """What a module of fatpatch.containers offers."""
 
@@ -102,13 +101,12 @@ class _Walk:
             source=source,
         )
 
-    def _open(
-        self, source: Source, locator: str, kind: str | None, diagnostics: Diagnostics
-    ) -> tuple[Container, tuple[Payload, ...]]:
+    def _open(self, source: Source, locator: str, kind: str | None, diagnostics: Diagnostics) -> tuple[Container, tuple[Payload, ...]]:
         try:
             bare = sniff_bare(source) if kind is None else kind if kind in ("cubin", "ptx") else None
             if bare in ("cubin", "ptx", "hsaco"):
-                return Container(kind="elf" if bare == "hsaco" else bare, detail="AMDGPU code object" if bare == "hsaco" else ""), (bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics),)
+                payload = bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics)
+                return (Container(kind="elf", detail="AMDGPU code object") if bare == "hsaco" else Container(kind=bare)), (payload,)
             container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
             return container, find_payloads(source, container, locator, diagnostics)
         except InputError:
@@ -129,7 +127,8 @@ class _Walk:
                 break
             self.workspace.members += 1
             if self.workspace.members > self.workspace.limits.members:
-                diagnostics.error(where, member.offset, f"more than {self.workspace.limits.members} members in this run: the rest is left out")
+                message = f"more than {self.workspace.limits.members} members in this run: the rest is left out"
+                diagnostics.error(where, member.offset, message)
                 break
             if self.progress is not None:
                 self.progress(where, member.offset, source.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from construct import BitStruct, BitsInteger, ByteSwapped, Bytes, Flag, Int16ul, Int32ul, Padding, Struct
+from construct import BitsInteger, BitStruct, Bytes, ByteSwapped, Flag, Int16ul, Int32ul, Padding, Struct
 
 from fatpatch.formats._types import FormatDoc
 
@@ -57,7 +57,10 @@ DOC = FormatDoc(
     summary="ELF64 with machine 190. EI_OSABI tells which layout e_flags has: 0x33 old (to 12.9, below sm_100), 0x41 new.",
     layouts=(("note header", NOTE), (".note.nv.cuinfo", CUDA_INFO), (".note.nv.tkinfo", TOOLKIT_INFO)),
     values=(
-        ("e_flags, OSABI 0x33", (("0-7", "SM number"), ("10", "64-bit addresses"), ("11", "arch-specific, from sm_90 on"), ("16-23", "virtual SM"))),
+        (
+            "e_flags, OSABI 0x33",
+            (("0-7", "SM number"), ("10", "64-bit addresses"), ("11", "arch-specific, from sm_90 on"), ("16-23", "virtual SM")),
+        ),
         ("e_flags, OSABI 0x41", (("8-23", "SM number"), ("24-31", "0x06"), ("3", "arch-specific in 12.8 and 12.9"))),
         (
             "sections of a kernel",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from construct import Byte, Bytes, Int8ul, Int16ul, Int32ul, Prefixed, GreedyBytes, Struct, Switch, this
+from construct import Byte, Bytes, GreedyBytes, Int8ul, Int16ul, Int32ul, Prefixed, Struct, Switch, this
 
 from fatpatch.formats import numbers as n
 from fatpatch.formats._types import FormatDoc

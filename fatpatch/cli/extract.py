@@ -15,7 +15,7 @@ from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import EditError, FormatError
-from fatpatch.extraction import IMAGE_KINDS, INDEX, Choice, Extracted, extract
+from fatpatch.extraction import IMAGE_KINDS, INDEX, Choice, extract
 from fatpatch.render.words import plural, size
 from fatpatch.walk import inspected
 from fatpatch.writing import write_file
@@ -51,11 +51,9 @@ def command(
     choice = Choice(kinds=kinds, targets=targets, selects=selects)
     limits = limits_from(max_image_size)
     diagnostics = Diagnostics()
-    written: list[Extracted] = []
     with Progress(shown) as progress, inspected(file, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
         os.makedirs(directory, exist_ok=True)
-        for item in extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics):
-            written.append(item)
+        written = list(extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics))
         complaints = [*all_diagnostics(node), *diagnostics.finish()]
     document = {
         "schema": SCHEMA,

@@ -40,7 +40,9 @@ def describe(doc: FormatDoc) -> Iterator[str]:
     for title, layout in doc.layouts:
         yield ""
         yield title
-        rows = [("-" if at is None else f"{at:#04x}", "-" if size is None else str(size), name, text) for at, size, name, text in fields(layout)]
+        rows = [
+            ("-" if at is None else f"{at:#04x}", "-" if size is None else str(size), name, text) for at, size, name, text in fields(layout)
+        ]
         yield from (f"  {line}" for line in columns(("offset", "bytes", "field", "meaning"), rows, left=frozenset({2, 3})))
     for title, values in doc.values:
         yield ""

@@ -17,12 +17,18 @@ _HELP_FORMAT = "How to print: text for people, one json document, ndjson with on
 @click.command("inspect")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--kernels", is_flag=True, help="Read the images too: kernels, resources, producers.")
-@click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Only kernels whose mangled or demangled name matches (implies --kernels).")
-@click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only images for this target, e.g. sm_61; repeatable, * allowed.")
+@click.option(
+    "--kernel", "kernel_pattern", metavar="REGEX", help="Only kernels whose mangled or demangled name matches (implies --kernels)."
+)
+@click.option(
+    "--target", "targets", multiple=True, metavar="TARGET", help="Only images for this target, e.g. sm_61; repeatable, * allowed."
+)
 @click.option("--missing", metavar="TARGET", help="Only kernels that lack this target (implies --kernels).")
 @click.option("--mangled", is_flag=True, help="Show mangled names in text.")
 @click.option("--sha256", "digest", is_flag=True, help="Compute the sha256 of every unpacked image (json, ndjson, csv).")
-@click.option("--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT
+)
 @click.option("--as", "kind", type=click.Choice(KINDS), help="Read the file as this kind instead of probing.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for --kernels (default: all processors).")
 @click.option("-v", "--verbose", is_flag=True, help="Every payload and image: offset, evidence, options.")

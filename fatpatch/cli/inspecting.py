@@ -72,7 +72,10 @@ class Run:
         """The trees, one after the other; a file that cannot be read is an error on stderr and the next one follows."""
         for path, shown in self.files:
             try:
-                with Progress(shown) as progress, inspected(path, name=_last(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node:
+                with (
+                    Progress(shown) as progress,
+                    inspected(path, name=_last(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node,
+                ):
                     yield self._chosen(replace(node, path=shown))
             except FatpatchError as error:
                 error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown

@@ -41,9 +41,7 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
         else:
             name, skipped = _name(source, raw, data, size, long_names)
             if name not in _INDEXES:
-                members.append(
-                    Member(name=name, offset=data + skipped, stored_size=size - skipped, size=size - skipped, header_offset=at)
-                )
+                members.append(Member(name=name, offset=data + skipped, stored_size=size - skipped, size=size - skipped, header_offset=at))
         at = data + size + (size & 1)
     return Container(kind=KIND, members=tuple(members))
 

@@ -63,17 +63,15 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     detail = f"{_MACHINES.get(machine, f'machine {machine}')} {kind_words}"
     if not sections:
         detail += ", no section headers"
-    return Container(
-        kind=KIND, detail=detail, sections=sections, segments=_segments(source, phoff, phnum), relocatable=kind == n.ET_REL
-    )
+    return Container(kind=KIND, detail=detail, sections=sections, segments=_segments(source, phoff, phnum), relocatable=kind == n.ET_REL)
 
 
 def _segments(source: Source, offset: int, count: int) -> tuple[Section, ...]:
     result = []
     table = source.read(offset, count * SEGMENT.size) if count else b""
-    for index, (kind, flags, start, address, _, size, _, _) in enumerate(SEGMENT.iter_unpack(table)):
-        if kind == n.PT_LOAD and start < source.size and size:
-            size = min(size, source.size - start)
+    for index, (kind, flags, start, address, _, stored, _, _) in enumerate(SEGMENT.iter_unpack(table)):
+        if kind == n.PT_LOAD and start < source.size and stored:
+            size = min(stored, source.size - start)
             result.append(
                 Section(
                     name=f"LOAD[{index}]", offset=start, size=size, address=address, writable=bool(flags & 2), executable=bool(flags & 1)
@@ -98,14 +96,14 @@ def _sections(source: Source, offset: int, count: int, names: int, locator: str,
     if not strings:
         diagnostics.warning(locator, 62, f"section names are not readable (string table {names} of {count})", field="e_shstrndx")
     result = []
-    for name_at, kind, flags, address, start, size, _, _, _, _ in table:
-        if kind in (0, n.SHT_NOBITS) or not size:
+    for name_at, kind, flags, address, start, stored, _, _, _, _ in table:
+        if kind in (0, n.SHT_NOBITS) or not stored:
             continue
+        size = max(min(stored, source.size - start), 0)
         name = strings[name_at : strings.find(b"\0", name_at)].decode("utf-8", "backslashreplace") if name_at < len(strings) else ""
-        if start + size > source.size:
-            message = f"{name or 'a section'} ends at {start + size:#x}, the file at {source.size:#x}"
+        if size != stored:
+            message = f"{name or 'a section'} ends at {start + stored:#x}, the file at {source.size:#x}"
             diagnostics.error(locator, start, message, field="sh_size")
-            size = max(source.size - start, 0)
         if size:
             result.append(
                 Section(name=name, offset=start, size=size, address=address, writable=bool(flags & 1), executable=bool(flags & 4))

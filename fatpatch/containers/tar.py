@@ -38,7 +38,7 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
         elif kind in _REGULAR:
             name, long_name = long_name or _ustar_name(block), ""
             if data + size > source.size:
-                message = f"{ascii(name[:80])} ends at {data + size:#x}, the archive at {source.size:#x}"
+                message = f"{name[:80]!a} ends at {data + size:#x}, the archive at {source.size:#x}"
                 diagnostics.error(locator, at + 124, message, field="size")
                 break
             if not name.endswith("/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from fatpatch.errors import FatpatchError, FormatError, InputError, LimitError, UnsupportedError
 from fatpatch.formats import numbers as n
@@ -186,7 +186,8 @@ def _zstd(source: Source, first: int) -> Iterator[bytes]:
     import zstandard
 
     size = min(max(first, 4096), CHUNK)
-    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(SourceStream(source), read_across_frames=True) as stream:
+    reading = cast(IO[bytes], SourceStream(source))
+    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(reading, read_across_frames=True) as stream:
         while piece := stream.read(size):
             yield piece
             size = CHUNK

@@ -33,7 +33,7 @@ class Directory(NamedTuple):
 
     offset: int
     size: int
-    count: int
+    entries: int
     shift: int
 
 
@@ -85,10 +85,10 @@ def read_members(source: Source, directory: Directory, locator: str, diagnostics
     data = source.peek(directory.offset, directory.size)
     members: list[Member] = []
     at = 0
-    for index in range(directory.count):
+    for index in range(directory.entries):
         where = directory.offset + at
         if at + CENTRAL.size > len(data) or data[at : at + 4] != n.ZIP_CENTRAL_MAGIC:
-            message = f"{directory.count} entries announced, entry {index} is not one"
+            message = f"{directory.entries} entries announced, entry {index} is not one"
             diagnostics.error(locator, where, message, field="central directory")
             break
         if index >= _MAX_MEMBERS:
@@ -167,7 +167,7 @@ def _without_overlaps(members: list[Member], locator: str, diagnostics: Diagnost
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
             dropped.add(id(member))
-            message = f"{ascii(member.name[:80])}: overlaps the member before it, which ends at {end:#x}: left out"
+            message = f"{member.name[:80]!a}: overlaps the member before it, which ends at {end:#x}: left out"
             diagnostics.error(locator, member.header_offset, message, field="local header offset")
         else:
             end = member.offset + member.stored_size

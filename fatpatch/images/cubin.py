@@ -69,9 +69,7 @@ def identify(data: bytes) -> Identity | None:
         toolkit = toolkit_name(version)
     elif osabi == n.CUBIN_OSABI_NEW:
         arch, accelerated = flags >> 8 & 0xFFFF, bool(flags & n.EF_ACCELERATED_NEW)
-    return Identity(
-        arch, accelerated, toolkit, machine, kind == n.ET_REL, shoff, shnum, shentsize, shstrndx, osabi == n.CUBIN_OSABI_NEW
-    )
+    return Identity(arch, accelerated, toolkit, machine, kind == n.ET_REL, shoff, shnum, shentsize, shstrndx, osabi == n.CUBIN_OSABI_NEW)
 
 
 def toolkit_name(number: int) -> str | None:

@@ -49,7 +49,7 @@ def sane(source: Source, offset: int, limit: int) -> bool:
         return _compressed(source, offset, limit) is not None
     if data[:24] != n.BUNDLE_MAGIC or len(data) < 56:
         return False
-    count, _, _, id_size = struct.unpack_from("<QQQQ", data, 24)
+    count, id_size = int.from_bytes(data[24:32], "little"), int.from_bytes(data[48:56], "little")
     return 0 < count <= _MAX_ENTRIES and 0 < id_size <= _MAX_ID
 
 

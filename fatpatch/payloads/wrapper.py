@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fatpatch.formats import numbers as n
 from fatpatch.model import Container, Section, Wrapper
@@ -89,9 +89,8 @@ def _relative_addends(source: Source, container: Container, wrapped: Section) ->
     for section in container.sections:
         if section.name == ".rela.dyn":
             table = source.peek(section.offset, min(section.size, _MAX_RELOCATIONS))
-            for place, kind, addend in _RELA.iter_unpack(table[: len(table) // _RELA.size * _RELA.size]):
-                if wrapped.address <= place < end and kind in _RELATIVE:
-                    found[place] = addend
+            rows = _RELA.iter_unpack(table[: len(table) // _RELA.size * _RELA.size])
+            found.update({place: addend for place, kind, addend in rows if wrapped.address <= place < end and kind in _RELATIVE})
     return found
 
 
@@ -109,8 +108,8 @@ def _object_relocations(source: Source, wrapped: Section) -> dict[int, int]:
         for section in elf.iter_sections(type="SHT_RELA"):
             if elf.get_section(section["sh_info"])["sh_offset"] != wrapped.offset:
                 continue
-            symbols = elf.get_section(section["sh_link"])
-            for relocation in section.iter_relocations():
+            symbols: Any = elf.get_section(section["sh_link"])
+            for relocation in cast(Any, section).iter_relocations():
                 symbol = symbols.get_symbol(relocation["r_info_sym"])
                 if isinstance(symbol["st_shndx"], int):
                     base = elf.get_section(symbol["st_shndx"])["sh_offset"]

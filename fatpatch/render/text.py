@@ -175,7 +175,16 @@ def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | Non
     unit = "fatbins" if payloads[0].kind == "fatbin" else "in"
     several = len(payloads) > 1
     kernels = None if matrix is None else matrix.count()
-    header = ["target", "images", *([unit] if several else []), *(["kernels"] if kernels is not None else []), "stored", "unpacked", "codec", "toolkit or PTX ISA"]
+    header = [
+        "target",
+        "images",
+        *([unit] if several else []),
+        *(["kernels"] if kernels is not None else []),
+        "stored",
+        "unpacked",
+        "codec",
+        "toolkit or PTX ISA",
+    ]
     rows = [
         [
             row.target,

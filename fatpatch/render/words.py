@@ -29,12 +29,12 @@ def size(value: int | None) -> str:
         return "-"
     if value < 1000:
         return f"{value} B"
-    amount = float(value)
-    for unit in ("kB", "MB", "GB"):
-        amount /= 1000
+    amount = value / 1000
+    for unit in ("kB", "MB"):
         if amount < 999.95:
-            break
-    return f"{amount:.1f} {unit}"
+            return f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
 
 
 def plural(count: int, word: str) -> str:
@@ -48,6 +48,8 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], left: frozense
     widths = [max(len(row[index]) for row in table) for index in range(len(header))]
     lines = []
     for row in table:
-        cells = [cell.ljust(width) if index in left else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if index in left else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return lines
