@@ -133,32 +133,48 @@ def _write(
 
 
 class _Names:
-    """Hands out relative paths that are safe on every system, unique, and never lead out of the folder."""
+    """Hands out relative paths that are safe on every system, unique in any case, and never lead out of the folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._root = os.path.realpath(folder)
-        self._taken: set[str] = set()
+        self._files: set[str] = {INDEX}
+        self._folders: set[str] = set()
 
     def path(self, place: Sequence[str]) -> str:
         """The path of a thing whose hostile names, outermost first, are ``place``."""
-        parts = [part for step in place for part in step.replace("\\", "/").split("/") if part not in ("", ".")]
-        safe = [_safe(part) for part in parts]
-        stem = "/".join(safe) or "image"
-        path, number = stem, 1
-        while path.lower() in self._taken or path.lower() == INDEX:
-            number += 1
-            head, dot, tail = stem.rpartition(".")
-            path = f"{head}~{number}{dot}{tail}" if dot and "/" not in tail else f"{stem}~{number}"
-        self._taken.add(path.lower())
-        parent = os.path.join(self.folder, *path.split("/")[:-1])
-        if os.path.realpath(parent) != os.path.join(self._root, *path.split("/")[:-1]).rstrip(os.sep):
-            raise EditError("a link in the folder leads elsewhere", locator=parent, hint="give an empty folder")
-        try:
-            os.makedirs(parent, exist_ok=True)
-        except OSError as error:
-            raise EditError(f"cannot make the folder: {error.strerror}", locator=parent, hint="give an empty folder") from error
+        parts = [_safe(part) for step in place for part in step.replace("\\", "/").split("/") if part not in ("", ".")]
+        *folders, name = parts or ["image"]
+        path = ""
+        for folder in folders:
+            path = self._free(path, folder, self._files)
+            self._folders.add(path.lower())
+        parent = path
+        path = self._free(parent, name, self._files, self._folders)
+        self._files.add(path.lower())
+        self._make(parent)
         return path
+
+    @staticmethod
+    def _free(parent: str, name: str, *taken: set[str]) -> str:
+        """``parent/name``, with a number before the suffix when that is taken."""
+        stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
+        number, path = 1, f"{parent}/{name}".lstrip("/")
+        while any(path.lower() in names for names in taken):
+            number += 1
+            path = f"{parent}/{stem}~{number}{dot}{suffix}".lstrip("/")
+        return path
+
+    def _make(self, parent: str) -> None:
+        parts = parent.split("/") if parent else []
+        if os.path.realpath(os.path.join(self._root, *parts)) != os.path.join(self._root, *parts):
+            message = "a link in the folder leads elsewhere"
+            raise EditError(message, locator=os.path.join(self.folder, *parts), hint="give an empty folder")
+        try:
+            os.makedirs(os.path.join(self._root, *parts), exist_ok=True)
+        except OSError as error:
+            reason = f"cannot make the folder: {error.strerror}"
+            raise EditError(reason, locator=os.path.join(self.folder, *parts), hint="give an empty folder") from error
 
 
 def _safe(part: str) -> str:
@@ -168,4 +184,4 @@ def _safe(part: str) -> str:
     if len(clean) > _MAX_NAME:
         digest = hashlib.sha256(part.encode("utf-8", "backslashreplace")).hexdigest()[:12]
         clean = f"{clean[: _MAX_NAME - 33]}~{digest}~{clean[-19:]}"
-    return clean.rstrip(". ")
+    return clean.rstrip(". ") or "_"

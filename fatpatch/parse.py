@@ -14,8 +14,8 @@ def parse_layout(layout: Construct, data: bytes, *, offset: int = 0, locator: st
     try:
         return layout.parse(data)
     except ConstructError as error:
-        path = error.path or ""
-        field = path.replace("(parsing)", "").strip().replace(" -> ", ".") or None
+        steps = [step.strip() for step in (error.path or "").replace("(parsing)", "").split("->")]
+        field = ".".join(dict.fromkeys(step for step in steps if step)) or None
         message = str(error).splitlines()[-1] if str(error) else type(error).__name__
         raise FormatError(message, locator=locator, offset=offset, field=field) from error
 

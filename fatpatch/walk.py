@@ -50,18 +50,24 @@ Progress = Callable[[str, int, int], None]
 
 @contextmanager
 def inspected(
-    path: str, *, name: str | None = None, limits: Limits | None = None, kind: str | None = None, progress: Progress | None = None
+    path: str,
+    *,
+    name: str | None = None,
+    limits: Limits | None = None,
+    kind: str | None = None,
+    everything: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[Node]:
     """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
 
     ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
-    outermost file. InputError when the file cannot be read.
+    outermost file; ``everything`` keeps members that hold nothing that concerns us, too. InputError when the file cannot be read.
     """
     workspace = unpack.Workspace(limits or Limits())
     label = name or path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     source = Source.open(path)
     try:
-        yield _Walk(workspace, progress).node(source, join("", label), path, depth=0, kind=kind)
+        yield _Walk(workspace, progress, everything).node(source, join("", label), path, depth=0, kind=kind)
     finally:
         workspace.close()
         source.close()
@@ -70,9 +76,10 @@ def inspected(
 class _Walk:
     """One run over one input file."""
 
-    def __init__(self, workspace: unpack.Workspace, progress: Progress | None) -> None:
+    def __init__(self, workspace: unpack.Workspace, progress: Progress | None, everything: bool) -> None:
         self.workspace = workspace
         self.progress = progress
+        self.everything = everything
 
     def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
         """The node of one file, its members read in turn."""
@@ -143,10 +150,12 @@ class _Walk:
 
     def _member(self, source: Source, member: Member, locator: str, depth: int) -> Node | None:
         """The node of one member; None when it holds nothing that concerns us."""
-        if not worth_reading(self.workspace.head(source, member), member):
+        if not self.everything and not worth_reading(self.workspace.head(source, member), member):
             return None
         content = self.workspace.open(source, member)
         node = self.node(content, locator, member.name, depth=depth, member=member)
+        if self.everything:
+            return node
         kept = node.container != "raw" or node.payloads or node.members or node.diagnostics
         if not _needs_bytes(node):
             self.workspace.release(content)

@@ -3,7 +3,7 @@
 
 usage: build.py --ape PLEDGE     (PLEDGE: cosmo_ent/data/pledge of the PyPI package cosmo-ent 1.4.4, ISC licence)
 
-Needs: pip install nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-nvfatbin-cu12==12.9.82; gcc, x86_64-w64-mingw32-gcc. No GPU, no CUDA
+Needs: pip install nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-nvfatbin-cu12==12.9.82 nvidia-nvfatbin==13.5.37; gcc, x86_64-w64-mingw32-gcc. No GPU, no CUDA
 toolkit. Time stamps are fixed, so that a second run with the same tools gives the same bytes.
 """
 
@@ -67,9 +67,9 @@ class Compiler:
             raise SystemExit(f"NVRTC error {code}")
 
 
-def fatbin(images: list[tuple[str, bytes]], *options: str) -> bytes:
+def fatbin(images: list[tuple[str, bytes]], *options: str, lib: ctypes.CDLL | None = None) -> bytes:
     """A fatbin by NVIDIA's own nvFatbin library: an independent builder."""
-    lib = library("nvfatbin", "libnvfatbin.so.12")
+    lib = lib or library("nvfatbin", "libnvfatbin.so.12")
     handle = ctypes.c_void_p()
     arguments = [option.encode() for option in options]
     codes = [lib.nvFatbinCreate(ctypes.byref(handle), (ctypes.c_char_p * len(arguments))(*arguments), ctypes.c_size_t(len(arguments)))]
@@ -173,6 +173,9 @@ def main() -> None:
     by_target = dict(images)
     everything = fatbin(images, "-64", "-compress=true", "-compress-all")
     (HERE / "kernels.fatbin").write_bytes(everything)
+    newer = library("cu13", "libnvfatbin.so.13")
+    few = [pair for pair in images if pair[0] in ("sm_75", "sm_90a", "sm_120", "compute_90")]
+    (HERE / "concatenated.fatbin").write_bytes(fatbin(few, "-64", "-compress=true", "-concat", lib=newer))
     (HERE / "kernels.sm_61.cubin").write_bytes(by_target["sm_61"])
     (HERE / "kernels.sm_90a.cubin").write_bytes(by_target["sm_90a"])
     (HERE / "kernels.sm_100f.cubin").write_bytes(by_target["sm_100f"])
@@ -214,7 +217,7 @@ def write_manifest() -> None:
             f'source = "{source}"',
             f'licence = "{licence}"',
             'command = "python samples/build.py --ape pledge"',
-            'tools = "NVRTC 12.9.86, nvFatbin 12.9.82, gcc 12.2, x86_64-w64-mingw32-gcc 12"',
+            'tools = "NVRTC 12.9.86, nvFatbin 12.9.82 and 13.5.37, gcc 12.2, x86_64-w64-mingw32-gcc 12"',
             "",
         ]
     (HERE / "MANIFEST.toml").write_text("\n".join(lines), encoding="utf-8")

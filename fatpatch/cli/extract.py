@@ -51,7 +51,8 @@ def command(
     choice = Choice(kinds=kinds, targets=targets, selects=selects)
     limits = limits_from(max_image_size)
     diagnostics = Diagnostics()
-    with Progress(shown) as progress, inspected(file, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
+    name, everything = os.path.basename(shown), "member" in kinds
+    with Progress(shown) as progress, inspected(file, name=name, limits=limits, everything=everything, progress=progress.at) as node:
         os.makedirs(directory, exist_ok=True)
         written = list(extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics))
         complaints = [*all_diagnostics(node), *diagnostics.finish()]

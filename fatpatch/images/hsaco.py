@@ -70,7 +70,7 @@ def _unpacked(note: bytes) -> list[dict[str, Any]]:
 
     try:
         document = msgpack.unpackb(note, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise FormatError(f"the metadata note is damaged: {error}", field="NT_AMDGPU_METADATA") from error
     kernels = document.get("amdhsa.kernels", []) if isinstance(document, dict) else []
     return [kernel for kernel in kernels if isinstance(kernel, dict)] if isinstance(kernels, list) else []

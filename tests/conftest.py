@@ -1,0 +1,67 @@
+"""Shared fixtures: samples, the oracle, the corpus, and the command line run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def required(reason: str) -> None:
+    """Skip, or fail where CI demands that nothing is skipped."""
+    if os.environ.get("FATPATCH_REQUIRE_ORACLES") == "1":
+        pytest.fail(f"required here: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def samples() -> Path:
+    return SAMPLES
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run ``fatpatch ARGS`` in a process of its own, in the sample folder unless told otherwise."""
+
+    def call(*args: object, cwd: Path = SAMPLES) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fatpatch", *map(str, args)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    """cuobjdump 13.5 of the [oracle] extra."""
+    for folder in sys.path:
+        path = Path(folder) / "nvidia/cu13/bin/cuobjdump"
+        if path.is_file():
+            return path
+    required("cuobjdump: pip install -e '.[oracle]'")
+    raise AssertionError
+
+
+def corpus_rows() -> list[dict[str, object]]:
+    """The rows of the corpus manifest; none where there is no corpus."""
+    manifest = Path(os.environ.get("FATPATCH_CORPUS_MANIFEST", ROOT.parent / "shared/corpus/corpus.json"))
+    return json.loads(manifest.read_text())["files"] if manifest.is_file() else []
+
+
+def corpus_path(row: dict[str, object]) -> Path:
+    """Where fetch.py puts a file; skips when it is not there."""
+    home = Path(os.environ.get("FATPATCH_CORPUS") or Path.home() / ".cache/fatpatch-corpus")
+    package = str(row["package"]).replace("/", "_").replace("==", "@")
+    path = home / f"{package}-{row['platform']}" / str(row["member"])
+    if not path.is_file():
+        required(f"corpus file {row['member']}")
+    return path
