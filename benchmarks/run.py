@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
-CUOBJDUMP = next((Path(folder) / "nvidia/cu13/bin/cuobjdump" for folder in sys.path if (Path(folder) / "nvidia/cu13/bin/cuobjdump").is_file()), None)
+CUOBJDUMP = next(
+    (Path(folder) / "nvidia/cu13/bin/cuobjdump" for folder in sys.path if (Path(folder) / "nvidia/cu13/bin/cuobjdump").is_file()), None
+)
 
 
 def measure(command: list[str]) -> tuple[float, float, float]:
@@ -44,6 +46,7 @@ def compare(ours: list[str], theirs: list[str], runs: int) -> list[tuple[float, 
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("files", nargs="+", type=Path)
@@ -51,7 +54,8 @@ def main() -> None:
     if CUOBJDUMP is None:
         raise SystemExit("cuobjdump is missing: pip install nvidia-cuda-cuobjdump")
     fatpatch = str(BIN / "fatpatch")
-    print(f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}\n")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    print(f"{datetime.date.today()}, {machine}, Python {platform.python_version()}\n")
     print("| file | work | fatpatch wall / cpu s / MiB | cuobjdump 13.5 wall / cpu s / MiB | times faster: wall, cpu |")
     print("|---|---|---|---|---|")
     rows = [measure([fatpatch, "--version"]) for _ in range(arguments.runs)]

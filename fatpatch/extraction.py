@@ -91,11 +91,13 @@ def extract(node: Node, choice: Choice, folder: str, *, limit: int, replace: boo
                 data = data.split(b"\0", 1)[0]
             name = f"{_step_name(image.locator, payload)}.{SUFFIXES.get(image.kind, 'bin')}"
             yield _write(names, image.locator, (*place, name), image.kind, image.target, [data], replace)
+        holder.source.close()
     if "member" in choice.kinds:
         for member in members_below(node):
             if member.source is not None and choice.place(member.locator):
                 place = (MEMBERS, *steps(member.locator)[1:])
                 yield _write(names, member.locator, place, "member", None, member.source.chunks(), replace)
+                member.source.close()
 
 
 def _whole_name(payload: Payload) -> str:
@@ -128,7 +130,7 @@ def _write(
             size += len(piece)
             yield piece
 
-    write_file(os.path.join(names.folder, *path.split("/")), counted(), replace=replace)
+    write_file(os.path.join(names.folder, *path.split("/")), counted(), replace=replace, sync=False)
     return Extracted(path=path, locator=locator, kind=kind, target=target, size=size, sha256=digest.hexdigest())
 
 
@@ -140,6 +142,7 @@ class _Names:
         self._root = os.path.realpath(folder)
         self._files: set[str] = {INDEX}
         self._folders: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def path(self, place: Sequence[str]) -> str:
         """The path of a thing whose hostile names, outermost first, are ``place``."""
@@ -155,13 +158,12 @@ class _Names:
         self._make(parent)
         return path
 
-    @staticmethod
-    def _free(parent: str, name: str, *taken: set[str]) -> str:
+    def _free(self, parent: str, name: str, *taken: set[str]) -> str:
         """``parent/name``, with a number before the suffix when that is taken."""
         stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
-        number, path = 1, f"{parent}/{name}".lstrip("/")
+        path = wish = f"{parent}/{name}".lstrip("/")
         while any(path.lower() in names for names in taken):
-            number += 1
+            number = self._numbers[wish] = self._numbers.get(wish, 1) + 1
             path = f"{parent}/{stem}~{number}{dot}{suffix}".lstrip("/")
         return path
 

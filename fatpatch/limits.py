@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """All in bytes or counts; the defaults let every real release through and stop every bomb known to us."""
+    """All in bytes or counts; the defaults let every real release through and stop every bomb known to us.
+
+    A run may unpack ``ratio_free`` bytes and ``ratio`` times the size of its input, and never more than ``unpacked``.
+    """
 
     depth: int = 8
     members: int = 500_000
     unpacked: int = 64 << 30
-    ratio: int = 250
+    ratio: int = 100
     ratio_free: int = 64 << 20
-    image: int = 192 << 20
+    image: int = 128 << 20
+    images: int = 300_000

@@ -32,7 +32,7 @@ def steps(locator: str) -> tuple[str, ...]:
     """The unescaped steps of a locator."""
     from urllib.parse import unquote
 
-    return tuple(unquote(step, errors="surrogatepass") for step in locator.split(SEPARATOR))
+    return tuple(unquote(step, errors="replace") for step in locator.split(SEPARATOR))
 
 
 def matches(locator: str, pattern: str) -> bool:

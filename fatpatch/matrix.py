@@ -29,14 +29,9 @@ class Matrix:
         """The targets in order."""
         return sorted(self.targets, key=target_key)
 
-    def holes(self) -> dict[str, tuple[str, ...]]:
-        """By kernel: the targets that its siblings have and it lacks; kernels without a hole are left out."""
-        order = self.columns()
-        found = {}
-        for name, cells in self.cells.items():
-            if len(cells) < len(order):
-                found[name] = tuple(target for target in order if target not in cells)
-        return found
+    def incomplete(self) -> int:
+        """How many kernels lack a target that others have."""
+        return sum(1 for cells in self.cells.values() if len(cells) < len(self.targets))
 
     def count(self) -> dict[str, int]:
         """Kernels by target."""

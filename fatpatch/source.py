@@ -34,7 +34,7 @@ class _File:
     def __init__(self, path: str) -> None:
         self.path = path
         self._window = (0, b"")
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = _open(path)
         self._lock = threading.Lock()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -48,6 +48,8 @@ class _File:
         return data[inside : inside + size]
 
     def _read(self, offset: int, size: int) -> bytes:
+        if self.descriptor < 0:
+            self.descriptor = _open(self.path)
         if _HAS_PREAD:
             return os.pread(self.descriptor, size, offset)
         with self._lock:
@@ -58,6 +60,10 @@ class _File:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
 
 
 class _Memory:
@@ -178,7 +184,7 @@ class Source:
         return -1
 
     def close(self) -> None:
-        """Close the file behind this window and all its slices."""
+        """Close the file behind this window and all its slices; a later read opens it again, if it is still there."""
         self._backing.close()
 
 

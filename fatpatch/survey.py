@@ -10,10 +10,9 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from typing import NamedTuple
 
-from fatpatch.errors import FatpatchError
+from fatpatch.errors import FatpatchError, InternalError
 from fatpatch.images.kernels import WITH_KERNELS, read_image
 from fatpatch.images.rows import KernelRow
 from fatpatch.model import Diagnostic, Image, Node
@@ -56,15 +55,18 @@ class _Task(NamedTuple):
     images: tuple[Image, ...]
     limit: int
     digest: bool
+    detail: bool
 
 
-def survey(nodes: Iterable[Node], *, limit: int, digest: bool = False, jobs: int | None = None) -> Iterator[tuple[Image, Finding]]:
+def survey(
+    nodes: Iterable[Node], *, limit: int, digest: bool = False, detail: bool = True, jobs: int | None = None
+) -> Iterator[tuple[Image, Finding]]:
     """(image, finding) for every image below the nodes, in document order.
 
     ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for
-    the sha256 of each unpacked image.
+    the sha256 of each unpacked image; without ``detail`` kernels have a name and registers only, at half the time.
     """
-    tasks = [task for node in nodes for task in _tasks(node, limit, digest)]
+    tasks = [task for node in nodes for task in _tasks(node, limit, digest, detail)]
     work = sum(image.size or 0 for task in tasks for image in task.images)
     workers = min(jobs or os.cpu_count() or 1, len(tasks))
     results = _in_processes(tasks, workers) if workers > 1 and work >= _PARALLEL_FROM else map(_read, tasks)
@@ -72,10 +74,10 @@ def survey(nodes: Iterable[Node], *, limit: int, digest: bool = False, jobs: int
         yield from zip(task.images, findings, strict=True)
 
 
-def _tasks(node: Node, limit: int, digest: bool) -> Iterator[_Task]:
+def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_Task]:
     """Batches of neighbouring images; those that share a blob stay together."""
     for member in node.members:
-        yield from _tasks(member, limit, digest)
+        yield from _tasks(member, limit, digest, detail)
     if node.source is None or node.source.path is None:
         return
     where = (node.source.path, node.source.base, node.source.size)
@@ -85,24 +87,24 @@ def _tasks(node: Node, limit: int, digest: bool) -> Iterator[_Task]:
         for image in payload.images:
             shared = bool(batch) and image.within is not None and image.data_offset == batch[-1].data_offset
             if weight >= _BATCH and not shared:
-                yield _Task(*where, tuple(batch), limit, digest)
+                yield _Task(*where, tuple(batch), limit, digest, detail)
                 batch, weight = [], 0
             batch.append(image)
             weight += image.size or 0
     if batch:
-        yield _Task(*where, tuple(batch), limit, digest)
+        yield _Task(*where, tuple(batch), limit, digest, detail)
 
 
 def _read(task: _Task) -> list[Finding]:
     source = Source.open(task.path)
     try:
         reader = ImageReader(source.slice(task.base, task.size), task.limit)
-        return [_finding(reader, image, task.digest) for image in task.images]
+        return [_finding(reader, image, task.digest, task.detail) for image in task.images]
     finally:
         source.close()
 
 
-def _finding(reader: ImageReader, image: Image, digest: bool) -> Finding:
+def _finding(reader: ImageReader, image: Image, digest: bool, detail: bool) -> Finding:
     wanted = image.kind in WITH_KERNELS
     if not image.readable or not (wanted or digest):
         return Finding(None)
@@ -111,7 +113,7 @@ def _finding(reader: ImageReader, image: Image, digest: bool) -> Finding:
         sha256 = _sha256(data) if digest else None
         if not wanted:
             return Finding(None, sha256=sha256)
-        reading = read_image(image.kind, data)
+        reading = read_image(image.kind, data, detail=detail)
         return Finding(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
     except FatpatchError as error:
         return Finding(None, problem=(error.message, error.offset, error.field))
@@ -124,17 +126,22 @@ def _sha256(data: bytes) -> str:
 
 
 def _in_processes(tasks: list[_Task], workers: int) -> Iterator[list[Finding]]:
-    """Results in order, at most a few tasks ahead of whoever consumes them."""
+    """Results in order, at most a few tasks ahead of whoever consumes them; InternalError when a worker is killed."""
     import multiprocessing
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ExitStack() as stack:
-        pool = context.Pool(workers)
-        stack.callback(pool.terminate)
-        waiting: deque[multiprocessing.pool.AsyncResult[list[Finding]]] = deque()
-        for task in tasks:
-            waiting.append(pool.apply_async(_read, (task,)))
-            if len(waiting) >= workers * 3:
-                yield waiting.popleft().get()
-        while waiting:
-            yield waiting.popleft().get()
+    waiting: deque[Future[list[Finding]]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(_read, task))
+                if len(waiting) >= workers * 3:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

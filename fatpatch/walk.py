@@ -63,11 +63,11 @@ def inspected(
     ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
     outermost file; ``everything`` keeps members that hold nothing that concerns us, too. InputError when the file cannot be read.
     """
-    workspace = unpack.Workspace(limits or Limits())
     label = name or path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     source = Source.open(path)
+    workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
-        yield _Walk(workspace, progress, everything).node(source, join("", label), path, depth=0, kind=kind)
+        yield _Walk(workspace, path, progress, everything).node(source, join("", label), path, depth=0, kind=kind)
     finally:
         workspace.close()
         source.close()
@@ -76,18 +76,21 @@ def inspected(
 class _Walk:
     """One run over one input file."""
 
-    def __init__(self, workspace: unpack.Workspace, progress: Progress | None, everything: bool) -> None:
+    def __init__(self, workspace: unpack.Workspace, path: str, progress: Progress | None, everything: bool) -> None:
         self.workspace = workspace
         self.progress = progress
         self.everything = everything
+        self.path = path
 
     def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
         """The node of one file, its members read in turn."""
         diagnostics = Diagnostics()
-        packing, packed_size = None, source.size
+        packing, file_size = None, source.size
         if kind is None and (codec := unpack.stream_codec(source)) is not None:
             try:
-                source, packing = self.workspace.unpack(source, codec), codec
+                packed, packing = source, codec
+                source = self.workspace.unpack(packed, codec)
+                self.workspace.release(packed)
             except FatpatchError as error:
                 diagnostics.caught(locator, error)
         container, payloads = self._open(source, locator, kind, diagnostics)
@@ -95,7 +98,7 @@ class _Walk:
         return Node(
             locator=locator,
             path=path,
-            size=source.size if packing is None or member is not None else packed_size,
+            size=file_size if member is None else source.size,
             container=container.kind,
             detail=container.detail,
             members=members,
@@ -115,7 +118,7 @@ class _Walk:
                 payload = bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics)
                 return (Container(kind="elf", detail="AMDGPU code object") if bare == "hsaco" else Container(kind=bare)), (payload,)
             container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
-            return container, find_payloads(source, container, locator, diagnostics)
+            return container, find_payloads(source, container, locator, self.workspace.limits.images, diagnostics)
         except InputError:
             raise
         except FatpatchError as error:
@@ -154,11 +157,14 @@ class _Walk:
             return None
         content = self.workspace.open(source, member)
         node = self.node(content, locator, member.name, depth=depth, member=member)
+        for used in (content, node.source):
+            if used is not None and used.path != self.path:
+                used.close()  # thousands of members must not hold thousands of descriptors
         if self.everything:
             return node
         kept = node.container != "raw" or node.payloads or node.members or node.diagnostics
         if not _needs_bytes(node):
-            self.workspace.release(content)
+            self.workspace.release(node.source or content)
         return node if kept else None
 
 

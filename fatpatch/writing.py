@@ -10,8 +10,11 @@ from contextlib import suppress
 from fatpatch.errors import EditError, InputError
 
 
-def write_file(path: str, pieces: Iterable[bytes], *, replace: bool) -> None:
-    """Write ``pieces`` to ``path``; EditError when it exists and ``replace`` is false. Never writes through a link."""
+def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool = True) -> None:
+    """Write ``pieces`` to ``path``; EditError when it exists and ``replace`` is false. Never writes through a link.
+
+    Without ``sync`` a power cut may lose the file, as it may any that can be made again.
+    """
     folder, name = os.path.split(path)
     temporary = ""
     try:
@@ -20,8 +23,10 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool) -> None:
             for piece in pieces:
                 sink.write(piece)
             sink.flush()
-            os.fchmod(sink.fileno(), 0o666 & ~_umask()) if hasattr(os, "fchmod") else None
-            os.fsync(sink.fileno())
+            if hasattr(os, "fchmod"):
+                os.fchmod(sink.fileno(), 0o666 & ~_umask())
+            if sync:
+                os.fsync(sink.fileno())
         _name(temporary, path, replace)
     except FileExistsError as error:
         raise EditError(f"{name} exists already", locator=path, hint="give another folder, or --force to replace files") from error

@@ -10,7 +10,7 @@ import sys
 import click
 
 from fatpatch import __version__
-from fatpatch.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InternalError
+from fatpatch.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InputError, InternalError
 
 COMMANDS = ("inspect", "extract", "formats")
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
@@ -39,12 +39,23 @@ def cli(traceback: bool) -> None:
 def main() -> None:
     """Run the command line and exit."""
     gc.set_threshold(200_000, 50, 50)  # records live until the end: collecting them early is time for nothing
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for the rest of the run)
+        else:
+            stream.reconfigure(errors="backslashreplace")  # a name that the output cannot encode must not end the run
     code = run()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
+    except BrokenPipeError:
         _silence()
+    except OSError:
+        code = code or InputError.exit_code
+    if workers := sys.modules.get("multiprocessing"):
+        for worker in workers.active_children():  # none, unless the run was cut short
+            worker.terminate()
     os._exit(code)  # everything is closed and written: tearing down a million records would only take time
 
 
@@ -67,6 +78,11 @@ def run() -> int:
             raise
         print_error(error)
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        print_error(InputError(f"cannot write the output: {error.strerror}", hint="look whether the disk is full"))
+        return InputError.exit_code
     except Exception as error:
         if debug:
             raise

@@ -16,7 +16,7 @@ from fatpatch.coverage import all_diagnostics
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import EditError, FormatError
 from fatpatch.extraction import IMAGE_KINDS, INDEX, Choice, extract
-from fatpatch.render.words import plural, size
+from fatpatch.render.words import plural, safe, size
 from fatpatch.walk import inspected
 from fatpatch.writing import write_file
 
@@ -53,7 +53,12 @@ def command(
     diagnostics = Diagnostics()
     name, everything = os.path.basename(shown), "member" in kinds
     with Progress(shown) as progress, inspected(file, name=name, limits=limits, everything=everything, progress=progress.at) as node:
-        os.makedirs(directory, exist_ok=True)
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            raise EditError(
+                f"cannot make the folder: {error.strerror}", locator=directory, hint="give a folder that you may write to"
+            ) from error
         written = list(extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics))
         complaints = [*all_diagnostics(node), *diagnostics.finish()]
     document = {
@@ -65,9 +70,9 @@ def command(
     }
     write_file(index, [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
     for item in written:
-        sys.stdout.write(f"{item.path}  {size(item.size)}  {item.locator}\n")
+        sys.stdout.write(f"{item.path}  {size(item.size)}  {safe(item.locator)}\n")
     print_diagnostics(complaints)
-    sys.stdout.write(f"{plural(len(written), 'file')} written to {directory}, and {INDEX}\n")
+    sys.stdout.write(f"{plural(len(written), 'file')} written to {safe(directory)}, and {INDEX}\n")
     if not written:
         click.echo("fatpatch: nothing matched; 'fatpatch inspect -v FILE' lists what there is", err=True)
     return worse(0, FormatError.exit_code) if any(item.level == "error" for item in complaints) else 0

@@ -16,6 +16,7 @@ from fatpatch.limits import Limits
 from fatpatch.locator import matches
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Image, Node, Payload, place_of
+from fatpatch.render.words import safe
 from fatpatch.walk import inspected
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Run:
                 payloads.append(payload._replace(images=images))
         return replace(node, members=members, payloads=tuple(payloads))
 
-    def _findings(self, node: Node) -> Iterator[tuple[Payload, Image, Finding | None]]:
+    def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, Image, Finding | None]]:
         """Every image in document order, with what the survey found and the kernel filters applied."""
         pairs = [(payload, image) for _, payload in payloads_below(node) for image in payload.images]
         if not self.wish.survey:
@@ -104,7 +105,7 @@ class Run:
         from fatpatch.survey import survey
 
         wanted = self._wanted(node)
-        found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, jobs=self.wish.jobs)
+        found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, detail=detail, jobs=self.wish.jobs)
         for (payload, image), (_, finding) in zip(pairs, found, strict=True):
             rows = None if finding.rows is None or not self.wish.kernels else tuple(row for row in finding.rows if wanted(row[0]))
             yield payload, image, finding._replace(rows=rows)
@@ -117,7 +118,7 @@ class Run:
             from fatpatch.survey import survey
 
             matrix = Matrix()
-            for image, finding in survey([node], limit=self.wish.limits.image, jobs=self.wish.jobs):
+            for image, finding in survey([node], limit=self.wish.limits.image, detail=False, jobs=self.wish.jobs):
                 matrix.add(image, finding.rows or ())
             lacking = matrix.lacking(missing)
 
@@ -154,6 +155,7 @@ class Run:
 
         self._note(all_diagnostics(node))
         yield from json.file_json(node, lookup, demangle, summary)
+        assert next(findings, None) is None
 
     def _text(self, out: Writer) -> None:
         from fatpatch.render import text
@@ -164,7 +166,7 @@ class Run:
             if self.wish.survey:
                 from fatpatch.survey import complaint_of
 
-                for payload, image, finding in self._findings(node):
+                for payload, image, finding in self._findings(node, detail=False):
                     assert finding is not None
                     rows = finding.rows or ()
                     matrices.setdefault(place_of(payload), Matrix()).add(image, rows)
@@ -199,7 +201,8 @@ class Run:
 
 def shown_command(node: Node) -> str:
     """The file as a user would type it."""
-    return f'"{node.path}"' if " " in node.path else node.path
+    path = safe(node.path)
+    return f'"{path}"' if " " in path else path
 
 
 def _last(shown: str) -> str:

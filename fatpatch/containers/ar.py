@@ -22,7 +22,7 @@ def probe(source: Source) -> bool:
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """All members but the symbol indexes and the long-name table."""
     members: list[Member] = []
-    at, long_names = 8, b""
+    at, long_names = 8, _LongNames(b"")
     while header := source.peek(at, HEADER_SIZE):
         size_text = header[48:58].strip()
         if len(header) < HEADER_SIZE or header[58:60] != b"`\n" or not size_text.isdigit():
@@ -37,7 +37,7 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
             break
         raw = header[:16].rstrip(b" ")
         if raw == b"//":
-            long_names = source.peek(data, min(size, 1 << 24))
+            long_names = _LongNames(source.peek(data, min(size, 1 << 24)))
         else:
             name, skipped = _name(source, raw, data, size, long_names)
             if name not in _INDEXES:
@@ -46,15 +46,27 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     return Container(kind=KIND, members=tuple(members))
 
 
-def _name(source: Source, raw: bytes, data: int, size: int, long_names: bytes) -> tuple[str, int]:
+class _LongNames:
+    """The ``//`` member; each name is decoded once, however many members share it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._known: dict[int, str] = {}
+
+    def at(self, start: int) -> str:
+        if start not in self._known:
+            raw = self._data[start : start + _MAX_NAME].split(b"\0", 1)[0].split(b"\n", 1)[0]
+            self._known[start] = raw.removesuffix(b"/").decode("utf-8", "backslashreplace")
+        return self._known[start]
+
+
+def _name(source: Source, raw: bytes, data: int, size: int, long_names: _LongNames) -> tuple[str, int]:
     """The member's name, and how many bytes of its data it takes (BSD)."""
     if raw.startswith(b"#1/") and raw[3:].isdigit():
         length = min(int(raw[3:]), size, _MAX_NAME)
         return source.peek(data, length).rstrip(b"\0").decode("utf-8", "backslashreplace"), length
     if raw[:1] == b"/" and raw[1:].isdigit():
-        start = int(raw[1:])
-        tail = long_names[start : start + _MAX_NAME]
-        raw = tail.split(b"\0", 1)[0].split(b"\n", 1)[0]
+        return long_names.at(int(raw[1:])), 0
     if len(raw) > 1 and raw.endswith(b"/") and raw != b"/SYM64/":
         raw = raw[:-1]
     return raw.decode("utf-8", "backslashreplace"), 0

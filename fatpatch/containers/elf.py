@@ -14,6 +14,8 @@ HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SEGMENT = struct.Struct("<IIQQQQQQ")
 _MAX_HEADERS = 1 << 16
+_MAX_NAME = 1 << 10
+_MAX_SEGMENTS = 512
 _MACHINES = {
     n.EM_386: "x86",
     n.EM_ARM: "arm",
@@ -77,7 +79,7 @@ def _segments(source: Source, offset: int, count: int) -> tuple[Section, ...]:
                     name=f"LOAD[{index}]", offset=start, size=size, address=address, writable=bool(flags & 2), executable=bool(flags & 1)
                 )
             )
-    return tuple(result)
+    return tuple(result[:_MAX_SEGMENTS])
 
 
 def _has_interpreter(source: Source, offset: int, count: int) -> bool:
@@ -100,7 +102,7 @@ def _sections(source: Source, offset: int, count: int, names: int, locator: str,
         if kind in (0, n.SHT_NOBITS) or not stored:
             continue
         size = max(min(stored, source.size - start), 0)
-        name = strings[name_at : strings.find(b"\0", name_at)].decode("utf-8", "backslashreplace") if name_at < len(strings) else ""
+        name = strings[name_at : name_at + _MAX_NAME].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
         if size != stored:
             message = f"{name or 'a section'} ends at {start + stored:#x}, the file at {source.size:#x}"
             diagnostics.error(locator, start, message, field="sh_size")

@@ -9,7 +9,7 @@ from fatpatch.source import Source
 KIND = "tar"
 BLOCK = 512
 _MAX_MEMBERS = 200_000
-_MAX_NAME_RECORD = 1 << 20
+_MAX_NAME_RECORD = 1 << 16
 _REGULAR = (b"0", b"\0", b"7")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from fatpatch.errors import FatpatchError, FormatError, InputError, LimitError, UnsupportedError
@@ -31,8 +32,9 @@ def stream_codec(source: Source) -> str | None:
 class Workspace:
     """The temporary files of one run, with a budget of unpacked bytes; ``close`` removes them all."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, input_size: int) -> None:
         self.limits = limits
+        self._allowed = min(limits.unpacked, limits.ratio_free + limits.ratio * input_size)
         self.members = 0
         self._unpacked = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -43,7 +45,7 @@ class Workspace:
         stored = source.slice(member.offset, member.stored_size)
         if member.method == "stored":
             return stored
-        if member.size > self.limits.ratio_free and member.size > member.stored_size * self.limits.ratio:
+        if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
         unpacked = self.unpack(stored, member.method, expected=member.size)
         if unpacked.size != member.size:
@@ -55,8 +57,9 @@ class Workspace:
         """A whole compressed stream in a temporary file."""
         import tempfile
 
-        descriptor, path = tempfile.mkstemp(dir=self._directory())
+        path = ""
         try:
+            descriptor, path = tempfile.mkstemp(dir=self._directory())
             with os.fdopen(descriptor, "wb") as sink:
                 size = 0
                 for piece in _guarded(codec, source):
@@ -64,16 +67,15 @@ class Workspace:
                     self._unpacked += len(piece)
                     if expected is not None and size > expected:
                         raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
-                    if size > self.limits.ratio_free and size > source.size * self.limits.ratio:
-                        raise LimitError(f"{source.size:#x} bytes unpack to more than {size:#x}: refused as a bomb", field="size")
-                    if self._unpacked > self.limits.unpacked:
-                        raise LimitError(f"more than {self.limits.unpacked:#x} bytes unpacked in this run", field="size")
+                    if self._unpacked > self._allowed:
+                        message = f"more than {self._allowed:#x} bytes unpacked from this input: refused as a bomb"
+                        raise LimitError(message, field="size")
                     sink.write(piece)
         except OSError as error:
-            os.unlink(path)
+            _remove(path)
             raise InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room") from error
         except FatpatchError:
-            os.unlink(path)
+            _remove(path)
             raise
         result = Source.open(path)
         self._open.append(result)
@@ -85,8 +87,7 @@ class Workspace:
             if mine is source:
                 del self._open[index]
                 source.close()
-                if source.path is not None:
-                    os.unlink(source.path)
+                _remove(source.path or "")
                 return
 
     def head(self, source: Source, member: Member, size: int = 4096) -> bytes:
@@ -116,6 +117,11 @@ class Workspace:
         return self._folder.name
 
 
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
+
+
 def _guarded(codec: str, source: Source, first: int = CHUNK) -> Iterator[bytes]:
     """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError."""
     opener = _OPENERS.get(codec)
@@ -136,18 +142,21 @@ def _pumped(make: Callable[[], Any], source: Source, first: int) -> Iterator[byt
     engine = make()
     for chunk in _growing(source, first):
         data = chunk
-        while data or not getattr(engine, "needs_input", True):
-            piece = engine.decompress(data, CHUNK)
-            data = getattr(engine, "unconsumed_tail", b"")
-            if piece:
-                yield piece
-            if engine.eof:
-                data = engine.unused_data.lstrip(b"\0")
+        while True:
+            if engine.eof:  # zero padding may follow, or another stream
+                data = data.lstrip(b"\0")
                 if not data:
                     break
                 engine = make()
-            elif not data and not piece:
-                break
+            piece = engine.decompress(data, CHUNK)
+            if piece:
+                yield piece
+            if engine.eof:
+                data = engine.unused_data
+            else:
+                data = getattr(engine, "unconsumed_tail", b"")
+                if not data and getattr(engine, "needs_input", not piece):
+                    break
     if not engine.eof:
         raise FormatError("the stream ends before its end mark", field="data")
 

@@ -23,7 +23,7 @@ LOCAL = struct.Struct("<4sHHHHHIIIHH")
 METHODS = {0: "stored", 8: "deflate", 12: "bzip2", 14: "lzma", 93: "zstd"}
 _TAIL = (1 << 16) + (1 << 12)
 _MAX_MEMBERS = 200_000
-_MAX_DIRECTORY = 256 << 20
+_MAX_DIRECTORY = 64 << 20
 _FULL32 = 0xFFFFFFFF
 _ENCRYPTED, _DATA_DESCRIPTOR, _UTF8 = 0x1, 0x8, 0x800
 

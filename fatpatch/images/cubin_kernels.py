@@ -7,35 +7,50 @@ from __future__ import annotations
 
 import struct
 
+from fatpatch.errors import LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import INFO, SIZE, Tables, records
+from fatpatch.images.cubin_tables import INFO, SIZE, Tables, name_budget, records
 from fatpatch.images.rows import KernelRow
 
 _UNKNOWN_STACK = 0xFFFFFFFF
 _FUNC = 2
+_MAX_PARAMETERS = 8192
 _PAIR = struct.Struct("<II")
 _PARAMETER = struct.Struct("<IHHI")
 _PARAMETER_V2 = struct.Struct("<IHHHH")
 _DIM = struct.Struct("<III")
 
 
-def cubin_kernels(tables: Tables) -> list[KernelRow]:
-    """One row for each entry function: STT_FUNC symbols marked STO_CUDA_ENTRY."""
+def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
+    """One row for each entry function: STT_FUNC symbols marked STO_CUDA_ENTRY.
+
+    Without ``detail`` launch bounds, parameters and constant banks stay None: they take most of the time.
+    """
     symbols, strings = tables.symbols()
     by_name, rows = tables.by_name, tables.rows
     registers, stacks = _global_records(tables)
-    banks = _constant_banks(tables)
+    banks = _constant_banks(tables) if detail else {}
     high_byte = not tables.identity.new_layout
     kernels: list[KernelRow] = []
+    seen: set[bytes] = set()
+    budget = name_budget(len(strings))
     for index, (name_at, info, other, section, _, size) in enumerate(symbols):
         if not other & n.STO_CUDA_ENTRY or info & 0xF != _FUNC or other & 0xE0 == 0xA0:
             continue
         name = strings[name_at : strings.find(b"\0", name_at)]
+        if name in seen:
+            continue
+        seen.add(name)
+        budget -= len(name)
+        if budget < 0:
+            raise LimitError("the symbol names overlap without end", field="st_name")
         count = registers.get(index)
         if count is None and high_byte and section < len(rows):
             count = rows[section][INFO] >> 24 or None
         shared = by_name.get(b".nv.shared." + name)
-        max_threads, parameters = _kernel_records(tables.content(by_name.get(b".nv.info." + name)))
+        max_threads = parameters = None
+        if detail:
+            max_threads, parameters = _kernel_records(tables.content(by_name.get(b".nv.info." + name)))
         stack = stacks.get(index, 0)
         kernels.append(
             (
@@ -43,7 +58,7 @@ def cubin_kernels(tables: Tables) -> list[KernelRow]:
                 count,
                 shared[SIZE] if shared is not None else 0,
                 None if stack == _UNKNOWN_STACK else stack,
-                tuple(sorted(banks.get(name, ()))),
+                tuple(sorted(banks.get(name, ()))) if detail else None,
                 max_threads,
                 parameters,
                 size,
@@ -69,7 +84,7 @@ def _constant_banks(tables: Tables) -> dict[bytes, list[tuple[int, int]]]:
     for name, row in tables.by_name.items():
         if name[:12] == b".nv.constant":
             number, _, kernel = name[12:].partition(b".")
-            if kernel and number.isdigit():
+            if kernel and len(number) == 1 and number.isdigit():
                 banks.setdefault(kernel, []).append((int(number), row[SIZE]))
     return banks
 
@@ -90,7 +105,7 @@ def _kernel_records(data: bytes) -> tuple[int | None, tuple[tuple[int, int], ...
             at += 4
             continue
         size = data[at + 2] | data[at + 3] << 8
-        if size >= 12 and at + 16 <= len(data):
+        if size >= 12 and at + 16 <= len(data) and len(parameters) < _MAX_PARAMETERS:
             if code == n.EIATTR_KPARAM_INFO:
                 _, ordinal, offset, packed = _PARAMETER.unpack_from(data, at + 4)
                 parameters.append((ordinal, offset, packed >> 18))

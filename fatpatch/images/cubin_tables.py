@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
-from fatpatch.errors import FormatError
+from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images.cubin import SECTION_SIZE, Identity, identify, toolkit_name
 
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 SHT_SYMTAB = 2
-_ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d+)([af]?)\b")
+_MAX_OVERLAP = 16
+_ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d{1,4})([af]?)\b")
 
 
 Row = tuple[int, int, int, int, int, int, int, int, int, int]
@@ -40,8 +42,16 @@ class Tables:
         self.rows: list[Row] = list(SECTION.iter_unpack(table))
         names_row = self.rows[identity.names_index]
         names = data[names_row[OFFSET] : names_row[OFFSET] + names_row[SIZE]]
-        find = names.find
-        self.by_name: dict[bytes, Row] = {names[row[0] : find(b"\0", row[0])]: row for row in self.rows}
+        if sum(row[SIZE] for row in self.rows if row[TYPE] != n.SHT_NOBITS) > _MAX_OVERLAP * len(data):
+            raise LimitError("the sections overlap without end", offset=identity.section_offset, field="sh_size")
+        self.by_name: dict[bytes, Row] = {}
+        find, budget = names.find, name_budget(len(names))
+        for row in self.rows:
+            name = names[row[0] : find(b"\0", row[0])]
+            self.by_name[name] = row
+            budget -= len(name)
+            if budget < 0:
+                raise LimitError("the section names overlap without end", offset=identity.section_offset, field="sh_name")
 
     def content(self, row: Row | None) -> bytes:
         """The bytes of a section, none for one that is absent; FormatError when it reaches outside the cubin."""
@@ -52,15 +62,15 @@ class Tables:
             raise FormatError(f"a section ends at {end:#x}, the cubin at {len(self.data):#x}", offset=offset, field="sh_size")
         return self.data[offset:end]
 
-    def symbols(self) -> tuple[list[tuple[int, int, int, int, int, int]], bytes]:
+    def symbols(self) -> tuple[Iterator[tuple[int, ...]], bytes]:
         """Raw symbols (name, info, other, section, value, size) and the string table of their names."""
         row = next((row for row in self.rows if row[TYPE] == SHT_SYMTAB), None)
         if row is None:
-            return [], b""
+            return iter(()), b""
         if row[LINK] >= len(self.rows):
             raise FormatError(f"expected a section below {len(self.rows)}, got {row[LINK]}", offset=row[OFFSET], field="sh_link")
         table = self.content(row)
-        return list(SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size])), self.content(self.rows[row[LINK]])
+        return SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]), self.content(self.rows[row[LINK]])
 
     def toolkit(self) -> str | None:
         """``CUDA 12.9``: from e_version (old layout) or from the notes (new layout)."""
@@ -104,19 +114,22 @@ class Tables:
         return b""
 
 
-def records(data: bytes) -> list[tuple[int, bytes]]:
+def name_budget(table_size: int) -> int:
+    """Bytes that all names of a string table may add up to: real tables share some tails, hostile ones share everything."""
+    return _MAX_OVERLAP * table_size + (1 << 20)
+
+
+def records(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(attribute, value) of each record of a .nv.info or .nv.compat section; stops at the first that does not fit."""
-    result = []
     at, end = 0, len(data) - 3
     while at < end:
         form, code = data[at], data[at + 1]
         if form == n.EIFMT_SVAL:
             stop = at + 4 + (data[at + 2] | data[at + 3] << 8)
-            result.append((code, data[at + 4 : stop]))
+            yield code, data[at + 4 : stop]
             at = stop
         elif n.EIFMT_NVAL <= form <= n.EIFMT_HVAL:
-            result.append((code, data[at + 2 : at + 4]))
+            yield code, data[at + 2 : at + 4]
             at += 4
         else:
             break
-    return result

@@ -8,12 +8,15 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from fatpatch.errors import FormatError
+from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import SECTION, SYMBOL
+from fatpatch.images.cubin_tables import SECTION, SYMBOL, name_budget
 from fatpatch.images.rows import KernelRow
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_CONTAINER_CODES = bytes(range(0x80, 0xA0))
+_MAX_NOTE = 32 << 20
+_MAX_CONTAINERS = 400_000
 _SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 7, 11, 2
 
 
@@ -40,8 +43,13 @@ def _symbols(data: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[str, in
             continue
         strings = data[sections[row[6]][4] : sections[row[6]][4] + sections[row[6]][5]]
         table = data[row[4] : row[4] + row[5]]
+        total = 0
         for name_at, _, _, index, _, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
-            name = strings[name_at : strings.find(b"\0", name_at)].decode("utf-8", "backslashreplace")
+            raw = strings[name_at : strings.find(b"\0", name_at)]
+            total += len(raw)
+            if total > name_budget(len(strings)):
+                raise LimitError("the symbol names overlap without end", field="st_name")
+            name = raw.decode("utf-8", "backslashreplace")
             if name.endswith(".kd") and index:
                 names.add(name[:-3])
             else:
@@ -68,9 +76,12 @@ def _from_notes(data: bytes, sections: list[tuple[int, ...]], sizes: dict[str, i
 def _unpacked(note: bytes) -> list[dict[str, Any]]:
     import msgpack
 
+    containers = len(note) - len(note.translate(None, _CONTAINER_CODES))
+    if len(note) > _MAX_NOTE or containers > _MAX_CONTAINERS:
+        raise LimitError(f"a metadata note of {len(note):#x} bytes with {containers} maps and lists", field="NT_AMDGPU_METADATA")
     try:
-        document = msgpack.unpackb(note, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        document = msgpack.unpackb(note, strict_map_key=False, max_array_len=_MAX_CONTAINERS, max_map_len=_MAX_CONTAINERS)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise FormatError(f"the metadata note is damaged: {error}", field="NT_AMDGPU_METADATA") from error
     kernels = document.get("amdhsa.kernels", []) if isinstance(document, dict) else []
     return [kernel for kernel in kernels if isinstance(kernel, dict)] if isinstance(kernels, list) else []
@@ -82,13 +93,14 @@ def _row(kernel: dict[str, Any], sizes: dict[str, int]) -> KernelRow:
         return value if isinstance(value, int) else None
 
     symbol = kernel.get(".symbol")
-    name = symbol[:-3] if isinstance(symbol, str) and symbol.endswith(".kd") else str(kernel.get(".name", ""))
+    own = kernel.get(".name")
+    name = symbol[:-3] if isinstance(symbol, str) and symbol.endswith(".kd") else own if isinstance(own, str) else ""
     arguments = kernel.get(".args")
     parameters = tuple(
         (int(part[".offset"]), int(part[".size"]))
         for part in (arguments if isinstance(arguments, list) else [])
         if isinstance(part, dict) and isinstance(part.get(".offset"), int) and isinstance(part.get(".size"), int)
-        and not str(part.get(".value_kind", "")).startswith("hidden_")
+        and not (isinstance(kind := part.get(".value_kind"), str) and kind.startswith("hidden_"))
     )  # fmt: skip
     return (
         name,

@@ -21,11 +21,14 @@ class Reading(NamedTuple):
     producer: str | None
 
 
-def read_image(kind: str, data: bytes) -> Reading:
-    """Read an image of a kind in WITH_KERNELS; FormatError with the offset in the image when it is damaged."""
+def read_image(kind: str, data: bytes, *, detail: bool = True) -> Reading:
+    """Read an image of a kind in WITH_KERNELS; without ``detail`` names and registers suffice.
+
+    FormatError, with the offset in the image, when it is damaged.
+    """
     if kind == "sass":
         tables = Tables(data)
-        return Reading(cubin_kernels(tables), tables.target(), None, tables.toolkit())
+        return Reading(cubin_kernels(tables, detail=detail), tables.target(), None, tables.toolkit())
     if kind == "hsaco":
         from fatpatch.images.hsaco import hsaco_kernels
 

@@ -9,22 +9,26 @@ import re
 
 from fatpatch.images.rows import KernelRow
 
-_VERSION = re.compile(rb"^[ \t]*\.version[ \t]+(\d+)\.(\d+)", re.MULTILINE)
-_TARGET = re.compile(rb"^[ \t]*\.target[ \t]+(?:sm|compute)_(\d+)([af]?)", re.MULTILINE)
+_VERSION = re.compile(rb"^[ \t]*\.version[ \t]+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
+_TARGET = re.compile(rb"^[ \t]*\.target[ \t]+(?:sm|compute)_(\d{1,4})([af]?)", re.MULTILINE)
 _ENTRY = re.compile(rb"\.entry[ \t\r\n]+([A-Za-z_$%][\w$]*)")
 _LEAD = re.compile(rb"[ \t]*(?:\.(?:visible|weak|extern|noreturn)[ \t]+)*\Z")
 _PARAMETER = re.compile(
-    rb"\.param[\s]+(?:\.align[\s]+(\d+)[\s]+)?\.([a-z]+)(\d+)(?:x2)?(?:[\s]+\.ptr(?:[\s]+\.(?:global|shared|local|const|param))?"
-    rb"(?:[\s]+\.align[\s]+\d+)?)?[\s]+[\w$%]+(?:\[(\d*)\])?"
+    rb"\.param[\s]+(?:\.align[\s]+(\d{1,6})[\s]+)?\.([a-z]+)(\d{1,4})(?:x2)?(?:[\s]+\.ptr(?:[\s]+\.(?:global|shared|local|const|param))?"
+    rb"(?:[\s]+\.align[\s]+\d+)?)?[\s]+[\w$%]+(?:\[(\d{0,9})\])?"
 )
-_BOUND = re.compile(rb"\.(?:maxntid|reqntid)[\s]+(\d+)(?:[\s]*,[\s]*(\d+))?(?:[\s]*,[\s]*(\d+))?")
-_COMMENT = re.compile(rb"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_BOUND = re.compile(rb"\.(?:maxntid|reqntid)[\s]+(\d{1,9})(?:[\s]*,[\s]*(\d{1,9}))?(?:[\s]*,[\s]*(\d{1,9}))?")
+_BODY_OR_END = re.compile(rb"[{;]")
+_MAX_LEAD = 200
 _HEADER_LIMIT = 1 << 20
 
 
 def looks_like_ptx(head: bytes) -> bool:
     """Whether a file that starts with ``head`` is PTX text: nothing but comments before ``.version``."""
-    return b"\0" not in head.rstrip(b"\0") and _COMMENT.sub(b"", head).lstrip()[:8] == b".version"
+    if b"\0" in head.rstrip(b"\0"):
+        return False
+    at = _past_blanks(head, 0)
+    return head.startswith(b".version", at)
 
 
 def ptx_version(text: bytes) -> str | None:
@@ -44,26 +48,51 @@ def ptx_kernels(text: bytes) -> list[KernelRow]:
     rows: list[KernelRow] = []
     at = 0
     while (at := text.find(b".entry", at)) >= 0:
-        line = text.rfind(b"\n", 0, at) + 1
+        line = text.rfind(b"\n", max(at - _MAX_LEAD, 0), at) + 1 or max(at - _MAX_LEAD, 0)
         found = _ENTRY.match(text, at)
         at += 6
-        if found is None or not _LEAD.match(text, max(line, at - 200), found.start()):
+        if found is None or not _LEAD.match(text, line, found.start()):
             continue
         header, has_body = _header(text, found.end())
         if has_body:
             rows.append((found[1].decode("ascii", "backslashreplace"), None, None, None, None, *_described(header), None))
-            at = found.end() + len(header)
     return rows
 
 
 def _header(text: bytes, start: int) -> tuple[bytes, bool]:
     """What stands between the name and the body, and whether there is a body (else it is a declaration)."""
-    limit = start + _HEADER_LIMIT
-    body, semicolon = text.find(b"{", start, limit), text.find(b";", start, limit)
-    if body < 0 or 0 <= semicolon < body:
+    found = _BODY_OR_END.search(text, start, start + _HEADER_LIMIT)
+    if found is None or found[0] == b";":
         return b"", False
-    header = text[start:body]
-    return (_COMMENT.sub(b" ", header) if b"/" in header else header), True
+    header = text[start : found.start()]
+    return (_without_comments(header) if b"/" in header else header), True
+
+
+def _past_blanks(text: bytes, at: int) -> int:
+    """The offset of the first byte from ``at`` on that is neither white space nor in a comment."""
+    while at < len(text):
+        if text[at : at + 1].isspace():
+            at += 1
+        elif text.startswith((b"//", b"/*"), at):
+            at = _comment_end(text, at)
+        else:
+            break
+    return at
+
+
+def _comment_end(text: bytes, at: int) -> int:
+    """The offset behind the comment at ``at``; one without an end takes the rest."""
+    end = text.find(b"\n", at) if text[at + 1 : at + 2] == b"/" else text.find(b"*/", at + 2)
+    return len(text) if end < 0 else end + (1 if text[at + 1 : at + 2] == b"/" else 2)
+
+
+def _without_comments(text: bytes) -> bytes:
+    pieces, at = [], 0
+    while (slash := text.find(b"/", at)) >= 0:
+        pieces.append(text[at:slash])
+        at = _comment_end(text, slash) if text.startswith((b"//", b"/*"), slash) else slash + 1
+    pieces.append(text[at:])
+    return b" ".join(pieces)
 
 
 def _described(header: bytes) -> tuple[int | None, tuple[tuple[int, int], ...]]:

@@ -7,7 +7,7 @@ import zlib
 from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats.numbers import FLAG_LZ4, FLAG_LZ4_FRAME, FLAG_ZLIB, FLAG_ZSTD, LZ4_FRAME_MAGIC, ZSTD_MAGIC
 
-IMAGE_LIMIT = 192 << 20
+IMAGE_LIMIT = 128 << 20
 """Bytes that one image may unpack to in memory."""
 
 _LZ4_MAX_RATIO = 255
@@ -86,7 +86,7 @@ def unpack(data: bytes, codec: str, size: int, *, limit: int = IMAGE_LIMIT) -> b
 def _translate(error: Exception, codec: str) -> FormatError:
     """A codec library's own error as ours; what is not one is a bug and raised again."""
     module = type(error).__module__.split(".")[0]
-    known = isinstance(error, ValueError | RuntimeError | MemoryError | EOFError | zlib.error)
+    known = isinstance(error, ValueError | RuntimeError | MemoryError | OverflowError | EOFError | zlib.error)
     if not known and module not in {"zstandard", "zstd", "lz4", "_frame", "_block"}:
         raise error
     return FormatError(f"{codec} data is damaged: {error}", field="payload")

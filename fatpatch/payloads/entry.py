@@ -16,6 +16,7 @@ LOOKAHEAD = 320
 """Bytes read at an entry: header, a usual extension, and the first bytes of the payload."""
 
 MAX_HEADER_SIZE = 1 << 20
+_MAX_SUB_HEADER = 1 << 16
 KIND_NAMES = {
     n.KIND_PTX: ("ptx", "compute_"),
     n.KIND_ELF: ("sass", "sm_"),
@@ -131,7 +132,7 @@ def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Di
     count, length = struct.unpack_from("<II", data, at)
     end = min(end, at + length)
     at += 8
-    blob = outer.size or 0
+    blob, total = outer.size or 0, 0
     for index in range(count):
         place = outer.offset + at
         if at + n.ENTRY_HEADER_SIZE > end:
@@ -145,8 +146,13 @@ def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Di
         readable = outer.readable and start + size <= blob
         if start + size > blob:
             diagnostics.error(locator, place + 4, f"image ends at {start + size:#x}, the blob at {blob:#x}", field="image offset")
-        view = sub._replace(header_size=end - at)
-        sub_data = data[at:end]
+        reach = min(end, at + _MAX_SUB_HEADER)
+        view = sub._replace(header_size=reach - at)
+        sub_data = data[at:reach]
+        total += size
+        if total > 2 * blob:
+            diagnostics.error(locator, place + 4, "the images overlap: the rest is left out", field="image size")
+            break
         identifier = _identifier(view, sub_data, place, locator, diagnostics)
         options = _options(view, sub_data, place, locator, diagnostics)
         images.append(

@@ -13,6 +13,7 @@ from fatpatch.payloads.entry import HEADER, LOOKAHEAD, Header, plausible, read_c
 from fatpatch.source import Source
 
 CONTAINER = struct.Struct("<IHHQ")
+_MAX_TRIES = 20_000
 STRICT_MAGIC = b"\x50\xed\x55\xba\x01\x00\x10\x00"
 
 
@@ -40,8 +41,8 @@ def sane(source: Source, offset: int, limit: int) -> bool:
     return plausible(first) and first.header_size + first.payload_size <= size
 
 
-def read_fatbin(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics) -> Fatbin:
-    """Read the fatbin at ``offset``; nothing past ``limit`` belongs to it. Its magic was checked by the caller."""
+def read_fatbin(source: Source, offset: int, limit: int, locator: str, room: int, diagnostics: Diagnostics) -> Fatbin:
+    """Read the fatbin at ``offset``, up to ``room`` images; nothing past ``limit`` belongs to it. The caller has seen its magic."""
     start = offset + CONTAINER.size
     _, version, header_size, size = CONTAINER.unpack(source.read(offset, CONTAINER.size))
     if version != n.FATBIN_VERSION:
@@ -53,7 +54,7 @@ def read_fatbin(source: Source, offset: int, limit: int, locator: str, diagnosti
     if start + size > limit:
         message = f"expected at most {max(limit - start, 0):#x}, the bytes there are, got {size:#x}"
         diagnostics.error(locator, offset + 8, message, field="payload size")
-    return _Chain(source, start, min(start + size, limit), limit, offset, locator, diagnostics).read()
+    return _Chain(source, start, min(start + size, limit), limit, offset, locator, room, diagnostics).read()
 
 
 def _entry_at(source: Source, at: int, limit: int) -> Header | None:
@@ -70,17 +71,20 @@ class _Chain:
     """One pass over the entries of a container."""
 
     def __init__(
-        self, source: Source, start: int, declared: int, limit: int, container: int, locator: str, diagnostics: Diagnostics
+        self, source: Source, start: int, declared: int, limit: int, container: int, locator: str, room: int, diagnostics: Diagnostics
     ) -> None:
         self.source, self.limit, self.container = source, limit, container
         self.locator, self.diagnostics = locator, diagnostics
-        self.at, self.declared = start, declared
+        self.at, self.declared, self.room = start, declared, room
         self.number = 0
         self.images: list[Image] = []
         self.seen: dict[str, int] = {}
 
     def read(self) -> Fatbin:
         while self.at < self.declared:
+            if len(self.images) > self.room:  # told by whoever set the limit
+                self.at = self.declared
+                break
             if not self._step() and not self._resynchronise():
                 return Fatbin(tuple(self.images), self.at)
         self._read_on()
@@ -144,11 +148,13 @@ class _Chain:
         """Move to the next place in this container where an entry surely starts; else to its end, or the next fatbin."""
         start = at = self.at + 8
         landmark = re.compile(rb"(?:[\x01\x02\x04\x08\x10\x20\x40\x80]\x00|\x00\x01)\x01\x01|" + re.escape(STRICT_MAGIC), re.DOTALL)
-        while chunk := self.source.peek(at, min(1 << 16, self.declared - at)):
+        tries = 0
+        while tries < _MAX_TRIES and (chunk := self.source.peek(at, min(1 << 16, self.declared - at))):
             for found in landmark.finditer(chunk):
                 place = at + found.start()
-                if (place - start) % 8:
+                if (place - start) % 8 or tries > _MAX_TRIES:
                     continue
+                tries += 1
                 if found[0] == STRICT_MAGIC and sane(self.source, place, self.limit):
                     self.at = place
                     return False

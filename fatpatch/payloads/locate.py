@@ -22,7 +22,7 @@ FATBIN_SECTIONS = frozenset({".nv_fatbin", "__nv_relfatbin", ".nv_fatb", "__nv_r
 BUNDLE_SECTIONS = frozenset({".hip_fatbin", ".hip_fat"})
 RDC_SECTION = n.BUNDLE_MAGIC.decode()
 _BARREN = (".debug", ".zdebug", ".rel", ".eh_frame", ".gcc_except_table", ".symtab", ".strtab", ".dynsym", ".dynstr", ".gnu", ".pdata")
-_MAX_FALSE_HITS = 50_000
+_MAX_FALSE_HITS = 20_000
 _NEAR = 40
 _SEARCHABLE = frozenset({"elf", "pe", "ape", "macho", "raw", "fatbin", "bundle"})
 
@@ -35,18 +35,18 @@ class Range(NamedTuple):
     section: str | None
 
 
-def find_payloads(source: Source, container: Container, locator: str, diagnostics: Diagnostics) -> tuple[Payload, ...]:
-    """All payloads of a container in file order; its members are not looked into."""
+def find_payloads(source: Source, container: Container, locator: str, limit: int, diagnostics: Diagnostics) -> tuple[Payload, ...]:
+    """All payloads of a container in file order, up to ``limit`` images; its members are not looked into."""
     if container.kind not in _SEARCHABLE:
         return ()
-    finder = _Finder(source, locator, diagnostics)
+    finder = _Finder(source, locator, limit, diagnostics)
     finder.follow(container)
     if container.kind in ("fatbin", "bundle"):
         evidence = "file"
         named = [Range(0, source.size, None)]
     else:
         evidence = "section"
-        named = [Range(s.offset, s.offset + s.size, s.name) for s in container.sections]
+        named = list(_named(container))
     # NVIDIA's tools align every fatbin to 8; files embedded as they are (include_bytes) lie anywhere.
     finder.by_toolkit = any(part.section in FATBIN_SECTIONS for part in named)
     for part in named:
@@ -65,14 +65,30 @@ def find_payloads(source: Source, container: Container, locator: str, diagnostic
     return finder.payloads()
 
 
+def _named(container: Container) -> Iterator[Range]:
+    """The sections whose name says what they hold, in file order, none of them over another."""
+    at = 0
+    for section in sorted(container.sections, key=lambda section: section.offset):
+        start, end = max(section.offset, at), section.offset + section.size
+        if _known(section.name) and start < end:
+            at = end
+            yield Range(start, end, section.name)
+
+
+def _known(name: str) -> bool:
+    return name in FATBIN_SECTIONS or name in BUNDLE_SECTIONS or name.startswith(RDC_SECTION)
+
+
 def _unnamed(source: Source, container: Container) -> Iterator[Range]:
     """The ranges that no section name announces: data sections, and what lies outside sections and members."""
     taken = [(m.header_offset, m.offset + m.stored_size) for m in container.members]
-    for section in container.sections:
-        taken.append((section.offset, section.offset + section.size))
-        known = section.name in FATBIN_SECTIONS or section.name in BUNDLE_SECTIONS or section.name.startswith((*_BARREN, RDC_SECTION))
-        if not known and not section.executable:
-            yield Range(section.offset, section.offset + section.size, section.name)
+    at = 0
+    for section in sorted(container.sections, key=lambda section: section.offset):
+        start, end = max(section.offset, at), section.offset + section.size
+        taken.append((section.offset, end))
+        if not _known(section.name) and not section.name.startswith(_BARREN) and not section.executable and start < end:
+            at = end
+            yield Range(start, end, section.name)
     at = 0
     for start, end in sorted(taken):
         if start - at > n.ENTRY_HEADER_SIZE:
@@ -85,9 +101,12 @@ def _unnamed(source: Source, container: Container) -> Iterator[Range]:
 class _Finder:
     """Collects the payloads of one container."""
 
-    def __init__(self, source: Source, locator: str, diagnostics: Diagnostics) -> None:
+    def __init__(self, source: Source, locator: str, limit: int, diagnostics: Diagnostics) -> None:
         self.source, self.locator, self.diagnostics = source, locator, diagnostics
         self.found: dict[int, Payload] = {}
+        self.order: list[int] = []
+        self.limit = self.room = limit
+        self.full = False
         self.counts: dict[str, int] = {}
         self.pointers: dict[int, Pointer] = {}
         self.targets: list[int] = []
@@ -114,7 +133,7 @@ class _Finder:
     def fatbin_chain(self, part: Range, evidence: str) -> None:
         """Fatbins back to back, with zero gaps; anything else is a diagnostic and the search goes on behind it."""
         at = part.start
-        while at + fatbin.CONTAINER.size <= part.end:
+        while at + fatbin.CONTAINER.size <= part.end and not self.full:
             head = self.source.peek(at, 8)
             if head[:4] == n.FATBIN_MAGIC_BYTES:
                 at = self._fatbin(at, part, evidence)
@@ -131,10 +150,10 @@ class _Finder:
     def bundle_chain(self, part: Range, evidence: str) -> None:
         """Bundles, each stepped over by its own size; the next one is searched only behind the last."""
         for magic in (n.BUNDLE_MAGIC, n.CCOB_MAGIC):
-            at, false_hits, known = part.start, 0, sorted(self.found)
-            while (at := self.source.find(magic, at, part.end)) >= 0 and false_hits < _MAX_FALSE_HITS:
-                before = bisect.bisect_right(known, at) - 1
-                around = self.found[known[before]] if before >= 0 else None
+            at, false_hits = part.start, 0
+            while (at := self.source.find(magic, at, part.end)) >= 0 and false_hits < _MAX_FALSE_HITS and not self.full:
+                before = bisect.bisect_right(self.order, at) - 1
+                around = self.found[self.order[before]] if before >= 0 else None
                 if around is not None and at < around.offset + around.size:
                     at = around.offset + around.size
                 elif offload_bundle.sane(self.source, at, part.end):
@@ -178,7 +197,7 @@ class _Finder:
         targets = self.targets[bisect.bisect_left(self.targets, part.start) : bisect.bisect_left(self.targets, part.end)]
         at, false_hits = part.start, 0
         find = self.source.find_aligned if self.by_toolkit else self.source.find
-        while at + fatbin.CONTAINER.size <= part.end and false_hits < _MAX_FALSE_HITS:
+        while at + fatbin.CONTAINER.size <= part.end and false_hits < _MAX_FALSE_HITS and not self.full:
             following = bisect.bisect_left(targets, at)
             stop = targets[following] if following < len(targets) else part.end
             near = self.source.peek(at, _NEAR).find(fatbin.STRICT_MAGIC)
@@ -201,7 +220,7 @@ class _Finder:
 
     def payloads(self) -> tuple[Payload, ...]:
         """Everything found, in file order, each with its wrapper."""
-        return tuple(self.found[offset] for offset in sorted(self.found))
+        return tuple(self.found[offset] for offset in self.order)
 
     def _evidence(self, at: int, evidence: str) -> tuple[tuple[str, ...], Wrapper | None]:
         """How the payload at ``at`` was found, and the wrapper that names it."""
@@ -216,7 +235,7 @@ class _Finder:
             return known.offset + known.size
         locator = self._name(part.section, "fatbin")
         found_by, wrapper = self._evidence(at, evidence)
-        read = fatbin.read_fatbin(self.source, at, part.end, locator, self.diagnostics)
+        read = fatbin.read_fatbin(self.source, at, part.end, locator, max(self.room, 0), self.diagnostics)
         self._keep(Payload(
             locator=locator, vendor="nvidia", kind="fatbin", section=part.section, offset=at, size=read.end - at,
             found_by=found_by, images=read.images, wrapper=wrapper,
@@ -236,7 +255,13 @@ class _Finder:
         return max(read.end, at + len(n.CCOB_MAGIC))
 
     def _keep(self, payload: Payload) -> None:
+        if payload.offset not in self.found:
+            bisect.insort(self.order, payload.offset)
         self.found[payload.offset] = payload
+        self.room -= max(len(payload.images), 1)
+        if self.room < 0 and not self.full:
+            self.full = True
+            self.diagnostics.error(payload.locator, payload.offset, f"more than {self.limit} images and payloads: the rest is left out")
 
     def _give_up(self, false_hits: int, part: Range) -> None:
         if false_hits >= _MAX_FALSE_HITS:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.formats import numbers as n
+from fatpatch.locator import escape, join
 from fatpatch.model import Image
 from fatpatch.payloads.compression import unpack_prefix
 from fatpatch.source import Source
@@ -46,7 +47,7 @@ def sane(source: Source, offset: int, limit: int) -> bool:
     """Whether a real bundle starts here: both magics also occur as mere strings in compilers."""
     data = source.peek(offset, 64)
     if data[:4] == n.CCOB_MAGIC:
-        return _compressed(source, offset, limit) is not None
+        return _compressed(source, offset, limit, head_size=len(n.BUNDLE_MAGIC)) is not None
     if data[:24] != n.BUNDLE_MAGIC or len(data) < 56:
         return False
     count, id_size = int.from_bytes(data[24:32], "little"), int.from_bytes(data[48:56], "little")
@@ -72,7 +73,7 @@ def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnosti
     return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor)
 
 
-def _compressed(source: Source, offset: int, limit: int) -> _Blob | None:
+def _compressed(source: Source, offset: int, limit: int, head_size: int = _HEAD) -> _Blob | None:
     data = source.peek(offset, 32)
     layout = CCOB_HEADERS.get(int.from_bytes(data[4:6], "little"))
     if layout is None or len(data) < layout.size:
@@ -85,7 +86,7 @@ def _compressed(source: Source, offset: int, limit: int) -> _Blob | None:
         return None
     start = offset + layout.size
     stored = total - layout.size
-    head = unpack_prefix(source.peek(start, min(stored, _HEAD)), codec, min(size, _HEAD))
+    head = unpack_prefix(source.peek(start, min(stored, _HEAD)), codec, min(size, head_size))
     return _Blob(start, stored, codec, size, head) if head[:24] == n.BUNDLE_MAGIC else None
 
 
@@ -93,7 +94,7 @@ def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -
     """The images of the entry table, how far they reach from the magic, and whose hardware they are for."""
     head = blob.head
     count = int.from_bytes(head[24:32], "little")
-    at, reach = 32, 32
+    at, reach, total = 32, 32, 0
     images: list[Image] = []
     seen: dict[str, int] = {}
     vendor = "amd"
@@ -114,6 +115,10 @@ def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -
         reach = max(reach, at)
         name = identity.decode("utf-8", "backslashreplace")
         kind, target, vendor = classify(name, vendor)
+        total += min(size, blob.size)
+        if total > 2 * blob.size:
+            diagnostics.error(locator, where, "the entries overlap: the rest is left out", field="entry size")
+            break
         if kind == "host" and size == 0:
             continue
         seen[target] = seen.get(target, 0) + 1
@@ -121,13 +126,13 @@ def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -
         whole = start + size <= blob.size
         if not whole:
             message = f"{target} ends at {start + size:#x}, the bundle at {blob.size:#x}"
-            diagnostics.error(f"{locator}!{label}", where, message, field="entry size")
+            diagnostics.error(join(locator, label), where, message, field="entry size")
         else:
             reach = max(reach, start + size)
         plain = blob.codec == "none"
         images.append(
             Image(
-                locator=f"{locator}!{label}",
+                locator=join(locator, label),
                 kind=kind,
                 target=target,
                 code_version=None,
@@ -150,12 +155,12 @@ def classify(name: str, vendor: str) -> tuple[str, str, str]:
     """Kind, target and vendor of an entry id such as ``hipv4-amdgcn-amd-amdhsa--gfx90a:xnack+``."""
     offload, _, triple = name.partition("-")
     if offload == "host":
-        return "host", triple.rstrip("-") or "host", vendor
+        return "host", escape(triple.rstrip("-")) or "host", vendor
     if triple.startswith("amdgcn"):
         target = triple.split("--", 1)[1] if "--" in triple else triple.rsplit("-", 1)[-1]
-        return ("spirv" if target == "amdgcnspirv" else "hsaco"), target or triple, "amd"
+        return ("spirv" if target == "amdgcnspirv" else "hsaco"), escape(target or triple), "amd"
     if triple.startswith("spirv64-amd"):
         return "spirv", "amdgcnspirv", "amd"
     if triple.startswith("spir"):
-        return "spirv", triple.rstrip("-"), "intel"
-    return "unknown", name, vendor
+        return "spirv", escape(triple.rstrip("-")), "intel"
+    return "unknown", escape(name), vendor

@@ -18,6 +18,7 @@ LAYOUT = struct.Struct("<IIQQ")
 SECTION_NAMES = (".nvFatBinSegment", ".nvFatBi", ".hipFatBinSegment", ".hipFatB")
 _MAX_WRAPPERS = 1 << 20
 _MAX_RELOCATIONS = 24 << 20
+_MAX_OBJECT_RELOCATIONS = 1 << 20
 _RELA = struct.Struct("<QQq")
 _RELATIVE = frozenset({8, 1027})  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE; their symbol index is 0
 
@@ -87,7 +88,7 @@ def _relative_addends(source: Source, container: Container, wrapped: Section) ->
     found: dict[int, int] = {}
     end = wrapped.address + wrapped.size
     for section in container.sections:
-        if section.name == ".rela.dyn":
+        if section.name == ".rela.dyn" and not found:
             table = source.peek(section.offset, min(section.size, _MAX_RELOCATIONS))
             rows = _RELA.iter_unpack(table[: len(table) // _RELA.size * _RELA.size])
             found.update({place: addend for place, kind, addend in rows if wrapped.address <= place < end and kind in _RELATIVE})
@@ -105,15 +106,17 @@ def _object_relocations(source: Source, wrapped: Section) -> dict[int, int]:
         return found
     try:
         elf = ELFFile(io.BufferedReader(SourceStream(source)))
-        for section in elf.iter_sections(type="SHT_RELA"):
-            if elf.get_section(section["sh_info"])["sh_offset"] != wrapped.offset:
-                continue
-            symbols: Any = elf.get_section(section["sh_link"])
-            for relocation in cast(Any, section).iter_relocations():
-                symbol = symbols.get_symbol(relocation["r_info_sym"])
-                if isinstance(symbol["st_shndx"], int):
-                    base = elf.get_section(symbol["st_shndx"])["sh_offset"]
-                    found[relocation["r_offset"]] = base + symbol["st_value"] + relocation["r_addend"]
+        section = next(
+            (s for s in elf.iter_sections(type="SHT_RELA") if elf.get_section(s["sh_info"])["sh_offset"] == wrapped.offset), None
+        )
+        if section is None or section["sh_size"] > _MAX_OBJECT_RELOCATIONS:
+            return found
+        symbols: Any = elf.get_section(section["sh_link"])
+        for relocation in cast(Any, section).iter_relocations():
+            symbol = symbols.get_symbol(relocation["r_info_sym"])
+            if isinstance(symbol["st_shndx"], int):
+                base = elf.get_section(symbol["st_shndx"])["sh_offset"]
+                found[relocation["r_offset"]] = base + symbol["st_value"] + relocation["r_addend"]
     except (ELFError, ConstructError, ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError, MemoryError):
         return found  # a damaged relocation table costs evidence, not the fatbins: those are found by their section
     return found

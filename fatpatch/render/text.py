@@ -26,6 +26,7 @@ _CONTAINERS = {
 }
 _PAYLOADS = {"fatbin": "CUDA fatbin", "offload_bundle": "offload bundle", "code_object": "AMD code object"}
 _MAX_GAPS = 8
+_MAX_COLUMNS = 64
 _LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles and code objects"
 
 
@@ -74,6 +75,9 @@ def report(
 def matrix_lines(matrix: Matrix, show: Callable[[str], str]) -> Iterator[str]:
     """The kernel x target matrix, names last so that the cells line up."""
     order = matrix.columns()
+    if len(order) > _MAX_COLUMNS:
+        yield f"{len(order)} targets are too many for a table: choose with --target, or use --format csv"
+        return
     chosen = sorted(matrix.cells)
     if not chosen:
         yield "no kernel matches"
@@ -85,18 +89,14 @@ def matrix_lines(matrix: Matrix, show: Callable[[str], str]) -> Iterator[str]:
 
 def hole_lines(matrix: Matrix) -> Iterator[str]:
     """How many kernels lack which target that their siblings have."""
-    lacking: dict[str, int] = {}
-    holes = matrix.holes()
-    for missing in holes.values():
-        for target in missing:
-            lacking[target] = lacking.get(target, 0) + 1
     total = len(matrix.cells)
+    lacking = {target: total - count for target, count in matrix.count().items() if count < total}
     if not total:
         return
     if not lacking:
         yield f"all {plural(total, 'kernel')} have all {plural(len(matrix.targets), 'target')}"
         return
-    yield f"{len(holes)} of {plural(total, 'kernel')} lack a target that others have:"
+    yield f"{matrix.incomplete()} of {plural(total, 'kernel')} lack a target that others have:"
     for target in sorted(lacking, key=target_key):
         yield f"  {target} is missing in {lacking[target]} of {total}      (--missing {target} lists them)"
 
@@ -106,7 +106,7 @@ def diagnostic_lines(items: Iterable[Diagnostic]) -> Iterator[str]:
     for item in items:
         at = "" if item.offset is None else f" at {item.offset:#x}"
         what = f"{item.field}: " if item.field else ""
-        yield f"fatpatch: {item.level}: {item.locator}{at}: {safe(what + item.message)}"
+        yield f"fatpatch: {item.level}: {safe(item.locator)}{at}: {safe(what + item.message)}"
 
 
 def _head(node: Node) -> str:

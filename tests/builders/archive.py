@@ -12,7 +12,9 @@ def zip_file(
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
         raw = compressor.compress(content) + compressor.flush() if method == 8 else content
         at = len(data) - shift
-        data += struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 20, flags, method, 0, 0x21, zlib.crc32(content), len(raw), len(content), len(name), 0)
+        data += struct.pack(
+            "<4sHHHHHIIIHH", b"PK\3\4", 20, flags, method, 0, 0x21, zlib.crc32(content), len(raw), len(content), len(name), 0
+        )
         data += name + raw
         full = 0xFFFFFFFF
         extra = struct.pack("<HHQQQ", 1, 24, len(content), len(raw), at) if zip64 else b""

@@ -47,7 +47,10 @@ def code_object(mach: int = 0x36, kernels: tuple[str, ...] = ("k",)) -> bytes:
                     ".group_segment_fixed_size": 64,
                     ".private_segment_fixed_size": 8,
                     ".max_flat_workgroup_size": 256,
-                    ".args": [{".offset": 0, ".size": 8, ".value_kind": "global_buffer"}, {".offset": 8, ".size": 4, ".value_kind": "hidden_none"}],
+                    ".args": [
+                        {".offset": 0, ".size": 8, ".value_kind": "global_buffer"},
+                        {".offset": 8, ".size": 4, ".value_kind": "hidden_none"},
+                    ],
                 }
                 for name in kernels
             ],

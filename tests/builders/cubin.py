@@ -35,7 +35,11 @@ def cubin(
     if new:
         add(".note.nv.cuinfo", 7, struct.pack("<III", 12, 8, 1000) + b"NVIDIA Corp\0" + struct.pack("<HHI", 2, arch, 130))
         text = b"\0ptxas\0Cuda compilation tools, release 13.0, V13.0.88\0build\0" + arguments + b"\0"
-        add(".note.nv.tkinfo", 7, struct.pack("<III", 12, 24 + len(text), 2000) + b"NVIDIA Corp\0" + struct.pack("<6I", 2, 0, 1, 7, 51, 57) + text)
+        add(
+            ".note.nv.tkinfo",
+            7,
+            struct.pack("<III", 12, 24 + len(text), 2000) + b"NVIDIA Corp\0" + struct.pack("<6I", 2, 0, 1, 7, 51, 57) + text,
+        )
     add(".shstrtab", 3, b"")
     table, body, at = bytes(64), b"", 64
     for name, *_ in sections:

@@ -18,7 +18,23 @@ def shared_object(sections: list[tuple[str, bytes]], *, machine: int = 62, heade
     table = bytes(64) + b"".join(struct.pack("<IIQQQQIIQQ", *row, 0, 0, 16, 0) for row in rows)
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
     count = len(rows) + 1
-    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 3, machine, 1, 0, 64, at if headers else 0, 0, 64, 56, 1, 64, count if headers else 0, count - 1 if headers else 0)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        ident,
+        3,
+        machine,
+        1,
+        0,
+        64,
+        at if headers else 0,
+        0,
+        64,
+        56,
+        1,
+        64,
+        count if headers else 0,
+        count - 1 if headers else 0,
+    )
     total = at + (len(table) if headers else 0)
     segment = struct.pack("<IIQQQQQQ", 1, 6, 0, base, base, total, total, 4096)
     return header + segment + body + (table if headers else b"")

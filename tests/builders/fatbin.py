@@ -42,7 +42,9 @@ def entry(
     size = 64 + len(extension)
     stored = pad8(payload)
     return (
-        struct.pack("<HHIQ", kind, version, size if header_size is None else header_size, len(stored) if payload_size is None else payload_size)
+        struct.pack(
+            "<HHIQ", kind, version, size if header_size is None else header_size, len(stored) if payload_size is None else payload_size
+        )
         + struct.pack("<II", compressed, options_at)
         + struct.pack("<HHI", minor, major, arch)
         + struct.pack("<II", identifier_at, len(identifier))

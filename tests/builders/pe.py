@@ -27,4 +27,6 @@ def coff_object(sections: list[tuple[str, bytes]]) -> bytes:
         table += struct.pack("<8sIIIIIIHHI", raw, 0, 0, len(data), start + len(body), 0, 0, 0, 0, 0x40000040)
         body += data
     symbols = start + len(body)
-    return struct.pack("<HHIIIHH", 0x8664, len(sections), 0, symbols, 0, 0, 0) + table + body + struct.pack("<I", 4 + len(strings)) + strings
+    return (
+        struct.pack("<HHIIIHH", 0x8664, len(sections), 0, symbols, 0, 0, 0) + table + body + struct.pack("<I", 4 + len(strings)) + strings
+    )

@@ -72,7 +72,19 @@ def test_nothing_is_overwritten_unless_told(run: Run, tmp_path: Path) -> None:
 
 
 def test_hostile_names_stay_inside(run: Run, tmp_path: Path) -> None:
-    names = [b"../../up.so", b"/etc/abs.so", b"a/../../../b.so", b"..", b"con.so", b"x" * 5000, b"a\x1b\n.so", b"C:\\windows\\c.so", b"dup.so", b"DUP.so", b"index.json"]
+    names = [
+        b"../../up.so",
+        b"/etc/abs.so",
+        b"a/../../../b.so",
+        b"..",
+        b"con.so",
+        b"x" * 5000,
+        b"a\x1b\n.so",
+        b"C:\\windows\\c.so",
+        b"dup.so",
+        b"DUP.so",
+        b"index.json",
+    ]
     (tmp_path / "x.zip").write_bytes(archive.zip_file([(name, SO) for name in names]))
     out = tmp_path / "deep/out"
     done = run("extract", "x.zip", "-d", out, "--kind", "sass", "--kind", "member", cwd=tmp_path)

@@ -54,4 +54,17 @@ def test_hot_path_imports_no_heavy_library() -> None:
     code = "import sys; sys.argv=['fatpatch','inspect','samples/libkernels.so']; from fatpatch.cli import run; run(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split("\n")[-2].split()}
-    assert not loaded & {"construct", "lief", "rich", "elftools", "capstone", "msgpack", "zstandard", "lz4", "json", "zipfile", "tarfile", "multiprocessing"}
+    assert not loaded & {
+        "construct",
+        "lief",
+        "rich",
+        "elftools",
+        "capstone",
+        "msgpack",
+        "zstandard",
+        "lz4",
+        "json",
+        "zipfile",
+        "tarfile",
+        "multiprocessing",
+    }

@@ -18,7 +18,9 @@ SCHEMA = json.loads((ROOT / "fatpatch/render/inspect-1.schema.json").read_text()
 GOLDEN = ROOT / "tests/golden"
 
 
-@pytest.mark.parametrize("arguments", [("demo.llamafile",), ("kernels.fatbin", "--kernels"), ("kernels-1.0-py3-none-linux_x86_64.whl", "-v")])
+@pytest.mark.parametrize(
+    "arguments", [("demo.llamafile",), ("kernels.fatbin", "--kernels"), ("kernels-1.0-py3-none-linux_x86_64.whl", "-v")]
+)
 def test_text_equals_golden(run: Run, arguments: tuple[str, ...]) -> None:
     """Set FATPATCH_UPDATE_GOLDEN=1 to write what is printed now; a missing file fails."""
     done = run("inspect", *arguments)
@@ -30,7 +32,11 @@ def test_text_equals_golden(run: Run, arguments: tuple[str, ...]) -> None:
 
 
 def test_json_follows_its_schema(run: Run) -> None:
-    names = sorted(path.name for path in ROOT.joinpath("samples").iterdir() if path.suffix in {".so", ".dll", ".fatbin", ".whl", ".cubin", ".ptx", ".llamafile"})
+    names = sorted(
+        path.name
+        for path in ROOT.joinpath("samples").iterdir()
+        if path.suffix in {".so", ".dll", ".fatbin", ".whl", ".cubin", ".ptx", ".llamafile"}
+    )
     for extra in ((), ("--kernels", "--sha256")):
         done = run("inspect", "--format", "json", *extra, *names)
         document = json.loads(done.stdout)
@@ -144,5 +150,7 @@ def test_closed_pipe(run: Run) -> None:
     import sys
 
     command = f"{sys.executable} -m fatpatch inspect --format json --kernels kernels.fatbin | head -c 10"
-    done = subprocess.run(command, shell=True, cwd=ROOT / "samples", env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, shell=True, cwd=ROOT / "samples", env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
     assert done.stderr == ""

@@ -28,7 +28,9 @@ def test_counts(run: Run, row: dict[str, object]) -> None:
     expected = dict(row["expected"])
     summary = file["summary"]
     images = [image for payload in file["payloads"] for image in payload["images"]]
-    names = {kind: {k["name"] for i in images if (i["kind"] == "ptx") == (kind == "ptx") for k in i["kernels"] or ()} for kind in ("ptx", "sass")}
+    names = {
+        kind: {k["name"] for i in images if (i["kind"] == "ptx") == (kind == "ptx") for k in i["kernels"] or ()} for kind in ("ptx", "sass")
+    }
     found = {
         "container": file["container"],
         "fatbins": summary["fatbins"],

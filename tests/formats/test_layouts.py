@@ -15,9 +15,9 @@ from fatpatch.containers import elf as elf_reader
 from fatpatch.containers import pe as pe_reader
 from fatpatch.containers import zip as zip_reader
 from fatpatch.errors import FormatError
-from fatpatch.formats import FORMATS
+from fatpatch.formats import FORMATS, elf, nvinfo, offload_bundle, pe, tar, wrapper
 from fatpatch.formats import cubin as cubin_format
-from fatpatch.formats import elf, fatbin as fatbin_format, nvinfo, offload_bundle, pe, tar, wrapper
+from fatpatch.formats import fatbin as fatbin_format
 from fatpatch.formats import gguf as gguf_format
 from fatpatch.formats import zip as zip_format
 from fatpatch.images import cubin as cubin_reader
@@ -115,7 +115,8 @@ def test_every_layout_module_is_registered() -> None:
 
 def test_fatbin_layout_reads_the_builder() -> None:
     data = fatbin.container(
-        fatbin.entry(fatbin.PTX, options=b"-O3", identifier=b"a.cu"), fatbin.packed(cubin.cubin(), "zstd", kind=2, major=1, minor=7, arch=75)
+        fatbin.entry(fatbin.PTX, options=b"-O3", identifier=b"a.cu"),
+        fatbin.packed(cubin.cubin(), "zstd", kind=2, major=1, minor=7, arch=75),
     )
     parsed = parse_layout(fatbin_format.FATBIN, data)
     first, second = parsed.entries

@@ -55,7 +55,7 @@ def test_damaged_cubins_give_format_errors() -> None:
 
 
 def test_records_stop_at_the_first_that_does_not_fit() -> None:
-    assert records(b"\x03\x1b\xff\x00\x04\x2f\x02\x00ab\x77\x77\x77\x77\x04\x05\x00\x00") == [(0x1B, b"\xff\0"), (0x2F, b"ab")]
+    assert list(records(b"\x03\x1b\xff\x00\x04\x2f\x02\x00ab\x77\x77\x77\x77\x04\x05\x00\x00")) == [(0x1B, b"\xff\0"), (0x2F, b"ab")]
 
 
 PTX = b"""//
@@ -106,3 +106,17 @@ def test_demangle() -> None:
     assert demangle("plain") is None
     assert demangle("_Zgarbage\x00") is None
     assert demangle("_Z" + "N" * 100_000) is None
+
+
+def test_demangle_many_substitutions() -> None:
+    """Through the child: a harmless name is read, one that doubles sixty times is given up, the next is read again."""
+    harmless = "_Z1f1aIiE" + "S_" * 30
+    letters = [
+        "S_",
+        *(f"S{digit}_" for digit in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        *(f"S1{digit}_" for digit in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+    ]
+    hostile = "_Z1f1aIiiE" + "".join(f"S_I{letters[index]}{letters[index]}E" for index in range(1, 60))
+    assert demangle(harmless).startswith("f(a<int>, a, a")
+    assert demangle(hostile) is None
+    assert demangle(harmless + "i") is not None

@@ -32,7 +32,10 @@ def test_samples_equal_their_manifest() -> None:
 
 def test_the_wheel_holds_the_formats(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], check=True, capture_output=True, cwd=tmp_path
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
     )
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     assert {"fatpatch/formats/fatbin.py", "fatpatch/py.typed", "fatpatch/render/inspect-1.schema.json"} <= names

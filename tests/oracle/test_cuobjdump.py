@@ -17,7 +17,11 @@ from fatpatch.walk import inspected
 pytestmark = pytest.mark.oracle
 SAMPLE_NAMES = ("kernels.fatbin", "libkernels.so", "donor.so", "concatenated.fatbin", "kernels.sm_61.cubin", "kernels.sm_90a.cubin")
 # It stops midway on valid files (reference: real binaries), or reads nothing of them; the rest of the corpus it reads whole.
-READABLE = [row for row in corpus_rows() if row["expected"].get("container") == "elf" and "fatbins" in row["expected"] and "cupti" not in row["member"]]
+READABLE = [
+    row
+    for row in corpus_rows()
+    if row["expected"].get("container") == "elf" and "fatbins" in row["expected"] and "cupti" not in row["member"]
+]
 _FUNCTION = re.compile(r"Function (\S+):\s*\n?\s*REG:(\d+) STACK:(\w+) SHARED:(\d+) LOCAL:\d+((?: CONSTANT\[\d+\]:\d+)*)")
 LIMIT = 192 << 20
 

@@ -60,7 +60,9 @@ def test_targets_with_suffixes_and_unknown_kinds(tmp_path: Path) -> None:
 
 
 def test_concatenated_entry(tmp_path: Path) -> None:
-    node, found = read(tmp_path, container(concatenated([(2, 75, 0x11, CUBIN), (1, 75, 0x11, PTX), (2, 90, 0x100011, cubin(arch=90, accelerated=True))])))
+    node, found = read(
+        tmp_path, container(concatenated([(2, 75, 0x11, CUBIN), (1, 75, 0x11, PTX), (2, 90, 0x100011, cubin(arch=90, accelerated=True))]))
+    )
     assert targets(node) == ["sm_75", "compute_75", "sm_90a"]
     assert [len(finding.rows or ()) for _, finding in found] == [1, 1, 1]
     assert [image.stored_size for image, _ in found] == [None, None, None]

@@ -16,7 +16,9 @@ from fatpatch.errors import FatpatchError
 from fatpatch.survey import survey
 from fatpatch.walk import inspected
 
-FATBIN = container(packed(cubin(), "lz4", kind=2, major=1, minor=7), entry(PTX, options=b"-O3"), concatenated([(2, 75, 0x11, cubin()), (1, 75, 0x11, PTX)]))
+FATBIN = container(
+    packed(cubin(), "lz4", kind=2, major=1, minor=7), entry(PTX, options=b"-O3"), concatenated([(2, 75, 0x11, cubin()), (1, 75, 0x11, PTX)])
+)
 SO = elf.shared_object([(".nv_fatbin", FATBIN), (".nvFatBinSegment", elf.wrapper(0x10000 + 0x80))])
 SEEDS = {
     "fatbin": FATBIN,
