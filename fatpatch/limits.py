@@ -18,4 +18,4 @@ class Limits:
     ratio: int = 100
     ratio_free: int = 64 << 20
     image: int = 128 << 20
-    images: int = 300_000
+    images: int = 100_000

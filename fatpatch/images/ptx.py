@@ -46,22 +46,23 @@ def ptx_target(text: bytes) -> str | None:
 def ptx_kernels(text: bytes) -> list[KernelRow]:
     """One row for each ``.entry`` with a body; what PTX does not fix (registers, stack, code size) is None."""
     rows: list[KernelRow] = []
-    at = 0
-    while (at := text.find(b".entry", at)) >= 0:
+    following = text.find(b".entry")
+    while following >= 0:
+        at = following
+        following = text.find(b".entry", at + 6)
         line = text.rfind(b"\n", max(at - _MAX_LEAD, 0), at) + 1 or max(at - _MAX_LEAD, 0)
         found = _ENTRY.match(text, at)
-        at += 6
-        if found is None or not _LEAD.match(text, line, found.start()):
+        if found is None or not _LEAD.match(text, line, at):
             continue
-        header, has_body = _header(text, found.end())
+        header, has_body = _header(text, found.end(), following if following >= 0 else len(text))
         if has_body:
             rows.append((found[1].decode("ascii", "backslashreplace"), None, None, None, None, *_described(header), None))
     return rows
 
 
-def _header(text: bytes, start: int) -> tuple[bytes, bool]:
-    """What stands between the name and the body, and whether there is a body (else it is a declaration)."""
-    found = _BODY_OR_END.search(text, start, start + _HEADER_LIMIT)
+def _header(text: bytes, start: int, limit: int) -> tuple[bytes, bool]:
+    """What stands between the name and the body, and whether there is a body before ``limit`` (else it is a declaration)."""
+    found = _BODY_OR_END.search(text, start, min(limit, start + _HEADER_LIMIT))
     if found is None or found[0] == b";":
         return b"", False
     header = text[start : found.start()]
