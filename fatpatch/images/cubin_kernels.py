@@ -9,7 +9,7 @@ import struct
 
 from fatpatch.errors import LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import INFO, SIZE, Tables, name_budget, records
+from fatpatch.images.cubin_tables import INFO, SHT_CUDA_INFO, SIZE, Tables, name_budget, records
 from fatpatch.images.rows import KernelRow
 
 _UNKNOWN_STACK = 0xFFFFFFFF
@@ -24,10 +24,10 @@ _DIM = struct.Struct("<III")
 def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
     """One row for each entry function: STT_FUNC symbols marked STO_CUDA_ENTRY.
 
-    Without ``detail`` launch bounds, parameters and constant banks stay None: they take most of the time.
+    Without ``detail`` shared memory, launch bounds, parameters and constant banks stay None: they take most of the time.
     """
     symbols, strings = tables.symbols()
-    by_name, rows = tables.by_name, tables.rows
+    by_name, rows = tables.by_name() if detail else {}, tables.rows
     registers, stacks = _global_records(tables)
     banks = _constant_banks(tables) if detail else {}
     high_byte = not tables.identity.new_layout
@@ -47,16 +47,17 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
         count = registers.get(index)
         if count is None and high_byte and section < len(rows):
             count = rows[section][INFO] >> 24 or None
-        shared = by_name.get(b".nv.shared." + name)
-        max_threads = parameters = None
+        shared = max_threads = parameters = None
         if detail:
+            row = by_name.get(b".nv.shared." + name)
+            shared = 0 if row is None else row[SIZE]
             max_threads, parameters = _kernel_records(tables.content(by_name.get(b".nv.info." + name)))
         stack = stacks.get(index, 0)
         kernels.append(
             (
                 name.decode("utf-8", "backslashreplace"),
                 count,
-                shared[SIZE] if shared is not None else 0,
+                shared,
                 None if stack == _UNKNOWN_STACK else stack,
                 tuple(sorted(banks.get(name, ()))) if detail else None,
                 max_threads,
@@ -71,7 +72,7 @@ def _global_records(tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
     """Register counts and stack sizes by symbol index, from the module-wide .nv.info."""
     registers: dict[int, int] = {}
     stacks: dict[int, int] = {}
-    for code, value in records(tables.content(tables.by_name.get(b".nv.info"))):
+    for code, value in records(tables.content(tables.find(SHT_CUDA_INFO, b".nv.info"))):
         if code in (n.EIATTR_REGCOUNT, n.EIATTR_MIN_STACK_SIZE) and len(value) >= 8:
             symbol, number = _PAIR.unpack_from(value)
             (registers if code == n.EIATTR_REGCOUNT else stacks)[symbol] = number
@@ -81,7 +82,7 @@ def _global_records(tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
 def _constant_banks(tables: Tables) -> dict[bytes, list[tuple[int, int]]]:
     """By kernel: (bank, bytes) of its own constant banks; bank 0 holds its parameters."""
     banks: dict[bytes, list[tuple[int, int]]] = {}
-    for name, row in tables.by_name.items():
+    for name, row in tables.by_name().items():
         if name[:12] == b".nv.constant":
             number, _, kernel = name[12:].partition(b".")
             if kernel and len(number) == 1 and number.isdigit():

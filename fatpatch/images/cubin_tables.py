@@ -16,6 +16,9 @@ from fatpatch.images.cubin import SECTION_SIZE, Identity, identify, toolkit_name
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 SHT_SYMTAB = 2
+SHT_NOTE = 7
+SHT_CUDA_INFO = 0x70000000
+SHT_CUDA_COMPAT = 0x70000086
 _MAX_OVERLAP = 16
 _ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d{1,4})([af]?)\b")
 
@@ -28,7 +31,7 @@ TYPE, OFFSET, SIZE, LINK, INFO = 1, 4, 5, 6, 7
 class Tables:
     """A parsed cubin; ``data`` is all of it."""
 
-    __slots__ = ("by_name", "data", "identity", "rows")
+    __slots__ = ("_by_name", "_names", "data", "identity", "rows")
 
     def __init__(self, data: bytes) -> None:
         identity = identify(data)
@@ -41,17 +44,28 @@ class Tables:
         table = data[identity.section_offset : identity.section_offset + identity.section_count * SECTION_SIZE]
         self.rows: list[Row] = list(SECTION.iter_unpack(table))
         names_row = self.rows[identity.names_index]
-        names = data[names_row[OFFSET] : names_row[OFFSET] + names_row[SIZE]]
+        self._names = data[names_row[OFFSET] : names_row[OFFSET] + names_row[SIZE]]
+        self._by_name: dict[bytes, Row] | None = None
         if sum(row[SIZE] for row in self.rows if row[TYPE] != n.SHT_NOBITS) > _MAX_OVERLAP * len(data):
             raise LimitError("the sections overlap without end", offset=identity.section_offset, field="sh_size")
-        self.by_name: dict[bytes, Row] = {}
-        find, budget = names.find, name_budget(len(names))
-        for row in self.rows:
-            name = names[row[0] : find(b"\0", row[0])]
-            self.by_name[name] = row
-            budget -= len(name)
-            if budget < 0:
-                raise LimitError("the section names overlap without end", offset=identity.section_offset, field="sh_name")
+
+    def by_name(self) -> dict[bytes, Row]:
+        """All sections by name; made when first asked for, since a cubin may have ten thousand."""
+        if self._by_name is None:
+            self._by_name = {}
+            names, find, budget = self._names, self._names.find, name_budget(len(self._names))
+            for row in self.rows:
+                name = names[row[0] : find(b"\0", row[0])]
+                self._by_name[name] = row
+                budget -= len(name)
+                if budget < 0:
+                    raise LimitError("the section names overlap without end", offset=self.identity.section_offset, field="sh_name")
+        return self._by_name
+
+    def find(self, kind: int, name: bytes) -> Row | None:
+        """The section of a type and name, without making the table of names."""
+        wanted = name + b"\0"
+        return next((row for row in self.rows if row[TYPE] == kind and self._names.startswith(wanted, row[0])), None)
 
     def content(self, row: Row | None) -> bytes:
         """The bytes of a section, none for one that is absent; FormatError when it reaches outside the cubin."""
@@ -98,12 +112,12 @@ class Tables:
         return f"sm_{self.identity.arch if self.identity.arch is not None else 0}{suffix}"
 
     def _accelerator_record(self) -> bool:
-        compat = self.content(self.by_name.get(b".nv.compat"))
+        compat = self.content(self.find(SHT_CUDA_COMPAT, b".nv.compat"))
         return any(code == n.COMPAT_ACCELERATOR_TARGET and value[:1] == b"\1" for code, value in records(compat))
 
     def _note(self, kind: int, section: bytes) -> bytes:
         """The description of the note of a type in a section; b"" when there is none."""
-        data = self.content(self.by_name.get(section))
+        data = self.content(self.find(SHT_NOTE, section))
         at = 0
         while at + 12 <= len(data):
             name_size, size, found = struct.unpack_from("<III", data, at)
