@@ -16,6 +16,7 @@ _UNKNOWN_STACK = 0xFFFFFFFF
 _FUNC = 2
 _MAX_PARAMETERS = 8192
 _PAIR = struct.Struct("<II")
+_GLOBAL = struct.Struct("<BBHII")
 _PARAMETER = struct.Struct("<IHHI")
 _PARAMETER_V2 = struct.Struct("<IHHHH")
 _DIM = struct.Struct("<III")
@@ -70,9 +71,13 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
 
 def _global_records(tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
     """Register counts and stack sizes by symbol index, from the module-wide .nv.info."""
-    registers: dict[int, int] = {}
-    stacks: dict[int, int] = {}
-    for code, value in records(tables.content(tables.find(SHT_CUDA_INFO, b".nv.info"))):
+    data = tables.content(tables.find(SHT_CUDA_INFO, b".nv.info"))
+    rows = list(_GLOBAL.iter_unpack(data)) if len(data) % _GLOBAL.size == 0 else []
+    if all(form == n.EIFMT_SVAL and size == 8 for form, _, size, _, _ in rows) and rows:  # as every toolkit so far writes it
+        registers = {symbol: number for _, code, _, symbol, number in rows if code == n.EIATTR_REGCOUNT}
+        return registers, {symbol: number for _, code, _, symbol, number in rows if code == n.EIATTR_MIN_STACK_SIZE}
+    registers, stacks = dict[int, int](), dict[int, int]()
+    for code, value in records(data):
         if code in (n.EIATTR_REGCOUNT, n.EIATTR_MIN_STACK_SIZE) and len(value) >= 8:
             symbol, number = _PAIR.unpack_from(value)
             (registers if code == n.EIATTR_REGCOUNT else stacks)[symbol] = number
