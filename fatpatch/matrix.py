@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fatpatch.coverage import target_key
-from fatpatch.images.rows import KernelRow
 from fatpatch.model import Image
+
+if TYPE_CHECKING:
+    from fatpatch.images.rows import KernelRow
 
 PTX_MARK = "+"
 

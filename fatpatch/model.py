@@ -24,33 +24,6 @@ class Diagnostic:
     field: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """One kernel parameter: its place in the parameter block."""
-
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """One entry function of an image and the resources it declares; ``constant_banks`` are (bank, bytes)."""
-
-    name: str
-    registers: int | None = None
-    shared_bytes: int | None = None
-    local_bytes: int | None = None
-    constant_banks: tuple[tuple[int, int], ...] | None = None
-    max_threads: int | None = None
-    parameters: tuple[Parameter, ...] | None = None
-    code_size: int | None = None
-
-    @property
-    def constant_bytes(self) -> int | None:
-        """Bytes of constant bank 0, which holds the parameters."""
-        return None if self.constant_banks is None else dict(self.constant_banks).get(0, 0)
-
-
 class Image(NamedTuple):
     """One entry of a payload: machine code or intermediate code for one target.
 
@@ -100,8 +73,7 @@ class Payload(NamedTuple):
     format: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class Section(NamedTuple):
     """A named range of a container; ``address`` is where it is loaded."""
 
     name: str
@@ -112,8 +84,7 @@ class Section:
     executable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """A file inside an archive. ``offset`` is where its stored bytes start, ``size`` its length once unpacked."""
 
     name: str

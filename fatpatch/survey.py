@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from fatpatch.errors import FatpatchError, InternalError
 from fatpatch.images.kernels import WITH_KERNELS, read_image
-from fatpatch.images.rows import KernelRow
+from fatpatch.images.rows import Kernel, KernelRow, kernel_of
 from fatpatch.model import Diagnostic, Image, Node
+from fatpatch.payloads.compression import IMAGE_LIMIT
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
 
@@ -32,6 +33,13 @@ class Finding(NamedTuple):
     producer: str | None = None
     sha256: str | None = None
     problem: tuple[str, int | None, str | None] | None = None
+
+
+def kernels(node: Node, *, limit: int = IMAGE_LIMIT, jobs: int | None = None) -> Iterator[tuple[Image, tuple[Kernel, ...]]]:
+    """(image, kernels) for every image below ``node`` that could be read: the library's way to what ``--kernels`` prints."""
+    for image, finding in survey([node], limit=limit, jobs=jobs):
+        if finding.rows is not None:
+            yield image, tuple(map(kernel_of, finding.rows))
 
 
 def complaint_of(image: Image, finding: Finding) -> Diagnostic | None:

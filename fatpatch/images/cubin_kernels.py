@@ -1,6 +1,6 @@
 """The kernels of a cubin and the resources they declare, equal to ``cuobjdump -res-usage`` (tested against it).
 
-Rows are plain tuples in the field order of ``model.Kernel``: they cross process borders by the ten thousand.
+Rows are plain tuples (``rows.KernelRow``): they cross process borders by the ten thousand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The plain tuple that image readers return for a kernel, and its way into the model."""
+"""The plain tuple that image readers return for a kernel, and the record that users of the library get."""
 
 from __future__ import annotations
 
-from fatpatch.model import Kernel, Parameter
+from dataclasses import dataclass
 
 KernelRow = tuple[
     str,  # name
@@ -16,8 +16,35 @@ KernelRow = tuple[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One kernel parameter: its place in the parameter block."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One entry function of an image and the resources it declares; ``constant_banks`` are (bank, bytes)."""
+
+    name: str
+    registers: int | None = None
+    shared_bytes: int | None = None
+    local_bytes: int | None = None
+    constant_banks: tuple[tuple[int, int], ...] | None = None
+    max_threads: int | None = None
+    parameters: tuple[Parameter, ...] | None = None
+    code_size: int | None = None
+
+    @property
+    def constant_bytes(self) -> int | None:
+        """Bytes of constant bank 0, which holds the parameters."""
+        return None if self.constant_banks is None else dict(self.constant_banks).get(0, 0)
+
+
 def kernel_of(row: KernelRow) -> Kernel:
-    """The model's record of a row."""
+    """The record of a row."""
     name, registers, shared, local, banks, threads, parameters, code = row
     return Kernel(
         name=name,
