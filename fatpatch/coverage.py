@@ -24,17 +24,17 @@ class Summary:
 
 @dataclass(slots=True, kw_only=True)
 class TargetRow:
-    """One line of the table of targets. Sizes are bytes; ``stored`` is None when images share one blob."""
+    """One line of the table of targets. Sizes are bytes; ``stored`` is None when images share one blob.
+
+    ``facts`` are the (codec, producer, PTX ISA) that occur.
+    """
 
     target: str
     images: int = 0
     payloads: int = 0
     stored: int | None = 0
     size: int | None = 0
-    codecs: set[str]
-    producers: set[str]
-    versions: set[str]
-    kernels: set[str] | None = None
+    facts: set[tuple[str, str | None, str | None]]
 
 
 def target_key(target: str) -> tuple[str, int, str]:
@@ -88,7 +88,7 @@ def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
         for image in payload.images:
             row = rows.get(image.target)
             if row is None:
-                row = rows[image.target] = TargetRow(target=image.target, codecs=set(), producers=set(), versions=set())
+                row = rows[image.target] = TargetRow(target=image.target, facts=set())
             _add(row, image)
             if image.target not in seen:
                 seen.add(image.target)
@@ -100,8 +100,4 @@ def _add(row: TargetRow, image: Image) -> None:
     row.images += 1
     row.stored = None if row.stored is None or image.stored_size is None else row.stored + image.stored_size
     row.size = None if row.size is None or image.size is None else row.size + image.size
-    row.codecs.add(image.compression)
-    if image.producer:
-        row.producers.add(image.producer)
-    if image.kind == "ptx" and image.code_version:
-        row.versions.add(image.code_version)
+    row.facts.add((image.compression, image.producer, image.code_version if image.kind == "ptx" else None))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 
-from fatpatch.containers import elf, pe, zip
+from fatpatch.containers import pe, zip
 from fatpatch.diagnostics import Diagnostics
+from fatpatch.elf64 import HEADER
 from fatpatch.formats import numbers as n
 from fatpatch.model import Container, Section
 from fatpatch.source import Source
@@ -29,7 +30,7 @@ def elf_headers(source: Source) -> tuple[bytes, ...]:
     """The 64-byte ELF headers that the shell script writes, decoded from its octal."""
     script = source.peek(0, PROLOGUE)
     decoded = (re.sub(_OCTAL, lambda digit: bytes([int(digit[1], 8) & 0xFF]), found[1]) for found in re.finditer(_PRINTF, script))
-    return tuple(header for header in decoded if len(header) >= elf.HEADER.size)
+    return tuple(header for header in decoded if len(header) >= HEADER.size)
 
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:

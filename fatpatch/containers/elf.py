@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-
 from fatpatch.diagnostics import Diagnostics
+from fatpatch.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.formats import numbers as n
 from fatpatch.model import Container, Section
 from fatpatch.source import Source
 
 KIND = "elf"
-HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-SECTION = struct.Struct("<IIQQQQIIQQ")
-SEGMENT = struct.Struct("<IIQQQQQQ")
 _MAX_HEADERS = 1 << 16
 _MAX_NAME = 1 << 10
 _MAX_SEGMENTS = 512

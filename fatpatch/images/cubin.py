@@ -5,14 +5,13 @@ Source of the facts: reference, cubin ELF. EI_OSABI tells which of the two e_fla
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fatpatch.elf64 import HEADER, SECTION
 from fatpatch.formats import numbers as n
 
-HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-SECTION_SIZE = 64
+SECTION_SIZE = SECTION.size
 _FIRST_SUFFIXED = 90
 
 

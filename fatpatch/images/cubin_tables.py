@@ -9,12 +9,11 @@ import re
 import struct
 from collections.abc import Iterator
 
+from fatpatch.elf64 import SECTION, SYMBOL
 from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images.cubin import SECTION_SIZE, Identity, identify, toolkit_name
 
-SECTION = struct.Struct("<IIQQQQIIQQ")
-SYMBOL = struct.Struct("<IBBHQQ")
 SHT_SYMTAB = 2
 SHT_NOTE = 7
 SHT_CUDA_INFO = 0x70000000

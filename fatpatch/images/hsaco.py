@@ -8,12 +8,12 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from fatpatch.elf64 import HEADER, SECTION, SYMBOL
 from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import SECTION, SYMBOL, name_budget
+from fatpatch.images.cubin_tables import name_budget
 from fatpatch.images.rows import KernelRow
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _CONTAINER_CODES = bytes(range(0x80, 0xA0))
 _MAX_NOTE = 32 << 20
 _MAX_CONTAINERS = 400_000
@@ -22,9 +22,9 @@ _SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 7, 11, 2
 
 def hsaco_kernels(data: bytes) -> list[KernelRow]:
     """One row for each kernel of a code object; registers are VGPRs, local bytes the scratch of one work item."""
-    if len(data) < _HEADER.size or data[:4] != n.ELF_MAGIC:
+    if len(data) < HEADER.size or data[:4] != n.ELF_MAGIC:
         raise FormatError(f"expected a code object (7f454c46), got {data[:4].hex() or 'nothing'}", offset=0, field="code object")
-    fields = _HEADER.unpack_from(data)
+    fields = HEADER.unpack_from(data)
     shoff, shentsize, shnum = fields[6], fields[11], fields[12]
     if shentsize != SECTION.size or shoff + shnum * SECTION.size > len(data):
         raise FormatError(f"{shnum} section headers at {shoff:#x} do not fit in {len(data):#x} bytes", offset=40, field="e_shoff")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fatpatch.coverage import TargetRow, members_below, payloads_below, target_key, target_table
@@ -27,6 +28,7 @@ _CONTAINERS = {
 _PAYLOADS = {"fatbin": "CUDA fatbin", "offload_bundle": "offload bundle", "code_object": "AMD code object"}
 _MAX_GAPS = 8
 _MAX_COLUMNS = 64
+_CATALOGUE = 20
 _LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles and code objects"
 
 
@@ -202,11 +204,13 @@ def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | Non
 
 
 def _codecs(row: TargetRow) -> str:
-    return ", ".join(sorted(row.codecs))
+    return ", ".join(sorted({codec for codec, _, _ in row.facts}))
 
 
 def _made_by(row: TargetRow) -> str:
-    return ", ".join(sorted(row.producers) + [f"ISA {version}" for version in sorted(row.versions)])
+    producers = {producer for _, producer, _ in row.facts if producer}
+    versions = {version for _, _, version in row.facts if version}
+    return ", ".join(sorted(producers) + [f"ISA {version}" for version in sorted(versions)])
 
 
 def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
@@ -214,12 +218,11 @@ def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
     if payloads[0].vendor != "nvidia":
         return
     total = len(payloads)
-    sets: dict[frozenset[str], int] = {}
-    for payload in payloads:
-        key = frozenset(image.target for image in payload.images)
-        sets[key] = sets.get(key, 0) + 1
+    sets = Counter(frozenset(image.target for image in payload.images) for payload in payloads)
     if total > 1 and len(sets) == 1:
         yield f"even: all {total} fatbins hold the same targets"
+    elif total > _CATALOGUE and max(map(len, sets)) == 1:
+        yield "one image a fatbin: each is a module of its own, so what a target lacks only --kernels tells"
     elif total > 1:
         rows = [row for row in table if row.payloads < total]
         yield f"uneven: {len(sets)} different sets of targets in {total} fatbins"
@@ -227,8 +230,8 @@ def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
             yield f"  {row.target} is missing in {total - row.payloads} of {total} fatbins"
         if len(rows) > _MAX_GAPS:
             yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
-    ptx = sorted({image.target for payload in payloads for image in payload.images if image.kind == "ptx"}, key=target_key)
-    lacking = sum(1 for payload in payloads if not any(image.kind == "ptx" for image in payload.images))
+    ptx = [row.target for row in table if row.target.startswith("compute_")]
+    lacking = sum(count for targets, count in sets.items() if targets.isdisjoint(ptx))
     if not ptx:
         yield "no PTX: nothing can be compiled at load time for a GPU that is not listed"
     elif lacking:

@@ -11,7 +11,7 @@ from builders import archive, bundle, cubin, fatbin, gguf
 from builders import elf as elf_builder
 from builders import pe as pe_builder
 
-from fatpatch.containers import elf as elf_reader
+from fatpatch import elf64
 from fatpatch.containers import pe as pe_reader
 from fatpatch.containers import zip as zip_reader
 from fatpatch.errors import FormatError
@@ -20,8 +20,7 @@ from fatpatch.formats import cubin as cubin_format
 from fatpatch.formats import fatbin as fatbin_format
 from fatpatch.formats import gguf as gguf_format
 from fatpatch.formats import zip as zip_format
-from fatpatch.images import cubin as cubin_reader
-from fatpatch.images import cubin_kernels, cubin_tables
+from fatpatch.images import cubin_kernels
 from fatpatch.parse import build_layout, parse_layout
 from fatpatch.payloads import entry as entry_reader
 from fatpatch.payloads import fatbin as fatbin_reader
@@ -49,12 +48,10 @@ HOT = [
     (entry_reader.HEADER, fatbin_format.ENTRY_HEADER),
     (entry_reader.HEADER, fatbin_format.SUB_HEADER),
     (wrapper_reader.LAYOUT, wrapper.WRAPPER),
-    (elf_reader.HEADER, elf.HEADER),
-    (elf_reader.SECTION, elf.SECTION),
-    (elf_reader.SEGMENT, elf.SEGMENT),
-    (cubin_reader.HEADER, elf.HEADER),
-    (cubin_tables.SECTION, elf.SECTION),
-    (cubin_tables.SYMBOL, elf.SYMBOL),
+    (elf64.HEADER, elf.HEADER),
+    (elf64.SECTION, elf.SECTION),
+    (elf64.SEGMENT, elf.SEGMENT),
+    (elf64.SYMBOL, elf.SYMBOL),
     (pe_reader.FILE_HEADER, pe.FILE_HEADER),
     (pe_reader.SECTION, pe.SECTION),
     (zip_reader.END, zip_format.END),
