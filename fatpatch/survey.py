@@ -124,7 +124,8 @@ def _finding(reader: ImageReader, image: Image, digest: bool, detail: bool) -> F
         reading = read_image(image.kind, data, detail=detail)
         return Finding(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
     except FatpatchError as error:
-        return Finding(None, problem=(error.message, error.offset, error.field))
+        advice = f"; {error.hint}" if error.hint else ""
+        return Finding(None, problem=(error.message + advice, error.offset, error.field))
 
 
 def _sha256(data: bytes) -> str:

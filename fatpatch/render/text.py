@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from fatpatch.coverage import TargetRow, members_below, payloads_below, target_key, target_table
+from fatpatch.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Node, Payload, place_of
 from fatpatch.render.words import columns, plural, safe, size
@@ -68,7 +68,8 @@ def report(
                 yield from (f"  {line}" for line in hole_lines(matrix))
             yield from (f"  {line}" for line in matrix_lines(matrix, show))
     if not groups:
-        yield f"no GPU code found ({_LOOKED_FOR})"
+        damaged = any(item.level == "error" for item in all_diagnostics(node))
+        yield f"no GPU code found{' in what could be read' if damaged else ''} ({_LOOKED_FOR})"
     elif not matrices:
         yield ""
         yield f"Next: fatpatch inspect {shown_as} --kernels"
