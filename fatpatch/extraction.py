@@ -82,8 +82,6 @@ def extract(node: Node, choice: Choice, folder: str, *, limit: int, replace: boo
                 continue
             try:
                 data = reader.read(image)
-            except EditError:
-                raise
             except FatpatchError as error:
                 diagnostics.caught(image.locator, error)
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from construct import Bytes, Const, FixedSized, GreedyBytes, GreedyRange, Int16ul, Int32ul, Int64ul, Struct, this
+from construct import Bytes, Const, FixedSized, GreedyRange, Int16ul, Int32ul, Int64ul, Struct, this
 
 from fatpatch.formats import numbers as n
 from fatpatch.formats._types import FormatDoc
@@ -69,8 +69,6 @@ FATBIN = Struct(
     "entries" / FixedSized(this.header.payload_size, GreedyRange(ENTRY)) * "no count, no index, no end mark",
 )
 
-TRAILING = Struct("rest" / GreedyBytes * "zero gaps between fatbins: 8 bytes in PE files, none in ELF files")
-
 KINDS = (
     ("0x1", "PTX text"),
     ("0x2", "cubin (ELF)"),
@@ -113,6 +111,7 @@ DOC = FormatDoc(
     notes=(
         "Several compression bits: the decoder takes 0x1000, then 0x2000, 0x4000, 0x8000.",
         "The extension differs by toolkit (64 to 128 bytes of header); hop by header_size + payload_size only.",
+        "Between fatbins: nothing in ELF files, 8 zero bytes behind about half of them in PE files.",
         "Zero bytes counted by payload_size hang NVIDIA's driver; zero bytes behind the container are harmless.",
     ),
     references=("read back from 18,166 entries of CUDA 11.8 to 13.2; every one re-serialised byte for byte",),

@@ -43,7 +43,6 @@ FLAG_MERCURY: Final = 0x1000000
 # Fatbin wrapper (fatbinary_section.h) and its HIP twin
 WRAPPER_MAGIC: Final = 0x466243B1
 WRAPPER_MAGIC_BYTES: Final = b"\xb1\x43\x62\x46"
-WRAPPER_SIZE: Final = 24
 HIP_WRAPPER_MAGIC: Final = 0x48495046
 HIP_KPACK_MAGIC: Final = 0x4B504948
 

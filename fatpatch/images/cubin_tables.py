@@ -116,15 +116,18 @@ class Tables:
 
     def _note(self, kind: int, section: bytes) -> bytes:
         """The description of the note of a type in a section; b"" when there is none."""
-        data = self.content(self.find(SHT_NOTE, section))
-        at = 0
-        while at + 12 <= len(data):
-            name_size, size, found = struct.unpack_from("<III", data, at)
-            start = at + 12 + (name_size + 3 & ~3)
-            if found == kind:
-                return data[start : start + size]
-            at = start + (size + 3 & ~3)
-        return b""
+        found = notes(self.content(self.find(SHT_NOTE, section)))
+        return next((description for number, _, description in found if number == kind), b"")
+
+
+def notes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """(type, name, description) of each note of a section (gABI, note section)."""
+    at = 0
+    while at + 12 <= len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        start = at + 12 + (name_size + 3 & ~3)
+        yield kind, data[at + 12 : at + 12 + name_size], data[start : start + size]
+        at = start + (size + 3 & ~3)
 
 
 def name_budget(table_size: int) -> int:

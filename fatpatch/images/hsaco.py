@@ -5,13 +5,12 @@ Reference: AMDGPU back-end usage, code object metadata (note AMDGPU, type 32); L
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 from fatpatch.elf64 import HEADER, SECTION, SYMBOL
 from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.images.cubin_tables import name_budget
+from fatpatch.images.cubin_tables import name_budget, notes
 from fatpatch.images.rows import KernelRow
 
 _CONTAINER_CODES = bytes(range(0x80, 0xA0))
@@ -62,14 +61,9 @@ def _from_notes(data: bytes, sections: list[tuple[int, ...]], sizes: dict[str, i
     for row in sections:
         if row[1] != _SHT_NOTE:
             continue
-        note = data[row[4] : row[4] + row[5]]
-        at = 0
-        while at + 12 <= len(note):
-            name_size, size, kind = struct.unpack_from("<III", note, at)
-            start = at + 12 + (name_size + 3 & ~3)
-            if kind == n.NOTE_AMDGPU_METADATA and note[at + 12 : at + 18] == b"AMDGPU":
-                rows += [_row(kernel, sizes) for kernel in _unpacked(note[start : start + size])]
-            at = start + (size + 3 & ~3)
+        for kind, name, description in notes(data[row[4] : row[4] + row[5]]):
+            if kind == n.NOTE_AMDGPU_METADATA and name.startswith(b"AMDGPU"):
+                rows += [_row(kernel, sizes) for kernel in _unpacked(description)]
     return rows
 
 
