@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fatpatch.model import Diagnostic, Image, Node, Payload
 
 _NUMBER = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(NamedTuple):
     """Counts of everything below a node; ``kernels`` is the number of distinct names, None when not read."""
 
     fatbins: int
@@ -22,19 +21,20 @@ class Summary:
     kernels: int | None
 
 
-@dataclass(slots=True, kw_only=True)
 class TargetRow:
     """One line of the table of targets. Sizes are bytes; ``stored`` is None when images share one blob.
 
     ``facts`` are the (codec, producer, PTX ISA) that occur.
     """
 
-    target: str
-    images: int = 0
-    payloads: int = 0
-    stored: int | None = 0
-    size: int | None = 0
-    facts: set[tuple[str, str | None, str | None]]
+    __slots__ = ("facts", "images", "payloads", "size", "stored", "target")
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.images = self.payloads = 0
+        self.stored: int | None = 0
+        self.size: int | None = 0
+        self.facts: set[tuple[str, str | None, str | None]] = set()
 
 
 def target_key(target: str) -> tuple[str, int, str]:
@@ -88,7 +88,7 @@ def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
         for image in payload.images:
             row = rows.get(image.target)
             if row is None:
-                row = rows[image.target] = TargetRow(target=image.target, facts=set())
+                row = rows[image.target] = TargetRow(image.target)
             _add(row, image)
             if image.target not in seen:
                 seen.add(image.target)

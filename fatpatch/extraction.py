@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fatpatch.coverage import members_below, payloads_below
 from fatpatch.diagnostics import Diagnostics
@@ -25,8 +25,7 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 _MAX_NAME = 120
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(NamedTuple):
     """What to extract. ``kinds`` are image kinds, ``fatbin`` (whole payloads) and ``member``; empty: every image."""
 
     kinds: tuple[str, ...] = ()
@@ -51,8 +50,7 @@ class Choice:
         return not self.selects or any(matches(locator, select) or matches(locator, f"{select}!*") for select in self.selects)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
+class Extracted(NamedTuple):
     """One file written: ``path`` is relative to the folder, with forward slashes."""
 
     path: str

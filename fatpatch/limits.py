@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """All in bytes or counts; the defaults let every real release through and stop every bomb known to us.
 
     A run may unpack ``ratio_free`` bytes and ``ratio`` times the size of its input, and never more than ``unpacked``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fatpatch.coverage import target_key
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
 PTX_MARK = "+"
 
 
-@dataclass(slots=True)
 class Matrix:
     """Kernel names against targets; a cell holds the registers a thread takes, or ``+`` where only the driver will know."""
 
-    cells: dict[str, dict[str, str]] = field(default_factory=dict)
-    targets: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.cells: dict[str, dict[str, str]] = {}
+        self.targets: set[str] = set()
 
     def add(self, image: Image, rows: Iterable[KernelRow]) -> None:
         """Enter the kernels of one image."""

@@ -168,14 +168,14 @@ class Source:
 
     def find_aligned(self, needle: bytes, start: int, end: int) -> int:
         """As ``find``, but only at multiples of 8, and three times as fast: every eighth byte is looked at first."""
-        step, at, second = 1 << 12, start + 7 & ~7, needle[1]
+        step, at, first, second = 1 << 12, start + 7 & ~7, needle[0], needle[1]
         end = min(end, self.size)
         while at + len(needle) <= end:
             data = self.peek(at, min(step + len(needle), end - at))
             lane = data[1 : len(data) - len(needle) + 2 : 8]
             index = -1
             while (index := lane.find(second, index + 1)) >= 0:
-                if data.startswith(needle, index * 8):
+                if data[index * 8] == first and data.startswith(needle, index * 8):
                     return at + index * 8
             if not lane:
                 return -1

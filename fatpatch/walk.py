@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -188,7 +187,7 @@ def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: str |
         from fatpatch.containers import zip as zip_reader
 
         if (directory := zip_reader.find_directory(source)) is not None:
-            container = replace(container, members=zip_reader.read_members(source, directory, locator, diagnostics))
+            container = container._replace(members=zip_reader.read_members(source, directory, locator, diagnostics))
     return container
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 
 import click
 
@@ -65,8 +64,8 @@ def command(
         "schema": SCHEMA,
         "tool_version": __version__,
         "source": shown,
-        "files": [asdict(item) for item in written],
-        "diagnostics": [asdict(item) for item in complaints],
+        "files": [item._asdict() for item in written],
+        "diagnostics": [item._asdict() for item in complaints],
     }
     write_file(index, [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
     for item in written:

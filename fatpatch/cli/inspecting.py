@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fatpatch.cli import print_error
 from fatpatch.cli.options import print_diagnostics, worse
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 Writer = Callable[[str], object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(NamedTuple):
     """What the user asked to see."""
 
     kernels: bool
@@ -77,7 +75,7 @@ class Run:
                     Progress(shown) as progress,
                     inspected(path, name=_last(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node,
                 ):
-                    yield self._chosen(replace(node, path=shown))
+                    yield self._chosen(node._replace(path=shown))
             except FatpatchError as error:
                 error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
                 self.errors.append(error)
@@ -94,7 +92,7 @@ class Run:
             images = tuple(image for image in payload.images if any(matches(image.target, target) for target in self.wish.targets))
             if images:
                 payloads.append(payload._replace(images=images))
-        return replace(node, members=members, payloads=tuple(payloads))
+        return node._replace(members=members, payloads=tuple(payloads))
 
     def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, Image, Finding | None]]:
         """Every image in document order, with what the survey found and the kernel filters applied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 KernelRow = tuple[
     str,  # name
@@ -16,16 +16,14 @@ KernelRow = tuple[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One kernel parameter: its place in the parameter block."""
 
     offset: int
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One entry function of an image and the resources it declares; ``constant_banks`` are (bank, bytes)."""
 
     name: str

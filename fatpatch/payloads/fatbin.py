@@ -44,17 +44,20 @@ def sane(source: Source, offset: int, limit: int) -> bool:
 def read_fatbin(source: Source, offset: int, limit: int, locator: str, room: int, diagnostics: Diagnostics) -> Fatbin:
     """Read the fatbin at ``offset``, up to ``room`` images; nothing past ``limit`` belongs to it. The caller has seen its magic."""
     start = offset + CONTAINER.size
-    _, version, header_size, size = CONTAINER.unpack(source.read(offset, CONTAINER.size))
+    head = source.peek(offset, CONTAINER.size + LOOKAHEAD)
+    _, version, header_size, size = CONTAINER.unpack_from(head)
     if version != n.FATBIN_VERSION:
         diagnostics.error(locator, offset + 4, f"expected 1, got {version}: the driver refuses it (error 200)", field="container version")
     if header_size != n.FATBIN_HEADER_SIZE:
         diagnostics.error(locator, offset + 6, f"expected 16, got {header_size}", field="container header size")
         if header_size > CONTAINER.size and _entry_at(source, offset + header_size, limit) and not _entry_at(source, start, limit):
             start = offset + header_size
+            head = b""
     if start + size > limit:
         message = f"expected at most {max(limit - start, 0):#x}, the bytes there are, got {size:#x}"
         diagnostics.error(locator, offset + 8, message, field="payload size")
-    return _Chain(source, start, min(start + size, limit), limit, offset, locator, room, diagnostics).read()
+    chain = _Chain(source, start, min(start + size, limit), limit, offset, locator, room, diagnostics)
+    return chain.read(head[CONTAINER.size :])
 
 
 def _entry_at(source: Source, at: int, limit: int) -> Header | None:
@@ -80,20 +83,22 @@ class _Chain:
         self.images: list[Image] = []
         self.seen: dict[str, int] = {}
 
-    def read(self) -> Fatbin:
+    def read(self, head: bytes) -> Fatbin:
+        """Read to the end; ``head`` holds bytes of the first entry that were read along with the container's header."""
         while self.at < self.declared:
             if len(self.images) > self.room:  # told by whoever set the limit
                 self.at = self.declared
                 break
-            if not self._step() and not self._resynchronise():
+            if not self._step(head) and not self._resynchronise():
                 return Fatbin(tuple(self.images), self.at)
+            head = b""
         self._read_on()
         return Fatbin(tuple(self.images), self.at)
 
-    def _step(self) -> bool:
+    def _step(self, data: bytes = b"") -> bool:
         """Read the entry here and move behind it; False, with a diagnostic, when it cannot be delimited."""
-        source, at, limit = self.source, self.at, self.limit
-        data = source.peek(at, LOOKAHEAD)
+        at, limit = self.at, self.limit
+        data = data or self.source.peek(at, LOOKAHEAD)
         if len(data) < HEADER.size or at + HEADER.size > limit:
             self.diagnostics.error(self._entry(), at, f"expected a header of 0x40 bytes, {limit - at:#x} left", field="entry header")
             return False
