@@ -163,7 +163,7 @@ class Source:
             if at >= 0:
                 return start + at
             start += len(data) - overlap
-            step = min(step * 4, CHUNK)
+            step = min(step * 2, CHUNK)
         return -1
 
     def find_aligned(self, needle: bytes, start: int, end: int) -> int:
@@ -180,7 +180,7 @@ class Source:
             if not lane:
                 return -1
             at += len(lane) * 8
-            step = min(step * 4, CHUNK)
+            step = min(step * 2, CHUNK)
         return -1
 
     def close(self) -> None:

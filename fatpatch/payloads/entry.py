@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import NamedTuple
 
@@ -59,64 +60,68 @@ def plausible(header: Header) -> bool:
     )
 
 
-def target_of(kind: int, arch: int, flags: int) -> str:
-    """``sm_90a``, ``compute_75``, ``lto_90``: the a flag wins over f (measured on a driver)."""
+class Label(NamedTuple):
+    """What the fixed fields of a header say, sizes aside; ``complaints`` are (level, offset, field, message)."""
+
+    kind: str
+    target: str
+    codec: str
+    code_version: str
+    complaints: tuple[tuple[str, int, str, str], ...]
+
+
+@functools.lru_cache(4096)
+def label_of(kind: int, version: int, minor: int, major: int, arch: int, flags: int) -> Label:
+    """The label of a header; the few that a file has are made once.
+
+    ``sm_90a``, ``compute_75``, ``lto_90`` are targets; the a flag wins over f (measured on a driver).
+    """
+    kind_name, prefix = KIND_NAMES.get(kind, _UNKNOWN)
     suffix = "a" if flags & n.FLAG_ARCH_SPECIFIC else "f" if flags & n.FLAG_FAMILY_SPECIFIC else ""
-    return f"{KIND_NAMES.get(kind, _UNKNOWN)[1]}{arch}{suffix}"
-
-
-def read_entry(header: Header, data: bytes, offset: int, locator: str, target: str, diagnostics: Diagnostics) -> Image:
-    """The image of a plausible header; ``data`` starts at the header and holds all of it and some of the payload."""
-    kind_name = KIND_NAMES.get(header.kind, _UNKNOWN)[0]
-    codec = codec_of(header.flags)
-    compressed = codec != "none"
-    stored = header.compressed_size if compressed else header.payload_size
-    prefix = data[header.header_size : header.header_size + n.ENTRY_HEADER_SIZE]
-    readable = not header.flags & n.FLAG_OBFUSCATED
-    if header.version != n.ENTRY_VERSION:
-        diagnostics.warning(locator, offset + 2, f"expected {n.ENTRY_VERSION:#x}, got {header.version:#x}", field="entry version")
+    complaints = []
+    if version != n.ENTRY_VERSION:
+        complaints.append(("warning", 2, "entry version", f"expected {n.ENTRY_VERSION:#x}, got {version:#x}"))
     if kind_name == "unknown":
-        diagnostics.warning(locator, offset, f"unknown kind {header.kind:#x}: kept, not looked into", field="kind")
-    if header.arch in (0, 0xFFFFFFFF) and header.kind in _NEEDS_ARCH:
-        message = f"expected an SM number, got {header.arch:#x}: the driver refuses the whole module (error 999)"
-        diagnostics.error(locator, offset + 0x1C, message, field="arch")
-    if compressed and header.compressed_size > header.payload_size:
-        message = f"expected at most the stored size {header.payload_size:#x}, got {header.compressed_size:#x}"
-        diagnostics.error(locator, offset + 0x10, message, field="compressed size")
-        stored, readable = header.payload_size, False
-    elif readable and compressed and header.kind != n.KIND_NVVM:
-        wrong = contradiction(codec, prefix, stored, header.uncompressed_size)
-        if wrong is not None:
+        complaints.append(("warning", 0, "kind", f"unknown kind {kind:#x}: kept, not looked into"))
+    if arch in (0, 0xFFFFFFFF) and kind in _NEEDS_ARCH:
+        message = f"expected an SM number, got {arch:#x}: the driver refuses the whole module (error 999)"
+        complaints.append(("error", 0x1C, "arch", message))
+    return Label(kind_name, f"{prefix}{arch}{suffix}", codec_of(flags), f"{major}.{minor}", tuple(complaints))
+
+
+def read_entry(header: Header, label: Label, data: bytes, offset: int, locator: str, diagnostics: Diagnostics) -> Image:
+    """The image of a plausible header; ``data`` starts at the header and holds all of it and some of the payload."""
+    kind, _, header_size, payload_size, compressed_size, options_offset, _, _, _, id_offset, id_length, flags, _, unpacked = header
+    kind_name, target, codec, code_version, complaints = label
+    for level, at, field, message in complaints:
+        diagnostics.add(level, locator, offset + at, message, field=field)
+    prefix = data[header_size : header_size + n.ENTRY_HEADER_SIZE]
+    readable = not flags & n.FLAG_OBFUSCATED
+    producer = None
+    if codec == "none":
+        size = stored = payload_size
+        blob_size = None
+        producer = _check_plain(header, prefix, offset, locator, diagnostics)
+    else:
+        size = blob_size = unpacked
+        stored = compressed_size
+        if compressed_size > payload_size:
+            message = f"expected at most the stored size {payload_size:#x}, got {compressed_size:#x}"
+            diagnostics.error(locator, offset + 0x10, message, field="compressed size")
+            stored, readable = payload_size, False
+        elif readable and kind != n.KIND_NVVM and (wrong := contradiction(codec, prefix, stored, unpacked)) is not None:
             at = 0x38 if wrong[0] == "uncompressed size" else 0x28
             diagnostics.error(locator, offset + at, wrong[1], field=wrong[0])
             readable = False
-    producer = None
-    if not compressed:
-        producer = _check_plain(header, prefix, offset, locator, diagnostics)
     identifier = options = None
-    if header.identifier_offset or header.identifier_length:
+    if id_offset or id_length:
         identifier = _identifier(header, data, offset, locator, diagnostics)
-    if header.options_offset:
+    if options_offset:
         options = _options(header, data, offset, locator, diagnostics)
-    return Image(
-        locator=locator,
-        kind=kind_name,
-        target=target,
-        code_version=f"{header.major}.{header.minor}",
-        compression=codec,
-        stored_size=header.payload_size,
-        size=header.uncompressed_size if compressed else header.payload_size,
-        offset=offset,
-        data_offset=offset + header.header_size,
-        stored_bytes=stored,
-        blob_size=header.uncompressed_size if compressed else None,
-        producer=producer,
-        flags=header.flags,
-        kind_code=header.kind,
-        identifier=identifier,
-        options=options,
-        readable=readable,
-    )
+    return Image(  # in the order of its fields: by name, this call alone would be a tenth of a listing
+        locator, kind_name, target, code_version, codec, payload_size, size, offset, offset + header_size, stored,
+        blob_size, None, producer, flags, kind, identifier, options, readable,
+    )  # fmt: skip
 
 
 def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Diagnostics) -> list[Image]:
@@ -140,8 +145,8 @@ def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Di
             diagnostics.error(outer.locator, outer.offset + header.options_offset, message, field="count")
             break
         sub = Header._make(HEADER.unpack_from(data, at))
-        target = target_of(sub.kind, sub.arch, sub.flags)
-        locator = f"{outer.locator}!{target}[{index}]"
+        label = label_of(sub.kind, sub.version, sub.minor, sub.major, sub.arch, sub.flags)
+        locator = f"{outer.locator}!{label.target}[{index}]"
         start, size = sub.header_size, sub.payload_size  # here: offset of the image in the blob, and its size
         readable = outer.readable and start + size <= blob
         if start + size > blob:
@@ -158,9 +163,9 @@ def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Di
         images.append(
             Image(
                 locator=locator,
-                kind=KIND_NAMES.get(sub.kind, _UNKNOWN)[0],
-                target=target,
-                code_version=f"{sub.major}.{sub.minor}",
+                kind=label.kind,
+                target=label.target,
+                code_version=label.code_version,
                 compression=outer.compression,
                 stored_size=None,
                 size=size,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.formats import numbers as n
 from fatpatch.model import Image
-from fatpatch.payloads.entry import HEADER, LOOKAHEAD, Header, plausible, read_concatenated, read_entry, target_of
+from fatpatch.payloads.entry import HEADER, LOOKAHEAD, Header, label_of, plausible, read_concatenated, read_entry
 from fatpatch.source import Source
 
 CONTAINER = struct.Struct("<IHHQ")
@@ -115,15 +115,16 @@ class _Chain:
         if end > self.declared:
             message = f"the container ends at {self.declared:#x}, inside this entry, which ends at {end:#x}"
             self.diagnostics.error(self._entry(), self.container + 8, message, field="container payload size")
-        self._keep(header, data, target_of(header.kind, header.arch, header.flags))
+        self._keep(header, data)
         self.at = end
         self.number += 1
         return True
 
-    def _keep(self, header: Header, data: bytes, target: str) -> None:
+    def _keep(self, header: Header, data: bytes) -> None:
+        label = label_of(header.kind, header.version, header.minor, header.major, header.arch, header.flags)
         if header.header_size + n.ENTRY_HEADER_SIZE > len(data):
             data = self.source.peek(self.at, header.header_size + n.ENTRY_HEADER_SIZE)
-        image = read_entry(header, data, self.at, self._name(target), target, self.diagnostics)
+        image = read_entry(header, label, data, self.at, self._name(label.target), self.diagnostics)
         if header.kind == n.KIND_CONCATENATED:
             self.images.extend(read_concatenated(image, header, data, self.diagnostics))
         else:
