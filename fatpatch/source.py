@@ -6,12 +6,14 @@ shares the file descriptor with its parent.
 
 from __future__ import annotations
 
+import bisect
 import io
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import IO, Any, Protocol
 
 from fatpatch.errors import InputError, TruncatedError
 
@@ -81,13 +83,83 @@ class _Memory:
         self.data = b""
 
 
+class _Backing(Protocol):
+    """What a source reads from: ``read`` gives fewer bytes at the end only."""
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _Joined:
+    """Sources one after the other, read as one: the content of a file that is not written yet."""
+
+    __slots__ = ("_parts", "_starts")
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self._parts = [part for part in parts if part.size]
+        self._starts = [0, *accumulate(part.size for part in self._parts)]
+
+    def read(self, offset: int, size: int) -> bytes:
+        pieces = []
+        index = bisect.bisect_right(self._starts, offset) - 1
+        while size > 0 and index < len(self._parts):
+            part, inside = self._parts[index], offset - self._starts[index]
+            piece = part.peek(inside, min(size, part.size - inside))
+            if not piece:
+                break
+            pieces.append(piece)
+            offset += len(piece)
+            size -= len(piece)
+            index += 1
+        return b"".join(pieces)
+
+    def flat(self, offset: int, size: int) -> Iterator[Source]:
+        for start, part in zip(self._starts, self._parts, strict=False):
+            first, last = max(offset, start), min(offset + size, start + part.size)
+            if first < last:
+                yield from part.slice(first - start, last - first).flat()
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
+class _Stream:
+    """An open file without a name."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, offset: int, size: int) -> bytes:
+        self._stream.seek(offset)
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        """Kept open: it could not be opened again."""
+
+
+class _Zeros:
+    """Zero bytes without end."""
+
+    __slots__ = ()
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(size)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class Source:
     """A window of ``size`` bytes that starts at ``base`` of a file or of memory; offsets are relative to the window."""
 
     __slots__ = ("_backing", "base", "size")
 
-    def __init__(self, backing: _File | _Memory, base: int, size: int) -> None:
-        self._backing = backing
+    def __init__(self, backing: _Backing, base: int, size: int) -> None:
+        self._backing: _Backing = backing
         self.base = base
         self.size = size
 
@@ -109,6 +181,37 @@ class Source:
     def of(cls, data: bytes) -> Source:
         """A source over bytes in memory."""
         return cls(_Memory(data), 0, len(data))
+
+    @classmethod
+    def of_file(cls, stream: IO[bytes]) -> Source:
+        """A source over an open, unnamed file, which it keeps open."""
+        return cls(_Stream(stream), 0, stream.seek(0, os.SEEK_END))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Source]) -> Source:
+        """A source over the parts, one after the other."""
+        return cls(_Joined(parts), 0, sum(part.size for part in parts))
+
+    @classmethod
+    def zeros(cls, size: int) -> Source:
+        """``size`` zero bytes that take no memory."""
+        return cls(_Zeros(), 0, size)
+
+    def flat(self) -> Iterator[Source]:
+        """The parts that this source is joined of, down to those that are not joined."""
+        if isinstance(self._backing, _Joined):
+            yield from self._backing.flat(self.base, self.size)
+        else:
+            yield self
+
+    def shares(self, other: Source) -> bool:
+        """Whether both are windows of the same bytes; then their ``base`` can be compared."""
+        return self._backing is other._backing
+
+    @property
+    def empty(self) -> bool:
+        """Whether all bytes are known to be zero without looking."""
+        return isinstance(self._backing, _Zeros)
 
     @property
     def path(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol, cast
@@ -64,12 +64,30 @@ def inspected(
     """
     label = name or path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     source = Source.open(path)
+    try:
+        with walked(source, label, path=path, limits=limits, kind=kind, everything=everything, progress=progress) as node:
+            yield node
+    finally:
+        source.close()
+
+
+@contextmanager
+def walked(
+    source: Source,
+    name: str,
+    *,
+    path: str = "",
+    limits: Limits | None = None,
+    kind: str | None = None,
+    everything: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Node]:
+    """As ``inspected``, for bytes that are at hand, such as a file that is planned but not written yet."""
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
-        yield _Walk(workspace, path, progress, everything).node(source, join("", label), path, depth=0, kind=kind)
+        yield _Walk(workspace, path, progress, everything).node(source, join("", name), path, depth=0, kind=kind)
     finally:
         workspace.close()
-        source.close()
 
 
 class _Walk:
@@ -126,11 +144,7 @@ class _Walk:
 
     def _members(self, source: Source, container: Container, locator: str, depth: int, diagnostics: Diagnostics) -> tuple[Node, ...]:
         nodes = []
-        seen: dict[str, int] = {}
-        for member in container.members:
-            seen[member.name] = seen.get(member.name, 0) + 1
-            label = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
-            where = join(locator, label)
+        for member, where in located(container.members, locator):
             if depth + 1 > self.workspace.limits.depth:
                 diagnostics.error(where, member.offset, f"nested deeper than {self.workspace.limits.depth}: not looked into")
                 break
@@ -165,6 +179,15 @@ class _Walk:
         if not _needs_bytes(node):
             self.workspace.release(node.source or content)
         return node if kept else None
+
+
+def located(members: Iterable[Member], locator: str) -> Iterator[tuple[Member, str]]:
+    """Each member with its locator; a name that occurs again gets a number."""
+    seen: dict[str, int] = {}
+    for member in members:
+        seen[member.name] = seen.get(member.name, 0) + 1
+        label = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
+        yield member, join(locator, label)
 
 
 def _needs_bytes(node: Node) -> bool:

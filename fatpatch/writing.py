@@ -27,7 +27,7 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool 
                 os.fchmod(sink.fileno(), 0o666 & ~_umask())
             if sync:
                 os.fsync(sink.fileno())
-        _name(temporary, path, replace)
+        give_name(temporary, path, replace)
     except FileExistsError as error:
         raise EditError(f"{name} exists already", locator=path, hint="give another folder, or --force to replace files") from error
     except OSError as error:
@@ -38,7 +38,7 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool 
                 os.unlink(temporary)
 
 
-def _name(temporary: str, path: str, replace: bool) -> None:
+def give_name(temporary: str, path: str, replace: bool) -> None:
     """Give the finished file its name; FileExistsError when it is taken."""
     if replace:
         os.replace(temporary, path)
@@ -51,6 +51,18 @@ def _name(temporary: str, path: str, replace: bool) -> None:
         if os.path.lexists(path):
             raise FileExistsError(path) from None
         os.rename(temporary, path)
+
+
+def sync_folder(folder: str) -> None:
+    """Make names in a folder last through a power cut, where the system offers that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

@@ -64,8 +64,25 @@ EM_AMDGPU: Final = 224
 ET_REL: Final = 1
 ET_EXEC: Final = 2
 ET_DYN: Final = 3
+SHT_PROGBITS: Final = 1
 SHT_NOBITS: Final = 8
+SHF_ALLOC: Final = 2
+PT_NULL: Final = 0
 PT_LOAD: Final = 1
+PT_DYNAMIC: Final = 2
+PT_NOTE: Final = 4
+PT_PHDR: Final = 6
+PT_GNU_STACK: Final = 0x6474E551
+PT_GNU_RELRO: Final = 0x6474E552
+PT_GNU_PROPERTY: Final = 0x6474E553
+PT_TLS: Final = 7
+PF_R: Final = 4
+DT_RELA: Final = 7
+DT_RELASZ: Final = 8
+DT_RELRSZ: Final = 35
+DT_RELR: Final = 36
+R_X86_64_RELATIVE: Final = 8
+R_AARCH64_RELATIVE: Final = 1027
 
 # Cubin
 CUBIN_OSABI_OLD: Final = 0x33

@@ -22,6 +22,7 @@ CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 LOCAL = struct.Struct("<4sHHHHHIIIHH")
 METHODS = {0: "stored", 8: "deflate", 12: "bzip2", 14: "lzma", 93: "zstd"}
 _TAIL = (1 << 16) + (1 << 12)
+_MAX_VERSION = 63
 _MAX_MEMBERS = 200_000
 _MAX_DIRECTORY = 64 << 20
 _FULL32 = 0xFFFFFFFF
@@ -29,12 +30,17 @@ _ENCRYPTED, _DATA_DESCRIPTOR, _UTF8 = 0x1, 0x8, 0x800
 
 
 class Directory(NamedTuple):
-    """Where the central directory is: offset, size, announced entries, and what to add to every local offset."""
+    """Where the central directory is: offset, size, announced entries, and what to add to every local offset.
+
+    ``zip64``: it is named by zip64 records; ``comment`` is the archive's own.
+    """
 
     offset: int
     size: int
     entries: int
     shift: int
+    zip64: bool = False
+    comment: bytes = b""
 
 
 def probe(source: Source) -> bool:
@@ -54,22 +60,35 @@ def find_directory(source: Source) -> Directory | None:
 
 
 def _directory(source: Source, at: int, record: bytes) -> Directory | None:
-    _, _, _, _, count, size, offset, _ = END.unpack(record)
-    end = at
+    _, _, _, _, count, size, offset, length = END.unpack(record)
+    comment = source.peek(at + END.size, length)
+    end, wide = at, False
     locator = source.peek(at - LOCATOR64.size, LOCATOR64.size) if at >= LOCATOR64.size else b""
     if locator[:4] == n.ZIP64_LOCATOR_MAGIC:
         end64 = source.peek(LOCATOR64.unpack(locator)[2], END64.size)
         if len(end64) == END64.size and end64[:4] == n.ZIP64_END_MAGIC:
             count, size, offset = END64.unpack(end64)[7:10]
-            end = LOCATOR64.unpack(locator)[2]
+            end, wide = LOCATOR64.unpack(locator)[2], True
     if offset + size > end or size > _MAX_DIRECTORY or count * CENTRAL.size > size:
         return None
     if not count:
-        return Directory(offset, size, 0, 0)
+        return Directory(offset, size, 0, 0, wide, comment)
     for shift in (0, end - size - offset):
         if source.peek(offset + shift, 4) == n.ZIP_CENTRAL_MAGIC:
-            return Directory(offset + shift, size, count, shift)
+            return Directory(offset + shift, size, count, shift, wide, comment)
     return None
+
+
+def first_local_header(source: Source, end: int) -> int:
+    """Offset of the first local header before ``end``, which has one: that of a replaced member may come before all that are listed."""
+    at = 0
+    while (at := source.find(n.ZIP_LOCAL_MAGIC, at, end)) >= 0:
+        _, version, _, method, _, _, _, _, _, name_length, _ = LOCAL.unpack(source.read(at, LOCAL.size))
+        name = source.peek(at + LOCAL.size, name_length)
+        if version <= _MAX_VERSION and method in METHODS and 0 < name_length == len(name) and b"\0" not in name:
+            return at
+        at += len(n.ZIP_LOCAL_MAGIC)
+    return end
 
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
@@ -113,7 +132,7 @@ def _member(source: Source, shift: int, fields: tuple[int, ...], raw_name: bytes
     """The member of one central entry, or what is wrong with it."""
     _, _, _, flags, method, _, _, crc, stored, size, _, _, _, _, _, _, offset = fields
     name = _decode(raw_name, flags)
-    stored, size, offset = _zip64(extra, stored, size, offset)
+    stored, size, offset = zip64_values(extra, stored, size, offset)
     shown = ascii(name[:80])
     local = source.peek(offset + shift, LOCAL.size)
     if len(local) < LOCAL.size or local[:4] != n.ZIP_LOCAL_MAGIC:
@@ -137,7 +156,7 @@ def _member(source: Source, shift: int, fields: tuple[int, ...], raw_name: bytes
     )
 
 
-def _zip64(extra: bytes, stored: int, size: int, offset: int) -> tuple[int, int, int]:
+def zip64_values(extra: bytes, stored: int, size: int, offset: int) -> tuple[int, int, int]:
     """Sizes and offset with the zip64 extra field (id 1) applied to those that are all ones."""
     at = 0
     while at + 4 <= len(extra):

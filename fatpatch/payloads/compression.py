@@ -10,6 +10,8 @@ from fatpatch.formats.numbers import FLAG_LZ4, FLAG_LZ4_FRAME, FLAG_ZLIB, FLAG_Z
 IMAGE_LIMIT = 128 << 20
 """Bytes that one image may unpack to in memory."""
 
+_LZ4_LEVEL = 4
+_ZSTD_LEVEL = 3
 _LZ4_MAX_RATIO = 255
 _ZLIB_MAX_RATIO = 1032
 _ANY = FLAG_ZLIB | FLAG_LZ4 | FLAG_LZ4_FRAME | FLAG_ZSTD
@@ -81,6 +83,20 @@ def unpack(data: bytes, codec: str, size: int, *, limit: int = IMAGE_LIMIT) -> b
         got = f"more than {size:#x}" if len(result) > size else f"{len(result):#x}"
         raise FormatError(f"{codec} data unpacks to {got} bytes, expected {size:#x}", field="uncompressed size")
     return result
+
+
+def pack(data: bytes, codec: str) -> bytes:
+    """Compress one blob as NVIDIA's tools do: one raw LZ4 block, or one zstd frame with its content size."""
+    if codec == "lz4":
+        import lz4.block
+
+        packed: bytes = lz4.block.compress(data, mode="high_compression", compression=_LZ4_LEVEL, store_size=False)
+        return packed
+    if codec == "zstd":
+        import zstandard
+
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True).compress(data)
+    return data
 
 
 def _translate(error: Exception, codec: str) -> FormatError:

@@ -10,6 +10,7 @@ import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fatpatch.containers.zip import first_local_header
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.formats import numbers as n
 from fatpatch.locator import join
@@ -90,12 +91,12 @@ def _unnamed(source: Source, container: Container) -> Iterator[Range]:
             at = end
             yield Range(start, end, section.name)
     at = 0
-    for start, end in sorted(taken):
+    reach = source.size if not container.members else first_local_header(source, min(member.header_offset for member in container.members))
+    for begin, end in [*sorted(taken), (reach, reach)]:
+        start = min(begin, reach)  # behind it lie members, also replaced ones that no directory names any more, and directories
         if start - at > n.ENTRY_HEADER_SIZE:
             yield Range(at, start, None)
         at = max(at, end)
-    if source.size - at > n.ENTRY_HEADER_SIZE:
-        yield Range(at, source.size, None)
 
 
 class _Finder:

@@ -1,0 +1,162 @@
+"""``fatpatch graft``: put images into a binary that is linked already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from contextlib import ExitStack
+
+import click
+
+from fatpatch import __version__
+from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.progress import Progress
+from fatpatch.edits.donation import Donation, cubin_donation, donations_from, ptx_donation
+from fatpatch.edits.graft import Destination, graft
+from fatpatch.edits.host import Options
+from fatpatch.edits.llamafile import library_copies, notes_for
+from fatpatch.edits.plan import Wishes
+from fatpatch.edits.state import state_of
+from fatpatch.errors import EditError
+from fatpatch.limits import Limits
+from fatpatch.render.graft import graft_json, graft_text
+from fatpatch.walk import inspected
+
+
+@click.command("graft")
+@click.argument("file")
+@click.option("--cubin", "cubins", multiple=True, metavar="F", help="A cubin; its target is read from it. Repeatable.")
+@click.option("--ptx", "texts", multiple=True, metavar="F", help="A PTX text, compiled by the driver at load time. Repeatable.")
+@click.option("--fatbin", "fatbins", multiple=True, metavar="F", help="Every image of a fatbin file. Repeatable.")
+@click.option("--from", "donor", metavar="DONOR", help="Another binary (DLL, .so, wheel, llamafile): all its images of --target.")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", help="What to take from the donor, e.g. sm_61. Repeatable.")
+@click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
+@click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules inside this member of the archive. Repeatable.")
+@click.option("-o", "--output", metavar="OUT", help="Write the result to this new file.")
+@click.option("--in-place", is_flag=True, help="Change FILE itself; 'fatpatch undo FILE' takes it back.")
+@click.option("--extracted", is_flag=True, help="Change the copy of its GPU library that this llamafile has extracted, not FILE.")
+@click.option("--dry-run", is_flag=True, help="Plan and check, write nothing.")
+@click.option("--overwrite", is_flag=True, help="Let -o replace a file.")
+@click.option("--replace", is_flag=True, help="Put the image in the place of one for the same target.")
+@click.option("--rename-hash", is_flag=True, help="Rewrite build-folder ids in the kernel names of the donor (same length).")
+@click.option("--force", is_flag=True, help="Graft in spite of problems that a program survives (a missing kernel or variable).")
+@click.option("--compress", type=click.Choice(["none", "lz4", "zstd"]), help="Codec of new images (default: as their neighbours).")
+@click.option("--cuobjdump", is_flag=True, help="ELF: move all fatbins of the section, so that NVIDIA's tools list everything.")
+@click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which the edit would break.")
+@click.option("--driver", metavar="VERSION", help="Tell the effect for this driver, e.g. 535.154.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
+@image_size_option
+def command(
+    file: str,
+    cubins: tuple[str, ...],
+    texts: tuple[str, ...],
+    fatbins: tuple[str, ...],
+    donor: str | None,
+    targets: tuple[str, ...],
+    modules: tuple[str, ...],
+    members: tuple[str, ...],
+    output: str | None,
+    in_place: bool,
+    extracted: bool,
+    dry_run: bool,
+    overwrite: bool,
+    replace: bool,
+    rename_hash: bool,
+    force: bool,
+    compress: str | None,
+    cuobjdump: bool,
+    drop_signature: bool,
+    driver: str | None,
+    form: str,
+    max_image_size: int,
+) -> int:
+    """Put cubins or PTX into FILE (ELF, PE, wheel, zip, llamafile, fatbin) without relinking it.
+
+    Each image finds its module by the kernels in it. Everything that would crash or compute wrong numbers is refused before a
+    byte is written, and the result is read again from scratch before it gets its name.
+    """
+    if not (cubins or texts or fatbins or donor):
+        raise click.UsageError("give an image: --cubin F, --ptx F, --fatbin F, or --from DONOR --target sm_61")
+    if (donor is None) != (not targets):
+        raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
+    if bool(output) + in_place + extracted + dry_run == 0:
+        raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+    if bool(output) + in_place + extracted > 1:
+        raise click.UsageError("-o, --in-place and --extracted exclude each other")
+    limits = limits_from(max_image_size)
+    wishes = Wishes(
+        modules=(*modules, *(f"*{member}!*" for member in members)),
+        replace=replace,
+        rename_hash=rename_hash,
+        force=force,
+        codec=compress,
+        strict=donor is None and not fatbins,
+        limit=max_image_size,
+        host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
+    )
+    with ExitStack() as stack:
+        given = _donations(stack, cubins, texts, fatbins, donor, targets, limits)
+        code = 0
+        for path in _extracted(file, limits) if extracted else [file]:
+            target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
+            code = max(code, _one(path, given, wishes, Destination(target, overwrite, driver), limits, form))
+        return code
+
+
+def _donations(
+    stack: ExitStack,
+    cubins: tuple[str, ...],
+    texts: tuple[str, ...],
+    fatbins: tuple[str, ...],
+    donor: str | None,
+    targets: tuple[str, ...],
+    limits: Limits,
+) -> list[Donation]:
+    given = [cubin_donation(path, limits.image) for path in cubins] + [ptx_donation(path, limits.image) for path in texts]
+    for path, wanted in [*((path, ()) for path in fatbins), *([(donor, targets)] if donor is not None else [])]:
+        progress = stack.enter_context(Progress(os.path.basename(path)))
+        node = stack.enter_context(inspected(path, limits=limits, progress=progress.at))
+        given += donations_from(node, wanted, limits.image, shown=shown_paths([path])[0])
+    return given
+
+
+def _extracted(file: str, limits: Limits) -> list[str]:
+    """The extracted copies of a llamafile's GPU libraries; EditError when there are none."""
+    with inspected(file, limits=limits) as node:
+        copies = library_copies(node)
+    found = [path for _, paths in copies for path in paths]
+    if not found:
+        raise EditError(
+            "no extracted copy of its GPU library is on this machine", locator=file, hint="graft into the llamafile itself, with -o OUT"
+        )
+    return found
+
+
+def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str) -> int:
+    shown = shown_paths([path])[0]
+    if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
+        if os.path.realpath(to.path) == os.path.realpath(path):
+            raise click.UsageError("-o names FILE itself: use --in-place")
+        if not to.overwrite:
+            raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
+    real = os.path.realpath(path)
+    before, links = state_of(real), os.stat(real).st_nlink
+    with Progress(shown) as progress, inspected(real, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
+        outcome = graft(real, node, before, given, wishes, to)
+        edited = list(outcome.plan.edit.members) if outcome.plan.edit is not None else []
+        notes = notes_for(node, edited)
+    if real != os.path.abspath(path) and to.path == real:
+        notes.append(f"{shown} is a link: the file it leads to was changed")
+    if to.path == real and links > 1 and os.stat(real).st_ino != before.inode:
+        notes.append(f"{shown} had {links} names (hard links): the others still hold the old bytes")
+    written = to.path if outcome.plan.edit is not None else None
+    output = None if written is None else shown_paths([written if written != real else path])[0]
+    undo = None if output is None else f"fatpatch undo {shlex.quote(output)}"
+    if form == "json":
+        sys.stdout.write(json.dumps(graft_json(outcome, output, undo, notes, __version__), indent=1) + "\n")
+    else:
+        for line in graft_text(outcome, output, undo, notes):
+            sys.stdout.write(line + "\n")
+    return 0

@@ -1,0 +1,22 @@
+"""``fatpatch undo``: the original bytes back."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fatpatch.cli.options import shown_paths
+from fatpatch.edits.undo import undo
+from fatpatch.render.words import plural, safe, size
+
+
+@click.command("undo")
+@click.argument("file")
+@click.option("--last", is_flag=True, help="Take back the last edit only.")
+def command(file: str, last: bool) -> int:
+    """Give FILE back the very bytes that it had before fatpatch edited it."""
+    result = undo(file, last=last)
+    digest = f", sha256 {result.sha256}" if result.sha256 else ""
+    sys.stdout.write(f"{safe(shown_paths([file])[0])}  {plural(result.edits, 'edit')} taken back: {size(result.size)}{digest}\n")
+    return 0

@@ -1,0 +1,49 @@
+"""``fatpatch verify``: whether a file is sound, and, after an edit, as its record says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from fatpatch import __version__
+from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.progress import Progress
+from fatpatch.edits.verify import soundness
+from fatpatch.render.words import safe
+from fatpatch.walk import inspected
+
+SCHEMA = "fatpatch.verify/1"
+
+
+@click.command("verify")
+@click.argument("file")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
+@image_size_option
+def command(file: str, form: str, max_image_size: int) -> int:
+    """Read every container, fatbin and image of FILE whole and say whether each is sound; after an edit, check its record too.
+
+    Exit code 1 when something is not.
+    """
+    shown = shown_paths([file])[0]
+    limits = limits_from(max_image_size)
+    path = os.path.realpath(file)
+    with Progress(shown) as progress, inspected(path, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
+        checks = list(soundness(path, node, limits))
+    sound = all(check.ok for check in checks)
+    if form == "json":
+        document = {
+            "schema": SCHEMA,
+            "tool_version": __version__,
+            "path": shown,
+            "ok": sound,
+            "checks": [check._asdict() for check in checks],
+        }
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        for check in checks:
+            sys.stdout.write(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}{': ' + safe(check.detail) if check.detail else ''}\n")
+        sys.stdout.write(f"{safe(shown)} is {'sound' if sound else 'NOT sound'}\n")
+    return 0 if sound else 1

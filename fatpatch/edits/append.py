@@ -1,0 +1,99 @@
+"""Bytes appended to an archive itself, without a copy, so that it can be read at every moment.
+
+A zip is read from its end, and readers look for the end records in the last 64 KiB. So a copy of the old directory travels ahead of the
+new data: each step appends less than 64 KiB that end in such a copy, and only then overwrites the copy before. Whenever the process
+dies, the last whole copy is still near enough to the end, and shows the old archive; the last step of all brings the new directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fatpatch.containers.zip import Directory, find_directory
+from fatpatch.edits.archive import PAGE, end_records_size, old_directory
+from fatpatch.edits.copying import write_all
+from fatpatch.edits.overlay import Overlay
+from fatpatch.edits.state import State, refuse_changed
+from fatpatch.edits.tree import TreeEdit
+from fatpatch.errors import EditError, InputError, VerifyError
+from fatpatch.source import Source
+
+_WINDOW = 56 << 10
+_MAX_DIRECTORY = 24 << 10
+
+
+def can_append(edit: TreeEdit) -> bool:
+    """Whether the edit only appends to an archive whose directory is small enough to travel."""
+    if edit.spare_at is None:
+        return False
+    return len(old_directory(edit.overlay.base, 0)) <= _MAX_DIRECTORY and edit.overlay.tail[-1].size <= _WINDOW
+
+
+def append(path: str, edit: TreeEdit, before: State) -> None:
+    """Append the tail of the edit's overlay to the file at ``path``. The last part of the tail is the new directory."""
+    overlay, spare_at = edit.overlay, edit.spare_at
+    assert spare_at is not None
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        hint = "it is being run: stop it first" if error.errno == errno.ETXTBSY else "give a file that you may write to"
+        raise InputError(f"cannot write: {error.strerror}", locator=path, hint=hint) from error
+    try:
+        _lock(descriptor, path)
+        refuse_changed(path, before)
+        _append(descriptor, overlay, spare_at)
+        tail = Source.joined(overlay.tail)
+        with open(path, "rb") as again:
+            written = Source.of_file(again).slice(overlay.kept, tail.size)
+            if any(a != b for a, b in zip(written.chunks(), tail.chunks(), strict=True)):
+                raise VerifyError("the appended bytes read back differently", locator=path)
+    except BaseException as error:
+        os.ftruncate(descriptor, overlay.kept)
+        os.fsync(descriptor)
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write: {error.strerror}; the file is as it was", locator=path) from error
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: str) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: open for writing keeps others out
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise EditError("is being edited by another process", locator=path) from error
+
+
+def _append(descriptor: int, overlay: Overlay, spare_at: int) -> None:
+    base, final, start = overlay.base, overlay.tail[-1], overlay.kept
+    data = Source.joined(overlay.tail[:-1])
+    directory = find_directory(base)
+    assert directory is not None
+    size = len(old_directory(base, 0))
+    end, copy_at = start, -1
+    while copy_at < spare_at:
+        following = spare_at if end + _WINDOW - size >= spare_at else _in_one_page(min(end + _WINDOW, spare_at) - size, directory)
+        _write(descriptor, end, data.read(end - start, following - end) + old_directory(base, following))
+        if copy_at >= 0:
+            _write(descriptor, copy_at, data.read(copy_at - start, size))
+        copy_at, end = following, following + size
+    _write(descriptor, end, data.read(end - start, data.size - (end - start)))
+    os.fsync(descriptor)
+    _write(descriptor, start + data.size, final.read(0, final.size))
+    os.fsync(descriptor)
+
+
+def _in_one_page(at: int, directory: Directory) -> int:
+    """The nearest offset below, for a copy of the directory, whose end records do not lie across two pages."""
+    over = (at + directory.size) % PAGE + end_records_size(directory) - PAGE
+    return at - max(over, 0)
+
+
+def _write(descriptor: int, at: int, data: bytes) -> None:
+    os.lseek(descriptor, at, os.SEEK_SET)
+    write_all(descriptor, data)

@@ -1,0 +1,78 @@
+"""What must hold of a zip, wheel or APE after members of it were replaced (reference: llamafile, section 3)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from fatpatch.containers import zip as zip_reader
+from fatpatch.containers.unpack import Workspace
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.edits.result import Check, check_of
+from fatpatch.errors import FatpatchError
+from fatpatch.limits import Limits
+from fatpatch.model import Member, Node
+from fatpatch.source import Source
+from fatpatch.walk import identify, located
+
+_DESCRIPTOR = 0x8
+
+
+def archive_checks(old_node: Node, new_node: Node, edited: set[str]) -> Iterator[Check]:
+    """Members, their places and headers, and the bytes of those that were replaced (``edited``: their locators)."""
+    assert old_node.source is not None
+    assert new_node.source is not None
+    before, after = _members(old_node), _members(new_node)
+    others = {where: member for where, member in before.items() if where not in edited}
+    moved = [f"{where} has changed its place or size" for where, member in others.items() if after.get(where) != member]
+    yield check_of("same members in the same order", [] if list(before) == list(after) else ["the list of members has changed"])
+    yield check_of("other members where they were", moved)
+    if list(before) == list(after):
+        changed = [(before[where], after[where]) for where in sorted(edited)]
+        yield check_of("alignment and packing kept", _placing_problems(changed))
+        yield check_of("local headers agree with the directory", _header_problems(new_node.source, [new for _, new in changed]))
+        yield check_of("check sums of replaced members right", _sum_problems(new_node.source, [new for _, new in changed]))
+
+
+def _members(node: Node) -> dict[str, Member]:
+    assert node.source is not None
+    container = identify(node.source, node.locator, Diagnostics())
+    return {where: member for member, where in located(container.members, node.locator)}
+
+
+def _placing_problems(pairs: list[tuple[Member, Member]]) -> Iterator[str]:
+    for old, new in pairs:
+        if old.method != new.method:
+            yield f"{new.name} was {old.method}, is {new.method}"
+        if new.method == "stored":
+            alignment = next((each for each in (0x10000, 0x4000, 0x1000) if old.offset % each == 0), 1)
+            if new.offset % alignment:
+                yield f"{new.name} was aligned to {alignment:#x}, is at {new.offset:#x}"
+
+
+def _header_problems(source: Source, members: list[Member]) -> Iterator[str]:
+    for member in members:
+        local = zip_reader.LOCAL.unpack(source.read(member.header_offset, zip_reader.LOCAL.size))
+        extra = source.read(member.header_offset + zip_reader.LOCAL.size + local[9], local[10])
+        stored, size, _ = zip_reader.zip64_values(extra, local[7], local[8], 0)
+        if local[2] & _DESCRIPTOR:
+            yield f"{member.name} announces a data descriptor"
+        if (stored, size, local[6]) != (member.stored_size, member.size, member.crc32):
+            yield f"{member.name}: sizes or check sum differ from the directory's"
+
+
+def _sum_problems(source: Source, members: list[Member]) -> Iterator[str]:
+    workspace = Workspace(Limits(), source.size)
+    try:
+        for member in members:
+            crc = 0
+            try:
+                for chunk in workspace.open(source, member).chunks():
+                    crc = zlib.crc32(chunk, crc)
+            except FatpatchError as error:
+                yield f"{member.name}: {error}"
+                continue
+            if crc != member.crc32:
+                yield f"{member.name}: expected {member.crc32 or 0:#010x}, got {crc:#010x}"
+    finally:
+        workspace.close()

@@ -1,0 +1,95 @@
+"""What must hold of an ELF file after an edit (reference: graft, invariants to check after writing)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.edits.elf_file import ElfFile, Segment
+from fatpatch.edits.result import Check, check_of
+from fatpatch.elf64 import SECTION, SEGMENT
+from fatpatch.formats import numbers as n
+from fatpatch.model import Node
+from fatpatch.payloads.wrapper import read_wrappers
+from fatpatch.walk import identify
+
+_KEPT = (n.PT_GNU_STACK, n.PT_GNU_PROPERTY, n.PT_GNU_RELRO, n.PT_TLS, n.PT_DYNAMIC)
+
+
+def elf_checks(old_node: Node, new_node: Node, moves: Mapping[int, int]) -> Iterator[Check]:
+    """Segments, sections, and the relocations of the wrappers."""
+    assert old_node.source is not None
+    assert new_node.source is not None
+    old, new = ElfFile(old_node.source, old_node.locator), ElfFile(new_node.source, new_node.locator)
+    yield check_of("segments ascending, apart and congruent", segment_problems(new))
+    yield check_of("other program headers unchanged", _kept_problems(old, new))
+    yield check_of("section headers inside the file", _section_problems(old, new))
+    yield check_of("relocations agree with the wrappers", _relocation_problems(old, new, new_node, moves))
+
+
+def segment_problems(elf: ElfFile) -> Iterator[str]:
+    """What a loader would stumble over in the program headers."""
+    loads = [segment for segment in elf.segments if segment.type == n.PT_LOAD]
+    end = -1
+    for segment in loads:
+        if segment.address < end:
+            yield f"the segment at {segment.address:#x} starts before {end:#x}"
+        end = segment.address + segment.memory_size
+        if segment.alignment > 1 and (segment.offset - segment.address) % segment.alignment:
+            yield f"the segment at {segment.address:#x} is not congruent with its offset {segment.offset:#x}"
+        if segment.offset + segment.file_size > elf.source.size:
+            yield f"the segment at {segment.address:#x} ends outside the file"
+    table_end = elf.phoff + len(elf.segments) * SEGMENT.size
+    for segment in elf.segments:
+        if segment.type == n.PT_PHDR:
+            inside = any(load.offset <= elf.phoff and table_end <= load.offset + load.file_size for load in loads)
+            if segment.offset != elf.phoff or not inside:
+                yield "PT_PHDR does not lie over the program headers, inside a segment"
+
+
+def _kept_problems(old: ElfFile, new: ElfFile) -> Iterator[str]:
+    for kind in _KEPT:
+        if [row for row in old.segments if row.type == kind] != [row for row in new.segments if row.type == kind]:
+            yield f"the program headers of type {kind:#x} have changed"
+    olds = [row for row in old.segments if row.type == n.PT_LOAD]
+    missing = [row for row in olds if row not in new.segments and not any(_extends(row, each) for each in new.segments)]
+    yield from (f"the segment at {row.address:#x} has changed" for row in missing)
+
+
+def _extends(old: Segment, new: Segment) -> bool:
+    return old._replace(file_size=new.file_size, memory_size=new.memory_size) == new and new.file_size > old.file_size
+
+
+def _section_problems(old: ElfFile, new: ElfFile) -> Iterator[str]:
+    if new.shoff and new.shoff + len(new.sections) * SECTION.size > new.source.size:
+        yield f"the section headers at {new.shoff:#x} end outside the file"
+    changed = [index for index, row in enumerate(old.sections) if index >= len(new.sections) or new.sections[index] != row]
+    if len(changed) > 1:
+        yield f"{len(changed)} section headers have changed"
+    for row in new.sections:
+        inside = row.type in (0, n.SHT_NOBITS) or row.offset + row.size <= new.source.size
+        if not inside:
+            yield f"the section at {row.offset:#x} ends outside the file"
+
+
+def _relocation_problems(old: ElfFile, new: ElfFile, node: Node, moves: Mapping[int, int]) -> Iterator[str]:
+    old_rows, old_packed = old.relative_relocations()
+    new_rows, new_packed = new.relative_relocations()
+    if len(old_rows) != len(new_rows) or old_packed != new_packed:
+        yield f"{len(old_rows)} relocations before, {len(new_rows)} now"
+    wanted = {old.address_of(before): new.address_of(after) for before, after in moves.items()}
+    for (place, addend, _), (place_now, addend_now, _) in zip(old_rows, new_rows, strict=False):
+        if place != place_now or addend_now != wanted.get(addend, addend):
+            yield f"the relocation at {place:#x} leads to {addend_now:#x}"
+    by_place = {place: addend for place, addend, _ in new_rows}
+    container = identify(new.source, node.locator, Diagnostics())
+    for pointer in read_wrappers(new.source, container):
+        if pointer.magic != n.WRAPPER_MAGIC:
+            continue
+        at = pointer.wrapper.offset + 8
+        stored = int.from_bytes(new.source.read(at, 8), "little")
+        addend = by_place.get(new.address_of(at), stored)
+        if stored not in (0, addend):
+            yield f"the wrapper at {pointer.wrapper.offset:#x} holds {stored:#x}, its relocation {addend:#x}"
+        if pointer.target is None or new.source.peek(pointer.target, 4) != n.FATBIN_MAGIC_BYTES:
+            yield f"the wrapper at {pointer.wrapper.offset:#x} leads to no fatbin"

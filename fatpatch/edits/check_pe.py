@@ -1,0 +1,64 @@
+"""What must hold of a PE file after an edit (reference: graft, invariants to check after writing)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fatpatch.edits.pe import PeFile, checksum_field
+from fatpatch.edits.result import Check, check_of
+from fatpatch.model import Node
+from fatpatch.source import Source
+
+_RELOCATIONS = 5
+
+
+def pe_checks(old_node: Node, new_node: Node) -> Iterator[Check]:
+    """Sections, sizes, base relocations and the checksum."""
+    assert old_node.source is not None
+    assert new_node.source is not None
+    old, new = PeFile(old_node.source, old_node.locator), PeFile(new_node.source, new_node.locator)
+    yield check_of("sections ascending, apart and inside the file", section_problems(new))
+    yield check_of("old sections unchanged", _kept_problems(old, new))
+    image = max(section.end for section in new.sections)
+    image += -image % new.section_alignment
+    yield check_of("SizeOfImage fits", [] if new.image_size == image else [f"expected {image:#x}, got {new.image_size:#x}"])
+    yield check_of("base relocations byte-identical", _relocation_problems(old, new))
+    said, real = checksum_field(new)
+    yield check_of("checksum right", [] if said in (0, real) else [f"expected {real:#x}, got {said:#x}"])
+
+
+def section_problems(pe: PeFile) -> Iterator[str]:
+    """What a loader would stumble over in the section table."""
+    end = 0
+    for section in pe.sections:
+        name = section.name.rstrip(b"\0").decode("ascii", "backslashreplace")
+        if section.address < end or section.address % pe.section_alignment:
+            yield f"{name} at {section.address:#x} follows {end:#x}"
+        end = section.address + section.virtual_size
+        if section.offset + section.raw_size > pe.source.size:
+            yield f"{name} ends outside the file"
+
+
+def _kept_problems(old: PeFile, new: PeFile) -> Iterator[str]:
+    last = max(range(len(old.sections)), key=lambda index: old.sections[index].address)
+    for index, section in enumerate(old.sections):
+        now = new.sections[index] if index < len(new.sections) else None
+        grown = (
+            now is not None and index == last and now[2] == section[2] and now.offset == section.offset and now.raw_size >= section.raw_size
+        )
+        if now != section and not grown:
+            yield f"section {index} has changed"
+
+
+def _relocation_problems(old: PeFile, new: PeFile) -> list[str]:
+    before, after = _directory(old), _directory(new)
+    return [] if before == after else ["the base relocation table has changed"]
+
+
+def _directory(pe: PeFile) -> tuple[int, int, bytes]:
+    """Address, size and bytes of the base relocation table."""
+    address, size = pe.directory(_RELOCATIONS)
+    section = next((each for each in pe.sections if each.address <= address < each.end), None)
+    source: Source = pe.source
+    data = b"" if section is None or not size else source.peek(section.offset + address - section.address, size)
+    return address, size, data

@@ -1,0 +1,76 @@
+"""What a graft changes for a GPU: the image that its driver loads, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.coverage import members_below
+from fatpatch.edits.checks import Pair
+from fatpatch.edits.plan import Graft, Plan
+from fatpatch.gpus.selection import Choice, choose
+from fatpatch.gpus.versions import cuda_of_ptx, driver_for_cuda, ptx_of_driver
+from fatpatch.model import Image, Node
+
+
+class Effect(NamedTuple):
+    """For the GPU that a graft is meant for: the choice before, the choice after, and what to warn of."""
+
+    graft: Graft
+    locator: str
+    before: Choice
+    after: Choice
+    warnings: tuple[str, ...]
+
+
+def effects_of(plan: Plan, old: Node, new: Node, driver: str | None) -> list[Effect]:
+    """The effect of every graft, by the driver's rules (reference: load rules, section 0)."""
+    assert plan.edit is not None
+    olds = {node.locator: node for node in (*members_below(old), old)}
+    news = {node.locator: node for node in (*members_below(new), new)}
+    effects = []
+    for graft in plan.grafts:
+        where = graft.module.node.locator
+        found = Pair(olds[where], news[where], plan.edit.moves.get(where, {})).counterpart(graft.module.payload)
+        assert found is not None
+        before = choose(graft.module.payload.images, graft.donation.arch)
+        after = choose(found.images, graft.donation.arch)
+        effects.append(Effect(graft, found.locator, before, after, tuple(_warnings(graft, after, found.images, driver))))
+    return effects
+
+
+def _warnings(graft: Graft, after: Choice, images: Sequence[Image], driver: str | None) -> list[str]:
+    donation = graft.donation
+    warnings = []
+    chosen = after.image
+    if chosen is None:
+        warnings.append(f"a GPU of {_name(donation.arch)} still loads nothing: {after.reason}")
+    elif (chosen.target, chosen.kind) != (donation.target, donation.kind):
+        warnings.append(f"a GPU of {_name(donation.arch)} loads {chosen.target}, not this image: {after.reason}")
+    if donation.kind == "ptx" and donation.signature.version is not None:
+        isa = "{}.{}".format(*donation.signature.version)
+        cuda = cuda_of_ptx(isa)
+        needed = None if cuda is None else driver_for_cuda(cuda)
+        known = f"CUDA {cuda}, {needed[0]} on Linux or {needed[1]} on Windows" if needed else "not known here"
+        limit = None if driver is None else ptx_of_driver(driver)
+        if limit is not None and _number(isa) > _number(limit):
+            warnings.append(f"driver {driver} compiles PTX up to {limit}, this is {isa}: error 222 on every GPU that needs it")
+        elif driver is None:
+            warnings.append(f"PTX {isa} needs a driver that knows it: {known} or newer")
+    if chosen is not None and chosen.kind == "ptx" and chosen.target != donation.target and driver is not None:
+        limit = ptx_of_driver(driver)
+        if limit is not None and chosen.code_version is not None and _number(chosen.code_version) > _number(limit):
+            warnings.append(
+                f"the driver takes {chosen.target} of PTX {chosen.code_version}, and {driver} knows {limit}: error 222, no fallback"
+            )
+    if any(image.kind == "concat" for image in images):
+        warnings.append("the fatbin has concatenated entries, which drivers up to 580 ignore")
+    return warnings
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _name(arch: int) -> str:
+    return f"compute capability {arch // 10}.{arch % 10}"

@@ -1,0 +1,196 @@
+"""A host ELF64 file as its writer needs it: raw header tables, and what points to a fatbin (reference: graft, section B)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from fatpatch.edits.overlay import Write
+from fatpatch.elf64 import HEADER, SECTION, SEGMENT
+from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.formats import numbers as n
+from fatpatch.payloads.wrapper import Pointer
+from fatpatch.source import Source
+
+_DYNAMIC = struct.Struct("<qQ")
+_RELA = struct.Struct("<QQq")
+_WORD = struct.Struct("<Q")
+_RELATIVE = {n.EM_X86_64: n.R_X86_64_RELATIVE, n.EM_AARCH64: n.R_AARCH64_RELATIVE}
+_MAX_TABLE = 256 << 20
+
+
+class Segment(NamedTuple):
+    """A program header; field names follow formats/elf.py."""
+
+    type: int
+    flags: int
+    offset: int
+    address: int
+    physical: int
+    file_size: int
+    memory_size: int
+    alignment: int
+
+
+class SectionRow(NamedTuple):
+    """A section header; field names follow formats/elf.py."""
+
+    name: int
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    entry_size: int
+
+
+class ElfFile:
+    """The tables of one ELF file; UnsupportedError when nothing can be moved in such a file."""
+
+    def __init__(self, source: Source, locator: str) -> None:
+        self.source, self.locator = source, locator
+        fields = HEADER.unpack(source.read(0, HEADER.size))
+        _, self.type, self.machine, _, _, self.phoff, self.shoff, _, _, _, phnum, shentsize, shnum, _ = fields
+        if self.type not in (n.ET_EXEC, n.ET_DYN) or self.machine not in _RELATIVE or not phnum:
+            hint = "link it first, and graft into what the linker wrote"
+            raise UnsupportedError("only x86-64 and aarch64 executables and shared objects can be edited", locator=locator, hint=hint)
+        self.segments = [Segment._make(row) for row in SEGMENT.iter_unpack(source.read(self.phoff, phnum * SEGMENT.size))]
+        table = source.read(self.shoff, shnum * SECTION.size) if self.shoff and shentsize == SECTION.size else b""
+        self.sections = [SectionRow._make(row) for row in SECTION.iter_unpack(table)]
+        if self.shoff and not shnum:
+            raise UnsupportedError("more than 65,279 sections: not edited", locator=locator)
+
+    @property
+    def loads(self) -> list[Segment]:
+        """The loadable segments, by address."""
+        return sorted((segment for segment in self.segments if segment.type == n.PT_LOAD), key=lambda segment: segment.address)
+
+    def address_of(self, offset: int) -> int:
+        """Where the byte at a file offset is loaded."""
+        for segment in self.loads:
+            if segment.offset <= offset < segment.offset + segment.file_size:
+                return segment.address + offset - segment.offset
+        raise EditError("lies in no loadable segment", locator=self.locator, offset=offset)
+
+    def offset_of(self, address: int) -> int:
+        """Where the byte at an address is in the file."""
+        for segment in self.loads:
+            if segment.address <= address < segment.address + segment.file_size:
+                return segment.offset + address - segment.address
+        raise EditError(f"the address {address:#x} lies in no loadable segment", locator=self.locator)
+
+    def section_of(self, offset: int) -> SectionRow | None:
+        """The allocated section that holds a file offset."""
+        return next(
+            (
+                row
+                for row in self.sections
+                if row.type not in (0, n.SHT_NOBITS) and row.flags & n.SHF_ALLOC and row.offset <= offset < row.offset + row.size
+            ),
+            None,
+        )
+
+    def _dynamic(self) -> dict[int, int]:
+        table = next((segment for segment in self.segments if segment.type == n.PT_DYNAMIC), None)
+        if table is None:
+            return {}
+        data = self.source.peek(table.offset, min(table.file_size, 1 << 20))
+        return dict(_DYNAMIC.iter_unpack(data[: len(data) // _DYNAMIC.size * _DYNAMIC.size]))
+
+    def relative_relocations(self) -> tuple[list[tuple[int, int, int]], set[int]]:
+        """(place, addend, file offset of the addend) of every RELATIVE relocation, and the places that RELR relocates.
+
+        Found through PT_DYNAMIC, as a loader finds them, not by section names.
+        """
+        dynamic = self._dynamic()
+        rows: list[tuple[int, int, int]] = []
+        if dynamic.get(n.DT_RELA) and dynamic.get(n.DT_RELASZ):
+            start = self.offset_of(dynamic[n.DT_RELA])
+            data = self.source.read(start, min(dynamic[n.DT_RELASZ], _MAX_TABLE))
+            kind = _RELATIVE[self.machine]
+            rows = [
+                (place, addend, start + index * _RELA.size + 16)
+                for index, (place, info, addend) in enumerate(_RELA.iter_unpack(data[: len(data) // _RELA.size * _RELA.size]))
+                if info == kind
+            ]
+        packed: set[int] = set()
+        if dynamic.get(n.DT_RELR) and dynamic.get(n.DT_RELRSZ):
+            data = self.source.read(self.offset_of(dynamic[n.DT_RELR]), min(dynamic[n.DT_RELRSZ], _MAX_TABLE))
+            packed = set(_relr_places(word for (word,) in _WORD.iter_unpack(data[: len(data) // 8 * 8])))
+        return rows, packed
+
+
+def _relr_places(words: Iterable[int]) -> Iterable[int]:
+    """Unpack DT_RELR: an even word is an address, an odd one a bitmap of the 63 words behind the last (gABI proposal)."""
+    base = 0
+    for word in words:
+        if not word & 1:
+            yield word
+            base = word + 8
+            continue
+        for bit in range(63):
+            if word >> (bit + 1) & 1:
+                yield base + bit * 8
+        base += 63 * 8
+
+
+def retarget(elf: ElfFile, pointers: Iterable[Pointer], moves: dict[int, tuple[int, int]], sizes: dict[int, int]) -> list[Write]:
+    """The writes that make every wrapper of a moved fatbin point to its new address.
+
+    ``moves``: old file offset to (old address, new address); ``sizes``: bytes of the old fatbin. EditError when something
+    else than a wrapper refers to one, or when a wrapper's pointer is not relocated as one must be in this kind of file.
+    """
+    relocated, packed = elf.relative_relocations()
+    by_place = {place: (addend, at) for place, addend, at in relocated}
+    writes, places, reached = [], set(), set()
+    for pointer in pointers:
+        if pointer.target not in moves:
+            continue
+        old, new = moves[pointer.target]
+        at = pointer.wrapper.offset + 8
+        place = elf.address_of(at)
+        places.add(place)
+        reached.add(pointer.target)
+        (value,) = _WORD.unpack(elf.source.read(at, 8))
+        addend, addend_at = by_place.get(place, (None, 0))
+        if elf.type == n.ET_DYN and addend is None and place not in packed:
+            raise EditError("the wrapper's pointer has no RELATIVE relocation", locator=elf.locator, offset=at, field="fatbin pointer")
+        if addend is not None:
+            if addend != old:
+                message = f"the wrapper's relocation leads to {addend:#x}, expected {old:#x}"
+                raise EditError(message, locator=elf.locator, offset=addend_at, field="r_addend")
+            writes.append(Write.of(addend_at, _WORD.pack(new)))
+        if value == old:
+            writes.append(Write.of(at, _WORD.pack(new)))
+        elif value or addend is None:  # lld leaves zero and keeps the value in the relocation alone
+            raise EditError(f"the wrapper holds {value:#x}, expected {old:#x}", locator=elf.locator, offset=at, field="fatbin pointer")
+    for offset in moves.keys() - reached:
+        hint = "give an image that fits in place (a smaller one, or --replace), or another module"
+        raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=elf.locator, offset=offset, hint=hint)
+    _refuse_other_references(elf, relocated, packed - places, places, moves, sizes)
+    return writes
+
+
+def _refuse_other_references(
+    elf: ElfFile,
+    relocated: list[tuple[int, int, int]],
+    packed: set[int],
+    places: set[int],
+    moves: dict[int, tuple[int, int]],
+    sizes: dict[int, int],
+) -> None:
+    ranges = sorted((old, old + sizes[offset]) for offset, (old, _) in moves.items())
+    low, high = ranges[0][0], ranges[-1][1]
+    suspects = [(place, addend) for place, addend, _ in relocated if low <= addend < high and place not in places]
+    for place in packed:
+        (value,) = _WORD.unpack(elf.source.read(elf.offset_of(place), 8))
+        if low <= value < high:
+            suspects.append((place, value))
+    for place, value in suspects:
+        if any(start <= value < end for start, end in ranges):
+            message = f"the relocation at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
+            raise EditError(message, locator=elf.locator)

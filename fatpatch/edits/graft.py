@@ -1,0 +1,132 @@
+"""One graft from end to end: plan, write, verify, name; or only the plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.edits import record
+from fatpatch.edits.append import append, can_append
+from fatpatch.edits.checks import checks_of, same_bytes
+from fatpatch.edits.copying import extents_of
+from fatpatch.edits.donation import Donation
+from fatpatch.edits.effect import Effect, effects_of
+from fatpatch.edits.overlay import Overlay
+from fatpatch.edits.plan import Plan, Wishes, plan_graft
+from fatpatch.edits.result import Check, check_of
+from fatpatch.edits.state import State, refuse_changed
+from fatpatch.edits.write import write_overlay
+from fatpatch.errors import VerifyError
+from fatpatch.limits import Limits
+from fatpatch.model import Node
+from fatpatch.source import Source
+from fatpatch.walk import walked
+
+
+class Destination(NamedTuple):
+    """Where the result goes. ``path`` None: nowhere, the plan alone is wanted. ``driver`` is what the effect is told for."""
+
+    path: str | None
+    overwrite: bool = False
+    driver: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What was done, or would be."""
+
+    plan: Plan
+    checks: tuple[Check, ...]
+    effects: tuple[Effect, ...]
+    size_before: int
+    size_after: int
+
+
+def graft(path: str, node: Node, before: State, donations: Sequence[Donation], wishes: Wishes, to: Destination) -> Outcome:
+    """Graft ``donations`` into the file at ``path``, whose tree is ``node`` and which had the state ``before`` when it was opened.
+
+    EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
+    """
+    assert node.source is not None
+    plan = plan_graft(node, donations, wishes)
+    if plan.edit is None:
+        return Outcome(plan, (), (), before.size, before.size)
+    overlay = plan.edit.overlay
+    run = _Run(path, node, plan, wishes.limit, to.driver)
+    if to.path is None:
+        run.verify(overlay.source(), compare=False)
+    else:
+        edits = record.current(node.source, record.load(path), path)
+        if to.path == path and can_append(plan.edit):
+            run.verify(overlay.source(), compare=False)
+            record.save(path, (*edits, record.edit_of(overlay, before.modified)))
+            append(path, plan.edit, before)
+        else:
+            _write(run, overlay, before, (*edits, record.edit_of(overlay, before.modified)), to)
+    return Outcome(plan, tuple(run.checks), tuple(run.effects), before.size, overlay.size)
+
+
+class _Run:
+    """The verification of one result; keeps what it found."""
+
+    def __init__(self, path: str, node: Node, plan: Plan, limit: int, driver: str | None) -> None:
+        self.path, self.node, self.plan, self.limit, self.driver = path, node, plan, limit, driver
+        self.checks: list[Check] = []
+        self.effects: list[Effect] = []
+
+    def verify(self, result: Source, *, compare: bool) -> None:
+        """Read the result from scratch and check it; VerifyError with every check that failed."""
+        assert self.plan.edit is not None
+        with walked(result, self.node.locator, path=self.path, limits=Limits(image=self.limit)) as new:
+            self.checks = checks_of(self.plan, self.node, new, self.limit)
+            self.checks.append(_old_bytes(self.plan.edit.overlay, result, compare=compare))
+            failed = [check for check in self.checks if not check.ok]
+            if failed:
+                words = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+                raise VerifyError(
+                    f"the result is not as planned, nothing was written: {words}", locator=self.path, hint="this is a bug; please report it"
+                )
+            self.effects = effects_of(self.plan, self.node, new, self.driver)
+
+
+def _write(run: _Run, overlay: Overlay, before: State, edits: tuple[record.Edit, ...], to: Destination) -> None:
+    assert to.path is not None
+    path = to.path
+
+    def verify(temporary: str) -> None:
+        result = Source.open(temporary)
+        try:
+            run.verify(result, compare=True)
+        finally:
+            result.close()
+        refuse_changed(run.path, before)
+        if not os.path.lexists(path) or path == run.path or to.overwrite:
+            record.save(path, edits)
+
+    write_overlay(overlay, path, like=run.path, replace=path == run.path or to.overwrite, verify=verify)
+
+
+def _old_bytes(overlay: Overlay, result: Source, *, compare: bool) -> Check:
+    """Old bytes outside the plan are as before: compared where they were copied, and not to be written to where they were not."""
+    name = "old bytes unchanged outside the plan"
+    if overlay.kept == 0 or not compare:
+        return check_of(name, [])
+    at = 0
+    for write in (*overlay.writes, None):
+        end = overlay.kept if write is None else write.offset
+        for first, last in _with_data(overlay.base, result, at, end):
+            if not same_bytes(overlay.base.slice(first, last - first), result.slice(first, last - first)):
+                return check_of(name, [f"bytes between {first:#x} and {last:#x} differ"])
+        at = end if write is None else write.end
+    return check_of(name, [])
+
+
+def _with_data(base: Source, result: Source, start: int, end: int) -> list[tuple[int, int]]:
+    """The parts of a range that are not holes in both files: holes need not be read to be equal."""
+    parts = set()
+    for source in (base, result):
+        if source.path is None or source.base:
+            return [(start, end)] if start < end else []
+        with open(source.path, "rb") as stream:
+            parts |= set(extents_of(stream.fileno(), source.size))
+    return [(max(first, start), min(last, end)) for first, last in sorted(parts) if max(first, start) < min(last, end)]

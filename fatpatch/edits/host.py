@@ -1,0 +1,73 @@
+"""What editing a host file needs and gives, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fatpatch.edits.fatbin import NewFatbin
+from fatpatch.edits.overlay import Overlay, Write
+from fatpatch.model import Container, Payload
+from fatpatch.source import Source
+
+IN_PLACE = "in place"
+
+
+class HostFile(NamedTuple):
+    """A file that holds fatbins, as it was read. ``payloads`` are all of them, edited or not."""
+
+    source: Source
+    container: Container
+    payloads: tuple[Payload, ...]
+    locator: str
+
+
+class Options(NamedTuple):
+    """What the user allows or asks for."""
+
+    cuobjdump: bool = False
+    drop_signature: bool = False
+
+
+class HostEdit(NamedTuple):
+    """The file as it will be; by fatbin locator the tactic in words; by old offset the new one of each fatbin that moved.
+
+    ``notes`` are what the user should know.
+    """
+
+    overlay: Overlay
+    tactics: Mapping[str, str]
+    moves: Mapping[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def split_in_place(host: HostFile, fatbins: Sequence[NewFatbin]) -> tuple[list[Write], list[NewFatbin]]:
+    """The writes of those fatbins that fit where the old ones are, and those that do not fit.
+
+    What is left of the old place becomes zeros behind the container, which drivers and tools skip; zeros inside one would hang a driver.
+    """
+    writes, moved = [], []
+    for fatbin in fatbins:
+        room = _room(host, fatbin.payload)
+        if fatbin.size <= room:
+            filler = Source.zeros(max(fatbin.payload.size - fatbin.size, 0))
+            writes.append(Write(fatbin.payload.offset, Source.joined((fatbin.source(), filler))))
+        else:
+            moved.append(fatbin)
+    return writes, moved
+
+
+def _room(host: HostFile, payload: Payload) -> int:
+    """Bytes from the fatbin's start to the next thing in its section: its own size, and zero padding behind it."""
+    end = payload.offset + payload.size
+    section = next((part for part in host.container.sections if part.offset <= payload.offset < part.offset + part.size), None)
+    if section is None:
+        return payload.size
+    limit = min((other.offset for other in host.payloads if other.offset >= end), default=section.offset + section.size)
+    gap = host.source.peek(end, min(limit - end, 1 << 16))
+    return payload.size + len(gap) - len(gap.lstrip(b"\0"))
+
+
+def vacated(fatbins: Sequence[NewFatbin]) -> list[Write]:
+    """Zeros over the old places of fatbins that moved: no dead copies for tools to list, and zeros between fatbins disturb none."""
+    return [Write(fatbin.payload.offset, Source.zeros(fatbin.payload.size)) for fatbin in fatbins]

@@ -1,0 +1,108 @@
+"""Which image goes into which module: by the set of kernels, exactly, then without build-folder ids, then as a superset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.edits.donation import Donation
+from fatpatch.edits.modules import Module
+from fatpatch.errors import EditError
+from fatpatch.images.signature import without_hashes
+from fatpatch.locator import matches
+
+_SHOWN = 8
+_FILES: dict[str | None, str] = {"pe": "DLL", "elf": "ELF file"}
+
+
+class Match(NamedTuple):
+    """A donation and its module."""
+
+    module: Module
+    donation: Donation
+
+
+class Skipped(NamedTuple):
+    """A donation without a module, and why."""
+
+    donation: Donation
+    reason: str
+
+
+def match(
+    modules: Sequence[Module], donations: Sequence[Donation], pins: Sequence[str], *, strict: bool
+) -> tuple[list[Match], list[Skipped]]:
+    """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
+
+    ``pins`` are locators or patterns of the only modules to consider. An image from a DLL goes to DLLs where there are any.
+
+    EditError when the choice is ambiguous, or (``strict``: the user named this image) when there is none.
+    """
+    if not modules:
+        raise EditError("holds no CUDA fatbin: there is nothing to graft into", hint="'fatpatch inspect' says what was looked for")
+    chosen = [
+        module for module in modules if not pins or any(matches(module.locator, pin) or module.locator.endswith(f"!{pin}") for pin in pins)
+    ]
+    if not chosen:
+        listed = _listed([module.locator for module in modules])
+        raise EditError(f"no module is named {', '.join(pins)}", hint=f"the modules are: {listed}")
+    if pins and len(donations) == 1:
+        return [Match(module, donations[0]) for module in chosen], []
+    matched: list[Match] = []
+    skipped: list[Skipped] = []
+    for donation in donations:
+        candidates, reason = _candidates(chosen, donation)
+        kin = [module for module in candidates if module.node.container == donation.host] or candidates
+        files = [module.node.locator for module in kin]
+        if len(set(files)) < len(files):
+            raise EditError(
+                f"fits {len(kin)} modules: {_listed([module.locator for module in kin])}",
+                locator=donation.origin,
+                hint="say which with --module LOCATOR",
+            )
+        if candidates:
+            matched += [Match(module, donation) for module in kin]
+            skipped += [
+                Skipped(donation, f"fits {other.locator} too, which is no {_FILES[donation.host]}: run again for it, with --module")
+                for other in candidates
+                if other not in kin and donation.host in _FILES
+            ]
+        elif strict:
+            raise EditError(reason, locator=donation.origin, hint="if you know better, name the module with --module LOCATOR")
+        else:
+            skipped.append(Skipped(donation, reason))
+    return matched, skipped
+
+
+def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Module], str]:
+    """The modules that a donation fits, by the strictest rule that gives any; else why there is none."""
+    names = frozenset(donation.signature.kernels)
+    if not names:
+        return [], "has no kernels, so nothing tells which module it belongs to"
+    same_link = [module for module in modules if module.relocatable == donation.signature.relocatable and module.names]
+    if not same_link:
+        linked, other = ("relocatable", "linked") if donation.signature.relocatable else ("linked", "relocatable")
+        return (
+            [],
+            f"is {linked}, and the file has only {other} modules with kernels: the driver cannot use one for the other (error 200 or 500)",
+        )
+    forms = frozenset(map(without_hashes, names))
+    for rule in (
+        [module for module in same_link if module.names == names],
+        [module for module in same_link if module.forms == forms],
+        [module for module in same_link if module.forms < forms],
+    ):
+        if rule:
+            return rule, ""
+    nearest = max(same_link, key=lambda module: len(module.forms & forms))
+    lacking = sorted(nearest.forms - forms)
+    shared = len(nearest.forms & forms)
+    return [], (
+        f"fits no module: the nearest, {nearest.locator}, shares {shared} of its {len(nearest.forms)} kernels"
+        + (f" and would lose {_listed(lacking)}: launching those gives error 500, never a fallback" if shared else "")
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name[:160] for name in names[:_SHOWN]) + more

@@ -1,0 +1,76 @@
+"""The modules of a binary: its CUDA fatbins, each with the kernels that its host code launches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fatpatch.coverage import payloads_below
+from fatpatch.errors import FatpatchError
+from fatpatch.images.signature import Signature, signature_of, split_target, without_hashes
+from fatpatch.model import Image, Node, Payload
+from fatpatch.payloads.content import ImageReader
+
+
+class Module(NamedTuple):
+    """One fatbin and its holder. ``names`` is None when no image could be read; ``relocatable``: linked at load time."""
+
+    node: Node
+    payload: Payload
+    names: frozenset[str] | None
+    relocatable: bool
+    problem: str = ""
+
+    @property
+    def locator(self) -> str:
+        return self.payload.locator
+
+    @property
+    def forms(self) -> frozenset[str]:
+        """The kernel names without the ids that depend on the build folder."""
+        return frozenset(map(without_hashes, self.names or ()))
+
+
+def modules_of(node: Node, limit: int) -> list[Module]:
+    """Every fatbin below ``node``, in document order; of each only the image that is fastest to read is read."""
+    return [_module(holder, payload, limit) for holder, payload in payloads_below(node) if payload.vendor == "nvidia"]
+
+
+def _module(holder: Node, payload: Payload, limit: int) -> Module:
+    problem = "no image whose kernels can be read"
+    for image in sorted(_with_kernels(payload), key=lambda image: (image.kind != "sass", image.size or 0)):
+        try:
+            signature = _signature(holder, image, limit, detail=False)
+        except FatpatchError as error:
+            problem = f"{image.target} cannot be read: {error.message}"
+            continue
+        return Module(holder, payload, frozenset(signature.kernels), signature.relocatable)
+    relocatable = payload.section is not None and payload.section.startswith("__nv_rel")
+    return Module(holder, payload, None, relocatable, problem)
+
+
+def reference_of(module: Module, arch: int, limit: int, spared: Image | None = None) -> tuple[Image, Signature] | None:
+    """The image of the module nearest to an SM number, machine code first, and what it promises; not the one to be replaced."""
+    images = [image for image in _with_kernels(module.payload) if image is not spared]
+
+    def distance(image: Image) -> tuple[bool, int]:
+        try:
+            return image.kind != "sass", abs(split_target(image.target)[0] - arch)
+        except ValueError:
+            return True, 1 << 30
+
+    for image in sorted(images, key=distance):
+        try:
+            return image, _signature(module.node, image, limit, detail=True)
+        except FatpatchError:
+            continue
+    return None
+
+
+def _with_kernels(payload: Payload) -> Iterator[Image]:
+    return (image for image in payload.images if image.kind in ("sass", "ptx", "reloc-ptx") and image.readable)
+
+
+def _signature(holder: Node, image: Image, limit: int, *, detail: bool) -> Signature:
+    assert holder.source is not None
+    return signature_of(image.kind, ImageReader(holder.source, limit).read(image), options=image.options, detail=detail)

@@ -1,0 +1,217 @@
+"""Fatbins that no longer fit their place in a PE file: in a new section, or in the last one grown (reference: graft, section E)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.containers.pe import FILE_HEADER, SECTION
+from fatpatch.edits.fatbin import NewFatbin
+from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
+from fatpatch.edits.overlay import Overlay, Write, padding
+from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.payloads.wrapper import read_wrappers
+from fatpatch.source import Source
+
+_ALIGNMENT = 16
+_PE32_PLUS = 0x20B
+_READ_ONLY_DATA = 0x40000040
+_DISCARDABLE = 0x02000000
+_MAX_IMAGE = 0x7FFFFFFF
+_SECURITY = 4
+_WORD, _LONG, _HALF = struct.Struct("<Q"), struct.Struct("<I"), struct.Struct("<H")
+# Offsets in the PE32+ optional header (PE/COFF specification, optional header)
+_INITIALIZED, _BASE, _SECTION_ALIGNMENT, _FILE_ALIGNMENT, _IMAGE_SIZE, _HEADERS_SIZE, _CHECKSUM, _DIRECTORY_COUNT, _DIRECTORIES = (
+    8, 24, 32, 36, 56, 60, 64, 108, 112,
+)  # fmt: skip
+
+
+class PeSection(NamedTuple):
+    """A section header; field names follow formats/pe.py."""
+
+    name: bytes
+    virtual_size: int
+    address: int
+    raw_size: int
+    offset: int
+    relocations: int
+    line_numbers: int
+    relocation_count: int
+    line_number_count: int
+    flags: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind it in memory."""
+        return self.address + max(self.virtual_size, self.raw_size)
+
+
+class PeFile:
+    """The headers of a PE32+ file; UnsupportedError when it is of another kind."""
+
+    def __init__(self, source: Source, locator: str) -> None:
+        self.source, self.locator = source, locator
+        self.file_header = int.from_bytes(source.read(0x3C, 4), "little") + 4
+        _, count, _, _, _, optional_size, _ = FILE_HEADER.unpack(source.read(self.file_header, FILE_HEADER.size))
+        self.optional = self.file_header + FILE_HEADER.size
+        if optional_size < _DIRECTORIES or self.half(0) != _PE32_PLUS:
+            raise UnsupportedError("only 64-bit PE files (PE32+) can be edited", locator=locator)
+        self.table = self.optional + optional_size
+        self.sections = [PeSection._make(row) for row in SECTION.iter_unpack(source.read(self.table, count * SECTION.size))]
+        if not self.sections:
+            raise UnsupportedError("has no sections", locator=locator)
+        self.base = _WORD.unpack(source.read(self.optional + _BASE, 8))[0]
+        self.section_alignment = self.long(_SECTION_ALIGNMENT) or 0x1000
+        self.file_alignment = self.long(_FILE_ALIGNMENT) or 0x200
+
+    def half(self, at: int) -> int:
+        """A 16-bit field of the optional header."""
+        value: int = _HALF.unpack(self.source.read(self.optional + at, 2))[0]
+        return value
+
+    def long(self, at: int) -> int:
+        """A 32-bit field of the optional header."""
+        value: int = _LONG.unpack(self.source.read(self.optional + at, 4))[0]
+        return value
+
+    def put(self, at: int, value: int) -> Write:
+        """The write of a 32-bit field of the optional header."""
+        return Write.of(self.optional + at, _LONG.pack(value))
+
+    def signature(self) -> tuple[int, int]:
+        """File offset and size of the Authenticode table; (0, 0) when there is none."""
+        return self.directory(_SECURITY)
+
+    def directory(self, index: int) -> tuple[int, int]:
+        """The two numbers of a data directory: address (a file offset for the signature) and size."""
+        at = _DIRECTORIES + index * 8
+        if self.long(_DIRECTORY_COUNT) <= index or self.optional + at + 8 > self.table:
+            return 0, 0
+        return self.long(at), self.long(at + 4)
+
+    @property
+    def image_size(self) -> int:
+        """SizeOfImage."""
+        return self.long(_IMAGE_SIZE)
+
+    def has_room(self) -> bool:
+        """Whether another section header fits behind the table, over zeros, before the first section's bytes."""
+        end = self.table + (len(self.sections) + 1) * SECTION.size
+        first = min(section.offset for section in self.sections if section.offset)
+        return end <= min(self.long(_HEADERS_SIZE), first) and not any(self.source.read(end - SECTION.size, SECTION.size))
+
+
+def edit_pe(host: HostFile, fatbins: Sequence[NewFatbin], options: Options) -> HostEdit:
+    """Put new fatbins into a PE file: in place where they fit, else in one new section."""
+    pe = PeFile(host.source, host.locator)
+    writes, moved = split_in_place(host, fatbins)
+    tactics = {fatbin.payload.locator: IN_PLACE for fatbin in fatbins if fatbin not in moved}
+    kept, signed, notes = _without_signature(pe, options)
+    writes += signed
+    tail: list[Source] = []
+    offsets: dict[int, int] = {}
+    if moved:
+        size = sum(fatbin.size + -fatbin.size % _ALIGNMENT for fatbin in moved)
+        start, address, changes, tactic = _new_section(pe, size, kept) if pe.has_room() else _grown_section(pe, size, kept)
+        writes += changes
+        tail.append(Source.zeros(start - kept))
+        new = {}
+        offset = start
+        for fatbin in moved:
+            new[fatbin.payload.offset] = pe.base + address
+            offsets[fatbin.payload.offset] = offset
+            offset += fatbin.size + -fatbin.size % _ALIGNMENT
+            tail += [fatbin.source(), padding(fatbin.size, _ALIGNMENT)]
+            address += fatbin.size + -fatbin.size % _ALIGNMENT
+            tactics[fatbin.payload.locator] = tactic
+        tail.append(padding(size, pe.file_alignment))
+        writes += _pointers(host, pe, new) + vacated(moved)
+    overlay = Overlay.of(host.source, writes, tail, kept)
+    if pe.long(_CHECKSUM):
+        at = pe.optional + _CHECKSUM
+        overlay = Overlay.of(host.source, [*writes, Write.of(at, _LONG.pack(checksum(overlay.source(), at)))], tail, kept)
+    return HostEdit(overlay, tactics, offsets, tuple(notes))
+
+
+def _without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], list[str]]:
+    """Bytes to keep, the writes that drop the Authenticode table, and what to say; EditError without leave to drop it."""
+    offset, size = pe.signature()
+    if not offset:
+        return pe.source.size, [], []
+    if not options.drop_signature:
+        hint = "--drop-signature removes the signature; sign the result again if your users check it"
+        raise EditError("carries an Authenticode signature, which any change makes invalid", locator=pe.locator, offset=offset, hint=hint)
+    at = pe.optional + _DIRECTORIES + _SECURITY * 8
+    end = offset + size + -(offset + size) % 8
+    kept = offset if end >= pe.source.size else pe.source.size
+    note = "SIGNATURE REMOVED: the file is no longer signed; Windows and virus scanners may say so"
+    return kept, [Write.of(at, bytes(8))], [note]
+
+
+def _new_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Write], str]:
+    start = kept + -kept % pe.file_alignment
+    end = max(section.end for section in pe.sections)
+    address = end + -end % pe.section_alignment
+    raw = size + -size % pe.file_alignment
+    row = PeSection(b".nv_fatb", size, address, raw, start, 0, 0, 0, 0, _READ_ONLY_DATA)
+    writes = [
+        Write.of(pe.file_header + 2, _HALF.pack(len(pe.sections) + 1)),
+        Write.of(pe.table + len(pe.sections) * SECTION.size, SECTION.pack(*row)),
+        *_sizes(pe, address + size, raw),
+    ]
+    return start, address, writes, "new section .nv_fatb"
+
+
+def _grown_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Write], str]:
+    """The last section taken up to the end of the file and beyond: what lay behind it is mapped too, and does no harm."""
+    index = max(range(len(pe.sections)), key=lambda index: pe.sections[index].address)
+    last = pe.sections[index]
+    if not last.offset or last.offset != max(section.offset for section in pe.sections):
+        raise EditError("has no room for a section header, and its last section is not last in the file", locator=pe.locator)
+    start = max(kept, last.offset + last.virtual_size)
+    start += -start % pe.file_alignment
+    length = start - last.offset + size
+    raw = length + -length % pe.file_alignment
+    grown = last._replace(virtual_size=length, raw_size=raw, flags=last.flags & ~_DISCARDABLE)
+    writes = [Write.of(pe.table + index * SECTION.size, SECTION.pack(*grown)), *_sizes(pe, last.address + length, raw - last.raw_size)]
+    return start, last.address + start - last.offset, writes, "last section grown (no room for a section header)"
+
+
+def _sizes(pe: PeFile, end: int, added: int) -> list[Write]:
+    image = end + -end % pe.section_alignment
+    if image > _MAX_IMAGE:
+        raise EditError(f"would take {image:#x} bytes in memory, more than Windows loads", locator=pe.locator, hint="graft fewer images")
+    return [pe.put(_IMAGE_SIZE, image), pe.put(_INITIALIZED, pe.long(_INITIALIZED) + added)]
+
+
+def _pointers(host: HostFile, pe: PeFile, moves: dict[int, int]) -> list[Write]:
+    """The wrappers of moved fatbins led to their new addresses. Their base relocations stay: they name the place, not the value."""
+    writes, reached = [], set()
+    for pointer in read_wrappers(host.source, host.container):
+        if pointer.target in moves:
+            reached.add(pointer.target)
+            writes.append(Write.of(pointer.wrapper.offset + 8, _WORD.pack(moves[pointer.target])))
+    for offset in moves.keys() - reached:
+        raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=pe.locator, offset=offset)
+    return writes
+
+
+def checksum(source: Source, at: int) -> int:
+    """The PE checksum of a file whose checksum field is at ``at``: the 16-bit words added with end-around carry, plus the size.
+
+    2**16 is 1 modulo 65535, so the remainder of a chunk as one number is the folded sum of its words.
+    """
+    total, offset = 0, 0
+    for chunk in source.chunks():
+        total += int.from_bytes(chunk, "little") << 8 * (offset & 1)
+        total %= 0xFFFF
+        offset += len(chunk)
+    field = source.read(at, 4)
+    total = (total - (int.from_bytes(field, "little") << 8 * (at & 1))) % 0xFFFF
+    return (total or 0xFFFF) + source.size
+
+
+def checksum_field(pe: PeFile) -> tuple[int, int]:
+    """The checksum that a file states, and the one it should."""
+    return pe.long(_CHECKSUM), checksum(pe.source, pe.optional + _CHECKSUM)

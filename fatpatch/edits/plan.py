@@ -1,0 +1,214 @@
+"""The plan of a graft: which image goes where, what is wrong with that, and the file as it would be. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.edits.donation import Donation
+from fatpatch.edits.fatbin import NewFatbin, new_fatbin
+from fatpatch.edits.hashes import renames_between
+from fatpatch.edits.host import Options
+from fatpatch.edits.match import Match, Skipped, match
+from fatpatch.edits.modules import Module, modules_of, reference_of
+from fatpatch.edits.tree import TreeEdit, edit_tree
+from fatpatch.edits.validate import Problem, problems_of
+from fatpatch.errors import EditError, FatpatchError
+from fatpatch.formats import numbers as n
+from fatpatch.model import Image, Node, Payload
+from fatpatch.payloads.content import ImageReader
+
+_SHOWN = 6
+
+
+class Wishes(NamedTuple):
+    """What the user asked for. ``modules`` are locators or patterns; ``strict``: every donation must find a module."""
+
+    modules: tuple[str, ...] = ()
+    replace: bool = False
+    rename_hash: bool = False
+    force: bool = False
+    codec: str | None = None
+    strict: bool = True
+    limit: int = 128 << 20
+    host: Options = Options()
+
+
+class Graft(NamedTuple):
+    """One image and its module, checked. ``replaced`` is the image whose place it takes."""
+
+    module: Module
+    donation: Donation
+    replaced: Image | None
+    forced: tuple[Problem, ...]
+    parameters: int
+    variables: int
+
+
+class Plan(NamedTuple):
+    """Everything that would be done; ``edit`` is None when there is nothing to do."""
+
+    grafts: tuple[Graft, ...]
+    present: tuple[Match, ...]
+    skipped: tuple[Skipped, ...]
+    edit: TreeEdit | None
+    notes: tuple[str, ...]
+
+
+def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Plan:
+    """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
+    modules = modules_of(node, wishes.limit)
+    matched, skipped = match(modules, donations, wishes.modules, strict=wishes.strict)
+    if not matched:
+        reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:3]))
+        raise EditError(f"no image of the donor fits a module: {reasons}", locator=node.locator)
+    grafts: list[Graft] = []
+    present: list[Match] = []
+    refused: list[tuple[Match, list[Problem]]] = []
+    for item in matched:
+        _refuse_twins(item, grafts)
+        existing = _existing(item)
+        if existing is not None and _same(item, existing, wishes.limit):
+            present.append(item)
+            continue
+        donation, problems, counts = _checked(item, existing, wishes)
+        forced = [problem for problem in problems if problem.survivable and wishes.force]
+        if len(forced) < len(problems):
+            refused.append((item, problems))
+            continue
+        grafts.append(Graft(item.module, donation, existing, tuple(forced), *counts))
+    if refused:
+        raise _refusal(refused)
+    fatbins = _new_fatbins(grafts, wishes)
+    edit = edit_tree(node, {fatbin.payload.locator: fatbin for fatbin in fatbins}, wishes.host) if fatbins else None
+    notes = [*(edit.notes if edit else ()), *_uncovered(modules, grafts)]
+    return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
+
+
+def _refuse_twins(item: Match, grafts: Sequence[Graft]) -> None:
+    for graft in grafts:
+        same = (graft.module.locator, graft.donation.kind, graft.donation.target) == (
+            item.module.locator,
+            item.donation.kind,
+            item.donation.target,
+        )
+        if same:
+            message = f"and {graft.donation.origin} are both {item.donation.target} for {item.module.locator}"
+            raise EditError(message, locator=item.donation.origin, hint="give only one image a target and module")
+
+
+def _existing(item: Match) -> Image | None:
+    """The image of the module that has the kind and target of the donation."""
+    kinds = {"sass": ("sass",), "ptx": ("ptx",)}[item.donation.kind]
+    return next((image for image in item.module.payload.images if image.target == item.donation.target and image.kind in kinds), None)
+
+
+def _same(item: Match, image: Image, limit: int) -> bool:
+    assert item.module.node.source is not None
+    try:
+        data = ImageReader(item.module.node.source, limit).read(image)
+    except FatpatchError:
+        return False
+    return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
+
+
+def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donation, list[Problem], tuple[int, int]]:
+    """The donation, its ids renamed if asked for; its problems; how many parameters and variables were compared."""
+    module, donation = item
+    problems = []
+    if existing is not None and not wishes.replace:
+        problems.append(Problem(
+            "duplicate", f"the module has a {donation.target} image already, a different one",
+            "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
+        ))  # fmt: skip
+    if existing is not None and existing.within is not None:
+        problems.append(Problem("packed", f"its {donation.target} image shares a compressed block with others", "", survivable=False))
+    found = reference_of(module, donation.arch, wishes.limit, existing)
+    if found is None and existing is not None:
+        found = reference_of(module, donation.arch, wishes.limit)
+    if found is None:
+        problems.append(Problem(
+            "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
+            "a wrong image crashes the host process or computes wrong numbers", survivable=True,
+        ))  # fmt: skip
+        return donation, problems, (0, 0)
+    _, signature = found
+    if wishes.rename_hash:
+        donation = donation.renamed(renames_between(donation.signature.kernels, signature.kernels))
+    problems += problems_of(donation, signature, module.relocatable)
+    shared = [name for name in signature.kernels if name in donation.signature.kernels]
+    parameters = sum(len(signature.kernels[name] or ()) for name in shared)
+    return donation, problems, (parameters, len(set(signature.variables) & set(donation.signature.variables)))
+
+
+def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
+    """One error for everything that is wrong."""
+    lines, hints = [], []
+    for item, problems in refused[:_SHOWN]:
+        for problem in problems[:_SHOWN]:
+            effect = f": {problem.effect}" if problem.effect else ""
+            lines.append(f"{item.donation.origin} ({item.donation.target}) {problem.message}{effect}")
+            hints.append(problem.hint)
+        if len(problems) > _SHOWN:
+            lines.append(f"and {len(problems) - _SHOWN} more problems of this image")
+    if len(refused) > _SHOWN:
+        lines.append(f"and {len(refused) - _SHOWN} more images")
+    if all(problem.survivable for _, problems in refused for problem in problems):
+        hints.append("--force grafts it all the same")
+    hint = "; ".join(dict.fromkeys(filter(None, hints))) or "give an image that was compiled from the source of this binary"
+    return EditError("\n  ".join(lines), locator=refused[0][0].module.locator, hint=hint)
+
+
+def _new_fatbins(grafts: Sequence[Graft], wishes: Wishes) -> list[NewFatbin]:
+    by_module: dict[str, list[Graft]] = {}
+    for graft in grafts:
+        by_module.setdefault(graft.module.locator, []).append(graft)
+    result = []
+    for group in by_module.values():
+        module = group[0].module
+        assert module.node.source is not None
+        result.append(
+            new_fatbin(
+                module.node.source,
+                module.payload,
+                [graft.donation for graft in group],
+                {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None},
+                codec=wishes.codec,
+                host=n.FLAG_HOST_WINDOWS if module.node.container == "pe" else n.FLAG_HOST_LINUX,
+                relocatable=module.relocatable,
+            )
+        )
+    return result
+
+
+def _uncovered(modules: Sequence[Module], grafts: Sequence[Graft]) -> list[str]:
+    """Kernels that another module has too, where the target stays missing: the runtime may take that one (measured)."""
+    notes = []
+    by_target: dict[str, list[Graft]] = {}
+    for graft in grafts:
+        by_target.setdefault(graft.donation.target, []).append(graft)
+    for target, group in by_target.items():
+        grafted = {graft.module.locator for graft in group}
+        files = {graft.module.node.locator for graft in group}
+        kernels = {name for graft in group for name in graft.module.names or ()}
+        others = [
+            (module, shared)
+            for module in modules
+            if module.locator not in grafted
+            and module.node.locator in files
+            and module.relocatable == group[0].module.relocatable
+            and (shared := kernels & (module.names or frozenset()))
+            and not _has(module.payload, target)
+        ]
+        if others:
+            module, shared = others[0]
+            more = f" (and {len(others) - 1} more modules)" if len(others) > 1 else ""
+            notes.append(
+                f"{module.locator}{more} holds {min(shared)[:160]} too and gets no {target}: "
+                "the CUDA runtime takes whichever module was registered first, and may still fail with error 209"
+            )
+    return notes
+
+
+def _has(payload: Payload, target: str) -> bool:
+    return any(image.target == target for image in payload.images)

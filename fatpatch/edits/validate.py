@@ -1,0 +1,100 @@
+"""What a graft would break at run time, found before a byte is written.
+
+Each problem says what the driver or the host program would do; the words are what an H100 did (reference: graft, section D).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.edits.donation import Donation
+from fatpatch.edits.hashes import renames_between
+from fatpatch.images.signature import Signature
+
+_SHOWN = 3
+
+
+class Problem(NamedTuple):
+    """``message`` is what is wrong, ``effect`` what it would do; only a ``survivable`` one can be forced."""
+
+    code: str
+    message: str
+    effect: str
+    survivable: bool
+    hint: str = ""
+
+
+def problems_of(donation: Donation, module: Signature, relocatable: bool) -> list[Problem]:
+    """Everything wrong with giving ``donation`` to a module whose own image promises ``module``."""
+    given = donation.signature
+    problems = []
+    if given.relocatable != relocatable:
+        problems.append(_link_problem(given.relocatable))
+    renames = renames_between(given.kernels, module.kernels)
+    if renames:
+        words = ", ".join(f"{old} for {new}" for old, new in renames.items())
+        problems.append(Problem(
+            "hash", f"its kernels carry another build folder's id ({words})",
+            "the host asks for its own name and gets error 500 at the launch",
+            survivable=False, hint="--rename-hash rewrites the id in the image (same length)",
+        ))  # fmt: skip
+        return problems
+    problems += _kernel_problems(given, module)
+    problems += _variable_problems(given, module)
+    return problems
+
+
+def _link_problem(relocatable: bool) -> Problem:
+    if relocatable:
+        message, effect = "is relocatable (-rdc=true), the module is linked", "its kernels fail with error 200 or 500"
+        return Problem("link", message, effect, survivable=False, hint="link it first: nvcc -dlink -cubin")
+    message, effect = "is linked, the module is relocatable", "the runtime's link step at load time fails"
+    return Problem("link", message, effect, survivable=False, hint="compile with: nvcc -rdc=true -cubin")
+
+
+def _kernel_problems(given: Signature, module: Signature) -> list[Problem]:
+    problems = []
+    missing = sorted(set(module.kernels) - set(given.kernels))
+    if missing:
+        problems.append(Problem(
+            "kernels", f"lacks {len(missing)} of {len(module.kernels)} kernels: {_some(missing)}",
+            "launching one gives error 500, never a fallback to another image", survivable=True,
+        ))  # fmt: skip
+    for name, theirs in module.kernels.items():
+        ours = given.kernels.get(name)
+        if theirs is None or ours is None or ours == theirs:
+            continue
+        bytes_given, bytes_wanted = _end(ours), _end(theirs)
+        effect = "the launch crashes the host process" if bytes_given > bytes_wanted else "the kernel runs on wrong arguments, silently"
+        message = f"{name[:160]} takes {len(ours)} parameters in {bytes_given} bytes, the module's {len(theirs)} in {bytes_wanted}"
+        if len(ours) == len(theirs) and bytes_given == bytes_wanted:
+            message = f"{name[:160]} has its {len(ours)} parameters at other offsets than the module's"
+        problems.append(Problem("parameters", message, effect, survivable=False, hint="compile the very source of the binary"))
+    return problems
+
+
+def _variable_problems(given: Signature, module: Signature) -> list[Problem]:
+    problems = []
+    missing = sorted(set(module.variables) - set(given.variables))
+    if missing:
+        problems.append(Problem(
+            "variables", f"lacks {len(missing)} of {len(module.variables)} variables: {_some(missing)}",
+            "copying to or from one on the host gives error 500", survivable=True,
+        ))  # fmt: skip
+    for name, size in module.variables.items():
+        if given.variables.get(name, size) != size:
+            problems.append(Problem(
+                "variable size", f"{name[:160]} has {given.variables[name]} bytes, the module's {size}",
+                "the host's copy fails (error 1) or the numbers are wrong, silently", survivable=False,
+                hint="compile the very source of the binary",
+            ))  # fmt: skip
+    return problems
+
+
+def _end(parameters: tuple[tuple[int, int], ...]) -> int:
+    return max((offset + size for offset, size in parameters), default=0)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name[:160] for name in names[:_SHOWN]) + more

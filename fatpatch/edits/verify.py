@@ -1,0 +1,96 @@
+"""The soundness of a file as it is: every container, fatbin and image read whole, and its record, if it was edited."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+
+from fatpatch.containers.unpack import Workspace
+from fatpatch.coverage import all_diagnostics, members_below
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.edits import record
+from fatpatch.edits.check_elf import segment_problems
+from fatpatch.edits.check_pe import section_problems
+from fatpatch.edits.elf_file import ElfFile
+from fatpatch.edits.pe import PeFile, checksum_field
+from fatpatch.edits.result import Check, check_of
+from fatpatch.errors import FatpatchError, UnsupportedError
+from fatpatch.limits import Limits
+from fatpatch.model import Node
+from fatpatch.survey import complaint_of, survey
+from fatpatch.walk import identify
+
+
+def soundness(path: str, node: Node, limits: Limits) -> Iterator[Check]:
+    """Every check of a file and of what it holds, in the order in which they would matter."""
+    errors = [f"{item.locator}: {item.message}" for item in all_diagnostics(node) if item.level == "error"]
+    yield check_of("containers and fatbins whole", errors)
+    yield check_of("images unpack and agree with their labels", _image_problems(node, limits))
+    nodes = (*members_below(node), node)
+    if hosts := [each for each in nodes if each.container in ("elf", "pe") and each.payloads]:
+        yield check_of("host files sound", (problem for each in hosts for problem in _host_problems(each)))
+    if archives := [each for each in nodes if each.member_count]:
+        yield check_of("check sums of archive members right", (problem for each in archives for problem in _member_problems(each, limits)))
+    if os.path.lexists(record.path_beside(path)):
+        yield check_of("as its undo record says", _record_problems(path, node))
+
+
+def _image_problems(node: Node, limits: Limits) -> Iterator[str]:
+    for image, finding in survey([node], limit=limits.image, detail=False):
+        complaint = complaint_of(image, finding)
+        if complaint is not None:
+            yield f"{complaint.locator}: {complaint.message}"
+
+
+def _host_problems(node: Node) -> Iterator[str]:
+    assert node.source is not None
+    try:
+        if node.container == "elf":
+            elf = ElfFile(node.source, node.locator)
+            yield from (f"{node.locator}: {problem}" for problem in segment_problems(elf))
+        else:
+            pe = PeFile(node.source, node.locator)
+            yield from (f"{node.locator}: {problem}" for problem in section_problems(pe))
+            said, real = checksum_field(pe)
+            if said not in (0, real):
+                yield f"{node.locator}: checksum {said:#x}, expected {real:#x}"
+    except UnsupportedError:
+        return  # objects and other machines: nothing that fatpatch edits
+    except FatpatchError as error:
+        yield f"{node.locator}: {error.message}"
+
+
+def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
+    assert node.source is not None
+    if node.packing not in (None, "deflate") and node.stored_at is None:
+        return
+    container = identify(node.source, node.locator, Diagnostics())
+    workspace = Workspace(limits, node.source.size)
+    try:
+        for member in container.members:
+            if member.crc32 is None:
+                continue
+            crc = 0
+            try:
+                content = workspace.open(node.source, member)
+                for chunk in content.chunks():
+                    crc = zlib.crc32(chunk, crc)
+                workspace.release(content)
+            except FatpatchError as error:
+                yield f"{node.locator}!{member.name}: {error.message}"
+                continue
+            if crc != member.crc32:
+                yield f"{node.locator}!{member.name}: expected {member.crc32:#010x}, got {crc:#010x}"
+    finally:
+        workspace.close()
+
+
+def _record_problems(path: str, node: Node) -> Iterator[str]:
+    assert node.source is not None
+    try:
+        edits = record.load(path)
+        if len(record.current(node.source, edits, node.locator)) != len(edits):
+            yield "an edit was recorded but not finished; the file is as it was before it"
+    except FatpatchError as error:
+        yield error.message

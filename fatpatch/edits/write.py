@@ -1,0 +1,88 @@
+"""An overlay written as a file: a temporary neighbour, verified, synced, then named. ``kill -9`` leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+
+from fatpatch.edits.copying import clone, write_all
+from fatpatch.edits.overlay import Overlay
+from fatpatch.errors import EditError, InputError
+from fatpatch.source import Source
+from fatpatch.writing import give_name, sync_folder
+
+Verify = Callable[[str], None]
+"""Called with the path of the finished temporary file; raises when it is not as planned."""
+
+
+def write_overlay(overlay: Overlay, path: str, *, like: str, replace: bool, verify: Verify, modified: int | None = None) -> None:
+    """Write ``overlay`` to ``path``. Mode, owner (where allowed) and extended attributes are those of the file ``like``.
+
+    The time of modification is now, or ``modified`` (nanoseconds). EditError when ``path`` exists and ``replace`` is false.
+    """
+    folder = os.path.dirname(path) or "."
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".fatpatch-", suffix=".tmp", dir=folder)
+        try:
+            _fill(descriptor, overlay)
+            _dress(descriptor, temporary, like, modified)
+            verify(temporary)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        give_name(temporary, path, replace)
+        sync_folder(folder)
+    except FileExistsError as error:
+        raise EditError("exists already", locator=path, hint="choose another name, or --overwrite to replace it") from error
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", locator=path, hint=_advice(error)) from error
+    finally:
+        if temporary:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "there is no room on the disk; nothing was changed"
+    return "give a place that you may write to with -o; nothing was changed"
+
+
+def _fill(descriptor: int, overlay: Overlay) -> None:
+    if overlay.kept and overlay.base.path is not None and overlay.base.base == 0:
+        with open(overlay.base.path, "rb") as base:
+            clone(base.fileno(), descriptor, overlay.kept)
+    elif overlay.kept:
+        _put(descriptor, 0, overlay.base.slice(0, overlay.kept))
+    for write in overlay.writes:
+        _put(descriptor, write.offset, write.data)
+    at = overlay.kept
+    os.ftruncate(descriptor, overlay.size)
+    for part in overlay.tail:
+        if not part.empty:  # holes in the grown file read as zeros
+            _put(descriptor, at, part)
+        at += part.size
+
+
+def _put(descriptor: int, at: int, source: Source) -> None:
+    os.lseek(descriptor, at, os.SEEK_SET)
+    for chunk in source.chunks():
+        write_all(descriptor, chunk)
+
+
+def _dress(descriptor: int, temporary: str, like: str, modified: int | None) -> None:
+    status = os.stat(like)
+    with suppress(OSError):
+        if hasattr(os, "fchown"):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+    with suppress(OSError):
+        shutil.copystat(like, temporary)
+    if modified is None:
+        os.utime(temporary)
+    else:
+        os.utime(temporary, ns=(status.st_atime_ns, modified))

@@ -1,0 +1,182 @@
+"""Which image of one fatbin the driver loads, from entry headers alone.
+
+Measured on an H100 with driver 580 (reference: load rules, section 0); for other devices NVIDIA's published rules: a cubin
+runs on the same major from its own minor up (CUDA C++ Programming Guide, binary compatibility), targets with suffix a on
+their own device only, with suffix f in their family.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from fatpatch.formats import numbers as n
+from fatpatch.model import Image
+
+MEASURED_DEVICE: Final = 90
+NO_IMAGE: Final = 209
+JIT_DISABLED: Final = 223
+UNKNOWN_ERROR: Final = 999
+
+_KIND_16 = 0x10  # no tool of NVIDIA's names it or writes it; the driver looks at it between SASS and PTX
+_NEEDS_ARCH = frozenset({"sass", "ptx", "lto"})
+_NO_ARCH = (0, 0xFFFFFFFF)
+_FIRST_ACCELERATED = 90  # below it a target with suffix a does not exist, nor below 100 one with suffix f
+_FIRST_FAMILY = 100
+_TEGRA = frozenset({32, 53, 62, 72, 87, 88, 101, 110})  # CUDA GPU pages
+_ARCHS = frozenset(
+    {10, 11, 12, 13, 20, 21, 30, 32, 35, 37, 50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 88, 89, 90}
+    | {100, 101, 103, 107, 110, 120, 121}
+)
+_SUFFIX_RANK = {"a": 0, "f": 1, "": 2}
+_NUMBER = re.compile(r"(\d+)([af]?)\Z")
+
+
+class Choice(NamedTuple):
+    """What the driver makes of a fatbin: either ``image`` or ``error`` (a CUresult) is None, never both."""
+
+    image: Image | None
+    error: int | None
+    reason: str
+    measured: bool
+
+
+class _Entry(NamedTuple):
+    image: Image
+    arch: int
+    suffix: str
+
+
+def choose(images: Sequence[Image], device: int, *, force_ptx: bool = False, disable_ptx: bool = False) -> Choice:
+    """The image that a device (61, 90) loads out of those of one fatbin, in file order, or the error that it ends in.
+
+    ``force_ptx`` stands for CUDA_FORCE_PTX_JIT or CUDA_FORCE_JIT set to anything but 0, ``disable_ptx`` for
+    CUDA_DISABLE_PTX_JIT or CUDA_DISABLE_JIT. A payload that turns out to be damaged, or PTX newer than the driver, still
+    fails after the choice: the driver never falls back to another image.
+    """
+    image, error, reason = _pick([_entry(image) for image in images if image.within is None], device, force_ptx, disable_ptx)
+    if image is None and error == NO_IMAGE and any(image.within is not None for image in images):
+        reason += "; driver 580 ignores concatenated entries (kind 0x100), a newer driver may not"
+    measured = device == MEASURED_DEVICE and not (force_ptx and disable_ptx)
+    if image is not None and (fault := _unpack_fault(image)) is not None:
+        return Choice(None, UNKNOWN_ERROR, f"{image.target} is chosen, but {fault}", measured)
+    return Choice(image, error, reason, measured)
+
+
+def promised(arch: int, device: int) -> bool:
+    """Whether NVIDIA promises that plain machine code for ``arch`` runs on ``device``.
+
+    Not within Tegra nor between Tegra and desktop parts (CUDA C++ Programming Guide, binary compatibility, note).
+    """
+    return arch == device or (arch // 10 == device // 10 and arch < device and not {arch, device} & _TEGRA)
+
+
+def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool) -> tuple[Image | None, int | None, str]:
+    """The choice in the driver's order: any bad header, SASS, kind 0x10, PTX, relocatable PTX, index, nothing."""
+    for image, arch, _ in entries:
+        if arch in _NO_ARCH and (image.kind in _NEEDS_ARCH or image.kind_code == _KIND_16):
+            return None, UNKNOWN_ERROR, f"an entry has the SM number {arch:#x}: the driver refuses the whole fatbin"
+    if not force_ptx and (found := [entry for entry in entries if entry.image.kind == "sass" and _runs(entry, device)]):
+        best = min(found, key=lambda entry: _sass_rank(entry, device))  # the first of equals
+        return best.image, None, _sass_reason(best, device)
+    if any(image.kind_code == _KIND_16 and arch == device for image, arch, _ in entries):
+        return None, UNKNOWN_ERROR, f"an entry of kind 0x10 for {_name(device)} is chosen, which the driver cannot load"
+    if texts := [entry for entry in entries if entry.image.kind == "ptx" and _compiles(entry, device)]:
+        best = _best_ptx(texts, device)
+        if disable_ptx:
+            return None, JIT_DISABLED, f"{best.image.target} would have to be compiled, which the environment forbids"
+        why = "machine code is passed over, as the environment demands" if force_ptx else f"no machine code for {_name(device)}"
+        return best.image, None, f"{best.image.target} is compiled by the driver: {why}"
+    if linked := [entry for entry in entries if entry.image.kind == "reloc-ptx" and _compiles(entry, device)]:
+        others = f", linked with {len(linked) - 1} more" if len(linked) > 1 else ""
+        return linked[0].image, None, f"relocatable {linked[0].image.target} is compiled{others}: there is nothing else"
+    if any(entry.image.kind == "index" for entry in entries):
+        return None, UNKNOWN_ERROR, f"nothing for {_name(device)}, and the driver cannot load the index entry"
+    return None, NO_IMAGE, _nothing(entries, device, force_ptx)
+
+
+def _entry(image: Image) -> _Entry:
+    found = _NUMBER.search(image.target)
+    return _Entry(image, int(found[1]), found[2]) if found else _Entry(image, -1, "")
+
+
+def _known(arch: int) -> bool:
+    """Unknown numbers (1, 9, 91) are passed over; those above the newest in this table are taken to exist."""
+    return arch in _ARCHS or arch > max(_ARCHS)
+
+
+def _runs(entry: _Entry, device: int) -> bool:
+    """Whether machine code is usable. The driver looks at the header's number and flags only."""
+    _, arch, suffix = entry
+    if suffix == "a":
+        return arch == device
+    if suffix == "f":
+        return _in_family(arch, device)
+    return _known(arch) and arch // 10 == device // 10 and arch <= device
+
+
+def _in_family(arch: int, device: int) -> bool:
+    """Whether suffix f takes in a device: 100f has 103 and 107, not the Tegra part 101. Below 100 it hides the entry (measured)."""
+    return arch >= _FIRST_FAMILY and _known(arch) and promised(arch, device)
+
+
+def _compiles(entry: _Entry, device: int) -> bool:
+    """Whether PTX is usable. Suffix a below 90 is no target of NVIDIA's: there the driver ignores the flag (measured)."""
+    _, arch, suffix = entry
+    if suffix == "f":
+        return _in_family(arch, device)
+    if suffix == "a" and arch >= _FIRST_ACCELERATED:
+        return arch == device
+    return _known(arch) and arch <= device
+
+
+def _sass_rank(entry: _Entry, device: int) -> tuple[bool, int, int, bool]:
+    """Sort key, best first: what is promised to run, the highest number, a before f before plain, no Mercury flag."""
+    image, arch, suffix = entry
+    return not promised(arch, device), -arch, _SUFFIX_RANK[suffix], bool((image.flags or 0) & n.FLAG_MERCURY)
+
+
+def _best_ptx(texts: list[_Entry], device: int) -> _Entry:
+    """The highest number. Of equals the last when it is the device's own, a first, else the first, flags ignored (measured)."""
+    top = max(entry.arch for entry in texts)
+    equals = [entry for entry in texts if entry.arch == top]
+    if top != device:
+        return equals[0]
+    for suffix in "af":
+        for entry in equals:
+            if entry.suffix == suffix:
+                return entry
+    return equals[-1]
+
+
+def _unpack_fault(image: Image) -> str | None:
+    """Why a chosen image surely cannot be unpacked (error 999, measured), as far as its header tells."""
+    if image.compression != "none" and (image.flags or 0) & n.FLAG_OBFUSCATED:
+        return "it is compressed and flagged as obfuscated"
+    if image.kind == "ptx" and image.compression == "zlib" and image.stored_bytes == image.stored_size:
+        return "zlib data of PTX needs at least one byte of padding behind it"
+    return None
+
+
+def _sass_reason(entry: _Entry, device: int) -> str:
+    target, arch = entry.image.target, entry.arch
+    if arch == device:
+        return f"{target} is machine code for {_name(device)}"
+    if promised(arch, device):
+        return f"{target} is machine code for the same major as {_name(device)}, and its minor is not higher"
+    return f"{target} is machine code for the same major as {_name(device)}, but NVIDIA promises this between desktop parts only"
+
+
+def _nothing(entries: list[_Entry], device: int, force_ptx: bool) -> str:
+    targets = dict.fromkeys(entry.image.target for entry in entries)
+    wanted = "PTX" if force_ptx else "machine code or PTX"
+    if targets and all(entry.image.kind == "lto" for entry in entries):
+        return f"there is only LTO code ({', '.join(targets)}), which the driver does not load"
+    if not targets:
+        return "there is no plain entry at all"
+    return f"there is no {wanted} that {_name(device)} can use, only {', '.join(targets)}"
+
+
+def _name(device: int) -> str:
+    return f"{device // 10}.{device % 10}"

@@ -1,0 +1,122 @@
+"""The result of a graft in words and as JSON (schema graft-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fatpatch.edits.graft import Outcome
+from fatpatch.edits.plan import Graft
+from fatpatch.render.words import plural, safe, size
+
+SCHEMA = "fatpatch.graft/1"
+_SHOWN = 12
+
+
+def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: list[str]) -> Iterator[str]:
+    """The lines for a person: what went where, what was checked, what changes, what to do."""
+    plan, edit = outcome.plan, outcome.plan.edit
+    for item in plan.present[:_SHOWN]:
+        yield f"{safe(item.module.locator)}  {item.donation.target} is there already"
+    for graft in plan.grafts[:_SHOWN]:
+        yield f"{safe(graft.module.locator)}  {_sign(graft)} {graft.donation.target}   {_matched(graft)}"
+        if edit is not None:
+            yield f"  {edit.tactics[graft.module.locator]}"
+    if len(plan.grafts) > _SHOWN:
+        yield f"and {plural(len(plan.grafts) - _SHOWN, 'more module')}"
+    if edit is not None:
+        for where, how in edit.members.items():
+            yield f"{safe(where)}  {how}; other members where they were"
+    for skipped in plan.skipped[:_SHOWN]:
+        yield f"not used: {safe(skipped.donation.origin)}  {skipped.reason}"
+    if len(plan.skipped) > _SHOWN:
+        yield f"and {plural(len(plan.skipped) - _SHOWN, 'more image')} not used"
+    if edit is None:
+        yield "nothing to do: every image is there already; nothing was written"
+        return
+    passed = sum(check.ok for check in outcome.checks)
+    yield f"{passed} of {len(outcome.checks)} checks passed{_choices(outcome)}"
+    grown = outcome.size_after - outcome.size_before
+    change = f"{'+' if grown >= 0 else '-'}{size(abs(grown))}"
+    if output is None:
+        yield f"dry run: nothing was written ({change} would be)"
+    else:
+        yield f"wrote {safe(output)} ({change})      undo: {safe(undo or '')}"
+    for note in _notes(outcome, notes):
+        yield f"note: {safe(note)}"
+
+
+def _sign(graft: Graft) -> str:
+    return "+" if graft.replaced is None else "="
+
+
+def _matched(graft: Graft) -> str:
+    kernels = len(graft.donation.signature.kernels)
+    words = [f"{plural(kernels, 'kernel')} match" if not graft.forced else f"{plural(kernels, 'kernel')}"]
+    if graft.parameters:
+        words.append("parameters match")
+    if graft.variables:
+        words.append(f"{plural(graft.variables, 'variable')} match")
+    if graft.replaced is not None:
+        words.append("the old image replaced")
+    words += [f"FORCED: {safe(problem.message)}" for problem in graft.forced]
+    return ", ".join(words)
+
+
+def _choices(outcome: Outcome) -> str:
+    """``; compute capability 6.1 loaded sm_60, now loads sm_61`` for each kind of change."""
+    told: dict[str, None] = {}
+    for effect in outcome.effects:
+        before = effect.before.image.target if effect.before.image is not None else f"nothing (error {effect.before.error})"
+        after = effect.after.image.target if effect.after.image is not None else f"nothing (error {effect.after.error})"
+        arch = effect.graft.donation.arch
+        told[f"compute capability {arch // 10}.{arch % 10} loaded {before}, now loads {after}"] = None
+    return "".join(f"; {words}" for words in list(told)[:4])
+
+
+def _notes(outcome: Outcome, notes: list[str]) -> list[str]:
+    warnings = [warning for effect in outcome.effects for warning in effect.warnings]
+    return list(dict.fromkeys([*warnings, *outcome.plan.notes, *notes]))
+
+
+def graft_json(outcome: Outcome, output: str | None, undo: str | None, notes: list[str], version: str) -> dict[str, Any]:
+    """The document of schema fatpatch.graft/1."""
+    plan, edit = outcome.plan, outcome.plan.edit
+    effects = {id(effect.graft): effect for effect in outcome.effects}
+    grafted = []
+    for graft in plan.grafts:
+        effect = effects.get(id(graft))
+        item: dict[str, Any] = {
+            "module": graft.module.locator,
+            "target": graft.donation.target,
+            "kind": graft.donation.kind,
+            "origin": graft.donation.origin,
+            "tactic": edit.tactics[graft.module.locator] if edit is not None else None,
+            "kernels": len(graft.donation.signature.kernels),
+            "replaced": graft.replaced is not None,
+            "forced": [problem.message for problem in graft.forced],
+        }
+        if effect is not None:
+            for name, choice in (("before", effect.before), ("after", effect.after)):
+                item[name] = {
+                    "target": None if choice.image is None else choice.image.target,
+                    "error": choice.error,
+                    "reason": choice.reason,
+                    "measured": choice.measured,
+                }
+            item["now"] = effect.locator
+        grafted.append(item)
+    return {
+        "schema": SCHEMA,
+        "tool_version": version,
+        "output": output,
+        "size_before": outcome.size_before,
+        "size_after": outcome.size_after,
+        "grafted": grafted,
+        "present": [{"module": item.module.locator, "target": item.donation.target} for item in plan.present],
+        "skipped": [{"origin": item.donation.origin, "target": item.donation.target, "reason": item.reason} for item in plan.skipped],
+        "members": [] if edit is None else [{"locator": where, "tactic": how} for where, how in edit.members.items()],
+        "checks": [check._asdict() for check in outcome.checks],
+        "notes": _notes(outcome, notes),
+        "undo": undo,
+    }
