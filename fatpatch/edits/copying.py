@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 
 from fatpatch.source import CHUNK
 
@@ -15,14 +16,23 @@ _NOT_HERE = frozenset({
 })  # fmt: skip
 
 
-def clone(source: int, sink: int, size: int) -> None:
-    """Make the file behind ``sink`` the first ``size`` bytes of the one behind ``source`` (both descriptors)."""
+def clone(source: int, sink: int, size: int, holes: Sequence[tuple[int, int]]) -> bool:
+    """Make the file behind ``sink`` the first ``size`` bytes of the one behind ``source`` (both descriptors).
+
+    ``holes`` are ranges, ascending, that are to become zeros; whether they have: they are not where blocks could be shared.
+    """
     if sys.platform == "linux" and _shared(source, sink):
         os.ftruncate(sink, size)
-        return
+        return False
     os.ftruncate(sink, size)
     for start, end in extents_of(source, size):
-        _copy(source, sink, start, end)
+        at = start
+        for hole, behind in holes:
+            if start < behind and hole < end:
+                _copy(source, sink, at, max(hole, at))
+                at = max(behind, at)
+        _copy(source, sink, at, end)
+    return True
 
 
 def _shared(source: int, sink: int) -> bool:

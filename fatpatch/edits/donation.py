@@ -23,7 +23,10 @@ _HINT_CUBIN = "make one with: nvcc -cubin -arch=sm_61 file.cu (or take it out of
 
 
 class Donation(NamedTuple):
-    """One image to put into a module. ``content`` reads its bytes (PTX without its NUL); ``host`` is the kind of file it comes from."""
+    """One image to put into a module. ``content`` reads its bytes (PTX without its NUL); ``host`` is the kind of file it comes from.
+
+    ``donor`` is the locator of that file.
+    """
 
     origin: str
     kind: str
@@ -34,6 +37,7 @@ class Donation(NamedTuple):
     identifier: str | None = None
     debug: bool = False
     host: str | None = None
+    donor: str = ""
 
     @property
     def arch(self) -> int:

@@ -50,16 +50,10 @@ def match(
         return [Match(module, donations[0]) for module in chosen], []
     matched: list[Match] = []
     skipped: list[Skipped] = []
+    twins = _Twins(donations)
     for donation in donations:
         candidates, reason = _candidates(chosen, donation)
-        kin = [module for module in candidates if module.node.container == donation.host] or candidates
-        files = [module.node.locator for module in kin]
-        if len(set(files)) < len(files):
-            raise EditError(
-                f"fits {len(kin)} modules: {_listed([module.locator for module in kin])}",
-                locator=donation.origin,
-                hint="say which with --module LOCATOR",
-            )
+        kin = twins.own(donation, [module for module in candidates if module.node.container == donation.host] or candidates)
         if candidates:
             matched += [Match(module, donation) for module in kin]
             skipped += [
@@ -72,6 +66,33 @@ def match(
         else:
             skipped.append(Skipped(donation, reason))
     return matched, skipped
+
+
+class _Twins:
+    """Images of one donor with equal kernel sets, which fit equally many modules: they are paired in order.
+
+    Kernels whose whole mangled names are equal are instances of the same templates; those of a source file's own carry its id.
+    """
+
+    def __init__(self, donations: Sequence[Donation]) -> None:
+        self._groups: dict[tuple[object, ...], list[Donation]] = {}
+        for donation in donations:
+            self._groups.setdefault(self._key(donation), []).append(donation)
+
+    def _key(self, donation: Donation) -> tuple[object, ...]:
+        return donation.donor, donation.kind, donation.target, donation.signature.relocatable, frozenset(donation.signature.kernels)
+
+    def own(self, donation: Donation, modules: Sequence[Module]) -> list[Module]:
+        """The one module of each host file that the donation is for; EditError when that is not clear."""
+        group = self._groups[self._key(donation)]
+        position = next(index for index, each in enumerate(group) if each is donation)
+        files: dict[str, list[Module]] = {}
+        for module in modules:
+            files.setdefault(module.node.locator, []).append(module)
+        if any(len(fitting) != len(group) for fitting in files.values()):
+            listed = _listed([module.locator for module in modules])
+            raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="say which with --module LOCATOR")
+        return [fitting[position] for fitting in files.values()]
 
 
 def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Module], str]:

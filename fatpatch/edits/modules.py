@@ -13,22 +13,21 @@ from fatpatch.payloads.content import ImageReader
 
 
 class Module(NamedTuple):
-    """One fatbin and its holder. ``names`` is None when no image could be read; ``relocatable``: linked at load time."""
+    """One fatbin and its holder. ``names`` is None when no image could be read; ``relocatable``: linked at load time.
+
+    ``forms`` are the names without the ids that depend on the build folder.
+    """
 
     node: Node
     payload: Payload
     names: frozenset[str] | None
     relocatable: bool
+    forms: frozenset[str] = frozenset()
     problem: str = ""
 
     @property
     def locator(self) -> str:
         return self.payload.locator
-
-    @property
-    def forms(self) -> frozenset[str]:
-        """The kernel names without the ids that depend on the build folder."""
-        return frozenset(map(without_hashes, self.names or ()))
 
 
 def modules_of(node: Node, limit: int) -> list[Module]:
@@ -44,9 +43,10 @@ def _module(holder: Node, payload: Payload, limit: int) -> Module:
         except FatpatchError as error:
             problem = f"{image.target} cannot be read: {error.message}"
             continue
-        return Module(holder, payload, frozenset(signature.kernels), signature.relocatable)
+        names = frozenset(signature.kernels)
+        return Module(holder, payload, names, signature.relocatable, frozenset(map(without_hashes, names)))
     relocatable = payload.section is not None and payload.section.startswith("__nv_rel")
-    return Module(holder, payload, None, relocatable, problem)
+    return Module(holder, payload, None, relocatable, problem=problem)
 
 
 def reference_of(module: Module, arch: int, limit: int, spared: Image | None = None) -> tuple[Image, Signature] | None:

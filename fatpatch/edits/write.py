@@ -54,13 +54,16 @@ def _advice(error: OSError) -> str:
 
 
 def _fill(descriptor: int, overlay: Overlay) -> None:
+    zeroed = False
     if overlay.kept and overlay.base.path is not None and overlay.base.base == 0:
+        holes = [(write.offset, write.end) for write in overlay.writes if write.data.empty]
         with open(overlay.base.path, "rb") as base:
-            clone(base.fileno(), descriptor, overlay.kept)
+            zeroed = clone(base.fileno(), descriptor, overlay.kept, holes)
     elif overlay.kept:
         _put(descriptor, 0, overlay.base.slice(0, overlay.kept))
     for write in overlay.writes:
-        _put(descriptor, write.offset, write.data)
+        if not (zeroed and write.data.empty):
+            _put(descriptor, write.offset, write.data)
     at = overlay.kept
     os.ftruncate(descriptor, overlay.size)
     for part in overlay.tail:
