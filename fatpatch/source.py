@@ -121,8 +121,7 @@ class _Joined:
                 yield from part.slice(first - start, last - first).flat()
 
     def close(self) -> None:
-        for part in self._parts:
-            part.close()
+        """The parts belong to others."""
 
 
 class _Stream:

@@ -21,6 +21,7 @@ from fatpatch.edits.plan import Wishes
 from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError
 from fatpatch.limits import Limits
+from fatpatch.locator import escape
 from fatpatch.render.graft import graft_json, graft_text
 from fatpatch.walk import inspected
 
@@ -87,7 +88,7 @@ def command(
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
     limits = limits_from(max_image_size)
     wishes = Wishes(
-        modules=(*modules, *(f"*{member}!*" for member in members)),
+        modules=(*modules, *(f"*!{escape(member)}!*" for member in members)),
         replace=replace,
         rename_hash=rename_hash,
         force=force,
@@ -151,8 +152,7 @@ def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limi
         notes.append(f"{shown} is a link: the file it leads to was changed")
     if to.path == real and links > 1 and os.stat(real).st_ino != before.inode:
         notes.append(f"{shown} had {links} names (hard links): the others still hold the old bytes")
-    written = to.path if outcome.plan.edit is not None else None
-    output = None if written is None else shown_paths([written if written != real else path])[0]
+    output = None if outcome.plan.edit is None or to.path is None else path if to.path == real else to.path
     undo = None if output is None else f"fatpatch undo {shlex.quote(output)}"
     if form == "json":
         sys.stdout.write(json.dumps(graft_json(outcome, output, undo, notes, __version__), indent=1) + "\n")

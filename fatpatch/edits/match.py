@@ -12,7 +12,6 @@ from fatpatch.images.signature import without_hashes
 from fatpatch.locator import matches
 
 _SHOWN = 8
-_FILES: dict[str | None, str] = {"pe": "DLL", "elf": "ELF file"}
 
 
 class Match(NamedTuple):
@@ -56,16 +55,18 @@ def match(
         kin = twins.own(donation, [module for module in candidates if module.node.container == donation.host] or candidates)
         if candidates:
             matched += [Match(module, donation) for module in kin]
-            skipped += [
-                Skipped(donation, f"fits {other.locator} too, which is no {_FILES[donation.host]}: run again for it, with --module")
-                for other in candidates
-                if other not in kin and donation.host in _FILES
-            ]
+            skipped += [Skipped(donation, _elsewhere(other)) for other in candidates if other.node not in [module.node for module in kin]]
         elif strict:
             raise EditError(reason, locator=donation.origin, hint="if you know better, name the module with --module LOCATOR")
         else:
             skipped.append(Skipped(donation, reason))
     return matched, skipped
+
+
+def _elsewhere(module: Module) -> str:
+    """What to say of a module in a file of another kind than the donor, such as the .so beside the DLL."""
+    option = f"--member {module.node.path}" if "!" in module.node.locator else f"--module '{module.locator}'"
+    return f"fits {module.locator} too, a file of another kind than the donor; to graft it there, add {option}"
 
 
 class _Twins:

@@ -27,8 +27,10 @@ def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: li
     if edit is not None:
         for where, how in edit.members.items():
             yield f"{safe(where)}  {how}; other members where they were"
+    used = {item.donation.origin for item in (*plan.grafts, *plan.present)}
     for skipped in plan.skipped[:_SHOWN]:
-        yield f"not used: {safe(skipped.donation.origin)}  {skipped.reason}"
+        word = "also" if skipped.donation.origin in used else "not used"
+        yield f"{word}: {safe(skipped.donation.origin)}  {safe(skipped.reason)}"
     if len(plan.skipped) > _SHOWN:
         yield f"and {plural(len(plan.skipped) - _SHOWN, 'more image')} not used"
     if edit is None:
