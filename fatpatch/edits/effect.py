@@ -7,17 +7,22 @@ from typing import NamedTuple
 
 from fatpatch.coverage import members_below
 from fatpatch.edits.checks import Pair
+from fatpatch.edits.donation import Donation
 from fatpatch.edits.plan import Graft, Plan
-from fatpatch.gpus.selection import Choice, choose
+from fatpatch.gpus.selection import DEVICES, Choice, choose
 from fatpatch.gpus.versions import cuda_of_ptx, driver_for_cuda, ptx_of_driver
 from fatpatch.model import Image, Node
 
 
 class Effect(NamedTuple):
-    """For the GPU that a graft is meant for: the choice before, the choice after, and what to warn of."""
+    """For the GPU that a graft is meant for (``device``, an SM number): the choice before, the choice after, what to warn of.
+
+    ``locator`` is that of the fatbin as it is now.
+    """
 
     graft: Graft
     locator: str
+    device: int
     before: Choice
     after: Choice
     warnings: tuple[str, ...]
@@ -33,20 +38,31 @@ def effects_of(plan: Plan, old: Node, new: Node, driver: str | None) -> list[Eff
         where = graft.module.node.locator
         found = Pair(olds[where], news[where], plan.edit.moves.get(where, {})).counterpart(graft.module.payload)
         assert found is not None
-        before = choose(graft.module.payload.images, graft.donation.arch)
-        after = choose(found.images, graft.donation.arch)
-        effects.append(Effect(graft, found.locator, before, after, tuple(_warnings(graft, after, found.images, driver))))
+        device = _device_for(graft.donation, found.images)
+        before, after = choose(graft.module.payload.images, device), choose(found.images, device)
+        warnings = tuple(_warnings(graft, device, after, found.images, driver))
+        effects.append(Effect(graft, found.locator, device, before, after, warnings))
     return effects
 
 
-def _warnings(graft: Graft, after: Choice, images: Sequence[Image], driver: str | None) -> list[str]:
+def _device_for(donation: Donation, images: Sequence[Image]) -> int:
+    """The GPU that a graft is meant for: that of a cubin; for PTX the lowest that now compiles it, or that of its target."""
+    if donation.kind == "ptx":
+        for device in DEVICES:
+            chosen = choose(images, device).image if device >= donation.arch else None
+            if chosen is not None and (chosen.kind, chosen.target) == (donation.kind, donation.target):
+                return device
+    return donation.arch
+
+
+def _warnings(graft: Graft, device: int, after: Choice, images: Sequence[Image], driver: str | None) -> list[str]:
     donation = graft.donation
     warnings = []
     chosen = after.image
     if chosen is None:
-        warnings.append(f"a GPU of {_name(donation.arch)} still loads nothing: {after.reason}")
+        warnings.append(f"a GPU of {_name(device)} still loads nothing: {after.reason}")
     elif (chosen.target, chosen.kind) != (donation.target, donation.kind):
-        warnings.append(f"a GPU of {_name(donation.arch)} loads {chosen.target}, not this image: {after.reason}")
+        warnings.append(f"a GPU of {_name(device)} loads {chosen.target}, not this image: {after.reason}")
     if donation.kind == "ptx" and donation.signature.version is not None:
         isa = "{}.{}".format(*donation.signature.version)
         cuda = cuda_of_ptx(isa)

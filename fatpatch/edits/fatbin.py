@@ -87,6 +87,8 @@ def new_fatbin(
 
     New machine code goes first and new PTX last: the ends where a driver prefers them should it ever meet an equal.
     """
+    if payload.kind != "fatbin":
+        return _from_bare(source, payload, donations, codec=codec, host=host)
     entries = entries_of(source, payload)
     host = host_bits(entries, host)
     made = [
@@ -115,5 +117,5 @@ def _from_bare(source: Source, payload: Payload, donations: Sequence[Donation], 
         image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature_of(image.kind, data)
     )
     everything = sorted((own, *donations), key=lambda donation: donation.kind != "sass")
-    entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=each.signature.relocatable) for each in everything]
+    entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=bool(each.signature.relocatable)) for each in everything]
     return _contained(payload, [Source.of(entry) for entry in entries], donations)

@@ -101,7 +101,8 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
     names = frozenset(donation.signature.kernels)
     if not names:
         return [], "has no kernels, so nothing tells which module it belongs to"
-    same_link = [module for module in modules if module.relocatable == donation.signature.relocatable and module.names]
+    links = (True, False) if donation.signature.relocatable is None else (donation.signature.relocatable,)
+    same_link = [module for module in modules if module.relocatable in links and module.names]
     if not same_link:
         linked, other = ("relocatable", "linked") if donation.signature.relocatable else ("linked", "relocatable")
         return (

@@ -44,7 +44,7 @@ def _module(holder: Node, payload: Payload, limit: int) -> Module:
             problem = f"{image.target} cannot be read: {error.message}"
             continue
         names = frozenset(signature.kernels)
-        return Module(holder, payload, names, signature.relocatable, frozenset(map(without_hashes, names)))
+        return Module(holder, payload, names, bool(signature.relocatable), frozenset(map(without_hashes, names)))
     relocatable = payload.section is not None and payload.section.startswith("__nv_rel")
     return Module(holder, payload, None, relocatable, problem=problem)
 

@@ -191,15 +191,17 @@ def _uncovered(modules: Sequence[Module], grafts: Sequence[Graft]) -> list[str]:
         grafted = {graft.module.locator for graft in group}
         files = {graft.module.node.locator for graft in group}
         kernels = {name for graft in group for name in graft.module.names or ()}
-        others = [
-            (module, shared)
+        lacking = [
+            module
             for module in modules
             if module.locator not in grafted
             and module.node.locator in files
             and module.relocatable == group[0].module.relocatable
-            and (shared := kernels & (module.names or frozenset()))
             and not _has(module.payload, target)
         ]
+        if group[0].module.relocatable and lacking:
+            notes.append(f"relocatable modules are linked together at load time, and {len(lacking)} more of this file get no {target}")
+        others = [(module, shared) for module in lacking if (shared := kernels & (module.names or frozenset()))]
         if others:
             module, shared = others[0]
             more = f" (and {len(others) - 1} more modules)" if len(others) > 1 else ""

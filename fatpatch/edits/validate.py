@@ -28,8 +28,8 @@ def problems_of(donation: Donation, module: Signature, relocatable: bool) -> lis
     """Everything wrong with giving ``donation`` to a module whose own image promises ``module``."""
     given = donation.signature
     problems = []
-    if given.relocatable != relocatable:
-        problems.append(_link_problem(given.relocatable))
+    if given.relocatable not in (None, relocatable):
+        problems.append(_link_problem(relocatable=not relocatable))
     renames = renames_between(given.kernels, module.kernels)
     if renames:
         words = ", ".join(f"{old} for {new}" for old, new in renames.items())
@@ -44,7 +44,7 @@ def problems_of(donation: Donation, module: Signature, relocatable: bool) -> lis
     return problems
 
 
-def _link_problem(relocatable: bool) -> Problem:
+def _link_problem(*, relocatable: bool) -> Problem:
     if relocatable:
         message, effect = "is relocatable (-rdc=true), the module is linked", "its kernels fail with error 200 or 500"
         return Problem("link", message, effect, survivable=False, hint="link it first: nvcc -dlink -cubin")

@@ -29,6 +29,9 @@ _ARCHS = frozenset(
     {10, 11, 12, 13, 20, 21, 30, 32, 35, 37, 50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 88, 89, 90}
     | {100, 101, 103, 107, 110, 120, 121}
 )
+DEVICES: Final = tuple(sorted(arch for arch in _ARCHS if arch >= 50))
+"""The SM numbers of GPUs that a driver of the last years knows."""
+
 _SUFFIX_RANK = {"a": 0, "f": 1, "": 2}
 _NUMBER = re.compile(r"(\d+)([af]?)\Z")
 

@@ -29,12 +29,13 @@ _HASH = re.compile(r"(_INTERNAL_|_GLOBAL__N__|__nv_static_\d{1,4}__)([0-9a-f]{8}
 class Signature(NamedTuple):
     """``kernels``: (offset, size) of each parameter by kernel name, None where not read; ``variables``: bytes by name.
 
-    ``relocatable``: made by -rdc=true, to be linked at load time. ``compat``: the cubin's .nv.compat section.
+    ``relocatable``: made by -rdc=true, to be linked at load time; None for PTX, whose text does not tell. ``compat``: the cubin's
+    .nv.compat section.
     """
 
     kernels: dict[str, tuple[tuple[int, int], ...] | None]
     variables: dict[str, int]
-    relocatable: bool
+    relocatable: bool | None
     target: str | None
     version: tuple[int, int] | None
     address_bits: int = 64
@@ -56,7 +57,7 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
     return Signature(
         _by_name(ptx_kernels(text)),
         _ptx_variables(text) if detail else {},
-        "--compile-only" in (options or "") or kind == "reloc-ptx",
+        kind == "reloc-ptx" or (None if options is None else "--compile-only" in options),
         ptx_target(text),
         None if isa is None else (int(isa.split(".")[0]), int(isa.split(".")[1])),
         int(bits[1]) if bits else 64,

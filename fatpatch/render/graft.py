@@ -27,7 +27,7 @@ def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: li
     if edit is not None:
         for where, how in edit.members.items():
             yield f"{safe(where)}  {how}; other members where they were"
-    used = {item.donation.origin for item in (*plan.grafts, *plan.present)}
+    used = {graft.donation.origin for graft in plan.grafts} | {item.donation.origin for item in plan.present}
     for skipped in plan.skipped[:_SHOWN]:
         word = "also" if skipped.donation.origin in used else "not used"
         yield f"{word}: {safe(skipped.donation.origin)}  {safe(skipped.reason)}"
@@ -71,7 +71,7 @@ def _choices(outcome: Outcome) -> str:
     for effect in outcome.effects:
         before = effect.before.image.target if effect.before.image is not None else f"nothing (error {effect.before.error})"
         after = effect.after.image.target if effect.after.image is not None else f"nothing (error {effect.after.error})"
-        arch = effect.graft.donation.arch
+        arch = effect.device
         told[f"compute capability {arch // 10}.{arch % 10} loaded {before}, now loads {after}"] = None
     return "".join(f"; {words}" for words in list(told)[:4])
 
@@ -106,6 +106,7 @@ def graft_json(outcome: Outcome, output: str | None, undo: str | None, notes: li
                     "reason": choice.reason,
                     "measured": choice.measured,
                 }
+            item["device"] = f"{effect.device // 10}.{effect.device % 10}"
             item["now"] = effect.locator
         grafted.append(item)
     return {
