@@ -48,6 +48,7 @@ from fatpatch.walk import inspected
 @click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which the edit would break.")
 @click.option("--driver", metavar="VERSION", help="Tell the effect for this driver, e.g. 535.154.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
+@click.option("-v", "--verbose", is_flag=True, help="Every module and every check by name.")
 @image_size_option
 def command(
     file: str,
@@ -71,6 +72,7 @@ def command(
     drop_signature: bool,
     driver: str | None,
     form: str,
+    verbose: bool,
     max_image_size: int,
 ) -> int:
     """Put cubins or PTX into FILE (ELF, PE, wheel, zip, llamafile, fatbin) without relinking it.
@@ -102,7 +104,7 @@ def command(
         code = 0
         for path in _extracted(file, limits) if extracted else [file]:
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
-            code = max(code, _one(path, given, wishes, Destination(target, overwrite, driver), limits, form))
+            code = max(code, _one(path, given, wishes, Destination(target, overwrite, driver), limits, form, verbose=verbose))
         return code
 
 
@@ -135,7 +137,7 @@ def _extracted(file: str, limits: Limits) -> list[str]:
     return found
 
 
-def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str) -> int:
+def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str, *, verbose: bool) -> int:
     shown = shown_paths([path])[0]
     if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
         if os.path.realpath(to.path) == os.path.realpath(path):
@@ -157,6 +159,6 @@ def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limi
     if form == "json":
         sys.stdout.write(json.dumps(graft_json(outcome, output, undo, notes, __version__), indent=1) + "\n")
     else:
-        for line in graft_text(outcome, output, undo, notes):
+        for line in graft_text(outcome, output, undo, notes, verbose=verbose):
             sys.stdout.write(line + "\n")
     return 0

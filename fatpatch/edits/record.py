@@ -24,6 +24,7 @@ SCHEMA = "fatpatch.undo/1"
 _MAX_RECORD = 1 << 30
 _HASHED = 1 << 30
 _SAMPLE = 1 << 16
+_MAX_RATIO = 1032
 
 
 class Piece(NamedTuple):
@@ -189,19 +190,26 @@ def _encoded(edit: Edit) -> dict[str, Any]:
 
 
 def _decoded(item: dict[str, Any]) -> Edit:
-    pieces = []
+    old_size, new_size, kept = int(item["old_size"]), int(item["new_size"]), int(item["kept"])
+    if not 0 <= kept <= min(old_size, new_size):
+        raise ValueError(f"{kept} bytes kept of {old_size} and {new_size}")
+    pieces, end = [], 0
     for piece in item["pieces"]:
-        size = int(piece["size"])
-        data = None
+        at, size, data = int(piece["at"]), int(piece["size"]), None
+        if at < end or size < 0 or at + size > old_size:
+            raise ValueError(f"old bytes at {at} overlap, or lie outside the file")
+        end = at + size
         if "data" in piece:
-            data = zlib.decompressobj().decompress(base64.b64decode(piece["data"], validate=True), size + 1)
+            packed = base64.b64decode(piece["data"], validate=True)
+            if size > len(packed) * _MAX_RATIO:
+                raise ValueError(f"{len(packed)} bytes cannot unpack to {size}")
+            data = zlib.decompressobj().decompress(packed, size + 1)
             if len(data) != size:
                 raise ValueError(f"expected {size} bytes, got {len(data)}")
-        pieces.append(Piece(int(piece["at"]), size, data, None if data is not None else int(piece["origin"])))
+        pieces.append(Piece(at, size, data, None if data is not None else int(piece["origin"])))
 
     def marks(name: str) -> tuple[tuple[int, int, int], ...]:
         return tuple((int(at), int(size), int(crc)) for at, size, crc in item[name])
 
     sha256 = None if item["sha256"] is None else str(item["sha256"])
-    sizes = int(item["old_size"]), int(item["new_size"]), int(item["kept"])
-    return Edit(*sizes, tuple(pieces), marks("new_marks"), marks("old_marks"), int(item["modified"]), sha256)
+    return Edit(old_size, new_size, kept, tuple(pieces), marks("new_marks"), marks("old_marks"), int(item["modified"]), sha256)

@@ -13,29 +13,15 @@ SCHEMA = "fatpatch.graft/1"
 _SHOWN = 12
 
 
-def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: list[str]) -> Iterator[str]:
-    """The lines for a person: what went where, what was checked, what changes, what to do."""
-    plan, edit = outcome.plan, outcome.plan.edit
-    for item in plan.present[:_SHOWN]:
-        yield f"{safe(item.module.locator)}  {item.donation.target} is there already"
-    for graft in plan.grafts[:_SHOWN]:
-        yield f"{safe(graft.module.locator)}  {_sign(graft)} {graft.donation.target}   {_matched(graft)}"
-        if edit is not None:
-            yield f"  {edit.tactics[graft.module.locator]}"
-    if len(plan.grafts) > _SHOWN:
-        yield f"and {plural(len(plan.grafts) - _SHOWN, 'more module')}"
-    if edit is not None:
-        for where, how in edit.members.items():
-            yield f"{safe(where)}  {how}; other members where they were"
-    used = {graft.donation.origin for graft in plan.grafts} | {item.donation.origin for item in plan.present}
-    for skipped in plan.skipped[:_SHOWN]:
-        word = "also" if skipped.donation.origin in used else "not used"
-        yield f"{word}: {safe(skipped.donation.origin)}  {safe(skipped.reason)}"
-    if len(plan.skipped) > _SHOWN:
-        yield f"and {plural(len(plan.skipped) - _SHOWN, 'more image')} not used"
-    if edit is None:
+def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: list[str], *, verbose: bool) -> Iterator[str]:
+    """The lines for a person: what went where, what was checked (each check by name with ``verbose``), what changes, what to do."""
+    yield from _places(outcome, len(outcome.plan.grafts) if verbose else _SHOWN)
+    yield from _unused(outcome)
+    if outcome.plan.edit is None:
         yield "nothing to do: every image is there already; nothing was written"
         return
+    if verbose:
+        yield from (f"  {'ok' if check.ok else 'FAILED'}: {check.name}" for check in outcome.checks)
     passed = sum(check.ok for check in outcome.checks)
     yield f"{passed} of {len(outcome.checks)} checks passed{_choices(outcome)}"
     grown = outcome.size_after - outcome.size_before
@@ -46,6 +32,33 @@ def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: li
         yield f"wrote {safe(output)} ({change})      undo: {safe(undo or '')}"
     for note in _notes(outcome, notes):
         yield f"note: {safe(note)}"
+
+
+def _places(outcome: Outcome, shown: int) -> Iterator[str]:
+    """Each graft with its tactic, and the members that changed for them."""
+    plan, edit = outcome.plan, outcome.plan.edit
+    for item in plan.present[:shown]:
+        yield f"{safe(item.module.locator)}  {item.donation.target} is there already"
+    if edit is None:
+        return
+    for graft in plan.grafts[:shown]:
+        yield f"{safe(graft.module.locator)}  {_sign(graft)} {graft.donation.target}   {_matched(graft)}"
+        yield f"  {edit.tactics[graft.module.locator]}"
+    if len(plan.grafts) > shown:
+        yield f"and {plural(len(plan.grafts) - shown, 'more module')}"
+    for where, how in edit.members.items():
+        yield f"{safe(where)}  {how}; other members where they were"
+
+
+def _unused(outcome: Outcome) -> Iterator[str]:
+    """The images that found no module, or could go to more."""
+    plan = outcome.plan
+    used = {graft.donation.origin for graft in plan.grafts} | {item.donation.origin for item in plan.present}
+    for skipped in plan.skipped[:_SHOWN]:
+        word = "also" if skipped.donation.origin in used else "not used"
+        yield f"{word}: {safe(skipped.donation.origin)}  {safe(skipped.reason)}"
+    if len(plan.skipped) > _SHOWN:
+        yield f"and {plural(len(plan.skipped) - _SHOWN, 'more image')} not used"
 
 
 def _sign(graft: Graft) -> str:
