@@ -25,7 +25,7 @@ _HINT_CUBIN = "make one with: nvcc -cubin -arch=sm_61 file.cu (or take it out of
 class Donation(NamedTuple):
     """One image to put into a module. ``content`` reads its bytes (PTX without its NUL); ``host`` is the kind of file it comes from.
 
-    ``donor`` is the locator of that file.
+    ``donor`` and ``path`` are the locator and the path of that file.
     """
 
     origin: str
@@ -38,6 +38,7 @@ class Donation(NamedTuple):
     debug: bool = False
     host: str | None = None
     donor: str = ""
+    path: str = ""
 
     @property
     def arch(self) -> int:
@@ -113,7 +114,17 @@ def _from_image(holder: Node, image: Image, limit: int) -> Donation:
         raise EditError(f"cannot be read: {error.message}", locator=image.locator, hint="choose another donor") from error
     debug = bool((image.flags or 0) & n.FLAG_DEBUG)
     donation = Donation(
-        image.locator, image.kind, image.target, content, signature, image.options, image.identifier, debug, holder.container
+        image.locator,
+        image.kind,
+        image.target,
+        content,
+        signature,
+        image.options,
+        image.identifier,
+        debug,
+        holder.container,
+        holder.locator,
+        holder.path,
     )
     return _checked(donation)
 

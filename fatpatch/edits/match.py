@@ -33,7 +33,8 @@ def match(
 ) -> tuple[list[Match], list[Skipped]]:
     """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
 
-    ``pins`` are locators or patterns of the only modules to consider. An image from a DLL goes to DLLs where there are any.
+    ``pins`` are locators or patterns of the only modules to consider. An image from a file goes to a file of that name where there
+    is one, else one from a DLL to DLLs.
 
     EditError when the choice is ambiguous, or (``strict``: the user named this image) when there is none.
     """
@@ -49,24 +50,42 @@ def match(
         return [Match(module, donations[0]) for module in chosen], []
     matched: list[Match] = []
     skipped: list[Skipped] = []
+    elsewhere: list[tuple[Donation, Module]] = []
     twins = _Twins(donations)
     for donation in donations:
         candidates, reason = _candidates(chosen, donation)
-        kin = twins.own(donation, [module for module in candidates if module.node.container == donation.host] or candidates)
+        kin = twins.own(donation, _kin(candidates, donation))
         if candidates:
             matched += [Match(module, donation) for module in kin]
-            skipped += [Skipped(donation, _elsewhere(other)) for other in candidates if other.node not in [module.node for module in kin]]
+            elsewhere += [(donation, other) for other in candidates if other.node not in [module.node for module in kin]]
         elif strict:
             raise EditError(reason, locator=donation.origin, hint="if you know better, name the module with --module LOCATOR")
         else:
             skipped.append(Skipped(donation, reason))
+    served = {(module.locator, donation.kind, donation.target) for module, donation in matched}
+    skipped += [Skipped(given, _elsewhere(other)) for given, other in elsewhere if (other.locator, given.kind, given.target) not in served]
     return matched, skipped
 
 
+def _kin(modules: list[Module], donation: Donation) -> list[Module]:
+    """Those in a file of the donor's name; else in files of its kind; else all."""
+    for rule in (
+        [module for module in modules if _base(module.node.path) == _base(donation.path)],
+        [module for module in modules if module.node.container == donation.host],
+    ):
+        if rule:
+            return rule
+    return modules
+
+
+def _base(path: str) -> str:
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
+
+
 def _elsewhere(module: Module) -> str:
-    """What to say of a module in a file of another kind than the donor, such as the .so beside the DLL."""
+    """What to say of a module in another file than the one chosen, such as the .so beside the DLL."""
     option = f"--member {module.node.path}" if "!" in module.node.locator else f"--module '{module.locator}'"
-    return f"fits {module.locator} too, a file of another kind than the donor; to graft it there, add {option}"
+    return f"fits {module.locator} too, in another file; to graft it there, add {option}"
 
 
 class _Twins:

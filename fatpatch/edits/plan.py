@@ -199,7 +199,12 @@ def _uncovered(modules: Sequence[Module], grafts: Sequence[Graft]) -> list[str]:
             and module.relocatable == group[0].module.relocatable
             and not _has(module.payload, target)
         ]
-        if group[0].module.relocatable and lacking:
+        linked = [module for module in modules if module.node.locator in files and not module.relocatable and module.names]
+        if (
+            group[0].module.relocatable
+            and lacking
+            and not any(_has(module.payload, target) or module.locator in grafted for module in linked)
+        ):
             notes.append(f"relocatable modules are linked together at load time, and {len(lacking)} more of this file get no {target}")
         others = [(module, shared) for module in lacking if (shared := kernels & (module.names or frozenset()))]
         if others:
