@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fatpatch.edits.cover import gaps_left
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.fatbin import NewFatbin, new_fatbin
 from fatpatch.edits.hashes import renames_between
@@ -15,7 +16,7 @@ from fatpatch.edits.tree import TreeEdit, edit_tree
 from fatpatch.edits.validate import Problem, problems_of
 from fatpatch.errors import EditError, FatpatchError
 from fatpatch.formats import numbers as n
-from fatpatch.model import Image, Node, Payload
+from fatpatch.model import Image, Node
 from fatpatch.payloads.content import ImageReader
 
 _SHOWN = 6
@@ -81,7 +82,7 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
         raise _refusal(refused)
     fatbins = _new_fatbins(grafts, wishes)
     edit = edit_tree(node, {fatbin.payload.locator: fatbin for fatbin in fatbins}, wishes.host) if fatbins else None
-    notes = [*(edit.notes if edit else ()), *_uncovered(modules, grafts)]
+    notes = [*(edit.notes if edit else ()), *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
 
 
@@ -179,43 +180,3 @@ def _new_fatbins(grafts: Sequence[Graft], wishes: Wishes) -> list[NewFatbin]:
             )
         )
     return result
-
-
-def _uncovered(modules: Sequence[Module], grafts: Sequence[Graft]) -> list[str]:
-    """Kernels that another module has too, where the target stays missing: the runtime may take that one (measured)."""
-    notes = []
-    by_target: dict[str, list[Graft]] = {}
-    for graft in grafts:
-        by_target.setdefault(graft.donation.target, []).append(graft)
-    for target, group in by_target.items():
-        grafted = {graft.module.locator for graft in group}
-        files = {graft.module.node.locator for graft in group}
-        kernels = {name for graft in group for name in graft.module.names or ()}
-        lacking = [
-            module
-            for module in modules
-            if module.locator not in grafted
-            and module.node.locator in files
-            and module.relocatable == group[0].module.relocatable
-            and not _has(module.payload, target)
-        ]
-        linked = [module for module in modules if module.node.locator in files and not module.relocatable and module.names]
-        if (
-            group[0].module.relocatable
-            and lacking
-            and not any(_has(module.payload, target) or module.locator in grafted for module in linked)
-        ):
-            notes.append(f"relocatable modules are linked together at load time, and {len(lacking)} more of this file get no {target}")
-        others = [(module, shared) for module in lacking if (shared := kernels & (module.names or frozenset()))]
-        if others:
-            module, shared = others[0]
-            more = f" (and {len(others) - 1} more modules)" if len(others) > 1 else ""
-            notes.append(
-                f"{module.locator}{more} holds {min(shared)[:160]} too and gets no {target}: "
-                "the CUDA runtime takes whichever module was registered first, and may still fail with error 209"
-            )
-    return notes
-
-
-def _has(payload: Payload, target: str) -> bool:
-    return any(image.target == target for image in payload.images)
