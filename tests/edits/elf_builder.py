@@ -212,7 +212,7 @@ def _assembly(host: Host, folder: Path, modules: Sequence[bytes]) -> str:
         lines += [".balign 16", f"fatbin{number}:", f'.incbin "{folder / f"{number}.fatbin"}"']
     lines += [f'.section .nvFatBinSegment,"{host.flags}",{at}progbits', ".balign 8", ".globl wrappers, wrappers_end", "wrappers:"]
     lines += [line for number in range(len(modules)) for line in (".long 0x466243b1, 1", f".quad fatbin{number}, 0")]
-    lines += ["wrappers_end:", host.extra, f'.section .note.GNU-stack,"",{at}progbits', ""]
+    lines += [*([] if "wrappers_end:" in host.extra else ["wrappers_end:"]), host.extra, f'.section .note.GNU-stack,"",{at}progbits', ""]
     return "\n".join(lines)
 
 
@@ -334,15 +334,14 @@ def fatbins_in_memory(data: bytes) -> list[list[Stored]]:
     memory = _Memory(data)
     memory.relocate(int.from_bytes(data[18:20], "little"))
     found = []
-    for page in sorted(memory.pages):
-        near = memory.pages[page] + memory.pages.get(page + 4096, b"")[: _WRAPPER.size]
+    for segment in memory.segments:
+        content = memory.read(segment.address, segment.file_size) if segment.type == PT_LOAD else b""
         at = -8
-        while 0 <= (at := near.find(_WRAPPER_HEAD, at + 8)) < 4096:
-            _, _, pointer, extra = _WRAPPER.unpack_from(near, at)
-            assert at % 8 == extra == 0
+        while (at := content.find(_WRAPPER_HEAD, at + 8)) >= 0:
+            _, _, pointer, extra = _WRAPPER.unpack_from(content, at)
+            assert (segment.address + at) % 8 == extra == 0
             start = pointer - memory.base
-            size = 16 + memory.word(start + 8)
-            found.append(stored_entries(memory.read(start, size)))
+            found.append(stored_entries(memory.read(start, 16 + memory.word(start + 8))))
     return found
 
 
