@@ -62,9 +62,30 @@ def match(
             raise EditError(reason, locator=donation.origin, hint="if you know better, name the module with --module LOCATOR")
         else:
             skipped.append(Skipped(donation, reason))
+    matched = _one_each(matched)
     served = {(module.locator, donation.kind, donation.target) for module, donation in matched}
     skipped += [Skipped(given, _elsewhere(other)) for given, other in elsewhere if (other.locator, given.kind, given.target) not in served]
     return matched, skipped
+
+
+def _one_each(matched: list[Match]) -> list[Match]:
+    """One image a module, kind and target: of several that of the file of the same name, else of the same kind; else the first of equals.
+
+    EditError when they differ and nothing tells which is meant.
+    """
+    groups: dict[tuple[str, str, str], list[Match]] = {}
+    for item in matched:
+        groups.setdefault((item.module.locator, item.donation.kind, item.donation.target), []).append(item)
+    result = []
+    for group in groups.values():
+        named = [item for item in group if _base(item.module.node.path) == _base(item.donation.path)]
+        alike = [item for item in group if item.module.node.container == item.donation.host]
+        first, *others = named or alike or group
+        if any(other.donation.content() != first.donation.content() for other in others):
+            message = f"and {first.donation.origin} are both {first.donation.target} for {first.module.locator}"
+            raise EditError(message, locator=others[0].donation.origin, hint="give only one image a target and module")
+        result.append(first)
+    return result
 
 
 def _kin(modules: list[Module], donation: Donation) -> list[Module]:

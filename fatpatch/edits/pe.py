@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER, SECTION
@@ -19,7 +19,10 @@ _PE32_PLUS = 0x20B
 _READ_ONLY_DATA = 0x40000040
 _DISCARDABLE = 0x02000000
 _MAX_IMAGE = 0x7FFFFFFF
-_SECURITY = 4
+_SECURITY, _RELOCATIONS = 4, 5
+_DIR64 = 10
+_BLOCK = struct.Struct("<II")
+_MAX_RELOCATIONS = 64 << 20
 _WORD, _LONG, _HALF = struct.Struct("<Q"), struct.Struct("<I"), struct.Struct("<H")
 # Offsets in the PE32+ optional header (PE/COFF specification, optional header)
 _INITIALIZED, _BASE, _SECTION_ALIGNMENT, _FILE_ALIGNMENT, _IMAGE_SIZE, _HEADERS_SIZE, _CHECKSUM, _DIRECTORY_COUNT, _DIRECTORIES = (
@@ -43,8 +46,8 @@ class PeSection(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The first address behind it in memory."""
-        return self.address + max(self.virtual_size, self.raw_size)
+        """The first address behind it in memory, where Windows wants the next section, rounded up."""
+        return self.address + (self.virtual_size or self.raw_size)
 
 
 class PeFile:
@@ -94,6 +97,35 @@ class PeFile:
     def image_size(self) -> int:
         """SizeOfImage."""
         return self.long(_IMAGE_SIZE)
+
+    def address_of(self, offset: int) -> int:
+        """Where the byte at a file offset is loaded, from the image base on."""
+        for section in self.sections:
+            if section.offset <= offset < section.offset + section.raw_size:
+                return section.address + offset - section.offset
+        raise EditError("lies in no section", locator=self.locator, offset=offset)
+
+    def offset_of(self, address: int) -> int | None:
+        """Where the byte at an address (from the image base on) is in the file; None when it is nowhere."""
+        for section in self.sections:
+            if section.address <= address < section.address + min(section.raw_size, section.virtual_size or section.raw_size):
+                return section.offset + address - section.address
+        return None
+
+    def relocated(self) -> Iterator[int]:
+        """The addresses of all 64-bit pointers that the base relocations name."""
+        address, size = self.directory(_RELOCATIONS)
+        start = self.offset_of(address) if size else None
+        data = b"" if start is None else self.source.peek(start, min(size, _MAX_RELOCATIONS))
+        at = 0
+        while at + _BLOCK.size <= len(data):
+            page, length = _BLOCK.unpack_from(data, at)
+            if length < _BLOCK.size:
+                return
+            for (entry,) in _HALF.iter_unpack(data[at + _BLOCK.size : at + length & ~1][: (length - _BLOCK.size) & ~1]):
+                if entry >> 12 == _DIR64:
+                    yield page + (entry & 0xFFF)
+            at += length
 
     def has_room(self) -> bool:
         """Whether another section header fits behind the table, over zeros, before the first section's bytes."""
@@ -169,6 +201,11 @@ def _grown_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Wri
     last = pe.sections[index]
     if not last.offset or last.offset != max(section.offset for section in pe.sections):
         raise EditError("has no room for a section header, and its last section is not last in the file", locator=pe.locator)
+    blank = pe.source.peek(last.offset + last.raw_size, max(last.virtual_size - last.raw_size, 0))
+    if any(blank):
+        hint = "graft fewer images, or one that fits in place"
+        message = "has no room for a section header, and its last section goes on in memory over bytes that the file has for something else"
+        raise EditError(message, locator=pe.locator, hint=hint)
     start = max(kept, last.offset + last.virtual_size)
     start += -start % pe.file_alignment
     length = start - last.offset + size
@@ -194,7 +231,21 @@ def _pointers(host: HostFile, pe: PeFile, moves: dict[int, int]) -> list[Write]:
             writes.append(Write.of(pointer.wrapper.offset + 8, _WORD.pack(moves[pointer.target])))
     for offset in moves.keys() - reached:
         raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=pe.locator, offset=offset)
+    _refuse_other_references(host, pe, moves, {write.offset for write in writes})
     return writes
+
+
+def _refuse_other_references(host: HostFile, pe: PeFile, moves: dict[int, int], known: set[int]) -> None:
+    """EditError when a relocated pointer that is no wrapper's leads into a fatbin that moves."""
+    old = [(pe.base + pe.address_of(each.offset), each.size) for each in host.payloads if each.offset in moves]
+    for place in pe.relocated():
+        at = pe.offset_of(place)
+        if at is None or at in known:
+            continue
+        value = int.from_bytes(pe.source.peek(at, 8), "little")
+        if any(start <= value < start + size for start, size in old):
+            message = f"the pointer there leads into the fatbin too ({value:#x}), and would go on reading the old one"
+            raise EditError(message, locator=pe.locator, offset=at)
 
 
 def checksum(source: Source, at: int) -> int:

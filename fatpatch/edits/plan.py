@@ -67,7 +67,6 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     present: list[Match] = []
     refused: list[tuple[Match, list[Problem]]] = []
     for item in matched:
-        _refuse_twins(item, grafts)
         existing = _existing(item)
         if existing is not None and _same(item, existing, wishes.limit):
             present.append(item)
@@ -84,18 +83,6 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     edit = edit_tree(node, {fatbin.payload.locator: fatbin for fatbin in fatbins}, wishes.host) if fatbins else None
     notes = [*(edit.notes if edit else ()), *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
-
-
-def _refuse_twins(item: Match, grafts: Sequence[Graft]) -> None:
-    for graft in grafts:
-        same = (graft.module.locator, graft.donation.kind, graft.donation.target) == (
-            item.module.locator,
-            item.donation.kind,
-            item.donation.target,
-        )
-        if same:
-            message = f"and {graft.donation.origin} are both {item.donation.target} for {item.module.locator}"
-            raise EditError(message, locator=item.donation.origin, hint="give only one image a target and module")
 
 
 def _existing(item: Match) -> Image | None:
