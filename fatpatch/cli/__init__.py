@@ -95,7 +95,7 @@ def print_error(error: FatpatchError) -> None:
     """One error on stderr: where, what, and what to do next."""
     from fatpatch.render.words import safe
 
-    click.echo(f"fatpatch: error: {safe(str(error))}", err=True)
+    click.echo("\n".join(map(safe, f"fatpatch: error: {error}".split("\n"))), err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
 

@@ -20,8 +20,8 @@ from fatpatch.edits.llamafile import library_copies, notes_for
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError
+from fatpatch.gpus.versions import ptx_of_driver
 from fatpatch.limits import Limits
-from fatpatch.locator import escape
 from fatpatch.render.graft import graft_json, graft_text
 from fatpatch.walk import inspected
 
@@ -88,14 +88,18 @@ def command(
         raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
     if bool(output) + in_place + extracted > 1:
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
+    if output is not None and os.path.realpath(output) == os.path.realpath(file):
+        raise click.UsageError("-o names FILE itself: use --in-place")
+    if driver is not None and ptx_of_driver(driver) is None:
+        raise click.BadParameter(f"{driver!r} is no driver version; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
     wishes = Wishes(
-        modules=(*modules, *(f"*!{escape(member)}!*" for member in members)),
+        modules=modules,
+        members=members,
         replace=replace,
         rename_hash=rename_hash,
         force=force,
         codec=compress,
-        strict=donor is None and not fatbins,
         limit=max_image_size,
         host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
     )
@@ -140,8 +144,8 @@ def _extracted(file: str, limits: Limits) -> list[str]:
 def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str, *, verbose: bool) -> int:
     shown = shown_paths([path])[0]
     if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
-        if os.path.realpath(to.path) == os.path.realpath(path):
-            raise click.UsageError("-o names FILE itself: use --in-place")
+        if os.path.isdir(to.path):
+            raise EditError("is a folder", locator=to.path, hint="give the name of the new file")
         if not to.overwrite:
             raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
     real = os.path.realpath(path)

@@ -150,7 +150,7 @@ def _local_sizes(stored: int, size: int, extra: bytes, new: int) -> tuple[int, i
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
         if kind == _EXTRA_ZIP64 and length >= 16:
-            return stored, size, extra[: at + 4] + struct.pack("<QQ", new, new) + extra[at + 20 :]
+            return _FULL32, _FULL32, extra[: at + 4] + struct.pack("<QQ", new, new) + extra[at + 20 :]
         at += 4 + length
     return new, new, extra
 

@@ -124,7 +124,7 @@ def _content_checks(pair: Pair, grafts: list[Graft], limit: int) -> Iterator[Che
         if not _in_order([_raw(old_source, entry) for entry in before], [_raw(new_source, entry) for entry in entries]):
             kept.append(f"{found.locator}: old entries differ")
         images += [problem for graft in mine for problem in _image_problems(graft, pair.new, found, limit)]
-        texts += [f"{found.locator}: PTX without an options block" for entry in entries if _bad_ptx(entry, entry.offset in replaced)]
+        texts += [f"{found.locator}: PTX without an options block" for entry in _new_entries(mine, found, entries) if _bad_ptx(entry)]
     yield check_of("entries fill their fatbins exactly", tiling)
     yield check_of("old entries byte-identical", kept)
     yield check_of("new images unpack to the given bytes", images)
@@ -157,6 +157,12 @@ def _image_problems(graft: Graft, holder: Node, fatbin: Payload, limit: int) -> 
         yield f"{found[0].locator} does not hold the given bytes"
 
 
-def _bad_ptx(entry: Entry, old: bool) -> bool:
+def _new_entries(grafts: list[Graft], fatbin: Payload, entries: list[Entry]) -> Iterator[Entry]:
+    given = {(graft.donation.kind, graft.donation.target) for graft in grafts}
+    offsets = {image.offset for image in fatbin.images if (image.kind, image.target) in given}
+    return (entry for entry in entries if entry.offset in offsets)
+
+
+def _bad_ptx(entry: Entry) -> bool:
     header = entry.header
-    return header.kind == n.KIND_PTX and not old and (not header.options_offset or header.header_size < n.ENTRY_HEADER_SIZE + 8)
+    return header.kind == n.KIND_PTX and (not header.options_offset or header.header_size < n.ENTRY_HEADER_SIZE + 8)

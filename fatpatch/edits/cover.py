@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.modules import Module
+from fatpatch.locator import escape
 
 
 def gaps_left(modules: Sequence[Module], grafts: Sequence[tuple[Module, Donation]]) -> Iterator[str]:
@@ -30,7 +31,7 @@ def _held_twice(target: str, given: Sequence[Module], lacking: Sequence[Module])
             module, shared = found[0]
             more = f" (and {len(found) - 1} more modules)" if len(found) > 1 else ""
             yield (
-                f"{module.locator}{more} holds {min(shared)[:160]} too and gets no {target}: "
+                f"{module.locator}{more} holds {escape(min(shared))} too and gets no {target}: "
                 "the CUDA runtime takes whichever module was registered first, and may still fail with error 209"
             )
 

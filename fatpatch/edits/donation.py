@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fatpatch.coverage import payloads_below
 from fatpatch.edits.hashes import rename_hashes
+from fatpatch.elf64 import HEADER
 from fatpatch.errors import EditError, FatpatchError, FormatError
 from fatpatch.formats import numbers as n
 from fatpatch.images.cubin import identify
@@ -86,6 +87,8 @@ def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str
     EditError, with what there is, when a target occurs nowhere.
     """
     wanted = tuple(targets)
+    if not any(payload.vendor == "nvidia" and payload.images for _, payload in payloads_below(node)):
+        raise EditError("holds no CUDA image", locator=shown, hint="'fatpatch inspect' says what it holds")
     images = [(holder, image) for holder, payload in payloads_below(node) for image in payload.images if image.kind in ("sass", "ptx")]
     for target in wanted:
         if not any(image.target == target for _, image in images):
@@ -138,6 +141,11 @@ def _donation(name: str, kind: str, data: bytes) -> Donation:
     if kind == "sass":
         identity = identify(data)
         old = identity is not None and not identity.new_layout
+        _, _, _, _, _, phoff, _, _, _, entry_size, count, _, _, _ = HEADER.unpack_from(data)
+        if count and phoff + count * entry_size > len(data):
+            raise FormatError(
+                f"its program headers end at {phoff + count * entry_size:#x}, the cubin at {len(data):#x}", locator=name, field="e_phoff"
+            )
         if data[4] != 2 or (old and not int.from_bytes(data[48:52], "little") & _64_BIT_ADDRESSES):
             raise EditError("is a 32-bit cubin; a 64-bit process cannot load it", locator=name, hint="compile with -m64")
     if signature.target is None or signature.version is None:

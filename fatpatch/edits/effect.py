@@ -40,7 +40,7 @@ def effects_of(plan: Plan, old: Node, new: Node, driver: str | None) -> list[Eff
         assert found is not None
         device = _device_for(graft.donation, found.images)
         before, after = choose(graft.module.payload.images, device), choose(found.images, device)
-        warnings = tuple(_warnings(graft, device, after, found.images, driver))
+        warnings = (*_warnings(graft, device, after, driver), *_newer_ptx(graft.donation, device, found.images, driver))
         effects.append(Effect(graft, found.locator, device, before, after, warnings))
     return effects
 
@@ -55,31 +55,45 @@ def _device_for(donation: Donation, images: Sequence[Image]) -> int:
     return donation.arch
 
 
-def _warnings(graft: Graft, device: int, after: Choice, images: Sequence[Image], driver: str | None) -> list[str]:
-    donation = graft.donation
+def _warnings(graft: Graft, device: int, after: Choice, driver: str | None) -> list[str]:
+    """What keeps the driver from loading the new image."""
+    donation, chosen = graft.donation, after.image
     warnings = []
-    chosen = after.image
     if chosen is None:
         warnings.append(f"a GPU of {_name(device)} still loads nothing: {after.reason}")
     elif (chosen.target, chosen.kind) != (donation.target, donation.kind):
         warnings.append(f"a GPU of {_name(device)} loads {chosen.target}, not this image: {after.reason}")
     if donation.kind == "ptx" and donation.signature.version is not None:
         isa = "{}.{}".format(*donation.signature.version)
-        cuda = cuda_of_ptx(isa)
-        needed = None if cuda is None else driver_for_cuda(cuda)
-        known = f"CUDA {cuda}, {needed[0]} on Linux or {needed[1]} on Windows" if needed else "not known here"
         limit = None if driver is None else ptx_of_driver(driver)
         if limit is not None and _number(isa) > _number(limit):
             warnings.append(f"driver {driver} compiles PTX up to {limit}, this is {isa}: error 222 on every GPU that needs it")
         elif driver is None:
-            warnings.append(f"PTX {isa} needs a driver that knows it: {known} or newer")
-    if chosen is not None and chosen.kind == "ptx" and chosen.target != donation.target and driver is not None:
-        limit = ptx_of_driver(driver)
-        if limit is not None and chosen.code_version is not None and _number(chosen.code_version) > _number(limit):
-            warnings.append(
-                f"the driver takes {chosen.target} of PTX {chosen.code_version}, and {driver} knows {limit}: error 222, no fallback"
-            )
-    if any(image.kind == "concat" for image in images):
+            warnings.append(_needs(isa))
+    return warnings
+
+
+def _needs(isa: str) -> str:
+    """Which driver compiles a PTX version."""
+    cuda = cuda_of_ptx(isa)
+    needed = None if cuda is None else driver_for_cuda(cuda)
+    if needed is None:
+        return f"PTX {isa} is newer than any driver known here: error 222 on those that are"
+    return f"PTX {isa} needs a driver that knows it: CUDA {cuda}, {needed[0]} on Linux or {needed[1]} on Windows, or newer"
+
+
+def _newer_ptx(donation: Donation, device: int, images: Sequence[Image], driver: str | None) -> list[str]:
+    """Other PTX that the driver would choose although it cannot compile it, and entries that it does not read."""
+    warnings = []
+    limit = None if driver is None else ptx_of_driver(driver)
+    for each in dict.fromkeys((device, donation.arch)):
+        chosen = choose(images, each).image
+        if chosen is None or chosen.kind != "ptx" or chosen.target == donation.target or chosen.code_version is None or limit is None:
+            continue
+        if _number(chosen.code_version) > _number(limit):
+            taken = f"on {_name(each)} the driver takes {chosen.target} of PTX {chosen.code_version}"
+            warnings.append(f"{taken}, and {driver} knows {limit}: error 222, no fallback")
+    if any(image.within is not None for image in images):
         warnings.append("the fatbin has concatenated entries, which drivers up to 580 ignore")
     return warnings
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fatpatch.edits.overlay import Write
-from fatpatch.elf64 import HEADER, SECTION, SEGMENT
+from fatpatch.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
 from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.payloads.wrapper import Pointer
-from fatpatch.source import Source
+from fatpatch.source import CHUNK, Source
 
 _DYNAMIC = struct.Struct("<qQ")
 _RELA = struct.Struct("<QQq")
@@ -123,6 +123,34 @@ class ElfFile:
             packed = set(_relr_places(word for (word,) in _WORD.iter_unpack(data[: len(data) // 8 * 8])))
         return rows, packed
 
+    def named_relocations(self) -> Iterator[tuple[int, int]]:
+        """(place, address) of every relocation by a symbol that the file itself defines."""
+        dynamic = self._dynamic()
+        if not (dynamic.get(n.DT_RELA) and dynamic.get(n.DT_RELASZ) and dynamic.get(n.DT_SYMTAB)):
+            return
+        data = self.source.read(self.offset_of(dynamic[n.DT_RELA]), min(dynamic[n.DT_RELASZ], _MAX_TABLE))
+        symbols = self.offset_of(dynamic[n.DT_SYMTAB])
+        for place, info, addend in _RELA.iter_unpack(data[: len(data) // _RELA.size * _RELA.size]):
+            if info >> 32:
+                symbol = self.source.peek(symbols + (info >> 32) * SYMBOL.size, SYMBOL.size)
+                if len(symbol) == SYMBOL.size and (value := SYMBOL.unpack(symbol)[4]):
+                    yield place, value + addend
+
+    def plain_pointers(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """(place, value) of aligned words in writable segments that hold an address in [low, high).
+
+        A program at a fixed address has no relocations that would say where its pointers are.
+        """
+        for segment in self.loads:
+            if not segment.flags & n.PF_W:
+                continue
+            skip = -segment.address % _WORD.size
+            for start in range(skip, segment.file_size, CHUNK):
+                data = self.source.peek(segment.offset + start, min(CHUNK, segment.file_size - start))
+                for index, (value,) in enumerate(_WORD.iter_unpack(data[: len(data) // 8 * 8])):
+                    if low <= value < high:
+                        yield segment.address + start + index * 8, value
+
 
 def _relr_places(words: Iterable[int]) -> Iterable[int]:
     """Unpack DT_RELR: an even word is an address, an odd one a bitmap of the 63 words behind the last (gABI proposal)."""
@@ -186,11 +214,14 @@ def _refuse_other_references(
     ranges = sorted((old, old + sizes[offset]) for offset, (old, _) in moves.items())
     low, high = ranges[0][0], ranges[-1][1]
     suspects = [(place, addend) for place, addend, _ in relocated if low <= addend < high and place not in places]
+    suspects += [(place, value) for place, value in elf.named_relocations() if low <= value < high]
+    if elf.type == n.ET_EXEC:
+        suspects += [(place, value) for place, value in elf.plain_pointers(low, high) if place not in places]
     for place in packed:
         (value,) = _WORD.unpack(elf.source.read(elf.offset_of(place), 8))
         if low <= value < high:
             suspects.append((place, value))
     for place, value in suspects:
         if any(start <= value < end for start, end in ranges):
-            message = f"the relocation at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
+            message = f"the pointer at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
             raise EditError(message, locator=elf.locator)

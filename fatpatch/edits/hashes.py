@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from fatpatch.errors import EditError
 from fatpatch.images.signature import hashes_of, without_hashes
+from fatpatch.locator import escape
 
 
 def renames_between(given: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
@@ -27,7 +28,7 @@ def renames_between(given: Iterable[str], wanted: Iterable[str]) -> dict[str, st
         if name in exact or not partners:
             continue
         if len(partners) > 1:
-            raise EditError(f"{name[:200]} could be any of {len(partners)} kernels", hint="compile in the folder of the original build")
+            raise EditError(f"{escape(name)} could be any of {len(partners)} kernels", hint="compile in the folder of the original build")
         for old, new in zip(hashes_of(name), hashes_of(partners[0]), strict=True):
             if renames.setdefault(old, new) != new:
                 raise EditError(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fatpatch.edits.fatbin import NewFatbin
 from fatpatch.edits.overlay import Overlay, Write
 from fatpatch.model import Container, Payload
+from fatpatch.payloads.locate import FATBIN_SECTIONS
 from fatpatch.source import Source
 
 IN_PLACE = "in place"
@@ -61,8 +62,8 @@ def _room(host: HostFile, payload: Payload) -> int:
     """Bytes from the fatbin's start to the next thing in its section: its own size, and zero padding behind it."""
     end = payload.offset + payload.size
     section = next((part for part in host.container.sections if part.offset <= payload.offset < part.offset + part.size), None)
-    if section is None:
-        return payload.size
+    if section is None or section.name not in FATBIN_SECTIONS:
+        return payload.size  # zeros behind it may be a variable
     limit = min((other.offset for other in host.payloads if other.offset >= end), default=section.offset + section.size)
     gap = host.source.peek(end, min(limit - end, 1 << 16))
     return payload.size + len(gap) - len(gap.lstrip(b"\0"))

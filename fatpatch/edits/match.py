@@ -9,7 +9,7 @@ from fatpatch.edits.donation import Donation
 from fatpatch.edits.modules import Module
 from fatpatch.errors import EditError
 from fatpatch.images.signature import without_hashes
-from fatpatch.locator import matches
+from fatpatch.locator import escape, matches
 
 _SHOWN = 8
 
@@ -29,36 +29,31 @@ class Skipped(NamedTuple):
 
 
 def match(
-    modules: Sequence[Module], donations: Sequence[Donation], pins: Sequence[str], *, strict: bool
+    modules: Sequence[Module], donations: Sequence[Donation], pins: Sequence[str], members: Sequence[str]
 ) -> tuple[list[Match], list[Skipped]]:
     """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
 
-    ``pins`` are locators or patterns of the only modules to consider. An image from a file goes to a file of that name where there
+    ``pins`` are locators or patterns of the only modules to consider, ``members`` the paths of the only members. An image from a file goes to a file of that name where there
     is one, else one from a DLL to DLLs.
 
-    EditError when the choice is ambiguous, or (``strict``: the user named this image) when there is none.
+    EditError when the choice is ambiguous, or when there is none for an image that is a file of its own.
     """
     if not modules:
         raise EditError("holds no CUDA fatbin: there is nothing to graft into", hint="'fatpatch inspect' says what was looked for")
-    chosen = [
-        module for module in modules if not pins or any(matches(module.locator, pin) or module.locator.endswith(f"!{pin}") for pin in pins)
-    ]
-    if not chosen:
-        listed = _listed([module.locator for module in modules])
-        raise EditError(f"no module is named {', '.join(pins)}", hint=f"the modules are: {listed}")
-    if pins and len(donations) == 1:
-        return [Match(module, donations[0]) for module in chosen], []
+    chosen = _chosen(modules, pins, members)
+    if pins and len(donations) == len(chosen) == 1:
+        return [Match(chosen[0], donations[0])], []
     matched: list[Match] = []
     skipped: list[Skipped] = []
     elsewhere: list[tuple[Donation, Module]] = []
-    twins = _Twins(donations)
+    twins = _Twins(donations, pinned=bool(pins))
     for donation in donations:
         candidates, reason = _candidates(chosen, donation)
         kin = twins.own(donation, _kin(candidates, donation))
         if candidates:
             matched += [Match(module, donation) for module in kin]
             elsewhere += [(donation, other) for other in candidates if other.node not in [module.node for module in kin]]
-        elif strict:
+        elif not donation.donor:  # a file that the user named must be used
             raise EditError(reason, locator=donation.origin, hint="if you know better, name the module with --module LOCATOR")
         else:
             skipped.append(Skipped(donation, reason))
@@ -68,10 +63,26 @@ def match(
     return matched, skipped
 
 
-def _one_each(matched: list[Match]) -> list[Match]:
-    """One image a module, kind and target: of several that of the file of the same name, else of the same kind; else the first of equals.
+def _chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str]) -> list[Module]:
+    """The modules that the user limits the graft to; EditError, with what there is, when none is left."""
+    chosen = list(modules)
+    for word, wanted, patterns in (
+        ("member", members, [f"*!{escape(member)}!*" for member in members]),
+        ("module", pins, [pattern for pin in pins for pattern in (pin, f"*!{pin}")]),
+    ):
+        if wanted:
+            chosen = [module for module in chosen if any(matches(module.locator, pattern) for pattern in patterns)]
+        if not chosen:
+            names = ", ".join(map(escape, wanted))
+            hint = f"the modules are: {_listed([module.locator for module in modules])}"
+            raise EditError(f"no {word} with GPU code is named {names}", hint=hint)
+    return chosen
 
-    EditError when they differ and nothing tells which is meant.
+
+def _one_each(matched: list[Match]) -> list[Match]:
+    """One image a module, kind and target: of several that of the file of the same name, else that of a file of the same kind.
+
+    EditError when nothing tells which is meant.
     """
     groups: dict[tuple[str, str, str], list[Match]] = {}
     for item in matched:
@@ -81,7 +92,7 @@ def _one_each(matched: list[Match]) -> list[Match]:
         named = [item for item in group if _base(item.module.node.path) == _base(item.donation.path)]
         alike = [item for item in group if item.module.node.container == item.donation.host]
         first, *others = named or alike or group
-        if any(other.donation.content() != first.donation.content() for other in others):
+        if others:
             message = f"and {first.donation.origin} are both {first.donation.target} for {first.module.locator}"
             raise EditError(message, locator=others[0].donation.origin, hint="give only one image a target and module")
         result.append(first)
@@ -115,7 +126,8 @@ class _Twins:
     Kernels whose whole mangled names are equal are instances of the same templates; those of a source file's own carry its id.
     """
 
-    def __init__(self, donations: Sequence[Donation]) -> None:
+    def __init__(self, donations: Sequence[Donation], *, pinned: bool) -> None:
+        self._all = pinned and len(donations) == 1  # the user named the modules
         self._groups: dict[tuple[object, ...], list[Donation]] = {}
         for donation in donations:
             self._groups.setdefault(self._key(donation), []).append(donation)
@@ -130,10 +142,12 @@ class _Twins:
         files: dict[str, list[Module]] = {}
         for module in modules:
             files.setdefault(module.node.locator, []).append(module)
-        if any(len(fitting) != len(group) for fitting in files.values()):
+        if self._all:
+            return list(modules)
+        if any(len(fitting) not in (1, len(group)) for fitting in files.values()):
             listed = _listed([module.locator for module in modules])
             raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="say which with --module LOCATOR")
-        return [fitting[position] for fitting in files.values()]
+        return [fitting[position if len(fitting) > 1 else 0] for fitting in files.values()]
 
 
 def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Module], str]:
@@ -168,4 +182,4 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name[:160] for name in names[:_SHOWN]) + more
+    return ", ".join(escape(name) if "!" not in name else name for name in names[:_SHOWN]) + more

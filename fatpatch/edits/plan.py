@@ -23,14 +23,14 @@ _SHOWN = 6
 
 
 class Wishes(NamedTuple):
-    """What the user asked for. ``modules`` are locators or patterns; ``strict``: every donation must find a module."""
+    """What the user asked for. ``modules`` are locators or patterns, ``members`` paths inside archives."""
 
     modules: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     replace: bool = False
     rename_hash: bool = False
     force: bool = False
     codec: str | None = None
-    strict: bool = True
     limit: int = 128 << 20
     host: Options = Options()
 
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Plan:
     """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
     modules = modules_of(node, wishes.limit)
-    matched, skipped = match(modules, donations, wishes.modules, strict=wishes.strict)
+    matched, skipped = match(modules, donations, wishes.modules, wishes.members)
     if not matched:
         reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:3]))
         raise EditError(f"no image of the donor fits a module: {reasons}", locator=node.locator)

@@ -22,7 +22,7 @@ def state_of(path: str) -> State:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise InputError(f"cannot look at it again: {error.strerror}", locator=path) from error
+        raise InputError(f"cannot open: {error.strerror}", locator=path, hint="give the path of a file that you may read") from error
     return State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.hashes import renames_between
 from fatpatch.images.signature import Signature
+from fatpatch.locator import escape
 
 _SHOWN = 3
 
@@ -66,9 +67,9 @@ def _kernel_problems(given: Signature, module: Signature) -> list[Problem]:
             continue
         bytes_given, bytes_wanted = _end(ours), _end(theirs)
         effect = "the launch crashes the host process" if bytes_given > bytes_wanted else "the kernel runs on wrong arguments, silently"
-        message = f"{name[:160]} takes {len(ours)} parameters in {bytes_given} bytes, the module's {len(theirs)} in {bytes_wanted}"
+        message = f"{escape(name)} takes {len(ours)} parameters in {bytes_given} bytes, the module's {len(theirs)} in {bytes_wanted}"
         if len(ours) == len(theirs) and bytes_given == bytes_wanted:
-            message = f"{name[:160]} has its {len(ours)} parameters at other offsets than the module's"
+            message = f"{escape(name)} has its {len(ours)} parameters at other offsets than the module's"
         problems.append(Problem("parameters", message, effect, survivable=False, hint="compile the very source of the binary"))
     return problems
 
@@ -84,7 +85,7 @@ def _variable_problems(given: Signature, module: Signature) -> list[Problem]:
     for name, size in module.variables.items():
         if given.variables.get(name, size) != size:
             problems.append(Problem(
-                "variable size", f"{name[:160]} has {given.variables[name]} bytes, the module's {size}",
+                "variable size", f"{escape(name)} has {given.variables[name]} bytes, the module's {size}",
                 "the host's copy fails (error 1) or the numbers are wrong, silently", survivable=False,
                 hint="compile the very source of the binary",
             ))  # fmt: skip
@@ -97,4 +98,4 @@ def _end(parameters: tuple[tuple[int, int], ...]) -> int:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name[:160] for name in names[:_SHOWN]) + more
+    return ", ".join(escape(name) for name in names[:_SHOWN]) + more
