@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 
-from fatpatch.containers.zip import Directory, find_directory
+from fatpatch.containers.zip import END, Directory, find_directory
 from fatpatch.edits.archive import PAGE, end_records_size, old_directory
 from fatpatch.edits.copying import write_all
-from fatpatch.edits.overlay import Overlay
+from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.tree import TreeEdit
 from fatpatch.errors import EditError, InputError, VerifyError
+from fatpatch.formats import numbers as n
 from fatpatch.source import Source
 
 _WINDOW = 56 << 10
@@ -27,7 +28,19 @@ def can_append(edit: TreeEdit) -> bool:
     """Whether the edit only appends to an archive whose directory is small enough to travel."""
     if edit.spare_at is None:
         return False
-    return len(old_directory(edit.overlay.base, 0)) <= _MAX_DIRECTORY and edit.overlay.tail[-1].size <= _WINDOW
+    base = edit.overlay.base
+    directory = find_directory(base)
+    assert directory is not None
+    end = base.size - END.size - len(directory.comment)
+    ends_there = base.peek(end, 4) == n.ZIP_END_MAGIC  # bytes behind the end records would count against the 64 KiB
+    small = len(old_directory(base, 0)) <= _MAX_DIRECTORY and edit.overlay.tail[-1].size <= _WINDOW
+    return ends_there and small and not _misleading(edit.overlay, edit.spare_at)
+
+
+def _misleading(overlay: Overlay, spare_at: int) -> bool:
+    """Whether the new data hold end records of their own (a zip in the zip): a reader would take those while they come last."""
+    size = spare_at - overlay.kept
+    return Source.joined(overlay.tail).find(n.ZIP_END_MAGIC, 0, size) >= 0
 
 
 def append(path: str, edit: TreeEdit, before: State) -> None:
@@ -42,20 +55,25 @@ def append(path: str, edit: TreeEdit, before: State) -> None:
     try:
         _lock(descriptor, path)
         refuse_changed(path, before)
-        _append(descriptor, overlay, spare_at)
-        tail = Source.joined(overlay.tail)
-        with open(path, "rb") as again:
-            written = Source.of_file(again).slice(overlay.kept, tail.size)
-            if any(a != b for a, b in zip(written.chunks(), tail.chunks(), strict=True)):
-                raise VerifyError("the appended bytes read back differently", locator=path)
-    except BaseException as error:
-        os.ftruncate(descriptor, overlay.kept)
-        os.fsync(descriptor)
-        if isinstance(error, OSError):
-            raise InputError(f"cannot write: {error.strerror}; the file is as it was", locator=path) from error
-        raise
+        try:
+            _append(descriptor, overlay, spare_at)
+            _read_back(path, overlay)
+        except BaseException as error:
+            os.ftruncate(descriptor, overlay.kept)
+            os.fsync(descriptor)
+            if isinstance(error, OSError):
+                raise InputError(f"cannot write: {error.strerror}; the file is as it was", locator=path) from error
+            raise
     finally:
         os.close(descriptor)
+
+
+def _read_back(path: str, overlay: Overlay) -> None:
+    tail = Source.joined(overlay.tail)
+    with open(path, "rb") as again:
+        written = Source.of_file(again)
+        if written.size != overlay.size or not same_bytes(written.slice(overlay.kept, tail.size), tail):
+            raise VerifyError("the appended bytes read back differently", locator=path)
 
 
 def _lock(descriptor: int, path: str) -> None:

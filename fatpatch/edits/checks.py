@@ -10,6 +10,7 @@ from fatpatch.edits.check_archive import archive_checks
 from fatpatch.edits.check_elf import elf_checks
 from fatpatch.edits.check_pe import pe_checks
 from fatpatch.edits.fatbin import Entry, entries_of
+from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.plan import Graft, Plan
 from fatpatch.edits.result import Check, check_of
 from fatpatch.errors import FatpatchError
@@ -99,11 +100,6 @@ def _equal(old: Node, first: Payload, new: Node, second: Payload) -> bool:
     return first.size == second.size and same_bytes(
         old.source.slice(first.offset, first.size), new.source.slice(second.offset, second.size)
     )
-
-
-def same_bytes(first: Source, second: Source) -> bool:
-    """Whether two sources hold the same bytes."""
-    return first.size == second.size and all(a == b for a, b in zip(first.chunks(), second.chunks(), strict=True))
 
 
 def _content_checks(pair: Pair, grafts: list[Graft], limit: int) -> Iterator[Check]:

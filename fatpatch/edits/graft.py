@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from fatpatch.edits import record
 from fatpatch.edits.append import append, can_append
-from fatpatch.edits.checks import checks_of, same_bytes
+from fatpatch.edits.checks import checks_of
 from fatpatch.edits.copying import extents_of
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.effect import Effect, effects_of
-from fatpatch.edits.overlay import Overlay
+from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.plan import Plan, Wishes, plan_graft
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.write import write_overlay
-from fatpatch.errors import VerifyError
+from fatpatch.errors import FatpatchError, VerifyError
 from fatpatch.limits import Limits
 from fatpatch.model import Node
 from fatpatch.source import Source
@@ -47,6 +47,14 @@ def graft(path: str, node: Node, before: State, donations: Sequence[Donation], w
 
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
     """
+    try:
+        return _graft(path, node, before, donations, wishes, to)
+    except FatpatchError:
+        refuse_changed(path, before)  # what went wrong may have its reason there
+        raise
+
+
+def _graft(path: str, node: Node, before: State, donations: Sequence[Donation], wishes: Wishes, to: Destination) -> Outcome:
     assert node.source is not None
     plan = plan_graft(node, donations, wishes)
     if plan.edit is None:
@@ -60,7 +68,11 @@ def graft(path: str, node: Node, before: State, donations: Sequence[Donation], w
         if to.path == path and can_append(plan.edit):
             run.verify(overlay.source(), compare=False)
             record.save(path, (*edits, record.edit_of(overlay, before.modified)))
-            append(path, plan.edit, before)
+            try:
+                append(path, plan.edit, before)
+            except BaseException:
+                record.save(path, edits)
+                raise
         else:
             _write(run, overlay, before, (*edits, record.edit_of(overlay, before.modified)), to)
     return Outcome(plan, tuple(run.checks), tuple(run.effects), before.size, overlay.size)

@@ -33,13 +33,12 @@ def match(
 ) -> tuple[list[Match], list[Skipped]]:
     """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
 
-    ``pins`` are locators or patterns of the only modules to consider, ``members`` the paths of the only members. An image from a file goes to a file of that name where there
+    ``pins`` are locators or patterns of the only modules to consider, ``members`` the paths of the only members. An image from a
+    file goes to a file of that name where there
     is one, else one from a DLL to DLLs.
 
     EditError when the choice is ambiguous, or when there is none for an image that is a file of its own.
     """
-    if not modules:
-        raise EditError("holds no CUDA fatbin: there is nothing to graft into", hint="'fatpatch inspect' says what was looked for")
     chosen = _chosen(modules, pins, members)
     if pins and len(donations) == len(chosen) == 1:
         return [Match(chosen[0], donations[0])], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import NamedTuple
 
 from fatpatch.errors import InternalError
@@ -72,6 +73,11 @@ class Overlay(NamedTuple):
     def source(self) -> Source:
         """The content as one source."""
         return Source.joined(tuple(self.parts()))
+
+
+def same_bytes(first: Source, second: Source) -> bool:
+    """Whether two sources hold the same bytes; not when one of them ends early because its file was cut."""
+    return first.size == second.size and all(a == b for a, b in zip_longest(first.chunks(), second.chunks()))
 
 
 def padding(at: int, alignment: int) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fatpatch.coverage import all_diagnostics
 from fatpatch.edits.cover import gaps_left
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.fatbin import NewFatbin, new_fatbin
@@ -59,6 +60,11 @@ class Plan(NamedTuple):
 def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Plan:
     """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
     modules = modules_of(node, wishes.limit)
+    if not modules:
+        errors = [item for item in all_diagnostics(node) if item.level == "error"]
+        why = f"; {errors[0].locator}: {errors[0].message}" if errors else ""
+        hint = "'fatpatch inspect' says what was looked for"
+        raise EditError(f"holds no CUDA fatbin: there is nothing to graft into{why}", locator=node.locator, hint=hint)
     matched, skipped = match(modules, donations, wishes.modules, wishes.members)
     if not matched:
         reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:3]))

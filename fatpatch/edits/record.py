@@ -175,9 +175,23 @@ def current(source: Source, edits: tuple[Edit, ...], locator: str) -> tuple[Edit
             return edits[:count]
     if not edits:
         return ()
+    if unfinished(source, edits) is not None:
+        message = (
+            f"carries an append that was cut off; its content is still the old one, with {source.size - edits[-1].old_size} bytes behind it"
+        )
+        raise EditError(message, locator=locator, hint="'fatpatch undo' takes those off")
     raise EditError(
         "is not as the record beside it says: it was changed since", locator=locator, hint=f"remove the {SUFFIX} file if it is of no use"
     )
+
+
+def unfinished(source: Source, edits: tuple[Edit, ...]) -> Edit | None:
+    """The last edit when it is an append that was cut off: the old bytes are all there, and some of the new ones."""
+    if not edits:
+        return None
+    last = edits[-1]
+    grown = not last.pieces and last.kept == last.old_size < source.size
+    return last if grown and is_at(source.slice(0, last.old_size), last.old_size, last.old_marks) else None
 
 
 def _encoded(edit: Edit) -> dict[str, Any]:

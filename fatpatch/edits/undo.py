@@ -32,7 +32,10 @@ def undo(path: str, *, last: bool = False) -> Undone:
     before = state_of(path)
     source = Source.open(path)
     try:
-        edits = record.current(source, record.load(path), path)
+        recorded = record.load(path)
+        if not _is_finished(source, recorded):
+            return _cut_off(path, source, recorded, last=last)
+        edits = record.current(source, recorded, path)
         if not edits:
             return _by_mark(path, source, last=last)
         taken = edits[-1:] if last else edits
@@ -72,6 +75,23 @@ def _back(source: Source, taken: tuple[record.Edit, ...]) -> tuple[Overlay, int]
 def _verify(result: Source, edit: record.Edit, path: str) -> None:
     if not record.is_at(result, edit.old_size, edit.old_marks) or (edit.sha256 is not None and record.digest(result) != edit.sha256):
         raise VerifyError("the bytes from before the edit cannot be had back: the file was changed since", locator=path)
+
+
+def _is_finished(source: Source, edits: tuple[record.Edit, ...]) -> bool:
+    pending = record.unfinished(source, edits)
+    return pending is None or record.is_at(source, pending.new_size, pending.new_marks)
+
+
+def _cut_off(path: str, source: Source, edits: tuple[record.Edit, ...], *, last: bool) -> Undone:
+    """Take off what an interrupted append has left, then go on with the edits before it."""
+    pending, before = edits[-1], edits[:-1]
+    _verify(source.slice(0, pending.old_size), pending, path)
+    _cut(path, pending.old_size, pending.modified)
+    record.save(path, before)
+    if before and not last:
+        rest = undo(path)
+        return rest._replace(edits=rest.edits + 1)
+    return Undone(1, pending.old_size, pending.sha256, "an interrupted append taken off")
 
 
 def _by_mark(path: str, source: Source, *, last: bool) -> Undone:
