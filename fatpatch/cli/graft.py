@@ -106,7 +106,9 @@ def command(
     with ExitStack() as stack:
         given = _donations(stack, cubins, texts, fatbins, donor, targets, limits)
         code = 0
-        for path in _extracted(file, limits) if extracted else [file]:
+        paths = _extracted(file, limits) if extracted else [file]
+        form = "lines" if form == "json" and len(paths) > 1 else form
+        for path in paths:
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
             code = max(code, _one(path, given, wishes, Destination(target, overwrite, driver), limits, form, verbose=verbose))
         return code
@@ -160,8 +162,9 @@ def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limi
         notes.append(f"{shown} had {links} names (hard links): the others still hold the old bytes")
     output = None if outcome.plan.edit is None or to.path is None else path if to.path == real else to.path
     undo = None if output is None else f"fatpatch undo {shlex.quote(output)}"
-    if form == "json":
-        sys.stdout.write(json.dumps(graft_json(outcome, output, undo, notes, __version__), indent=1) + "\n")
+    if form in ("json", "lines"):
+        document = graft_json(outcome, output, undo, notes, __version__)
+        sys.stdout.write(json.dumps(document, indent=1 if form == "json" else None) + "\n")
     else:
         for line in graft_text(outcome, output, undo, notes, verbose=verbose):
             sys.stdout.write(line + "\n")

@@ -61,6 +61,7 @@ def append(path: str, edit: TreeEdit, before: State) -> None:
         except BaseException as error:
             os.ftruncate(descriptor, overlay.kept)
             os.fsync(descriptor)
+            os.utime(path, ns=(os.stat(path).st_atime_ns, before.modified))
             if isinstance(error, OSError):
                 raise InputError(f"cannot write: {error.strerror}; the file is as it was", locator=path) from error
             raise

@@ -80,15 +80,20 @@ def edit_elf(host: HostFile, fatbins: Sequence[NewFatbin], options: Options) -> 
 
 def _with_neighbours(host: HostFile, elf: ElfFile, fatbins: Sequence[NewFatbin]) -> list[NewFatbin]:
     """All fatbins of the sections concerned, in order: the edited ones new, the others as they are."""
+    if not elf.sections:
+        raise UnsupportedError("--cuobjdump needs section headers, and the file has none", locator=host.locator)
     edited = {fatbin.payload.offset: fatbin for fatbin in fatbins}
     sections = {section for offset in edited if (section := elf.section_of(offset)) is not None}
     if len(sections) != 1:
-        raise UnsupportedError(
-            "--cuobjdump moves the fatbins of one section, these lie in several",
-            locator=host.locator,
-            hint="graft into one section at a time",
-        )
+        message = "--cuobjdump moves the fatbins of one section, these lie in several"
+        raise UnsupportedError(message, locator=host.locator, hint="graft into one section at a time, with --module")
     (section,) = sections
+    other = next((fatbin.payload.section for fatbin in fatbins if fatbin.payload.section not in FATBIN_SECTIONS), None)
+    if other is not None:
+        hint = "leave it out: cuobjdump reads fatbin sections only"
+        raise UnsupportedError(
+            f"--cuobjdump moves whole fatbin sections, and {other} holds other things too", locator=host.locator, hint=hint
+        )
     return [
         edited.get(payload.offset) or NewFatbin(payload, (host.source.slice(payload.offset, payload.size),), ())
         for payload in host.payloads

@@ -17,7 +17,7 @@ from fatpatch.edits.plan import Plan, Wishes, plan_graft
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.write import write_overlay
-from fatpatch.errors import FatpatchError, VerifyError
+from fatpatch.errors import FormatError, InternalError, VerifyError
 from fatpatch.limits import Limits
 from fatpatch.model import Node
 from fatpatch.source import Source
@@ -49,7 +49,7 @@ def graft(path: str, node: Node, before: State, donations: Sequence[Donation], w
     """
     try:
         return _graft(path, node, before, donations, wishes, to)
-    except FatpatchError:
+    except (FormatError, VerifyError, InternalError):
         refuse_changed(path, before)  # what went wrong may have its reason there
         raise
 

@@ -61,7 +61,7 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
     modules = modules_of(node, wishes.limit)
     if not modules:
-        errors = [item for item in all_diagnostics(node) if item.level == "error"]
+        errors = [item for item in all_diagnostics(node) if item.level != "note"]
         why = f"; {errors[0].locator}: {errors[0].message}" if errors else ""
         hint = "'fatpatch inspect' says what was looked for"
         raise EditError(f"holds no CUDA fatbin: there is nothing to graft into{why}", locator=node.locator, hint=hint)

@@ -146,7 +146,7 @@ def load(path: str) -> tuple[Edit, ...]:
         return tuple(_decoded(item) for item in document["edits"])
     except FatpatchError:
         raise
-    except (ValueError, KeyError, TypeError, zlib.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, MemoryError, zlib.error, RecursionError) as error:
         raise FormatError(f"is not a whole record: {error}", locator=beside) from error
     finally:
         source.close()
@@ -190,7 +190,7 @@ def unfinished(source: Source, edits: tuple[Edit, ...]) -> Edit | None:
     if not edits:
         return None
     last = edits[-1]
-    grown = not last.pieces and last.kept == last.old_size < source.size
+    grown = not last.pieces and last.kept == last.old_size < source.size < last.new_size
     return last if grown and is_at(source.slice(0, last.old_size), last.old_size, last.old_marks) else None
 
 

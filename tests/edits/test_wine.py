@@ -1,4 +1,4 @@
-"""A DLL under Wine: its wrappers lead to the entries that the library reports, also when it is relocated."""
+"""A DLL under Wine: its wrappers lead to the entries that the library reports, also when it is relocated, before and after a graft."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
+from edits.elf_builder import cubin
 from edits.pe_variants import checksum, signed, without_header_room
+from edits.test_pe import GRAFTS, Made, make
 from edits.wine import Entry, WineError, build_loader, entries_on_disk, listed, load, wine_available
 
 VARIANTS = {"plain": bytes, "signed": signed, "without header room": without_header_room}
@@ -60,3 +62,23 @@ def test_variants_are_sound(variant: str, samples: Path) -> None:
     assert made == VARIANTS[variant](original)
     at = int.from_bytes(original[0x3C:0x40], "little") + 24 + 64
     assert int.from_bytes(made[at : at + 4], "little") == checksum(made)
+
+
+@pytest.fixture(scope="module", params=GRAFTS, ids=lambda graft: graft.name)
+def made(request: pytest.FixtureRequest, loader: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(request.param, tmp_path_factory.mktemp("grafted"))
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["", "moved"])
+def test_wrappers_of_a_grafted_dll_lead_to_the_new_image(made: Made, moved: bool, loader: Path, samples: Path) -> None:
+    loaded = load(loader, made.after, moved=moved)
+    assert loaded.resolved
+    assert [fatbin[:3] for fatbin in loaded.fatbins] == [(0, 1, True)]
+    assert [entry.arch for entry in loaded.entries] == list(made.graft.archs)
+    assert list(loaded.entries) == entries_on_disk(made.after)
+    old = {entry.arch: entry for entry in entries_on_disk(made.before)}
+    if "replaced" not in made.graft.name:
+        assert set(old.values()) < set(loaded.entries)
+    if "packed" not in made.graft.name:
+        sums = {entry.arch: entry.byte_sum for entry in loaded.entries}
+        assert sums[61] == sum(cubin(samples, 61))
