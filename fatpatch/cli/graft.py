@@ -91,7 +91,7 @@ def command(
     if output is not None and os.path.realpath(output) == os.path.realpath(file):
         raise click.UsageError("-o names FILE itself: use --in-place")
     if driver is not None and ptx_of_driver(driver) is None:
-        raise click.BadParameter(f"{driver!r} is no driver version; write for example 535.154", param_hint="--driver")
+        raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
     wishes = Wishes(
         modules=modules,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import suppress
 
 from fatpatch.containers.zip import END, Directory, find_directory
 from fatpatch.edits.archive import PAGE, end_records_size, old_directory
@@ -16,7 +18,7 @@ from fatpatch.edits.copying import write_all
 from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.tree import TreeEdit
-from fatpatch.errors import EditError, InputError, VerifyError
+from fatpatch.errors import EditError, FatpatchError, InputError, VerifyError
 from fatpatch.formats import numbers as n
 from fatpatch.source import Source
 
@@ -43,8 +45,11 @@ def _misleading(overlay: Overlay, spare_at: int) -> bool:
     return Source.joined(overlay.tail).find(n.ZIP_END_MAGIC, 0, size) >= 0
 
 
-def append(path: str, edit: TreeEdit, before: State) -> None:
-    """Append the tail of the edit's overlay to the file at ``path``. The last part of the tail is the new directory."""
+def append(path: str, edit: TreeEdit, before: State, remember: Callable[[], None], forget: Callable[[], None]) -> None:
+    """Append the tail of the edit's overlay to the file at ``path``. The last part of the tail is the new directory.
+
+    ``remember`` keeps the record of the edit before the first byte is written, under the lock; ``forget`` takes it back.
+    """
     overlay, spare_at = edit.overlay, edit.spare_at
     assert spare_at is not None
     try:
@@ -56,14 +61,18 @@ def append(path: str, edit: TreeEdit, before: State) -> None:
         _lock(descriptor, path)
         refuse_changed(path, before)
         try:
+            remember()
             _append(descriptor, overlay, spare_at)
             _read_back(path, overlay)
         except BaseException as error:
             os.ftruncate(descriptor, overlay.kept)
             os.fsync(descriptor)
             os.utime(path, ns=(os.stat(path).st_atime_ns, before.modified))
+            with suppress(FatpatchError):
+                forget()
             if isinstance(error, OSError):
-                raise InputError(f"cannot write: {error.strerror}; the file is as it was", locator=path) from error
+                hint = "make room on the disk, or give another place with -o"
+                raise InputError(f"cannot write: {error.strerror}; the file is as it was", locator=path, hint=hint) from error
             raise
     finally:
         os.close(descriptor)

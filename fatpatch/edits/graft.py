@@ -67,12 +67,8 @@ def _graft(path: str, node: Node, before: State, donations: Sequence[Donation], 
         edits = record.current(node.source, record.load(path), path)
         if to.path == path and can_append(plan.edit):
             run.verify(overlay.source(), compare=False)
-            record.save(path, (*edits, record.edit_of(overlay, before.modified)))
-            try:
-                append(path, plan.edit, before)
-            except BaseException:
-                record.save(path, edits)
-                raise
+            new = (*edits, record.edit_of(overlay, before.modified))
+            append(path, plan.edit, before, lambda: record.save(path, new), lambda: record.save(path, edits))
         else:
             _write(run, overlay, before, (*edits, record.edit_of(overlay, before.modified)), to)
     return Outcome(plan, tuple(run.checks), tuple(run.effects), before.size, overlay.size)

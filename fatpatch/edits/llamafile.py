@@ -60,7 +60,9 @@ def extracted(library: str, version: str | None) -> list[str]:
     """The extracted copies that exist on this machine."""
     home = os.path.expanduser("~")
     folder = os.path.join(home, ".llamafile", "v")
-    candidates = [os.path.join(home, *path.split("/")) for path in copy_of(library, version).paths if "VERSION" not in path]
+    temporary = os.environ.get("TMPDIR")  # 0.8 and 0.8.1 prefer it
+    candidates = [os.path.join(temporary, ".llamafile", library)] if temporary and version in (None, "0.8", "0.8.0", "0.8.1") else []
+    candidates += [os.path.join(home, *path.split("/")) for path in copy_of(library, version).paths if "VERSION" not in path]
     if version is None and os.path.isdir(folder):
         candidates += [os.path.join(folder, name, library) for name in sorted(os.listdir(folder))]
     return [path for path in candidates if os.path.isfile(path)]

@@ -171,7 +171,7 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
         if rule:
             return rule, ""
     nearest = max(same_link, key=lambda module: len(module.forms & forms))
-    lacking = sorted(nearest.forms - forms)
+    lacking = [escape(name) for name in sorted(nearest.forms - forms)]
     shared = len(nearest.forms & forms)
     return [], (
         f"fits no module: the nearest, {nearest.locator}, shares {shared} of its {len(nearest.forms)} kernels"
@@ -181,4 +181,4 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(escape(name) if "!" not in name else name for name in names[:_SHOWN]) + more
+    return ", ".join(names[:_SHOWN]) + more

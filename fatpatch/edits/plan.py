@@ -37,12 +37,16 @@ class Wishes(NamedTuple):
 
 
 class Graft(NamedTuple):
-    """One image and its module, checked. ``replaced`` is the image whose place it takes."""
+    """One image and its module, checked. ``replaced`` is the image whose place it takes.
+
+    ``kernels``, ``parameters`` and ``variables``: how many of the module's were compared.
+    """
 
     module: Module
     donation: Donation
     replaced: Image | None
     forced: tuple[Problem, ...]
+    kernels: int
     parameters: int
     variables: int
 
@@ -106,8 +110,8 @@ def _same(item: Match, image: Image, limit: int) -> bool:
     return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
 
 
-def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donation, list[Problem], tuple[int, int]]:
-    """The donation, its ids renamed if asked for; its problems; how many parameters and variables were compared."""
+def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donation, list[Problem], tuple[int, int, int]]:
+    """The donation, its ids renamed if asked for; its problems; how many kernels, parameters and variables were compared."""
     module, donation = item
     problems = []
     if existing is not None and not wishes.replace:
@@ -125,14 +129,15 @@ def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donat
             "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
             "a wrong image crashes the host process or computes wrong numbers", survivable=True,
         ))  # fmt: skip
-        return donation, problems, (0, 0)
+        return donation, problems, (0, 0, 0)
     _, signature = found
     if wishes.rename_hash:
         donation = donation.renamed(renames_between(donation.signature.kernels, signature.kernels))
     problems += problems_of(donation, signature, module.relocatable)
     shared = [name for name in signature.kernels if name in donation.signature.kernels]
     parameters = sum(len(signature.kernels[name] or ()) for name in shared)
-    return donation, problems, (parameters, len(set(signature.variables) & set(donation.signature.variables)))
+    variables = set(signature.variables) & set(donation.signature.variables)
+    return donation, problems, (len(shared), parameters, len(variables))
 
 
 def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:

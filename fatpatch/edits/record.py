@@ -146,7 +146,7 @@ def load(path: str) -> tuple[Edit, ...]:
         return tuple(_decoded(item) for item in document["edits"])
     except FatpatchError:
         raise
-    except (ValueError, KeyError, TypeError, OverflowError, MemoryError, zlib.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError, MemoryError, zlib.error, RecursionError) as error:
         raise FormatError(f"is not a whole record: {error}", locator=beside) from error
     finally:
         source.close()
@@ -207,6 +207,8 @@ def _decoded(item: dict[str, Any]) -> Edit:
     old_size, new_size, kept = int(item["old_size"]), int(item["new_size"]), int(item["kept"])
     if not 0 <= kept <= min(old_size, new_size):
         raise ValueError(f"{kept} bytes kept of {old_size} and {new_size}")
+    if not 0 <= int(item["modified"]) < 1 << 63:
+        raise ValueError("a time that no file can have")
     pieces, end = [], 0
     for piece in item["pieces"]:
         at, size, data = int(piece["at"]), int(piece["size"]), None
@@ -220,10 +222,15 @@ def _decoded(item: dict[str, Any]) -> Edit:
             data = zlib.decompressobj().decompress(packed, size + 1)
             if len(data) != size:
                 raise ValueError(f"expected {size} bytes, got {len(data)}")
+        if data is None and not 0 <= int(piece["origin"]) <= new_size - size:
+            raise ValueError(f"old bytes said to be at {piece['origin']} of the new file")
         pieces.append(Piece(at, size, data, None if data is not None else int(piece["origin"])))
 
     def marks(name: str) -> tuple[tuple[int, int, int], ...]:
-        return tuple((int(at), int(size), int(crc)) for at, size, crc in item[name])
+        found = tuple((int(at), int(size), int(crc)) for at, size, crc in item[name])
+        if any(at < 0 or not 0 <= size <= _SAMPLE for at, size, _ in found):
+            raise ValueError(f"{name} outside a file")
+        return found
 
     sha256 = None if item["sha256"] is None else str(item["sha256"])
     return Edit(old_size, new_size, kept, tuple(pieces), marks("new_marks"), marks("old_marks"), int(item["modified"]), sha256)

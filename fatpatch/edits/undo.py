@@ -74,7 +74,8 @@ def _back(source: Source, taken: tuple[record.Edit, ...]) -> tuple[Overlay, int]
 
 def _verify(result: Source, edit: record.Edit, path: str) -> None:
     if not record.is_at(result, edit.old_size, edit.old_marks) or (edit.sha256 is not None and record.digest(result) != edit.sha256):
-        raise VerifyError("the bytes from before the edit cannot be had back: the file was changed since", locator=path)
+        message = "the bytes from before the edit cannot be had back: the file was changed since"
+        raise VerifyError(message, locator=path, hint="get the original again; nothing was changed")
 
 
 def _is_finished(source: Source, edits: tuple[record.Edit, ...]) -> bool:
@@ -85,7 +86,9 @@ def _is_finished(source: Source, edits: tuple[record.Edit, ...]) -> bool:
 def _cut_off(path: str, source: Source, edits: tuple[record.Edit, ...], *, last: bool) -> Undone:
     """Take off what an interrupted append has left, then go on with the edits before it."""
     pending, before = edits[-1], edits[:-1]
+    state = state_of(path)
     _verify(source.slice(0, pending.old_size), pending, path)
+    refuse_changed(path, state)
     _cut(path, pending.old_size, pending.modified)
     record.save(path, before)
     if before and not last:

@@ -59,7 +59,7 @@ def _kernel_problems(given: Signature, module: Signature) -> list[Problem]:
     if missing:
         problems.append(Problem(
             "kernels", f"lacks {len(missing)} of {len(module.kernels)} kernels: {_some(missing)}",
-            "launching one gives error 500, never a fallback to another image", survivable=True,
+            "launching one gives error 500, never a fallback to another image", survivable=len(missing) < len(module.kernels),
         ))  # fmt: skip
     for name, theirs in module.kernels.items():
         ours = given.kernels.get(name)

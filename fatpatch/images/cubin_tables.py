@@ -75,6 +75,12 @@ class Tables:
             raise FormatError(f"a section ends at {end:#x}, the cubin at {len(self.data):#x}", offset=offset, field="sh_size")
         return self.data[offset:end]
 
+    def refuse_cut(self) -> None:
+        """FormatError when any section reaches outside the cubin: ``content`` sees only those that are read."""
+        for row in self.rows:
+            if row[TYPE] not in (0, n.SHT_NOBITS) and row[OFFSET] + row[SIZE] > len(self.data):
+                self.content(row)
+
     def symbols(self) -> tuple[Iterator[tuple[int, ...]], bytes]:
         """Raw symbols (name, info, other, section, value, size) and the string table of their names."""
         row = next((row for row in self.rows if row[TYPE] == SHT_SYMTAB), None)

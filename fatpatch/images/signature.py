@@ -46,6 +46,8 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
     """The signature of a cubin (kind ``sass``) or of PTX text; without ``detail`` names only. FormatError when it is damaged."""
     if kind == "sass":
         tables = Tables(data)
+        if detail:
+            tables.refuse_cut()
         kernels = _by_name(cubin_kernels(tables, detail=detail))
         variables = _cubin_variables(tables) if detail else {}
         compat = tables.content(tables.find(SHT_CUDA_COMPAT, b".nv.compat"))

@@ -66,8 +66,7 @@ def _sign(graft: Graft) -> str:
 
 
 def _matched(graft: Graft) -> str:
-    kernels = len(graft.donation.signature.kernels)
-    words = [f"{plural(kernels, 'kernel')} match" if not graft.forced else f"{plural(kernels, 'kernel')}"]
+    words = [f"{plural(graft.kernels, 'kernel')}{'' if graft.forced else ' match'}"]
     if graft.parameters:
         words.append("parameters match")
     if graft.variables:
@@ -107,7 +106,7 @@ def graft_json(outcome: Outcome, output: str | None, undo: str | None, notes: li
             "kind": graft.donation.kind,
             "origin": graft.donation.origin,
             "tactic": edit.tactics[graft.module.locator] if edit is not None else None,
-            "kernels": len(graft.donation.signature.kernels),
+            "kernels": graft.kernels,
             "replaced": graft.replaced is not None,
             "forced": [problem.message for problem in graft.forced],
         }
