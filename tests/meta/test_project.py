@@ -38,7 +38,12 @@ def test_the_wheel_holds_the_formats(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    assert {"fatpatch/formats/fatbin.py", "fatpatch/py.typed", "fatpatch/render/inspect-1.schema.json", "fatpatch/render/graft-1.schema.json"} <= names
+    assert {
+        "fatpatch/formats/fatbin.py",
+        "fatpatch/py.typed",
+        "fatpatch/render/inspect-1.schema.json",
+        "fatpatch/render/graft-1.schema.json",
+    } <= names
     assert not any(name.startswith(("formats/", "tests/", "samples/")) for name in names)
 
 
