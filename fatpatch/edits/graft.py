@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from fatpatch.edits import record
@@ -64,13 +65,18 @@ def _graft(path: str, node: Node, before: State, donations: Sequence[Donation], 
     if to.path is None:
         run.verify(overlay.source(), compare=False)
     else:
-        edits = record.current(node.source, record.load(path), path)
-        if to.path == path and can_append(plan.edit):
-            run.verify(overlay.source(), compare=False)
-            new = (*edits, record.edit_of(overlay, before.modified))
-            append(path, plan.edit, before, lambda: record.save(path, new), lambda: record.save(path, edits))
-        else:
-            _write(run, overlay, before, (*edits, record.edit_of(overlay, before.modified)), to)
+        with ThreadPoolExecutor(1) as beside:  # the old file is hashed while the new one is written and checked
+            digest = beside.submit(record.digest, node.source)
+            edits = record.current(node.source, record.load(path), path)
+
+            def edited() -> tuple[record.Edit, ...]:
+                return *edits, record.edit_of(overlay, before.modified, digest.result())
+
+            if to.path == path and can_append(plan.edit):
+                run.verify(overlay.source(), compare=False)
+                append(path, plan.edit, before, lambda: record.save(path, edited()), lambda: record.save(path, edits))
+            else:
+                _write(run, overlay, before, edited, to)
     return Outcome(plan, tuple(run.checks), tuple(run.effects), before.size, overlay.size)
 
 
@@ -97,7 +103,7 @@ class _Run:
             self.effects = effects_of(self.plan, self.node, new, self.driver)
 
 
-def _write(run: _Run, overlay: Overlay, before: State, edits: tuple[record.Edit, ...], to: Destination) -> None:
+def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tuple[record.Edit, ...]], to: Destination) -> None:
     assert to.path is not None
     path = to.path
 
@@ -109,7 +115,7 @@ def _write(run: _Run, overlay: Overlay, before: State, edits: tuple[record.Edit,
             result.close()
         refuse_changed(run.path, before)
         if not os.path.lexists(path) or path == run.path or to.overwrite:
-            record.save(path, edits)
+            record.save(path, edited())
 
     write_overlay(overlay, path, like=run.path, replace=path == run.path or to.overwrite, verify=verify)
 

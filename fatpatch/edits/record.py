@@ -52,8 +52,8 @@ class Edit(NamedTuple):
     sha256: str | None
 
 
-def edit_of(overlay: Overlay, modified: int) -> Edit:
-    """The record of writing ``overlay`` over its base, which was last modified at ``modified`` (nanoseconds)."""
+def edit_of(overlay: Overlay, modified: int, sha256: str | None) -> Edit:
+    """The record of writing ``overlay`` over its base, which was last modified at ``modified`` (nanoseconds) and has a ``digest``."""
     base = overlay.base
     regions = [(write.offset, write.end) for write in overlay.writes]
     if overlay.kept < base.size:
@@ -65,7 +65,7 @@ def edit_of(overlay: Overlay, modified: int) -> Edit:
     if overlay.tail:
         new_marks += [_mark(new, overlay.kept, overlay.size - overlay.kept), _mark(new, max(overlay.size - _SAMPLE, 0), _SAMPLE)]
     old_marks = [_mark(base, start, end - start) for start, end in regions] + [_mark(base, max(base.size - _SAMPLE, 0), _SAMPLE)]
-    return Edit(base.size, overlay.size, overlay.kept, pieces, tuple(new_marks), tuple(old_marks), modified, digest(base))
+    return Edit(base.size, overlay.size, overlay.kept, pieces, tuple(new_marks), tuple(old_marks), modified, sha256)
 
 
 def digest(source: Source) -> str | None:
