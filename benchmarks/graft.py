@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("options", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.file.parent) as name:
-        out = Path(name) / "out"
+    with tempfile.TemporaryDirectory(dir=arguments.file.parent) as folder:
+        out = Path(folder) / "out"
         command = [str(BIN / "fatpatch"), "graft", str(arguments.file), *arguments.options, "-o", str(out)]
         copies, grafts = [], []
         for number in range(arguments.runs + 1):
-            copies.append(copied(arguments.file, Path(name)))
+            copies.append(copied(arguments.file, Path(folder)))
             grafts.append(measure(command))
             if not out.is_file():
                 sys.exit(f"no result: {' '.join(command)}")
