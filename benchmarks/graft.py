@@ -53,11 +53,9 @@ def main() -> None:
                 copies.clear()
                 grafts.clear()
     wall, cpu, peak = (statistics.median(column) for column in zip(*grafts, strict=True))
-    size = arguments.file.stat().st_size / 1e6
     copy = statistics.median(copies)
-    print(
-        f"| {arguments.file.name}, {size:.0f} MB (+{grown / 1e6:.0f}) | {copy:.2f} | {wall:.2f} / {cpu:.2f} / {peak:.0f} | {wall / copy:.1f} |"
-    )
+    what = f"{arguments.file.name}, {arguments.file.stat().st_size / 1e6:.0f} MB (+{grown / 1e6:.0f})"
+    print(f"| {what} | {copy:.2f} | {wall:.2f} / {cpu:.2f} / {peak:.0f} | {wall / copy:.1f} |")
 
 
 if __name__ == "__main__":
