@@ -14,7 +14,7 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (0, "done, nothing wrong"),
     (1, "findings, differences, or a verdict that fails"),
     (2, "usage error"),
-    (3, "cannot read the input"),
+    (3, "cannot read the input or write the output"),
     (4, "malformed input (what could be read is still shown)"),
     (5, "well-formed but unsupported"),
     (6, "edit refused"),

@@ -34,7 +34,7 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool 
         raise InputError(f"cannot write: {error.strerror}", locator=path, hint="give a folder that you may write to") from error
     finally:
         if temporary:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(temporary)
 
 

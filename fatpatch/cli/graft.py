@@ -16,7 +16,7 @@ from fatpatch.cli.progress import Progress
 from fatpatch.edits.donation import Donation, cubin_donation, donations_from, ptx_donation
 from fatpatch.edits.graft import Destination, graft
 from fatpatch.edits.host import Options
-from fatpatch.edits.llamafile import library_copies, notes_for
+from fatpatch.edits.llamafile import is_llamafile, library_copies, notes_for, renews_copies
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError
@@ -88,8 +88,10 @@ def command(
         raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
     if bool(output) + in_place + extracted > 1:
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
-    if output is not None and os.path.realpath(output) == os.path.realpath(file):
+    if output is not None and _same_file(output, file):
         raise click.UsageError("-o names FILE itself: use --in-place")
+    if output is not None and any(_same_file(output, given) for given in (*cubins, *texts, *fatbins, *([donor] if donor else []))):
+        raise click.UsageError("-o names one of the images' files: give a new name")
     if driver is not None and ptx_of_driver(driver) is None:
         raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
@@ -114,6 +116,10 @@ def command(
         return code
 
 
+def _same_file(first: str, second: str) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
 def _donations(
     stack: ExitStack,
     cubins: tuple[str, ...],
@@ -134,6 +140,12 @@ def _donations(
 def _extracted(file: str, limits: Limits) -> list[str]:
     """The extracted copies of a llamafile's GPU libraries; EditError when there are none."""
     with inspected(file, limits=limits) as node:
+        if not is_llamafile(node):
+            hint = "give the llamafile, or graft into the file itself with --in-place"
+            raise EditError("is no llamafile with a GPU library inside", locator=file, hint=hint)
+        if renews_copies(node):
+            hint = "graft into the llamafile itself, with -o OUT"
+            raise EditError("renews its extracted copy at every start, so a change there would not last", locator=file, hint=hint)
         copies = library_copies(node)
     found = [path for _, paths in copies for path in paths]
     if not found:
@@ -146,8 +158,8 @@ def _extracted(file: str, limits: Limits) -> list[str]:
 def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str, *, verbose: bool) -> int:
     shown = shown_paths([path])[0]
     if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
-        if os.path.isdir(to.path):
-            raise EditError("is a folder", locator=to.path, hint="give the name of the new file")
+        if not os.path.isfile(to.path):
+            raise EditError("is no regular file", locator=to.path, hint="give the name of the new file")
         if not to.overwrite:
             raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
     real = os.path.realpath(path)

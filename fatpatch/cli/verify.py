@@ -11,6 +11,7 @@ import click
 from fatpatch import __version__
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
+from fatpatch.coverage import payloads_below
 from fatpatch.edits.verify import soundness
 from fatpatch.render.words import safe
 from fatpatch.walk import inspected
@@ -32,6 +33,7 @@ def command(file: str, form: str, max_image_size: int) -> int:
     path = os.path.realpath(file)
     with Progress(shown) as progress, inspected(path, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
         checks = list(soundness(path, node, limits))
+        payloads = any(payloads_below(node))
     sound = all(check.ok for check in checks)
     if form == "json":
         document = {
@@ -45,5 +47,6 @@ def command(file: str, form: str, max_image_size: int) -> int:
     else:
         for check in checks:
             sys.stdout.write(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}{': ' + safe(check.detail) if check.detail else ''}\n")
-        sys.stdout.write(f"{safe(shown)} is {'sound' if sound else 'NOT sound'}\n")
+        empty = "" if payloads else ", but holds no GPU code"
+        sys.stdout.write(f"{safe(shown)} is {'sound' if sound else 'NOT sound'}{empty}\n")
     return 0 if sound else 1

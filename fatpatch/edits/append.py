@@ -15,10 +15,11 @@ from contextlib import suppress
 from fatpatch.containers.zip import END, Directory, find_directory
 from fatpatch.edits.archive import PAGE, end_records_size, old_directory
 from fatpatch.edits.copying import write_all
+from fatpatch.edits.locking import HAS_LOCKS, lock
 from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.tree import TreeEdit
-from fatpatch.errors import EditError, FatpatchError, InputError, VerifyError
+from fatpatch.errors import FatpatchError, InputError, VerifyError
 from fatpatch.formats import numbers as n
 from fatpatch.source import Source
 
@@ -28,7 +29,7 @@ _MAX_DIRECTORY = 24 << 10
 
 def can_append(edit: TreeEdit) -> bool:
     """Whether the edit only appends to an archive whose directory is small enough to travel."""
-    if edit.spare_at is None:
+    if edit.spare_at is None or not HAS_LOCKS:
         return False
     base = edit.overlay.base
     directory = find_directory(base)
@@ -58,7 +59,7 @@ def append(path: str, edit: TreeEdit, before: State, remember: Callable[[], None
         hint = "it is being run: stop it first" if error.errno == errno.ETXTBSY else "give a file that you may write to"
         raise InputError(f"cannot write: {error.strerror}", locator=path, hint=hint) from error
     try:
-        _lock(descriptor, path)
+        lock(descriptor, path)
         refuse_changed(path, before)
         try:
             remember()
@@ -84,17 +85,6 @@ def _read_back(path: str, overlay: Overlay) -> None:
         written = Source.of_file(again)
         if written.size != overlay.size or not same_bytes(written.slice(overlay.kept, tail.size), tail):
             raise VerifyError("the appended bytes read back differently", locator=path)
-
-
-def _lock(descriptor: int, path: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: open for writing keeps others out
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise EditError("is being edited by another process", locator=path) from error
 
 
 def _append(descriptor: int, overlay: Overlay, spare_at: int) -> None:

@@ -22,6 +22,7 @@ from fatpatch.source import Source
 
 _FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
 _DESCRIPTOR = 0x8
+_DESCRIPTOR_MAGIC, _DESCRIPTOR_SIZE = b"PK\x07\x08", 16
 _ZIP64_VERSION = 45
 _WINDOWS_LIMIT = (4 << 30) - 1
 _ALIGNMENTS = (0x10000, 0x4000, 0x1000, 0x40, 0x10)
@@ -42,13 +43,13 @@ class Record(NamedTuple):
 
 
 class ArchiveEdit(NamedTuple):
-    """The archive as it will be; ``tactics`` say by member name how it was replaced.
+    """The archive as it will be; ``tactics`` say how each member was replaced.
 
     ``spare_at``: where a copy of the old directory lies when the old bytes stay as they are; None when some change.
     """
 
     overlay: Overlay
-    tactics: dict[str, str]
+    tactics: dict[Member, str]
     spare_at: int | None
 
 
@@ -63,21 +64,22 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
     by_offset = {_local_offset(record): index for index, record in enumerate(records)}
     writes: list[Write] = []
     tail: list[Source] = []
-    tactics: dict[str, str] = {}
+    tactics: dict[Member, str] = {}
     end = source.size
     starts = sorted([*by_offset, directory.offset])
     for member, content in replaced.items():
         index = by_offset[member.header_offset]
         following = next(start for start in starts if start > member.header_offset)
-        if member.method == "stored" and content.size <= following - member.offset and not content.kept < content.base.size:
+        room = member.stored_size + _blank(source, member.offset + member.stored_size, following)
+        if member.method == "stored" and content.size <= room and not content.kept < content.base.size:
             record, changes = _in_place(source, member, content, records[index])
             writes += changes
-            tactics[member.name] = "in place"
+            tactics[member] = "in place"
         else:
             record, parts = _appended(source, member, content, records[index], end)
             tail += parts
             end += sum(part.size for part in parts)
-            tactics[member.name] = "appended"
+            tactics[member] = "appended"
         records[index] = record
     packed = b"".join(record.packed() for record in records)
     if not tail:
@@ -96,18 +98,26 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
         end = spare_at + len(spare) + after + mark.size
     tail.append(Source.of(packed + _end_records(directory, len(records), end, len(packed))))
     overlay = Overlay.of(source, writes, tail)
-    if overlay.size > _WINDOWS_LIMIT and source.peek(0, 2) == b"MZ":
+    if source.size <= _WINDOWS_LIMIT < overlay.size and source.peek(0, 2) == b"MZ":
         hint = "graft into the extracted copy instead: --extracted, see 'fatpatch graft --help'"
         message = f"would grow to {overlay.size} bytes; Windows starts no program of 4 GiB or more"
         raise EditError(message, locator=locator, hint=hint)
     return ArchiveEdit(overlay, tactics, spare_at)
 
 
+def _blank(source: Source, start: int, end: int) -> int:
+    """Zero bytes from ``start`` on, up to ``end``: padding that a member may grow over; its data descriptor counts, too."""
+    data = source.peek(start, min(end - start, 1 << 20))
+    if data.startswith(_DESCRIPTOR_MAGIC):
+        data = bytes(_DESCRIPTOR_SIZE) + data[_DESCRIPTOR_SIZE:]
+    return len(data) - len(data.lstrip(b"\0"))
+
+
 def _records(source: Source, directory: zip_reader.Directory) -> list[Record]:
     data = source.read(directory.offset, directory.size)
     records, at = [], 0
     for _ in range(directory.entries):
-        if at + zip_reader.CENTRAL.size > len(data):
+        if at + zip_reader.CENTRAL.size > len(data) or data[at : at + 4] != n.ZIP_CENTRAL_MAGIC:
             raise EditError("its central directory is damaged", offset=directory.offset + at)
         fields = zip_reader.CENTRAL.unpack_from(data, at)
         name_end = at + zip_reader.CENTRAL.size + fields[10]

@@ -32,9 +32,9 @@ def section_problems(pe: PeFile) -> Iterator[str]:
     end = 0
     for section in pe.sections:
         name = section.name.rstrip(b"\0").decode("ascii", "backslashreplace")
-        if section.address < end or section.address % pe.section_alignment:
-            yield f"{name} at {section.address:#x} follows {end:#x}"
-        end = section.address + section.virtual_size
+        if end and section.address != end + -end % pe.section_alignment:
+            yield f"{name} is at {section.address:#x}, not right behind {end:#x}"
+        end = section.end
         if section.offset + section.raw_size > pe.source.size:
             yield f"{name} ends outside the file"
 

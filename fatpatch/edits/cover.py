@@ -16,7 +16,7 @@ def gaps_left(modules: Sequence[Module], grafts: Sequence[tuple[Module, Donation
         for locator in dict.fromkeys(module.node.locator for module in given):
             mine = [module for module in given if module.node.locator == locator]
             others = [module for module in modules if module.node.locator == locator and module not in mine]
-            yield from _held_twice(target, mine, [module for module in others if not _has(module, target)])
+            yield from _held_twice(target, mine, [module for module in others if not module.has(target)])
             yield from _not_linked(target, mine, others)
 
 
@@ -41,10 +41,6 @@ def _not_linked(target: str, given: Sequence[Module], others: Sequence[Module]) 
     if not any(module.relocatable for module in given):
         return
     linked = [module for module in (*given, *others) if not module.relocatable and module.names]
-    lacking = [module for module in others if module.relocatable and not _has(module, target)]
-    if lacking and not any(module in given or _has(module, target) for module in linked):
+    lacking = [module for module in others if module.relocatable and not module.has(target)]
+    if lacking and not any(module in given or module.has(target) for module in linked):
         yield f"relocatable modules are linked together at load time, and {len(lacking)} more of this file get no {target}"
-
-
-def _has(module: Module, target: str) -> bool:
-    return any(image.target == target for image in module.payload.images)

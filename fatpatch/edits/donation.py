@@ -57,6 +57,8 @@ def cubin_donation(path: str, limit: int) -> Donation:
     name, data = _read(path, limit)
     if data[:4] == n.FATBIN_MAGIC_BYTES:
         raise EditError("is a fatbin, not a cubin", locator=name, hint="give it with --fatbin")
+    if data[:2] == b"MZ":
+        raise EditError("is a Windows binary, not a cubin", locator=name, hint="a host binary goes to --from")
     if data[:4] != n.ELF_MAGIC:
         raise EditError(f"expected a cubin (7f454c46), got {data[:4].hex() or 'an empty file'}", locator=name, hint=_HINT_CUBIN)
     identity = identify(data)

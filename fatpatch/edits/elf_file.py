@@ -61,6 +61,8 @@ class ElfFile:
         self.segments = [Segment._make(row) for row in SEGMENT.iter_unpack(source.read(self.phoff, phnum * SEGMENT.size))]
         table = source.read(self.shoff, shnum * SECTION.size) if self.shoff and shentsize == SECTION.size else b""
         self.sections = [SectionRow._make(row) for row in SECTION.iter_unpack(table)]
+        if not self.loads:
+            raise UnsupportedError("has no loadable segment", locator=locator)
         if self.shoff and not shnum:
             raise UnsupportedError("more than 65,279 sections: not edited", locator=locator)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from fatpatch.edits import record
+from fatpatch.edits import journal
 from fatpatch.edits.append import append, can_append
 from fatpatch.edits.checks import checks_of
 from fatpatch.edits.copying import extents_of
@@ -15,10 +15,12 @@ from fatpatch.edits.donation import Donation
 from fatpatch.edits.effect import Effect, effects_of
 from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.plan import Plan, Wishes, plan_graft
+from fatpatch.edits.record import Edit, edit_of
+from fatpatch.edits.record import digest as digest_of
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.write import write_overlay
-from fatpatch.errors import FormatError, InternalError, VerifyError
+from fatpatch.errors import FatpatchError, FormatError, InternalError, VerifyError
 from fatpatch.limits import Limits
 from fatpatch.model import Node
 from fatpatch.source import Source
@@ -66,15 +68,15 @@ def _graft(path: str, node: Node, before: State, donations: Sequence[Donation], 
         run.verify(overlay.source(), compare=False)
     else:
         with ThreadPoolExecutor(1) as beside:  # the old file is hashed while the new one is written and checked
-            digest = beside.submit(record.digest, node.source)
-            edits = record.current(node.source, record.load(path), path)
+            digest = beside.submit(digest_of, node.source)
+            edits = _edits_so_far(path, node.source, to)
 
-            def edited() -> tuple[record.Edit, ...]:
-                return *edits, record.edit_of(overlay, before.modified, digest.result())
+            def edited() -> tuple[Edit, ...]:
+                return *edits, edit_of(overlay, before.modified, digest.result())
 
             if to.path == path and can_append(plan.edit):
                 run.verify(overlay.source(), compare=False)
-                append(path, plan.edit, before, lambda: record.save(path, edited()), lambda: record.save(path, edits))
+                append(path, plan.edit, before, lambda: journal.save(path, edited()), lambda: journal.save(path, edits))
             else:
                 _write(run, overlay, before, edited, to)
     return Outcome(plan, tuple(run.checks), tuple(run.effects), before.size, overlay.size)
@@ -93,7 +95,8 @@ class _Run:
         assert self.plan.edit is not None
         with walked(result, self.node.locator, path=self.path, limits=Limits(image=self.limit)) as new:
             self.checks = checks_of(self.plan, self.node, new, self.limit)
-            self.checks.append(_old_bytes(self.plan.edit.overlay, result, compare=compare))
+            if compare:
+                self.checks.append(_old_bytes(self.plan.edit.overlay, result))
             failed = [check for check in self.checks if not check.ok]
             if failed:
                 words = "; ".join(f"{check.name}: {check.detail}" for check in failed)
@@ -103,9 +106,11 @@ class _Run:
             self.effects = effects_of(self.plan, self.node, new, self.driver)
 
 
-def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tuple[record.Edit, ...]], to: Destination) -> None:
+def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tuple[Edit, ...]], to: Destination) -> None:
     assert to.path is not None
     path = to.path
+    first = path == run.path or not os.path.lexists(path)  # the record of another file of that name is needed until that is replaced
+    edits: list[tuple[Edit, ...]] = []
 
     def verify(temporary: str) -> None:
         result = Source.open(temporary)
@@ -113,17 +118,30 @@ def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tupl
             run.verify(result, compare=True)
         finally:
             result.close()
+        edits.append(edited())
         refuse_changed(run.path, before)
-        if not os.path.lexists(path) or path == run.path or to.overwrite:
-            record.save(path, edited())
+        if first:  # should we die in between, the record is known to be of an edit not begun
+            journal.save(path, edits[0])
 
     write_overlay(overlay, path, like=run.path, replace=path == run.path or to.overwrite, verify=verify)
+    if not first:
+        journal.save(path, edits[0])
 
 
-def _old_bytes(overlay: Overlay, result: Source, *, compare: bool) -> Check:
-    """Old bytes outside the plan are as before: compared where they were copied, and not to be written to where they were not."""
+def _edits_so_far(path: str, source: Source, to: Destination) -> tuple[Edit, ...]:
+    """The edits that the file carries, to be kept with the new one; for another file those of a stale record do not matter."""
+    try:
+        return journal.refuse_cut_off(source, journal.load(path), path)
+    except FatpatchError:
+        if to.path == path:
+            raise
+        return ()
+
+
+def _old_bytes(overlay: Overlay, result: Source) -> Check:
+    """Old bytes outside the plan are as before. Not asked where they were not copied: there nothing writes to them."""
     name = "old bytes unchanged outside the plan"
-    if overlay.kept == 0 or not compare:
+    if overlay.kept == 0:
         return check_of(name, [])
     at = 0
     for write in (*overlay.writes, None):

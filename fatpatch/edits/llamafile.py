@@ -80,6 +80,12 @@ def notes_for(node: Node, edited: list[str]) -> list[str]:
     ]
 
 
+def renews_copies(node: Node) -> bool:
+    """Whether this version writes its extracted copy anew at every start, so that changing the copy is of no use."""
+    version = version_of(node)
+    return version is not None and tuple(int(part) for part in version.split(".")) >= (0, 10)
+
+
 def library_copies(node: Node) -> list[tuple[str, list[str]]]:
     """(library, extracted copies that exist) for each GPU library of a llamafile that holds fatbins."""
     version = version_of(node)

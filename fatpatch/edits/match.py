@@ -48,7 +48,7 @@ def match(
     twins = _Twins(donations, pinned=bool(pins))
     for donation in donations:
         candidates, reason = _candidates(chosen, donation)
-        kin = twins.own(donation, _kin(candidates, donation))
+        kin = twins.own(donation, candidates if len({*pins, *members}) > 1 else _kin(candidates, donation))
         if candidates:
             matched += [Match(module, donation) for module in kin]
             elsewhere += [(donation, other) for other in candidates if other.node not in [module.node for module in kin]]
@@ -58,7 +58,11 @@ def match(
             skipped.append(Skipped(donation, reason))
     matched = _one_each(matched)
     served = {(module.locator, donation.kind, donation.target) for module, donation in matched}
-    skipped += [Skipped(given, _elsewhere(other)) for given, other in elsewhere if (other.locator, given.kind, given.target) not in served]
+    skipped += [
+        Skipped(given, _elsewhere(other))
+        for given, other in elsewhere
+        if (other.locator, given.kind, given.target) not in served and not other.has(given.target)
+    ]
     return matched, skipped
 
 
@@ -92,8 +96,9 @@ def _one_each(matched: list[Match]) -> list[Match]:
         alike = [item for item in group if item.module.node.container == item.donation.host]
         first, *others = named or alike or group
         if others:
-            message = f"and {first.donation.origin} are both {first.donation.target} for {first.module.locator}"
-            raise EditError(message, locator=others[0].donation.origin, hint="give only one image a target and module")
+            both = f"{first.donation.origin} and {others[0].donation.origin}"
+            message = f"two images are {first.donation.target} for one module: {both}"
+            raise EditError(message, locator=first.module.locator, hint="give only one image a target and module")
         result.append(first)
     return result
 
@@ -116,7 +121,7 @@ def _base(path: str) -> str:
 def _elsewhere(module: Module) -> str:
     """What to say of a module in another file than the one chosen, such as the .so beside the DLL."""
     option = f"--member {module.node.path}" if "!" in module.node.locator else f"--module '{module.locator}'"
-    return f"fits {module.locator} too, in another file; to graft it there, add {option}"
+    return f"fits {module.locator} too, in another file; to graft it there, run again with {option}"
 
 
 class _Twins:
@@ -156,6 +161,9 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
         return [], "has no kernels, so nothing tells which module it belongs to"
     links = (True, False) if donation.signature.relocatable is None else (donation.signature.relocatable,)
     same_link = [module for module in modules if module.relocatable in links and module.names]
+    unread = next((module for module in modules if module.names is None), None)
+    if not same_link and unread is not None:
+        return [], f"fits no module that can be read; {unread.locator}: {unread.problem}"
     if not same_link:
         linked, other = ("relocatable", "linked") if donation.signature.relocatable else ("linked", "relocatable")
         return (

@@ -29,6 +29,10 @@ class Module(NamedTuple):
     def locator(self) -> str:
         return self.payload.locator
 
+    def has(self, target: str) -> bool:
+        """Whether some image is for the target."""
+        return any(image.target == target for image in self.payload.images)
+
 
 def modules_of(node: Node, limit: int) -> list[Module]:
     """Every fatbin below ``node``, in document order; of each only the image that is fastest to read is read."""

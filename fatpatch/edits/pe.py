@@ -130,7 +130,7 @@ class PeFile:
     def has_room(self) -> bool:
         """Whether another section header fits behind the table, over zeros, before the first section's bytes."""
         end = self.table + (len(self.sections) + 1) * SECTION.size
-        first = min(section.offset for section in self.sections if section.offset)
+        first = min((section.offset for section in self.sections if section.offset), default=0)
         return end <= min(self.long(_HEADERS_SIZE), first) and not any(self.source.read(end - SECTION.size, SECTION.size))
 
 

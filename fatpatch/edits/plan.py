@@ -71,8 +71,10 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
         raise EditError(f"holds no CUDA fatbin: there is nothing to graft into{why}", locator=node.locator, hint=hint)
     matched, skipped = match(modules, donations, wishes.modules, wishes.members)
     if not matched:
-        reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:3]))
-        raise EditError(f"no image of the donor fits a module: {reasons}", locator=node.locator)
+        reasons = "; ".join(dict.fromkeys(f"{item.donation.origin} {item.reason}" for item in skipped[:3]))
+        raise EditError(
+            f"nothing to graft: {reasons}", locator=node.locator, hint="'fatpatch inspect FILE --kernels' lists the kernels of both"
+        )
     grafts: list[Graft] = []
     present: list[Match] = []
     refused: list[tuple[Match, list[Problem]]] = []
@@ -97,8 +99,11 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
 
 def _existing(item: Match) -> Image | None:
     """The image of the module that has the kind and target of the donation."""
-    kinds = {"sass": ("sass",), "ptx": ("ptx",)}[item.donation.kind]
-    return next((image for image in item.module.payload.images if image.target == item.donation.target and image.kind in kinds), None)
+    return next(iter(_equals(item)), None)
+
+
+def _equals(item: Match) -> list[Image]:
+    return [image for image in item.module.payload.images if (image.kind, image.target) == (item.donation.kind, item.donation.target)]
 
 
 def _same(item: Match, image: Image, limit: int) -> bool:
@@ -119,15 +124,19 @@ def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donat
             "duplicate", f"the module has a {donation.target} image already, a different one",
             "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
         ))  # fmt: skip
+    if len(_equals(item)) > 1:
+        message = f"the module has {len(_equals(item))} images for {donation.target}"
+        problems.append(Problem("several", message, "which of them a driver takes is not documented", survivable=False))
     if existing is not None and existing.within is not None:
-        problems.append(Problem("packed", f"its {donation.target} image shares a compressed block with others", "", survivable=False))
+        message = f"the module's {donation.target} image shares a compressed block with others"
+        problems.append(Problem("packed", message, "replacing it would drop them", survivable=False))
     found = reference_of(module, donation.arch, wishes.limit, existing)
     if found is None and existing is not None:
         found = reference_of(module, donation.arch, wishes.limit)
     if found is None:
         problems.append(Problem(
             "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
-            "a wrong image crashes the host process or computes wrong numbers", survivable=True,
+            "a wrong image crashes the host process or computes wrong numbers", survivable=False,
         ))  # fmt: skip
         return donation, problems, (0, 0, 0)
     _, signature = found
@@ -146,7 +155,7 @@ def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
     for item, problems in refused[:_SHOWN]:
         for problem in problems[:_SHOWN]:
             effect = f": {problem.effect}" if problem.effect else ""
-            lines.append(f"{item.donation.origin} ({item.donation.target}) {problem.message}{effect}")
+            lines.append(f"{item.donation.origin} ({item.donation.target}): {problem.message}{effect}")
             hints.append(problem.hint)
         if len(problems) > _SHOWN:
             lines.append(f"and {len(problems) - _SHOWN} more problems of this image")

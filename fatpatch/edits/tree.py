@@ -62,7 +62,7 @@ def edit_tree(node: Node, fatbins: Mapping[str, NewFatbin], options: Options) ->
 
 def _container(node: Node) -> Container:
     assert node.source is not None
-    if node.packing is not None and node.stored_at is None and node.packing not in ("deflate",):
+    if node.packing is not None and node.stored_at is None and node.packing != "deflate":
         raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, graft, and pack it again")
     if node.container in ("cubin", "ptx", "fatbin"):
         return Container(kind=node.container)
@@ -91,7 +91,7 @@ def _edit_members(node: Node, container: Container, children: Sequence[tuple[Nod
         notes += edit.notes
     notes += _renew_record(node, container, replaced)
     result = edit_archive(node.source, node.locator, replaced)
-    members |= {where: result.tactics[member.name] for where, member in by_locator.items() if member in replaced}
+    members |= {where: result.tactics[member] for where, member in by_locator.items() if member in replaced}
     return TreeEdit(result.overlay, tactics, members, moves, tuple(notes), result.spare_at)
 
 

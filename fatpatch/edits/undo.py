@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from fatpatch.edits import record
+from fatpatch.edits import journal
+from fatpatch.edits.locking import lock
 from fatpatch.edits.overlay import Overlay
-from fatpatch.edits.state import refuse_changed, state_of
+from fatpatch.edits.record import Edit, digest, is_at, undone
+from fatpatch.edits.state import State, refuse_changed, state_of
 from fatpatch.edits.trailer import size_before
 from fatpatch.edits.write import write_overlay
 from fatpatch.errors import EditError, InputError, VerifyError
@@ -20,7 +22,6 @@ class Undone(NamedTuple):
     edits: int
     size: int
     sha256: str | None
-    how: str
 
 
 def undo(path: str, *, last: bool = False) -> Undone:
@@ -32,93 +33,87 @@ def undo(path: str, *, last: bool = False) -> Undone:
     before = state_of(path)
     source = Source.open(path)
     try:
-        recorded = record.load(path)
-        if not _is_finished(source, recorded):
-            return _cut_off(path, source, recorded, last=last)
-        edits = record.current(source, recorded, path)
-        if not edits:
-            return _by_mark(path, source, last=last)
-        taken = edits[-1:] if last else edits
-        overlay, size = _back(source, taken)
-        first = taken[0]
-        how = "cut to its old size"
-        if all(not edit.pieces and edit.kept == edit.old_size for edit in taken):
-            _verify(source.slice(0, first.old_size), first, path)
-            refuse_changed(path, before)
-            _cut(path, first.old_size, first.modified)
-        else:
-            how = "written anew"
-
-            def verify(temporary: str) -> None:
-                result = Source.open(temporary)
-                try:
-                    _verify(result, first, path)
-                finally:
-                    result.close()
-                refuse_changed(path, before)
-
-            write_overlay(overlay, path, like=path, replace=True, verify=verify, modified=first.modified)
-        record.save(path, edits[: len(edits) - len(taken)])
-        return Undone(len(taken), size, first.sha256, how)
+        recorded = journal.load(path)
+        found = journal.standing(source, recorded, path)
+        if found.cut_off is not None:
+            _verify(source.slice(0, found.cut_off.old_size), found.cut_off, path)
+            _cut(path, found.cut_off.old_size, found.cut_off.modified, before)
+            journal.save(path, found.done)
+            return Undone(1, found.cut_off.old_size, found.cut_off.sha256) if last or not found.done else _and_one(undo(path))
+        if not found.done:
+            if not recorded:
+                return _by_mark(path, source, before, last=last)
+            journal.save(path, ())
+            return Undone(0, source.size, recorded[0].sha256)
+        taken = found.done[-1:] if last else found.done
+        _take_back(path, source, taken, before)
+        journal.save(path, found.done[: len(found.done) - len(taken)])
+        return Undone(len(taken), taken[0].old_size, taken[0].sha256)
     finally:
         source.close()
 
 
-def _back(source: Source, taken: tuple[record.Edit, ...]) -> tuple[Overlay, int]:
+def _and_one(rest: Undone) -> Undone:
+    return rest._replace(edits=rest.edits + 1)
+
+
+def _take_back(path: str, source: Source, taken: tuple[Edit, ...], before: State) -> None:
+    """Put back the bytes from before the edits: by a cut where they only appended, else as a new file under the old name."""
+    first = taken[0]
+    if all(not edit.pieces and edit.kept == edit.old_size for edit in taken):
+        _verify(source.slice(0, first.old_size), first, path)
+        _cut(path, first.old_size, first.modified, before)
+        return
+
+    def verify(temporary: str) -> None:
+        result = Source.open(temporary)
+        try:
+            _verify(result, first, path)
+        finally:
+            result.close()
+        refuse_changed(path, before)
+
+    write_overlay(_back(source, taken), path, like=path, replace=True, verify=verify, modified=first.modified)
+
+
+def _back(source: Source, taken: tuple[Edit, ...]) -> Overlay:
     """The overlay that leads from the present bytes to those before the first of the edits."""
-    overlay = record.undone(source, taken[-1])
+    overlay = undone(source, taken[-1])
     for edit in reversed(taken[:-1]):
-        overlay = record.undone(overlay.source(), edit)
-    return overlay, taken[0].old_size
+        overlay = undone(overlay.source(), edit)
+    return overlay
 
 
-def _verify(result: Source, edit: record.Edit, path: str) -> None:
-    if not record.is_at(result, edit.old_size, edit.old_marks) or (edit.sha256 is not None and record.digest(result) != edit.sha256):
+def _verify(result: Source, edit: Edit, path: str) -> None:
+    if not is_at(result, edit.old_size, edit.old_marks) or (edit.sha256 is not None and digest(result) != edit.sha256):
         message = "the bytes from before the edit cannot be had back: the file was changed since"
         raise VerifyError(message, locator=path, hint="get the original again; nothing was changed")
 
 
-def _is_finished(source: Source, edits: tuple[record.Edit, ...]) -> bool:
-    pending = record.unfinished(source, edits)
-    return pending is None or record.is_at(source, pending.new_size, pending.new_marks)
-
-
-def _cut_off(path: str, source: Source, edits: tuple[record.Edit, ...], *, last: bool) -> Undone:
-    """Take off what an interrupted append has left, then go on with the edits before it."""
-    pending, before = edits[-1], edits[:-1]
-    state = state_of(path)
-    _verify(source.slice(0, pending.old_size), pending, path)
-    refuse_changed(path, state)
-    _cut(path, pending.old_size, pending.modified)
-    record.save(path, before)
-    if before and not last:
-        rest = undo(path)
-        return rest._replace(edits=rest.edits + 1)
-    return Undone(1, pending.old_size, pending.sha256, "an interrupted append taken off")
-
-
-def _by_mark(path: str, source: Source, *, last: bool) -> Undone:
+def _by_mark(path: str, source: Source, before: State, *, last: bool) -> Undone:
     """Undo append-only edits by the marks that they left inside the archive."""
     size, count = source.size, 0
-    while (before := size_before(source.slice(0, size))) is not None:
-        size, count = before, count + 1
+    while (smaller := size_before(source.slice(0, size))) is not None:
+        size, count = smaller, count + 1
         if last:
             break
     if not count:
         raise EditError(
             "was not edited by fatpatch, or its record is gone",
             locator=path,
-            hint=f"the record is the file {os.path.basename(path)}{record.SUFFIX}",
+            hint=f"the record is the file {os.path.basename(path)}{journal.SUFFIX}",
         )
-    _cut(path, size, None)
-    return Undone(count, size, None, "cut to its old size, by the mark in the archive")
+    _cut(path, size, None, before)
+    return Undone(count, size, None)
 
 
-def _cut(path: str, size: int, modified: int | None) -> None:
+def _cut(path: str, size: int, modified: int | None, before: State) -> None:
     """Cut the file: one step, done or not done."""
     try:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
+            lock(descriptor, path)
+            refuse_changed(path, before)
             os.ftruncate(descriptor, size)
             os.fsync(descriptor)
         finally:

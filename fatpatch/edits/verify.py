@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fatpatch.containers.unpack import Workspace
 from fatpatch.coverage import all_diagnostics, members_below
 from fatpatch.diagnostics import Diagnostics
-from fatpatch.edits import record
+from fatpatch.edits import journal
 from fatpatch.edits.check_elf import segment_problems
 from fatpatch.edits.check_pe import section_problems
 from fatpatch.edits.elf_file import ElfFile
@@ -32,7 +32,7 @@ def soundness(path: str, node: Node, limits: Limits) -> Iterator[Check]:
         yield check_of("host files sound", (problem for each in hosts for problem in _host_problems(each)))
     if archives := [each for each in nodes if each.member_count]:
         yield check_of("check sums of archive members right", (problem for each in archives for problem in _member_problems(each, limits)))
-    if os.path.lexists(record.path_beside(path)):
+    if os.path.lexists(journal.path_beside(path)):
         yield check_of("as its undo record says", _record_problems(path, node))
 
 
@@ -89,8 +89,6 @@ def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
 def _record_problems(path: str, node: Node) -> Iterator[str]:
     assert node.source is not None
     try:
-        edits = record.load(path)
-        if len(record.current(node.source, edits, node.locator)) != len(edits):
-            yield "an edit was recorded but not finished; the file is as it was before it"
+        journal.refuse_cut_off(node.source, journal.load(path), path)
     except FatpatchError as error:
         yield error.message

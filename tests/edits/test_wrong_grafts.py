@@ -222,7 +222,7 @@ def test_each_problem_has_its_line(graft: Callable[..., Done], folder: Path) -> 
     done = graft("--cubin", "a.sm_90.cubin", *SWAPPED)
     assert_refused(done, folder)
     assert "\\n" not in done.stderr
-    assert done.stderr.count("a.sm_90.cubin (sm_90) lacks") == 2
+    assert done.stderr.count("a.sm_90.cubin (sm_90): lacks") == 2
 
 
 def test_force_does_not_carry_the_other_problems_along(graft: Callable[..., Done], folder: Path) -> None:
@@ -298,7 +298,7 @@ def test_the_same_image_again_is_no_duplicate(graft: Callable[..., Done], folder
 def test_two_images_for_one_place(graft: Callable[..., Done], folder: Path) -> None:
     for other in ("a.sm_90.cubin", "a-with-ka4.sm_90.cubin", "without-ga.sm_90.cubin"):
         done = graft("--cubin", "a.sm_90.cubin", "--cubin", FIXTURES / other)
-        assert_refused(done, folder, "are both sm_90", MODULE_A, "only one image a target and module")
+        assert_refused(done, folder, "two images are sm_90 for one module", MODULE_A, "only one image a target and module")
 
 
 # --rename-hash
