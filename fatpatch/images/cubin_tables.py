@@ -76,9 +76,12 @@ class Tables:
         return self.data[offset:end]
 
     def refuse_cut(self) -> None:
-        """FormatError when any section reaches outside the cubin: ``content`` sees only those that are read."""
+        """FormatError when any section reaches outside the cubin: ``content`` sees only those that are read.
+
+        Of NVIDIA's own types some take no bytes (0x7000000A, shared memory of relocatable cubins), so only the common ones count.
+        """
         for row in self.rows:
-            if row[TYPE] not in (0, n.SHT_NOBITS) and row[OFFSET] + row[SIZE] > len(self.data):
+            if row[TYPE] not in (0, n.SHT_NOBITS) and row[TYPE] < SHT_CUDA_INFO and row[OFFSET] + row[SIZE] > len(self.data):
                 self.content(row)
 
     def symbols(self) -> tuple[Iterator[tuple[int, ...]], bytes]:

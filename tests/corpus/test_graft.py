@@ -15,6 +15,7 @@ import pytest
 from conftest import Run, corpus_path, corpus_rows
 
 from fatpatch.coverage import payloads_below
+from fatpatch.edits.donation import donations_from
 from fatpatch.payloads.content import ImageReader
 from fatpatch.walk import inspected
 
@@ -75,6 +76,17 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Pat
     donor = tmp_path / "donor.fatbin"
     donor_fatbin(donor, donor_images(path, old, new), new)
     return member, path, donor, old, new
+
+
+@pytest.mark.parametrize("member", ["libbitsandbytes_cuda118.so", "libbitsandbytes_cuda130.so", "libllamamodel-mainline-cuda.so"])
+def test_every_real_image_can_be_given(member: str) -> None:
+    """Linked and relocatable cubins and PTX of real libraries are whole in the eyes of what reads donors."""
+    path = next(corpus_path(row) for row in corpus_rows() if str(row["member"]).endswith(member))
+    with inspected(str(path)) as node:
+        given = donations_from(node, (), 1 << 30, shown=member)
+        images = [image for _, payload in payloads_below(node) for image in payload.images if image.kind in ("sass", "ptx")]
+    assert len(given) == len(images) > 0
+    assert {donation.signature.relocatable for donation in given} >= ({True, False} if "bitsandbytes" in member else {False})
 
 
 def test_every_module(run: Run, case: tuple[str, Path, Path, int, int], tmp_path: Path) -> None:
