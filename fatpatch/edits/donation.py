@@ -157,6 +157,8 @@ def _donation(name: str, kind: str, data: bytes) -> Donation:
 
 def _checked(donation: Donation) -> Donation:
     """Refuse what no driver would load."""
+    if donation.signature.version is None or donation.signature.target is None:
+        raise EditError("names no .version or no .target sm_NN", locator=donation.origin, hint="give another image")
     said = donation.signature.target
     if donation.kind == "sass" and said is not None and said.rstrip("af") != donation.target.rstrip("af"):
         message = f"is labelled {donation.target}, but the cubin is {said}: the driver refuses it (error 300) and tries no other image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -49,7 +50,7 @@ class SectionRow(NamedTuple):
 
 
 class ElfFile:
-    """The tables of one ELF file; UnsupportedError when nothing can be moved in such a file."""
+    """The tables of one ELF file, ``loads`` by address; UnsupportedError when nothing can be moved in such a file."""
 
     def __init__(self, source: Source, locator: str) -> None:
         self.source, self.locator = source, locator
@@ -61,15 +62,14 @@ class ElfFile:
         self.segments = [Segment._make(row) for row in SEGMENT.iter_unpack(source.read(self.phoff, phnum * SEGMENT.size))]
         table = source.read(self.shoff, shnum * SECTION.size) if self.shoff and shentsize == SECTION.size else b""
         self.sections = [SectionRow._make(row) for row in SECTION.iter_unpack(table)]
+        self.loads = sorted((segment for segment in self.segments if segment.type == n.PT_LOAD), key=lambda segment: segment.address)
+        self._starts = [segment.address for segment in self.loads]
         if not self.loads:
             raise UnsupportedError("has no loadable segment", locator=locator)
+        if any(segment.alignment & segment.alignment - 1 for segment in self.loads):
+            raise UnsupportedError("a segment's alignment is no power of two", locator=locator)
         if self.shoff and not shnum:
             raise UnsupportedError("more than 65,279 sections: not edited", locator=locator)
-
-    @property
-    def loads(self) -> list[Segment]:
-        """The loadable segments, by address."""
-        return sorted((segment for segment in self.segments if segment.type == n.PT_LOAD), key=lambda segment: segment.address)
 
     def address_of(self, offset: int) -> int:
         """Where the byte at a file offset is loaded."""
@@ -80,9 +80,9 @@ class ElfFile:
 
     def offset_of(self, address: int) -> int:
         """Where the byte at an address is in the file."""
-        for segment in self.loads:
-            if segment.address <= address < segment.address + segment.file_size:
-                return segment.offset + address - segment.address
+        segment = self.loads[max(bisect.bisect_right(self._starts, address) - 1, 0)]
+        if segment.address <= address < segment.address + segment.file_size:
+            return segment.offset + address - segment.address
         raise EditError(f"the address {address:#x} lies in no loadable segment", locator=self.locator)
 
     def section_of(self, offset: int) -> SectionRow | None:

@@ -101,7 +101,9 @@ class _Run:
             if failed:
                 words = "; ".join(f"{check.name}: {check.detail}" for check in failed)
                 raise VerifyError(
-                    f"the result is not as planned, nothing was written: {words}", locator=self.path, hint="this is a bug; please report it"
+                    f"the result is not as planned, nothing was written: {words}",
+                    locator=self.path,
+                    hint="if 'fatpatch verify' calls the file sound, this is a bug: please report it",
                 )
             self.effects = effects_of(self.plan, self.node, new, self.driver)
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
-from fatpatch.errors import InternalError
+from fatpatch.errors import EditError
 from fatpatch.source import Source
+
+_HINT = "'fatpatch verify' says what is wrong with it"
 
 
 class Write(NamedTuple):
@@ -41,11 +43,11 @@ class Overlay(NamedTuple):
         end = 0
         for write in ordered:
             if write.offset < end:
-                raise InternalError("two edits of one plan overlap", offset=write.offset)
+                raise EditError("structures of the file lie over each other, so it is not edited", offset=write.offset, hint=_HINT)
             end = write.end
         kept = base.size if kept is None else kept
         if end > kept:
-            raise InternalError("an edit reaches past the old end of the file", offset=end)
+            raise EditError("a structure of the file reaches past its end, so it is not edited", offset=end, hint=_HINT)
         return cls(base, kept, ordered, tuple(part for part in tail if part.size))
 
     @property

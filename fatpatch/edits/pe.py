@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -64,6 +65,8 @@ class PeFile:
         self.sections = [PeSection._make(row) for row in SECTION.iter_unpack(source.read(self.table, count * SECTION.size))]
         if not self.sections:
             raise UnsupportedError("has no sections", locator=locator)
+        self._by_address = sorted(self.sections, key=lambda section: section.address)
+        self._starts = [section.address for section in self._by_address]
         self.base = _WORD.unpack(source.read(self.optional + _BASE, 8))[0]
         self.section_alignment = self.long(_SECTION_ALIGNMENT) or 0x1000
         self.file_alignment = self.long(_FILE_ALIGNMENT) or 0x200
@@ -107,10 +110,9 @@ class PeFile:
 
     def offset_of(self, address: int) -> int | None:
         """Where the byte at an address (from the image base on) is in the file; None when it is nowhere."""
-        for section in self.sections:
-            if section.address <= address < section.address + min(section.raw_size, section.virtual_size or section.raw_size):
-                return section.offset + address - section.address
-        return None
+        section = self._by_address[max(bisect.bisect_right(self._starts, address) - 1, 0)]
+        inside = section.address <= address < section.address + min(section.raw_size, section.virtual_size or section.raw_size)
+        return section.offset + address - section.address if inside else None
 
     def relocated(self) -> Iterator[int]:
         """The addresses of all 64-bit pointers that the base relocations name."""
@@ -122,7 +124,8 @@ class PeFile:
             page, length = _BLOCK.unpack_from(data, at)
             if length < _BLOCK.size:
                 return
-            for (entry,) in _HALF.iter_unpack(data[at + _BLOCK.size : at + length & ~1][: (length - _BLOCK.size) & ~1]):
+            block = data[at + _BLOCK.size : at + length]
+            for (entry,) in _HALF.iter_unpack(block[: len(block) // 2 * 2]):
                 if entry >> 12 == _DIR64:
                     yield page + (entry & 0xFFF)
             at += length
