@@ -37,15 +37,28 @@ def steps(locator: str) -> tuple[str, ...]:
 
 def matches(locator: str, pattern: str) -> bool:
     """Whether ``pattern`` (``*`` any run, ``?`` one character, all else literal) names the locator or its last steps."""
-    return _compiled(pattern).fullmatch(locator) is not None
+    starts = [0, *(index + 1 for index, char in enumerate(locator) if char == SEPARATOR)]
+    return any(_covers(pattern, locator, start) for start in starts)
+
+
+def _covers(pattern: str, text: str, at: int) -> bool:
+    """Whether a pattern takes all of ``text`` from ``at`` on: only the last star is ever tried again, so this stays quadratic."""
+    index, star, tried = 0, -1, at
+    while at < len(text):
+        if index < len(pattern) and pattern[index] == "*":
+            star, tried = index, at
+            index += 1
+        elif index < len(pattern) and pattern[index] in ("?", text[at]):
+            index += 1
+            at += 1
+        elif star >= 0:
+            tried += 1
+            index, at = star + 1, tried
+        else:
+            return False
+    return not pattern[index:].strip("*")
 
 
 @functools.lru_cache(maxsize=1)
 def _unsafe() -> re.Pattern[str]:
     return re.compile(r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    body = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
-    return re.compile(f"(?:.*{SEPARATOR})?{body}", re.DOTALL)

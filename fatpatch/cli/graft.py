@@ -92,7 +92,7 @@ def command(
         raise click.UsageError("-o names FILE itself: use --in-place")
     if output is not None and any(_same_file(output, given) for given in (*cubins, *texts, *fatbins, *([donor] if donor else []))):
         raise click.UsageError("-o names one of the images' files: give a new name")
-    if driver is not None and ptx_of_driver(driver) is None:
+    if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
         raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
     wishes = Wishes(

@@ -22,7 +22,7 @@ class Bytes(click.ParamType[int]):
         text = str(value).strip().upper().removesuffix("B").removesuffix("I")
         factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1:], 1)
         digits = text[:-1] if factor > 1 else text
-        if not (digits.isascii() and digits.isdigit()):
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
             self.fail(f"{value!r} is not a size; write for example 500000, 192M or 4G", param, ctx)
         return int(digits) * factor
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from fatpatch.containers.zip import END, Directory, find_directory
 from fatpatch.edits.archive import PAGE, end_records_size, old_directory
 from fatpatch.edits.copying import write_all
-from fatpatch.edits.locking import HAS_LOCKS, lock
+from fatpatch.edits.locking import HAS_LOCKS
 from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.tree import TreeEdit
@@ -47,9 +47,9 @@ def _misleading(overlay: Overlay, spare_at: int) -> bool:
 
 
 def append(path: str, edit: TreeEdit, before: State, remember: Callable[[], None], forget: Callable[[], None]) -> None:
-    """Append the tail of the edit's overlay to the file at ``path``. The last part of the tail is the new directory.
+    """Append the tail of the edit's overlay, whose last part is the new directory, to the file at ``path``, which the caller has locked.
 
-    ``remember`` keeps the record of the edit before the first byte is written, under the lock; ``forget`` takes it back.
+    ``remember`` keeps the record of the edit before the first byte is written; ``forget`` takes it back.
     """
     overlay, spare_at = edit.overlay, edit.spare_at
     assert spare_at is not None
@@ -59,14 +59,14 @@ def append(path: str, edit: TreeEdit, before: State, remember: Callable[[], None
         hint = "it is being run: stop it first" if error.errno == errno.ETXTBSY else "give a file that you may write to"
         raise InputError(f"cannot write: {error.strerror}", locator=path, hint=hint) from error
     try:
-        lock(descriptor, path)
         refuse_changed(path, before)
         try:
             remember()
             _append(descriptor, overlay, spare_at)
             _read_back(path, overlay)
         except BaseException as error:
-            os.ftruncate(descriptor, overlay.kept)
+            if os.fstat(descriptor).st_size > overlay.kept:
+                os.ftruncate(descriptor, overlay.kept)
             os.fsync(descriptor)
             os.utime(path, ns=(os.stat(path).st_atime_ns, before.modified))
             with suppress(FatpatchError):

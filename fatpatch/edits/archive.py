@@ -68,8 +68,12 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
     end = source.size
     starts = sorted([*by_offset, directory.offset])
     for member, content in replaced.items():
-        index = by_offset[member.header_offset]
-        following = next(start for start in starts if start > member.header_offset)
+        index = by_offset.get(member.header_offset, -1)
+        if index < 0:
+            raise EditError("its central directory has changed", locator=locator, offset=member.header_offset)
+        following = next((start for start in starts if start > member.header_offset), None)
+        if following is None:
+            raise EditError("a member lies behind the central directory", locator=locator, offset=member.header_offset)
         room = member.stored_size + _blank(source, member.offset + member.stored_size, following)
         if member.method == "stored" and content.size <= room and not content.kept < content.base.size:
             record, changes = _in_place(source, member, content, records[index])
@@ -145,7 +149,7 @@ def _in_place(source: Source, member: Member, content: Overlay, record: Record) 
     local = zip_reader.LOCAL.unpack(source.read(member.header_offset, zip_reader.LOCAL.size))
     name_at = member.header_offset + zip_reader.LOCAL.size
     extra = source.read(name_at + local[9], local[10])
-    flags = local[2] & ~_DESCRIPTOR
+    flags = record.fields[3] & ~_DESCRIPTOR
     stored, size, local_extra = _local_sizes(local[7], local[8], extra, content.size)
     header = zip_reader.LOCAL.pack(n.ZIP_LOCAL_MAGIC, local[1], flags, *local[3:6], crc, stored, size, *local[9:])
     writes.append(Write.of(member.header_offset, header))
@@ -186,7 +190,7 @@ def _appended(source: Source, member: Member, content: Overlay, record: Record, 
     if wide:
         extra = struct.pack("<HHQQ", _EXTRA_ZIP64, 16, size, stored) + extra
     gap = -(end + zip_reader.LOCAL.size + len(record.name) + len(extra)) % alignment
-    flags = local[2] & ~_DESCRIPTOR
+    flags = record.fields[3] & ~_DESCRIPTOR
     header = zip_reader.LOCAL.pack(
         n.ZIP_LOCAL_MAGIC, max(local[1], _ZIP64_VERSION) if wide else local[1], flags, *local[3:6], crc,
         _FULL32 if wide else stored, _FULL32 if wide else size, len(record.name), len(extra),

@@ -26,11 +26,16 @@ class Pair(NamedTuple):
     old: Node
     new: Node
     moves: Mapping[int, int]
+    by_offset: Mapping[int, Payload]
+
+    @classmethod
+    def of(cls, old: Node, new: Node, moves: Mapping[int, int]) -> Pair:
+        """A pair with the new fatbins by their offsets."""
+        return cls(old, new, moves, {payload.offset: payload for payload in new.payloads})
 
     def counterpart(self, payload: Payload) -> Payload | None:
         """The fatbin at the place where this one should be now."""
-        offset = self.moves.get(payload.offset, payload.offset)
-        return next((each for each in self.new.payloads if each.offset == offset), None)
+        return self.by_offset.get(self.moves.get(payload.offset, payload.offset))
 
 
 def checks_of(plan: Plan, old: Node, new: Node, limit: int) -> list[Check]:
@@ -43,7 +48,7 @@ def checks_of(plan: Plan, old: Node, new: Node, limit: int) -> list[Check]:
         if locator not in news:
             result.append(check_of("file found again", [f"{locator} is gone"]))
             continue
-        pair = Pair(olds[locator], news[locator], moves)
+        pair = Pair.of(olds[locator], news[locator], moves)
         grafts = [graft for graft in plan.grafts if graft.module.node.locator == locator]
         try:
             result += _fatbin_checks(pair, grafts, limit)

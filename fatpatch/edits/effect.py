@@ -33,10 +33,10 @@ def effects_of(plan: Plan, old: Node, new: Node, driver: str | None) -> list[Eff
     assert plan.edit is not None
     olds = {node.locator: node for node in (*members_below(old), old)}
     news = {node.locator: node for node in (*members_below(new), new)}
+    pairs = {where: Pair.of(olds[where], news[where], moves) for where, moves in plan.edit.moves.items()}
     effects = []
     for graft in plan.grafts:
-        where = graft.module.node.locator
-        found = Pair(olds[where], news[where], plan.edit.moves.get(where, {})).counterpart(graft.module.payload)
+        found = pairs[graft.module.node.locator].counterpart(graft.module.payload)
         assert found is not None
         device = _device_for(graft.donation, found.images)
         before, after = choose(graft.module.payload.images, device), choose(found.images, device)

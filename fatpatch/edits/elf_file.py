@@ -5,11 +5,12 @@ from __future__ import annotations
 import bisect
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from fatpatch.edits.overlay import Write
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
-from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.errors import EditError, LimitError, UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.payloads.wrapper import Pointer
 from fatpatch.source import CHUNK, Source
@@ -19,6 +20,10 @@ _RELA = struct.Struct("<QQq")
 _WORD = struct.Struct("<Q")
 _RELATIVE = {n.EM_X86_64: n.R_X86_64_RELATIVE, n.EM_AARCH64: n.R_AARCH64_RELATIVE}
 _MAX_TABLE = 256 << 20
+_MAX_SEGMENTS = 512
+_MAX_PLACES = 2_000_000
+_MAX_ALIGNMENT = 1 << 30
+_ADDRESSES = 1 << 47
 
 
 class Segment(NamedTuple):
@@ -56,6 +61,8 @@ class ElfFile:
         self.source, self.locator = source, locator
         fields = HEADER.unpack(source.read(0, HEADER.size))
         _, self.type, self.machine, _, _, self.phoff, self.shoff, _, _, _, phnum, shentsize, shnum, _ = fields
+        if phnum > _MAX_SEGMENTS:
+            raise UnsupportedError(f"{phnum} program headers: not edited", locator=locator)
         if self.type not in (n.ET_EXEC, n.ET_DYN) or self.machine not in _RELATIVE or not phnum:
             hint = "link it first, and graft into what the linker wrote"
             raise UnsupportedError("only x86-64 and aarch64 executables and shared objects can be edited", locator=locator, hint=hint)
@@ -66,8 +73,12 @@ class ElfFile:
         self._starts = [segment.address for segment in self.loads]
         if not self.loads:
             raise UnsupportedError("has no loadable segment", locator=locator)
-        if any(segment.alignment & segment.alignment - 1 for segment in self.loads):
-            raise UnsupportedError("a segment's alignment is no power of two", locator=locator)
+        if any(segment.alignment & segment.alignment - 1 or segment.alignment > _MAX_ALIGNMENT for segment in self.loads):
+            raise UnsupportedError("a segment's alignment is no power of two, or absurd", locator=locator)
+        if any(
+            segment.address + segment.memory_size > _ADDRESSES or segment.offset + segment.file_size > _ADDRESSES for segment in self.loads
+        ):
+            raise UnsupportedError("a segment lies where no program can be", locator=locator)
         if self.shoff and not shnum:
             raise UnsupportedError("more than 65,279 sections: not edited", locator=locator)
 
@@ -122,7 +133,10 @@ class ElfFile:
         packed: set[int] = set()
         if dynamic.get(n.DT_RELR) and dynamic.get(n.DT_RELRSZ):
             data = self.source.read(self.offset_of(dynamic[n.DT_RELR]), min(dynamic[n.DT_RELRSZ], _MAX_TABLE))
-            packed = set(_relr_places(word for (word,) in _WORD.iter_unpack(data[: len(data) // 8 * 8])))
+            places = _relr_places(word for (word,) in _WORD.iter_unpack(data[: len(data) // 8 * 8]))
+            packed = set(islice(places, _MAX_PLACES + 1))
+            if len(packed) > _MAX_PLACES:
+                raise LimitError(f"more than {_MAX_PLACES} packed relocations", locator=self.locator)
         return rows, packed
 
     def named_relocations(self) -> Iterator[tuple[int, int]]:
@@ -154,7 +168,7 @@ class ElfFile:
                         yield segment.address + start + index * 8, value
 
 
-def _relr_places(words: Iterable[int]) -> Iterable[int]:
+def _relr_places(words: Iterable[int]) -> Iterator[int]:
     """Unpack DT_RELR: an even word is an address, an odd one a bitmap of the 63 words behind the last (gABI proposal)."""
     base = 0
     for word in words:

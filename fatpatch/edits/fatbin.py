@@ -113,9 +113,10 @@ def _from_bare(source: Source, payload: Payload, donations: Sequence[Donation], 
     """A fatbin made of a lone cubin or PTX and what is added to it."""
     (image,) = payload.images
     data = source.read(0, source.size)
-    own = Donation(
-        image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature_of(image.kind, data)
-    )
+    signature = signature_of(image.kind, data)
+    if signature.version is None or signature.target is None:
+        raise EditError("names no .version or no .target sm_NN, so it cannot become an entry", locator=payload.locator)
+    own = Donation(image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature)
     everything = sorted((own, *donations), key=lambda donation: donation.kind != "sass")
     entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=bool(each.signature.relocatable)) for each in everything]
     return _contained(payload, [Source.of(entry) for entry in entries], donations)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from fatpatch.edits import journal
@@ -13,6 +14,7 @@ from fatpatch.edits.checks import checks_of
 from fatpatch.edits.copying import extents_of
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.effect import Effect, effects_of
+from fatpatch.edits.locking import locked
 from fatpatch.edits.overlay import Overlay, same_bytes
 from fatpatch.edits.plan import Plan, Wishes, plan_graft
 from fatpatch.edits.record import Edit, edit_of
@@ -20,7 +22,7 @@ from fatpatch.edits.record import digest as digest_of
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.state import State, refuse_changed
 from fatpatch.edits.write import write_overlay
-from fatpatch.errors import FatpatchError, FormatError, InternalError, VerifyError
+from fatpatch.errors import EditError, FatpatchError, FormatError, InternalError, VerifyError
 from fatpatch.limits import Limits
 from fatpatch.model import Node
 from fatpatch.source import Source
@@ -67,7 +69,13 @@ def _graft(path: str, node: Node, before: State, donations: Sequence[Donation], 
     if to.path is None:
         run.verify(overlay.source(), compare=False)
     else:
-        with ThreadPoolExecutor(1) as beside:  # the old file is hashed while the new one is written and checked
+        if to.path != path:
+            _refuse_foreign_record(to.path)
+        with (
+            locked(path) if to.path == path else nullcontext(),
+            ThreadPoolExecutor(1) as beside,
+        ):  # the old file is hashed while the new one is written and checked
+            refuse_changed(path, before)
             digest = beside.submit(digest_of, node.source)
             edits = _edits_so_far(path, node.source, to)
 
@@ -128,6 +136,15 @@ def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tupl
     write_overlay(overlay, path, like=run.path, replace=path == run.path or to.overwrite, verify=verify)
     if not first:
         journal.save(path, edits[0])
+
+
+def _refuse_foreign_record(path: str) -> None:
+    """EditError when the place of the result's record is taken by another kind of file."""
+    try:
+        journal.load(path)
+    except FatpatchError as error:
+        hint = "choose another name for the result"
+        raise EditError("is there already, and is no record of fatpatch", locator=journal.path_beside(path), hint=hint) from error
 
 
 def _edits_so_far(path: str, source: Source, to: Destination) -> tuple[Edit, ...]:

@@ -6,17 +6,18 @@ import base64
 import json
 import os
 import zlib
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from fatpatch.edits.record import SAMPLE, Edit, Piece, is_at
-from fatpatch.errors import EditError, FatpatchError, FormatError
+from fatpatch.errors import EditError, FatpatchError, FormatError, InputError
 from fatpatch.source import Source
 from fatpatch.writing import write_file
 
 SUFFIX = ".fatpatch-undo"
 SCHEMA = "fatpatch.undo/1"
-_MAX_RECORD = 1 << 30
+_MAX_RECORD = 1 << 28
+_MAX_EDITS = 100
+_MAX_BYTES = 1 << 28
 _MAX_RATIO = 1032
 
 
@@ -37,6 +38,8 @@ def load(path: str) -> tuple[Edit, ...]:
         document = json.loads(source.read(0, source.size))
         if document["schema"] != SCHEMA:
             raise FormatError(f"expected {SCHEMA}, got {str(document['schema'])[:80]}", locator=beside)
+        if len(document["edits"]) > _MAX_EDITS:
+            raise FormatError(f"has {len(document['edits'])} edits, more than {_MAX_EDITS}", locator=beside)
         return tuple(_decoded(item) for item in document["edits"])
     except FatpatchError:
         raise
@@ -50,8 +53,13 @@ def save(path: str, edits: tuple[Edit, ...]) -> None:
     """Write the record beside ``path``, or remove it when nothing is left to undo."""
     beside = path_beside(path)
     if not edits:
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(beside)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            hint = "the file itself is as wanted; remove the record by hand"
+            raise InputError(f"cannot remove it: {error.strerror}", locator=beside, hint=hint) from error
         return
     document = {"schema": SCHEMA, "edits": [_encoded(edit) for edit in edits]}
     write_file(beside, [json.dumps(document, indent=1).encode(), b"\n"], replace=True)
@@ -102,33 +110,46 @@ def _encoded(edit: Edit) -> dict[str, Any]:
 
 
 def _decoded(item: dict[str, Any]) -> Edit:
+    """One edit, its numbers checked: they decide what is read and written. ValueError when they cannot be ours."""
     old_size, new_size, kept = int(item["old_size"]), int(item["new_size"]), int(item["kept"])
     if not 0 <= kept <= min(old_size, new_size):
         raise ValueError(f"{kept} bytes kept of {old_size} and {new_size}")
     if not 0 <= int(item["modified"]) < 1 << 63:
         raise ValueError("a time that no file can have")
-    pieces, end = [], 0
-    for piece in item["pieces"]:
-        at, size, data = int(piece["at"]), int(piece["size"]), None
-        if at < end or size < 0 or at + size > old_size:
+    pieces, end, held = [], 0, 0
+    for each in item["pieces"]:
+        at, size = int(each["at"]), int(each["size"])
+        if at < end or size < 0 or at + size > old_size or at < kept < at + size:
             raise ValueError(f"old bytes at {at} overlap, or lie outside the file")
         end = at + size
-        if "data" in piece:
-            packed = base64.b64decode(piece["data"], validate=True)
-            if size > len(packed) * _MAX_RATIO:
-                raise ValueError(f"{len(packed)} bytes cannot unpack to {size}")
-            data = zlib.decompressobj().decompress(packed, size + 1)
-            if len(data) != size:
-                raise ValueError(f"expected {size} bytes, got {len(data)}")
-        if data is None and not 0 <= int(piece["origin"]) <= new_size - size:
-            raise ValueError(f"old bytes said to be at {piece['origin']} of the new file")
-        pieces.append(Piece(at, size, data, None if data is not None else int(piece["origin"])))
-
-    def marks(name: str) -> tuple[tuple[int, int, int], ...]:
-        found = tuple((int(at), int(size), int(crc)) for at, size, crc in item[name])
-        if any(at < 0 or not 0 <= size <= SAMPLE for at, size, _ in found):
-            raise ValueError(f"{name} outside a file")
-        return found
-
+        held += size if "data" in each else 0
+        if held > _MAX_BYTES:
+            raise ValueError(f"holds more than {_MAX_BYTES} bytes")
+        pieces.append(_piece(each, at, size, new_size))
+    if old_size > new_size + held:  # what the new file does not hold must be here
+        raise ValueError(f"{old_size} bytes cannot come from {new_size} and {held}")
     sha256 = None if item["sha256"] is None else str(item["sha256"])
-    return Edit(old_size, new_size, kept, tuple(pieces), marks("new_marks"), marks("old_marks"), int(item["modified"]), sha256)
+    marks = _marks(item["new_marks"]), _marks(item["old_marks"])
+    return Edit(old_size, new_size, kept, tuple(pieces), *marks, int(item["modified"]), sha256)
+
+
+def _piece(item: dict[str, Any], at: int, size: int, new_size: int) -> Piece:
+    if "data" not in item:
+        origin = int(item["origin"])
+        if not 0 <= origin <= new_size - size:
+            raise ValueError(f"old bytes said to be at {origin} of the new file")
+        return Piece(at, size, None, origin)
+    packed = base64.b64decode(item["data"], validate=True)
+    if size > len(packed) * _MAX_RATIO:
+        raise ValueError(f"{len(packed)} bytes cannot unpack to {size}")
+    data = zlib.decompressobj().decompress(packed, size + 1)
+    if len(data) != size:
+        raise ValueError(f"expected {size} bytes, got {len(data)}")
+    return Piece(at, size, data, None)
+
+
+def _marks(rows: Any) -> tuple[tuple[int, int, int], ...]:
+    found = tuple((int(at), int(size), int(crc)) for at, size, crc in rows)
+    if any(at < 0 or not 0 <= size <= SAMPLE for at, size, _ in found):
+        raise ValueError("a sample outside a file")
+    return found

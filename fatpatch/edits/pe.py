@@ -20,6 +20,8 @@ _PE32_PLUS = 0x20B
 _READ_ONLY_DATA = 0x40000040
 _DISCARDABLE = 0x02000000
 _MAX_IMAGE = 0x7FFFFFFF
+_FULL32 = 0xFFFFFFFF
+_MAX_ALIGNMENT, _MAX_BLANK = 1 << 24, 1 << 28
 _SECURITY, _RELOCATIONS = 4, 5
 _DIR64 = 10
 _BLOCK = struct.Struct("<II")
@@ -70,6 +72,9 @@ class PeFile:
         self.base = _WORD.unpack(source.read(self.optional + _BASE, 8))[0]
         self.section_alignment = self.long(_SECTION_ALIGNMENT) or 0x1000
         self.file_alignment = self.long(_FILE_ALIGNMENT) or 0x200
+        powers = all(each & each - 1 == 0 for each in (self.section_alignment, self.file_alignment))
+        if not powers or not 0x200 <= self.file_alignment <= 0x10000 or not 0x1000 <= self.section_alignment <= _MAX_ALIGNMENT:
+            raise UnsupportedError("its section or file alignment is not one of a DLL or program", locator=locator)
 
     def half(self, at: int) -> int:
         """A 16-bit field of the optional header."""
@@ -83,7 +88,18 @@ class PeFile:
 
     def put(self, at: int, value: int) -> Write:
         """The write of a 32-bit field of the optional header."""
+        self.refuse_wide(value)
         return Write.of(self.optional + at, _LONG.pack(value))
+
+    def refuse_wide(self, *values: int) -> None:
+        """EditError when a number does not fit its 32 bits any more, as in a file with absurd sizes."""
+        if max(values) > _FULL32:
+            raise EditError(f"would need the number {max(values):#x} in a field of 32 bits", locator=self.locator)
+
+    def row(self, index: int, section: PeSection) -> Write:
+        """The write of a section header."""
+        self.refuse_wide(*section[1:])
+        return Write.of(self.table + index * SECTION.size, SECTION.pack(*section))
 
     def signature(self) -> tuple[int, int]:
         """File offset and size of the Authenticode table; (0, 0) when there is none."""
@@ -177,6 +193,8 @@ def _without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], 
     if not options.drop_signature:
         hint = "--drop-signature removes the signature; sign the result again if your users check it"
         raise EditError("carries an Authenticode signature, which any change makes invalid", locator=pe.locator, offset=offset, hint=hint)
+    if not max(section.offset + section.raw_size for section in pe.sections) <= offset <= pe.source.size:
+        raise EditError("its signature does not lie behind its sections", locator=pe.locator, offset=offset)
     at = pe.optional + _DIRECTORIES + _SECURITY * 8
     end = offset + size + -(offset + size) % 8
     kept = offset if end >= pe.source.size else pe.source.size
@@ -192,7 +210,7 @@ def _new_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Write
     row = PeSection(b".nv_fatb", size, address, raw, start, 0, 0, 0, 0, _READ_ONLY_DATA)
     writes = [
         Write.of(pe.file_header + 2, _HALF.pack(len(pe.sections) + 1)),
-        Write.of(pe.table + len(pe.sections) * SECTION.size, SECTION.pack(*row)),
+        pe.row(len(pe.sections), row),
         *_sizes(pe, address + size, raw),
     ]
     return start, address, writes, "new section .nv_fatb"
@@ -204,6 +222,8 @@ def _grown_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Wri
     last = pe.sections[index]
     if not last.offset or last.offset != max(section.offset for section in pe.sections):
         raise EditError("has no room for a section header, and its last section is not last in the file", locator=pe.locator)
+    if last.virtual_size - last.raw_size > _MAX_BLANK:
+        raise EditError("has no room for a section header, and its last section is mostly blank", locator=pe.locator)
     blank = pe.source.peek(last.offset + last.raw_size, max(last.virtual_size - last.raw_size, 0))
     if any(blank):
         hint = "graft fewer images, or one that fits in place"
@@ -214,7 +234,7 @@ def _grown_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Wri
     length = start - last.offset + size
     raw = length + -length % pe.file_alignment
     grown = last._replace(virtual_size=length, raw_size=raw, flags=last.flags & ~_DISCARDABLE)
-    writes = [Write.of(pe.table + index * SECTION.size, SECTION.pack(*grown)), *_sizes(pe, last.address + length, raw - last.raw_size)]
+    writes = [pe.row(index, grown), *_sizes(pe, last.address + length, raw - last.raw_size)]
     return start, last.address + start - last.offset, writes, "last section grown (no room for a section header)"
 
 

@@ -5,6 +5,7 @@ Old bytes that are still somewhere in the new file (moved entries) are referred 
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import zlib
 from collections.abc import Iterator
@@ -48,8 +49,9 @@ def edit_of(overlay: Overlay, modified: int, sha256: str | None) -> Edit:
     regions = [(write.offset, write.end) for write in overlay.writes]
     if overlay.kept < base.size:
         regions.append((overlay.kept, base.size))
-    found = list(_carried(overlay))
-    pieces = tuple(piece for start, end in regions for piece in _pieces(base, start, end, found))
+    found = sorted(_carried(overlay))
+    ends = [old + size for old, size, _ in found]
+    pieces = tuple(piece for start, end in regions for piece in _pieces(base, start, end, found[bisect.bisect_right(ends, start) :]))
     new = overlay.source()
     new_marks = [_mark(new, write.offset, write.data.size) for write in overlay.writes]
     if overlay.tail:
@@ -80,7 +82,9 @@ def _carried(overlay: Overlay) -> Iterator[tuple[int, int, int]]:
 def _pieces(base: Source, start: int, end: int, found: list[tuple[int, int, int]]) -> Iterator[Piece]:
     """The old bytes [start, end): by reference where the new file has them, else by value; zeros and all."""
     at = start
-    for old, size, new in sorted(found):
+    for old, size, new in found:
+        if old >= end:
+            break
         first, last = max(old, at), min(old + size, end)
         if first >= last:
             continue

@@ -22,7 +22,7 @@ from fatpatch.walk import identify, located
 
 Editor = Callable[[HostFile, Sequence[NewFatbin], Options], HostEdit]
 _EDITORS: dict[str, Editor] = {"elf": edit_elf, "pe": edit_pe, "fatbin": edit_bare, "cubin": edit_bare, "ptx": edit_bare}
-_MAX_RECORD = 64 << 20
+_MAX_RECORD = 8 << 20
 
 
 class TreeEdit(NamedTuple):

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from fatpatch.edits import journal
-from fatpatch.edits.locking import lock
+from fatpatch.edits.locking import locked
 from fatpatch.edits.overlay import Overlay
 from fatpatch.edits.record import Edit, digest, is_at, undone
 from fatpatch.edits.state import State, refuse_changed, state_of
@@ -30,6 +30,13 @@ def undo(path: str, *, last: bool = False) -> Undone:
     EditError when there is no record, or the file is no longer what the record describes.
     """
     path = os.path.realpath(path)
+    with locked(path):
+        result, more = _once(path, last=last)
+    return result if not more else _and_one(undo(path))
+
+
+def _once(path: str, *, last: bool) -> tuple[Undone, bool]:
+    """One step back; whether there are more, when only what a cut off append has left was taken off."""
     before = state_of(path)
     source = Source.open(path)
     try:
@@ -39,16 +46,16 @@ def undo(path: str, *, last: bool = False) -> Undone:
             _verify(source.slice(0, found.cut_off.old_size), found.cut_off, path)
             _cut(path, found.cut_off.old_size, found.cut_off.modified, before)
             journal.save(path, found.done)
-            return Undone(1, found.cut_off.old_size, found.cut_off.sha256) if last or not found.done else _and_one(undo(path))
+            return Undone(1, found.cut_off.old_size, found.cut_off.sha256), bool(found.done) and not last
         if not found.done:
             if not recorded:
-                return _by_mark(path, source, before, last=last)
+                return _by_mark(path, source, before, last=last), False
             journal.save(path, ())
-            return Undone(0, source.size, recorded[0].sha256)
+            return Undone(0, source.size, recorded[0].sha256), False
         taken = found.done[-1:] if last else found.done
         _take_back(path, source, taken, before)
         journal.save(path, found.done[: len(found.done) - len(taken)])
-        return Undone(len(taken), taken[0].old_size, taken[0].sha256)
+        return Undone(len(taken), taken[0].old_size, taken[0].sha256), False
     finally:
         source.close()
 
@@ -112,7 +119,6 @@ def _cut(path: str, size: int, modified: int | None, before: State) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
-            lock(descriptor, path)
             refuse_changed(path, before)
             os.ftruncate(descriptor, size)
             os.fsync(descriptor)

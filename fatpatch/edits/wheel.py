@@ -27,7 +27,7 @@ def new_record(old: bytes, edited: Mapping[str, Overlay], locator: str) -> Overl
         raise EditError("its RECORD is not UTF-8 text", locator=locator) from error
     lines = []
     for line in text.splitlines(keepends=True):
-        row = next(csv.reader([line]), [])
+        row = _row(line)
         content = edited.get(row[0]) if len(row) == 3 else None
         if content is None:
             lines.append(line)
@@ -37,6 +37,14 @@ def new_record(old: bytes, edited: Mapping[str, Overlay], locator: str) -> Overl
         csv.writer(written, lineterminator=ending).writerow([row[0], _digest(content.source()), content.size])
         lines.append(written.getvalue())
     return Overlay.of(Source.of(b""), (), (Source.of("".join(lines).encode()),))
+
+
+def _row(line: str) -> list[str]:
+    """The fields of a line; none of one that is no CSV, which is kept as it is."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def _digest(source: Source) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -82,10 +83,13 @@ def _put(descriptor: int, at: int, source: Source) -> None:
 def _dress(descriptor: int, temporary: str, like: str, modified: int | None) -> None:
     status = os.stat(like)
     with suppress(OSError):
-        if hasattr(os, "fchown"):
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-    with suppress(OSError):
         shutil.copystat(like, temporary)
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))  # a change of owner takes these bits away
+    except (OSError, AttributeError):  # the file is ours then, and must not run others as us
+        with suppress(OSError):
+            os.chmod(temporary, stat.S_IMODE(status.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
     if modified is None:
         os.utime(temporary)
     else:

@@ -39,12 +39,12 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
         if not other & n.STO_CUDA_ENTRY or info & 0xF != _FUNC or other & 0xE0 == 0xA0:
             continue
         name = strings[name_at : strings.find(b"\0", name_at)]
-        if name in seen:
-            continue
-        seen.add(name)
         budget -= len(name)
         if budget < 0:
             raise LimitError("the symbol names overlap without end", field="st_name")
+        if name in seen:
+            continue
+        seen.add(name)
         count = registers.get(index)
         if count is None and high_byte and section < len(rows):
             count = rows[section][INFO] >> 24 or None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from fatpatch.errors import LimitError
 from fatpatch.images.rows import KernelRow
 
 _VERSION = re.compile(rb"^[ \t]*\.version[ \t]+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
@@ -20,6 +21,7 @@ _PARAMETER = re.compile(
 _BOUND = re.compile(rb"\.(?:maxntid|reqntid)[\s]+(\d{1,9})(?:[\s]*,[\s]*(\d{1,9}))?(?:[\s]*,[\s]*(\d{1,9}))?")
 _BODY_OR_END = re.compile(rb"[{;]")
 _MAX_LEAD = 200
+_MAX_ENTRIES = 100_000
 _HEADER_LIMIT = 1 << 20
 
 
@@ -56,6 +58,8 @@ def ptx_kernels(text: bytes) -> list[KernelRow]:
             continue
         header, has_body = _header(text, found.end(), following if following >= 0 else len(text))
         if has_body:
+            if len(rows) >= _MAX_ENTRIES:
+                raise LimitError(f"more than {_MAX_ENTRIES} entries", field=".entry")
             rows.append((found[1].decode("ascii", "backslashreplace"), None, None, None, None, *_described(header), None))
     return rows
 

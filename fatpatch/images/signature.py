@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from fatpatch.errors import LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images.cubin_kernels import cubin_kernels
 from fatpatch.images.cubin_tables import SHT_CUDA_COMPAT, Tables, name_budget
@@ -81,7 +82,9 @@ def _cubin_variables(tables: Tables) -> dict[str, int]:
             continue
         name = strings[name_at : strings.find(b"\0", name_at)].decode("utf-8", "backslashreplace")
         budget -= len(name)
-        if name and budget > 0 and not _GENERATED.match(name):
+        if budget < 0:
+            raise LimitError("the symbol names overlap without end", field="st_name")
+        if name and not _GENERATED.match(name):
             variables[name] = size
     return variables
 

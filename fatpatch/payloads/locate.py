@@ -22,7 +22,20 @@ from fatpatch.source import Source
 FATBIN_SECTIONS = frozenset({".nv_fatbin", "__nv_relfatbin", ".nv_fatb", "__nv_rel"})
 BUNDLE_SECTIONS = frozenset({".hip_fatbin", ".hip_fat"})
 RDC_SECTION = n.BUNDLE_MAGIC.decode()
-_BARREN = (".debug", ".zdebug", ".rel", ".eh_frame", ".gcc_except_table", ".symtab", ".strtab", ".dynsym", ".dynstr", ".gnu", ".pdata")
+_BARREN = (
+    ".debug",
+    ".zdebug",
+    ".rel.",
+    ".rela",
+    ".eh_frame",
+    ".gcc_except_table",
+    ".symtab",
+    ".strtab",
+    ".dynsym",
+    ".dynstr",
+    ".gnu",
+    ".pdata",
+)
 _MAX_FALSE_HITS = 20_000
 _NEAR = 40
 _SEARCHABLE = frozenset({"elf", "pe", "ape", "macho", "raw", "fatbin", "bundle"})

@@ -548,26 +548,31 @@ def test_changed_while_it_is_read(
     assert leftovers(tmp_path, path) == []
 
 
-def test_locked_by_another_run(old: dict[str, bytes], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another fatpatch is appending: what it has written so far stays, and so does its record."""
+@pytest.mark.parametrize("command", ["graft", "undo"])
+@pytest.mark.parametrize("name", NAMES)
+def test_locked_by_another_run(name: str, command: str, old: dict[str, bytes], run: Run, tmp_path: Path) -> None:
+    """Another fatpatch is at the file: what it has written so far stays, and so does its record."""
     import fcntl
 
-    name = "demo.llamafile"
     path = fresh(tmp_path / name, old[name])
-    plain, holder = graft_module.append, path.open("r+b")
-
-    def append(*args: object, **more: object) -> None:
-        fcntl.flock(holder, fcntl.LOCK_EX)
+    with path.open("r+b") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         beside(path).write_text("the record of the other run")
-        _grown(path)
-        plain(*args, **more)
-
-    monkeypatch.setattr(graft_module, "append", append)
-    with holder:
-        done = ok(run("graft", path, *DONORS[name], "--in-place"), 6)
-        assert "edited by another process" in done.stderr or "was changed" in done.stderr
-    assert path.stat().st_size == len(old[name]) + 26 * 40
+        words = ("graft", path, *DONORS[name], "--in-place") if command == "graft" else ("undo", path)
+        done = ok(run(*words), 6)
+        assert "edited by another process" in done.stderr
+    assert path.read_bytes() == old[name]
     assert beside(path).read_text() == "the record of the other run"
+
+
+def test_a_stranger_in_the_place_of_the_record(old: dict[str, bytes], run: Run, tmp_path: Path) -> None:
+    """The record of OUT would lie where another file is: that one stays."""
+    path, out = fresh(tmp_path / "lib.so", old["lib.so"]), tmp_path / "out"
+    beside(out).write_bytes(old["lib.so"])
+    done = ok(run("graft", path, *DONORS["lib.so"], "-o", out), 6)
+    assert "no record of fatpatch" in done.stderr
+    assert beside(out).read_bytes() == old["lib.so"]
+    assert not out.exists()
 
 
 def test_many_runs_at_once(old: dict[str, bytes], new: dict[str, bytes], tmp_path: Path) -> None:
