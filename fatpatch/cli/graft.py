@@ -107,13 +107,12 @@ def command(
     )
     with ExitStack() as stack:
         given = _donations(stack, cubins, texts, fatbins, donor, targets, limits)
-        code = 0
         paths = _extracted(file, limits) if extracted else [file]
         form = "lines" if form == "json" and len(paths) > 1 else form
         for path in paths:
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
-            code = max(code, _one(path, given, wishes, Destination(target, overwrite, driver), limits, form, verbose=verbose))
-        return code
+            _one(path, given, wishes, Destination(target, overwrite, driver), limits, form, verbose=verbose)
+        return 0
 
 
 def _same_file(first: str, second: str) -> bool:
@@ -155,7 +154,7 @@ def _extracted(file: str, limits: Limits) -> list[str]:
     return found
 
 
-def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str, *, verbose: bool) -> int:
+def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str, *, verbose: bool) -> None:
     shown = shown_paths([path])[0]
     if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
         if not os.path.isfile(to.path):
@@ -180,4 +179,3 @@ def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limi
     else:
         for line in graft_text(outcome, output, undo, notes, verbose=verbose):
             sys.stdout.write(line + "\n")
-    return 0

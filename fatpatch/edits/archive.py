@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 
 from fatpatch.containers import zip as zip_reader
 from fatpatch.edits.overlay import Overlay, Write
+from fatpatch.edits.sums import crc_of
 from fatpatch.edits.trailer import trailer
 from fatpatch.errors import EditError, InputError, UnsupportedError
 from fatpatch.formats import numbers as n
@@ -140,7 +141,7 @@ def _local_offset(record: Record) -> int:
 
 def _in_place(source: Source, member: Member, content: Overlay, record: Record) -> tuple[Record, list[Write]]:
     """Overwrite what changes of a stored member, and its check sum and sizes in both headers."""
-    crc = _crc(content.source())
+    crc = crc_of(content.source())
     writes = [Write(member.offset + write.offset, write.data) for write in content.writes]
     at = member.offset + content.kept
     for part in content.tail:
@@ -171,7 +172,7 @@ def _local_sizes(stored: int, size: int, extra: bytes, new: int) -> tuple[int, i
 
 def _appended(source: Source, member: Member, content: Overlay, record: Record, end: int) -> tuple[Record, list[Source]]:
     """A new local header and the new bytes behind everything, the bytes at the alignment they had."""
-    crc = _crc(content.source())
+    crc = crc_of(content.source())
     size = content.size
     if member.method == "stored":
         data, stored = content.source(), size
@@ -260,13 +261,6 @@ def _end_records(directory: zip_reader.Directory, count: int, at: int, size: int
         ) + zip_reader.LOCATOR64.pack(n.ZIP64_LOCATOR_MAGIC, 0, at + size, 1)
     count16, size32, at32 = min(count, _FULL16), min(size, _FULL32), _FULL32 if wide else at
     return result + zip_reader.END.pack(n.ZIP_END_MAGIC, 0, 0, count16, count16, size32, at32, len(comment)) + comment
-
-
-def _crc(source: Source) -> int:
-    crc = 0
-    for chunk in source.chunks():
-        crc = zlib.crc32(chunk, crc)
-    return crc
 
 
 def _deflated(content: Source) -> Source:

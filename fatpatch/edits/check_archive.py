@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 
 from fatpatch.containers import zip as zip_reader
-from fatpatch.containers.unpack import Workspace
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.edits.result import Check, check_of
-from fatpatch.errors import FatpatchError
+from fatpatch.edits.sums import sum_problems
 from fatpatch.limits import Limits
 from fatpatch.model import Member, Node
 from fatpatch.source import Source
@@ -31,7 +29,7 @@ def archive_checks(old_node: Node, new_node: Node, edited: set[str]) -> Iterator
         changed = [(before[where], after[where]) for where in sorted(edited)]
         yield check_of("alignment and packing kept", _placing_problems(changed))
         yield check_of("local headers agree with the directory", _header_problems(new_node.source, [new for _, new in changed]))
-        yield check_of("check sums of replaced members right", _sum_problems(new_node.source, [new for _, new in changed]))
+        yield check_of("check sums of replaced members right", sum_problems(new_node.source, [new for _, new in changed], Limits()))
 
 
 def _members(node: Node) -> dict[str, Member]:
@@ -59,20 +57,3 @@ def _header_problems(source: Source, members: list[Member]) -> Iterator[str]:
             yield f"{member.name} announces a data descriptor"
         if (stored, size, local[6]) != (member.stored_size, member.size, member.crc32):
             yield f"{member.name}: sizes or check sum differ from the directory's"
-
-
-def _sum_problems(source: Source, members: list[Member]) -> Iterator[str]:
-    workspace = Workspace(Limits(), source.size)
-    try:
-        for member in members:
-            crc = 0
-            try:
-                for chunk in workspace.open(source, member).chunks():
-                    crc = zlib.crc32(chunk, crc)
-            except FatpatchError as error:
-                yield f"{member.name}: {error}"
-                continue
-            if crc != member.crc32:
-                yield f"{member.name}: expected {member.crc32 or 0:#010x}, got {crc:#010x}"
-    finally:
-        workspace.close()

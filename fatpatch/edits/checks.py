@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from fatpatch.coverage import all_diagnostics, members_below
+from fatpatch.coverage import all_diagnostics
 from fatpatch.edits.check_archive import archive_checks
 from fatpatch.edits.check_elf import elf_checks
 from fatpatch.edits.check_pe import pe_checks
+from fatpatch.edits.comparison import Comparison, Pair
 from fatpatch.edits.fatbin import Entry, entries_of
 from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.plan import Graft, Plan
@@ -20,35 +20,15 @@ from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
 
 
-class Pair(NamedTuple):
-    """A host file before and after."""
-
-    old: Node
-    new: Node
-    moves: Mapping[int, int]
-    by_offset: Mapping[int, Payload]
-
-    @classmethod
-    def of(cls, old: Node, new: Node, moves: Mapping[int, int]) -> Pair:
-        """A pair with the new fatbins by their offsets."""
-        return cls(old, new, moves, {payload.offset: payload for payload in new.payloads})
-
-    def counterpart(self, payload: Payload) -> Payload | None:
-        """The fatbin at the place where this one should be now."""
-        return self.by_offset.get(self.moves.get(payload.offset, payload.offset))
-
-
-def checks_of(plan: Plan, old: Node, new: Node, limit: int) -> list[Check]:
-    """Every check of a plan's result; ``new`` is the tree of the result, read from its bytes alone."""
+def checks_of(plan: Plan, both: Comparison, limit: int) -> list[Check]:
+    """Every check of a plan's result, by the tree that was read from its bytes alone."""
     assert plan.edit is not None
-    olds = {node.locator: node for node in (*members_below(old), old)}
-    news = {node.locator: node for node in (*members_below(new), new)}
-    result = [_reads_back(old, new)]
+    result = [_reads_back(both.old, both.new)]
     for locator, moves in plan.edit.moves.items():
-        if locator not in news:
+        pair = both.pairs.get(locator)
+        if pair is None:
             result.append(check_of("file found again", [f"{locator} is gone"]))
             continue
-        pair = Pair.of(olds[locator], news[locator], moves)
         grafts = [graft for graft in plan.grafts if graft.module.node.locator == locator]
         try:
             result += _fatbin_checks(pair, grafts, limit)
@@ -58,10 +38,10 @@ def checks_of(plan: Plan, old: Node, new: Node, limit: int) -> list[Check]:
                 result += pe_checks(pair.old, pair.new)
         except FatpatchError as error:
             result.append(check_of("result readable", [str(error)]))
-    for locator, node in olds.items():
+    for locator, node in both.olds.items():
         edited = {where for where in plan.edit.members if where.rsplit("!", 1)[0] == locator}
-        if edited and locator in news:
-            result += archive_checks(node, news[locator], edited)
+        if edited and locator in both.news:
+            result += archive_checks(node, both.news[locator], edited)
     return result
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fatpatch.coverage import members_below
-from fatpatch.edits.checks import Pair
+from fatpatch.edits.comparison import Comparison
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.plan import Graft, Plan
 from fatpatch.gpus.selection import DEVICES, Choice, choose
 from fatpatch.gpus.versions import cuda_of_ptx, driver_for_cuda, ptx_of_driver
-from fatpatch.model import Image, Node
+from fatpatch.model import Image
 
 
 class Effect(NamedTuple):
@@ -28,15 +27,11 @@ class Effect(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def effects_of(plan: Plan, old: Node, new: Node, driver: str | None) -> list[Effect]:
+def effects_of(plan: Plan, both: Comparison, driver: str | None) -> list[Effect]:
     """The effect of every graft, by the driver's rules (reference: load rules, section 0)."""
-    assert plan.edit is not None
-    olds = {node.locator: node for node in (*members_below(old), old)}
-    news = {node.locator: node for node in (*members_below(new), new)}
-    pairs = {where: Pair.of(olds[where], news[where], moves) for where, moves in plan.edit.moves.items()}
     effects = []
     for graft in plan.grafts:
-        found = pairs[graft.module.node.locator].counterpart(graft.module.payload)
+        found = both.pairs[graft.module.node.locator].counterpart(graft.module.payload)
         assert found is not None
         device = _device_for(graft.donation, found.images)
         before, after = choose(graft.module.payload.images, device), choose(found.images, device)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fatpatch.edits import journal
 from fatpatch.edits.append import append, can_append
 from fatpatch.edits.checks import checks_of
+from fatpatch.edits.comparison import compared
 from fatpatch.edits.copying import extents_of
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.effect import Effect, effects_of
@@ -102,7 +103,8 @@ class _Run:
         """Read the result from scratch and check it; VerifyError with every check that failed."""
         assert self.plan.edit is not None
         with walked(result, self.node.locator, path=self.path, limits=Limits(image=self.limit)) as new:
-            self.checks = checks_of(self.plan, self.node, new, self.limit)
+            both = compared(self.node, new, self.plan.edit.moves)
+            self.checks = checks_of(self.plan, both, self.limit)
             if compare:
                 self.checks.append(_old_bytes(self.plan.edit.overlay, result))
             failed = [check for check in self.checks if not check.ok]
@@ -113,7 +115,7 @@ class _Run:
                     locator=self.path,
                     hint="if 'fatpatch verify' calls the file sound, this is a bug: please report it",
                 )
-            self.effects = effects_of(self.plan, self.node, new, self.driver)
+            self.effects = effects_of(self.plan, both, self.driver)
 
 
 def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tuple[Edit, ...]], to: Destination) -> None:

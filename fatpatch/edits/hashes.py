@@ -6,6 +6,7 @@ Two builds of one source in different folders differ in nothing else, and the sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from fatpatch.errors import EditError
@@ -39,8 +40,6 @@ def renames_between(given: Iterable[str], wanted: Iterable[str]) -> dict[str, st
 
 def rename_hashes(data: bytes, renames: dict[str, str]) -> bytes:
     """``data`` with every id replaced at once, so that a swap of two ids works too."""
-    import re
-
     if not renames:
         return data
     table = {old.encode(): new.encode() for old, new in renames.items()}

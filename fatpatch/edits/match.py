@@ -33,9 +33,8 @@ def match(
 ) -> tuple[list[Match], list[Skipped]]:
     """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
 
-    ``pins`` are locators or patterns of the only modules to consider, ``members`` the paths of the only members. An image from a
-    file goes to a file of that name where there
-    is one, else one from a DLL to DLLs.
+    ``pins`` are locators or patterns of the only modules to consider, ``members`` the paths of the only members.
+    An image from a file goes to a file of that name where there is one, else one from a DLL to DLLs.
 
     EditError when the choice is ambiguous, or when there is none for an image that is a file of its own.
     """

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 
-from fatpatch.containers.unpack import Workspace
 from fatpatch.coverage import all_diagnostics, members_below
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.edits import journal
@@ -15,6 +13,7 @@ from fatpatch.edits.check_pe import section_problems
 from fatpatch.edits.elf_file import ElfFile
 from fatpatch.edits.pe import PeFile, checksum_field
 from fatpatch.edits.result import Check, check_of
+from fatpatch.edits.sums import sum_problems
 from fatpatch.errors import FatpatchError, UnsupportedError
 from fatpatch.limits import Limits
 from fatpatch.model import Node
@@ -66,24 +65,7 @@ def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
     if node.packing not in (None, "deflate") and node.stored_at is None:
         return
     container = identify(node.source, node.locator, Diagnostics())
-    workspace = Workspace(limits, node.source.size)
-    try:
-        for member in container.members:
-            if member.crc32 is None:
-                continue
-            crc = 0
-            try:
-                content = workspace.open(node.source, member)
-                for chunk in content.chunks():
-                    crc = zlib.crc32(chunk, crc)
-                workspace.release(content)
-            except FatpatchError as error:
-                yield f"{node.locator}!{member.name}: {error.message}"
-                continue
-            if crc != member.crc32:
-                yield f"{node.locator}!{member.name}: expected {member.crc32:#010x}, got {crc:#010x}"
-    finally:
-        workspace.close()
+    yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, container.members, limits))
 
 
 def _record_problems(path: str, node: Node) -> Iterator[str]:
