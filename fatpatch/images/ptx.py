@@ -13,14 +13,14 @@ from fatpatch.images.rows import KernelRow
 _VERSION = re.compile(rb"^[ \t]*\.version[ \t]+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
 _TARGET = re.compile(rb"^[ \t]*\.target[ \t]+(?:sm|compute)_(\d{1,4})([af]?)", re.MULTILINE)
 _ENTRY = re.compile(rb"\.entry[ \t\r\n]+([A-Za-z_$%][\w$]*)")
-_LEAD = re.compile(rb"[ \t]*(?:\.(?:visible|weak|extern|noreturn)[ \t]+)*\Z")
+LEAD = re.compile(rb"[ \t]*(?:\.(?:visible|weak|extern|noreturn)[ \t]+)*\Z")
 _PARAMETER = re.compile(
     rb"\.param[\s]+(?:\.align[\s]+(\d{1,6})[\s]+)?\.([a-z]+)(\d{1,4})(?:x2)?(?:[\s]+\.ptr(?:[\s]+\.(?:global|shared|local|const|param))?"
     rb"(?:[\s]+\.align[\s]+\d+)?)?[\s]+[\w$%]+(?:\[(\d{0,9})\])?"
 )
 _BOUND = re.compile(rb"\.(?:maxntid|reqntid)[\s]+(\d{1,9})(?:[\s]*,[\s]*(\d{1,9}))?(?:[\s]*,[\s]*(\d{1,9}))?")
 _BODY_OR_END = re.compile(rb"[{;]")
-_MAX_LEAD = 200
+MAX_LEAD = 200
 _MAX_ENTRIES = 100_000
 _HEADER_LIMIT = 1 << 20
 
@@ -52,9 +52,9 @@ def ptx_kernels(text: bytes) -> list[KernelRow]:
     while following >= 0:
         at = following
         following = text.find(b".entry", at + 6)
-        line = text.rfind(b"\n", max(at - _MAX_LEAD, 0), at) + 1 or max(at - _MAX_LEAD, 0)
+        line = text.rfind(b"\n", max(at - MAX_LEAD, 0), at) + 1 or max(at - MAX_LEAD, 0)
         found = _ENTRY.match(text, at)
-        if found is None or not _LEAD.match(text, line, at):
+        if found is None or not LEAD.match(text, line, at):
             continue
         header, has_body = _header(text, found.end(), following if following >= 0 else len(text))
         if has_body:
