@@ -20,7 +20,7 @@ from fatpatch.edits.llamafile import is_llamafile, library_copies, notes_for, re
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError
-from fatpatch.gpus.versions import ptx_of_driver
+from fatpatch.gpus.drivers import ptx_of_driver
 from fatpatch.limits import Limits
 from fatpatch.render.graft import graft_json, graft_text
 from fatpatch.walk import inspected

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from fatpatch.edits.comparison import Comparison
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.plan import Graft, Plan
+from fatpatch.gpus.drivers import cuda_of_ptx, first_driver_for_cuda, ptx_of_driver
 from fatpatch.gpus.selection import DEVICES, Choice, choose
-from fatpatch.gpus.versions import cuda_of_ptx, driver_for_cuda, ptx_of_driver
 from fatpatch.model import Image
 
 
@@ -71,7 +71,7 @@ def _warnings(graft: Graft, device: int, after: Choice, driver: str | None) -> l
 def _needs(isa: str) -> str:
     """Which driver compiles a PTX version."""
     cuda = cuda_of_ptx(isa)
-    needed = None if cuda is None else driver_for_cuda(cuda)
+    needed = None if cuda is None else first_driver_for_cuda(cuda)
     if needed is None:
         return f"PTX {isa} is newer than any driver known here: error 222 on those that are"
     return f"PTX {isa} needs a driver that knows it: CUDA {cuda}, {needed[0]} on Linux or {needed[1]} on Windows, or newer"
