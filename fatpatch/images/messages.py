@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from fatpatch.elf64 import SYMBOL
 from fatpatch.images.bodies import encoding, kernel_code
 from fatpatch.images.cubin_tables import INFO, TYPE, Row, Tables
+from fatpatch.images.ptx_bodies import body_texts
 
 _REL, _RELA = struct.Struct("<QQ"), struct.Struct("<QQq")
 _SHT_REL, _SHT_RELA = 9, 4
@@ -87,11 +88,11 @@ def _relocations(tables: Tables, row: Row | None) -> Iterator[tuple[int, int, in
         yield offset, info >> 32, addend[0] if addend else 0
 
 
-def ptx_messages(text: bytes, bodies: Iterable[tuple[str, bytes]], arch: int) -> dict[str, str]:
-    """Kernel name -> what it prints, for each (name, body) whose body names a byte list with a format string."""
+def ptx_messages(text: bytes, kernels: Iterable[str], arch: int) -> dict[str, str]:
+    """Kernel name -> what it prints, for those of ``kernels`` whose body names a byte list with a format string."""
     strings = {name: decoded for name, values in _PTX_VARIABLE.findall(text) if (decoded := _bytes(values)) is not None}
     found = {}
-    for name, body in bodies:
+    for name, body in body_texts(text, frozenset(kernels)):
         named = [strings[word] for word in dict.fromkeys(_PTX_NAME.findall(body)) if word in strings]
         if message := _message(named[:_MAX_STRINGS], arch):
             found[name] = message

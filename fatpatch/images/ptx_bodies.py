@@ -25,6 +25,7 @@ _STORES = re.compile(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.asy
 _NOT_GLOBAL = re.compile(rb"\.(?:shared|local|param|const)\b")
 _HANDLER, _PRINTER = b"__assertfail", b"vprintf"
 _MAX_STATEMENTS = 4_000_000
+_Jumps = list[tuple[int, bytes, bytes]]
 
 
 class _Definition(NamedTuple):
@@ -53,6 +54,18 @@ def ptx_bodies(text: bytes) -> dict[str, str]:
         else:
             result[name] = flow.classify(_Program(text, each, functions, budget), asserts=asserts)
     return result
+
+
+def body_texts(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, body) of the entries that ``kernels`` names, with the bodies of functions that they call behind them."""
+    definitions = _definitions(text)
+    functions = {each.name: text[each.start : each.end] for each in definitions if not each.entry and each.start >= 0}
+    for each in definitions:
+        name = each.name.decode("ascii", "backslashreplace")
+        if each.entry and each.start >= 0 and name in kernels:
+            body = text[each.start : each.end]
+            called = [functions[word] for word in dict.fromkeys(_NAME.findall(body)) if word in functions] if functions else []
+            yield name, b"\n".join([body, *called])
 
 
 def _calls(body: bytes, functions: dict[bytes, _Definition]) -> bool:
@@ -116,7 +129,7 @@ class _Program:
     def _add(self, text: bytes, definition: _Definition, calls: list[tuple[int, bytes]], budget: list[int]) -> None:
         labels: dict[bytes, int] = {}
         tables: dict[bytes, list[bytes]] = {}
-        jumps: list[tuple[int, bytes, bytes]] = []
+        jumps: _Jumps = []
         body = _COMMENT.sub(b" ", text[definition.start : definition.end])
         for raw in body.split(b";"):
             statement = raw
@@ -144,7 +157,14 @@ class _Program:
             self._targets[at] = _jump(operation, operands, labels, tables)
 
     def _kind(
-        self, at: int, operation: bytes, operands: bytes, jumps: list[tuple[int, bytes, bytes]], calls: list[tuple[int, bytes]], *, entry: bool
+        self,
+        at: int,
+        operation: bytes,
+        operands: bytes,
+        jumps: list[tuple[int, bytes, bytes]],
+        calls: list[tuple[int, bytes]],
+        *,
+        entry: bool,
     ) -> int:
         head = operation.split(b".", 1)[0]
         if head in (b"bra", b"brx"):

@@ -13,6 +13,7 @@ IMAGE_LIMIT = 128 << 20
 _LZ4_LEVEL = 4
 _ZSTD_LEVEL = 3
 _LZ4_MAX_RATIO = 255
+_ZSTD_WINDOW = 1 << 30  # what the driver takes (measured); memory is used as the data fills it
 _ZLIB_MAX_RATIO = 1032
 _ANY = FLAG_ZLIB | FLAG_LZ4 | FLAG_LZ4_FRAME | FLAG_ZSTD
 _PRIORITY = ((FLAG_ZLIB, "zlib"), (FLAG_LZ4, "lz4"), (FLAG_LZ4_FRAME, "lz4-frame"), (FLAG_ZSTD, "zstd"))
@@ -147,7 +148,7 @@ def _zstd(data: bytes, size: int) -> bytes:
 
     if zstd_content_size(data[:18]) == size:
         return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
-    with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
+    with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(data, read_across_frames=True) as stream:
         pieces, total = [], 0
         while total <= size and (piece := stream.read(min(1 << 20, size + 1 - total))):
             pieces.append(piece)

@@ -1,0 +1,85 @@
+"""What the driver makes of the bytes of a cubin that it has chosen (reference: load rules, sections A, B and E)."""
+
+from __future__ import annotations
+
+from fatpatch.elf64 import SYMBOL
+from fatpatch.formats import numbers as n
+from fatpatch.images.cubin import SECTION_SIZE, identify
+from fatpatch.images.cubin_tables import INFO, TYPE, Row, Tables
+from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, Fate
+
+_ELF_HEADER_SIZE = 64
+_SHT_REL, _SHT_RELA, _SHT_SYMTAB = 9, 4, 2
+_OWN_DATA = (b".nv.global", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
+_DRIVERS_OWN = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
+
+
+def loaded(data: bytes, arch: int, *, eager: bool = False, labelled: bool = False) -> Fate:
+    """The fate of a cubin on a device; ``labelled``: a fatbin entry chose it, so a wrong target is error 300, not 209."""
+    if data[:4] != n.ELF_MAGIC:
+        return Fate(INVALID_IMAGE, None, "it is no cubin")
+    identity = identify(data)
+    if identity is None:
+        return Fate(INVALID_IMAGE, None, "its ELF header is cut")
+    if identity.machine != n.EM_CUDA or data[4:6] != b"\2\1":
+        return Fate(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
+    if identity.section_offset + identity.section_count * SECTION_SIZE > len(data):
+        if len(data) <= _ELF_HEADER_SIZE:
+            return Fate(INVALID_IMAGE, None, "it is cut behind its ELF header")
+        return Fate(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
+    if not identity.sound(len(data)) or identity.arch is None or identity.section_count == 0:
+        return Fate(INVALID_IMAGE, None, "its ELF header is damaged")
+    if not _runs(identity.arch, arch, identity.accelerated):
+        wrong = INVALID_SOURCE if labelled else NO_IMAGE
+        return Fate(wrong, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
+    if identity.relocatable and eager:
+        return _linked(Tables(data))
+    return Fate()
+
+
+def _runs(cubin: int, device: int, accelerated: bool) -> bool:
+    if cubin == device:
+        return True
+    return not accelerated and cubin // 10 == device // 10 and cubin < device
+
+
+def _linked(tables: Tables) -> Fate:
+    """A relocatable cubin under CUDA_MODULE_LOADING=EAGER: what its kernels refer to must be in it (measured: 500 or 200)."""
+    symbols = next((row for row in tables.rows if row[TYPE] == _SHT_SYMTAB), None)
+    if symbols is None:
+        return Fate()
+    names = {id(row): name for name, row in tables.by_name().items()}
+    owned = False
+    for row in tables.rows:
+        if row[TYPE] not in (_SHT_REL, _SHT_RELA) or not _of_code(tables, row, names):
+            continue
+        for section, name in _referred(tables, row, symbols):
+            if section == 0 and name and name not in _DRIVERS_OWN:
+                return Fate(NOT_FOUND, None, f"it refers to {name.decode('utf-8', 'backslashreplace')!r}, which another module must bring")
+            if 0 < section < len(tables.rows) and names.get(id(tables.rows[section]), b"").startswith(_OWN_DATA):
+                owned = True
+    if owned:
+        return Fate(INVALID_IMAGE, None, "it is relocatable and refers to its own variables: it must be linked first")
+    return Fate()
+
+
+def _of_code(tables: Tables, row: Row, names: dict[int, bytes]) -> bool:
+    """Whether a relocation section belongs to code or to the constants of kernels."""
+    target = row[INFO]
+    name = names.get(id(tables.rows[target]), b"") if 0 <= target < len(tables.rows) else b""
+    return name.startswith((b".text.", b".nv.constant"))
+
+
+def _referred(tables: Tables, row: Row, symbols: Row) -> list[tuple[int, bytes]]:
+    """(section index, name) of the symbol of each relocation."""
+    size = 24 if row[TYPE] == _SHT_RELA else 16
+    data, table = tables.content(row), tables.content(symbols)
+    strings = tables.symbols()[1]
+    found = []
+    for at in range(0, len(data) // size * size, size):
+        index = int.from_bytes(data[at + 12 : at + 16], "little")
+        if (index + 1) * SYMBOL.size > len(table):
+            continue
+        name_at, _, _, section, _, _ = SYMBOL.unpack_from(table, index * SYMBOL.size)
+        found.append((section, strings[name_at : strings.find(b"\0", name_at)]))
+    return found

@@ -1,0 +1,26 @@
+"""The circumstances of a load: the GPU, the driver, and what the environment variables ask of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.gpus.devices import Device
+from fatpatch.gpus.drivers import Driver
+
+
+class Environment(NamedTuple):
+    """``driver`` is None when any may be meant: then what depends on it is said, not decided.
+
+    ``force_ptx``: CUDA_FORCE_PTX_JIT; ``disable_ptx``: CUDA_DISABLE_PTX_JIT; ``eager``: CUDA_MODULE_LOADING=EAGER.
+    """
+
+    device: Device
+    driver: Driver | None = None
+    force_ptx: bool = False
+    disable_ptx: bool = False
+    eager: bool = False
+
+    @property
+    def driver_name(self) -> str:
+        """The version, for messages."""
+        return "any" if self.driver is None else self.driver.version

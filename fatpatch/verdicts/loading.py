@@ -1,0 +1,214 @@
+"""What becomes of a module when the driver loads it: the image that it commits to and, from that image's bytes, success or error.
+
+Reference: load rules (1,275 answers of an H100 with driver 580). The driver never falls back to another image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.errors import FatpatchError, LimitError
+from fatpatch.formats import numbers as n
+from fatpatch.gpus.selection import choose
+from fatpatch.model import Image, Payload
+from fatpatch.payloads.compression import unpack
+from fatpatch.payloads.driver_view import driver_view
+from fatpatch.source import Source
+from fatpatch.verdicts import cubin_fate, ptx_fate
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, NO_IMAGE, UNKNOWN, Fate
+
+_NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
+_ZSTD_SINCE = "12.4"
+_ZSTD, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
+
+_LTO_REFUSED = Fate(NO_IMAGE, None, "code for link-time optimisation is not loaded by the driver")
+
+
+class Loading(NamedTuple):
+    """``image`` is what the driver commits to; ``fate`` what comes of it; ``data`` its bytes when they could be unpacked.
+
+    ``measured``: whether a real driver was asked this, or NVIDIA's rules were followed.
+    """
+
+    image: Image | None
+    fate: Fate
+    reason: str
+    data: bytes | None = None
+    measured: bool = False
+
+
+def load(source: Source, payload: Payload, environment: Environment, limit: int) -> Loading:
+    """Load a fatbin, a bare cubin or bare PTX; ``limit`` bounds what the chosen image may unpack to."""
+    arch = environment.device.arch
+    assert arch is not None
+    if payload.kind in ("cubin", "ptx"):
+        return _bare(source, payload, arch, environment, limit)
+    view = driver_view(source, payload.offset, payload.locator)
+    if view.error is not None:
+        fate = Fate(view.error) if isinstance(view.error, int) else Fate(None, view.error)
+        return Loading(None, fate, view.reason, measured=True)
+    listed = {image.offset: image for image in payload.images if image.within is None}
+    images = [listed.get(image.offset, image) for image in view.images]
+    images += [image for image in payload.images if image.within is not None]  # the choice names them as ignored
+    choice = choose(images, arch, force_ptx=environment.force_ptx, disable_ptx=environment.disable_ptx)
+    if choice.error is not None and not (choice.error == NO_IMAGE and (chosen := _last_resort(view.images, arch))):
+        return Loading(None, Fate(choice.error), choice.reason, measured=choice.measured)
+    chosen = choice.image if choice.image is not None else _last_resort(view.images, arch)
+    assert chosen is not None
+    raw = next(image for image in view.images if image.offset == chosen.offset)
+    fate, data = _open(source, raw, view.images, environment, limit)
+    if data is not None and fate.error is None and fate.outcome is None:
+        fate = _judge(source, raw, data, view.images, environment)
+    reason = choice.reason if choice.image is not None else f"{chosen.target} of kind {chosen.kind} is all there is"
+    return Loading(chosen, fate, reason, data, choice.measured)
+
+
+def _bare(source: Source, payload: Payload, arch: int, environment: Environment, limit: int) -> Loading:
+    image = payload.images[0]
+    if image.stored_bytes > limit:
+        raise LimitError(f"is {image.stored_bytes:#x} bytes long, more than the limit of {limit:#x}", locator=image.locator)
+    data = source.peek(image.data_offset, image.stored_bytes)
+    if payload.kind == "ptx":
+        return Loading(image, ptx_fate.compiled(data, "", environment), f"{image.target} is compiled by the driver", data)
+    choice = choose([image], arch)
+    if choice.error is not None:
+        return Loading(None, Fate(choice.error), choice.reason)
+    return Loading(image, cubin_fate.loaded(data, arch, eager=environment.eager), choice.reason, data)
+
+
+def _last_resort(images: tuple[Image, ...], arch: int) -> Image | None:
+    """An entry of kind 8, which counts only when there is nothing else; NVIDIA's own LTO code is then refused with 209."""
+    for image in images:
+        if image.kind_code == n.KIND_NVVM and 0 < _arch(image) <= arch:
+            return image
+    return None
+
+
+def _arch(image: Image) -> int:
+    digits = image.target.rsplit("_", 1)[-1].rstrip("af")
+    return int(digits) if digits.isdigit() else 0
+
+
+def _open(source: Source, image: Image, images: tuple[Image, ...], environment: Environment, limit: int) -> tuple[Fate, bytes | None]:
+    """The bytes of the chosen entry as the driver gets them, or how it fails on the way."""
+    if image.kind_code == n.KIND_NVVM and not _options_offset(source, image):
+        return Fate(None, CRASH, "an entry of this kind without an options block crashes the driver"), None
+    if image.kind_code == n.KIND_NVVM and (image.flags or 0) & n.FLAG_OBFUSCATED:
+        return _LTO_REFUSED, None
+    if image.compression == "none":
+        if image.stored_bytes > limit:
+            raise LimitError(f"is {image.stored_bytes:#x} bytes long, more than the limit of {limit:#x}", locator=image.locator)
+        return Fate(), source.peek(image.data_offset, image.stored_bytes)
+    if image.compression == "zstd" and environment.driver is not None and environment.driver.zstd is False:
+        reason = f"it is compressed with zstd, which drivers before CUDA {_ZSTD_SINCE} do not know"
+        return Fate(INVALID_IMAGE, None, reason), None
+    size = image.blob_size or 0
+    try:
+        if size > limit and size < 1 << 40 and size <= image.stored_bytes * 1100:
+            unpack(b"", image.compression, size, limit=limit)  # too much for us, not for the driver: raises LimitError
+        stored = source.peek(image.data_offset, min(image.stored_bytes, source.size))
+        if len(stored) < image.stored_bytes or not stored:
+            raise ValueError("cut")
+        data = unpack(stored, image.compression, size, limit=limit)
+        _refuse_rest(stored, image.compression)
+    except LimitError:
+        if size <= limit * 16 and size <= image.stored_bytes * 1100:
+            raise
+        return _unpack_failure(image), None
+    except (FatpatchError, ValueError):
+        return _unpack_failure(image), None
+    return Fate(), data
+
+
+def _refuse_rest(stored: bytes, codec: str) -> None:
+    """ValueError when other bytes follow the zstd frames, which our codec passes over and the driver does not (RFC 8878, 3.1)."""
+    at = 0
+    while codec == "zstd" and at < len(stored):
+        magic = int.from_bytes(stored[at : at + 4], "little")
+        if magic >> 4 == _SKIPPABLE:
+            at += 8 + int.from_bytes(stored[at + 4 : at + 8], "little")
+            continue
+        if magic != _ZSTD or at + 5 > len(stored):
+            raise ValueError("no zstd frame")
+        descriptor = stored[at + 4]
+        single = descriptor >> 5 & 1
+        at += 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + (single, 2, 4, 8)[descriptor >> 6]
+        last = False
+        while not last:
+            header = int.from_bytes(stored[at : at + 3], "little")
+            if at + 3 > len(stored):
+                raise ValueError("a zstd block is cut")
+            last = bool(header & 1)
+            at += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)
+        at += 4 * (descriptor >> 2 & 1)
+
+
+def _unpack_failure(image: Image) -> Fate:
+    """Measured: zstd and zlib end in 999; LZ4 in 209 for machine code and in a crash for PTX; a size from 2^63 on in 999."""
+    if image.compression in ("lz4", "lz4-frame") and (image.blob_size or 0) < 1 << 63:
+        if image.kind == "ptx":
+            return Fate(None, CRASH, "its LZ4 data cannot be unpacked, and the driver crashes on such PTX")
+        return Fate(NO_IMAGE, None, "its LZ4 data cannot be unpacked, which the driver reports as a missing image")
+    return Fate(UNKNOWN, None, f"its {image.compression} data cannot be unpacked")
+
+
+def _judge(source: Source, image: Image, data: bytes, images: tuple[Image, ...], environment: Environment) -> Fate:
+    arch = environment.device.arch
+    assert arch is not None
+    if image.kind == "sass":
+        return cubin_fate.loaded(data, arch, eager=environment.eager, labelled=True)
+    if image.kind_code == n.KIND_NVVM:
+        return _intermediate(data, arch, environment)
+    if image.kind == "reloc-ptx":
+        return _relocatable(source, image, data, images, environment)
+    if data[:4] == n.ELF_MAGIC:
+        return Fate(INVALID_PTX, None, "it holds a cubin where PTX is announced")
+    options = _options(source, image)
+    if options is None:
+        return Fate(None, CRASH, "its options block is missing or runs out of the header, which crashes the driver")
+    following = source.peek(image.data_offset + (image.stored_size or 0), 1) if image.compression == "none" else b""
+    return ptx_fate.compiled(data, options, environment, following=following)
+
+
+def _intermediate(data: bytes, arch: int, environment: Environment) -> Fate:
+    """Kind 8: code for the link-time optimiser, which the driver does not take; a cubin in it is loaded all the same."""
+    if data[:4] == n.ELF_MAGIC:
+        return cubin_fate.loaded(data, arch, eager=environment.eager)
+    if data.startswith(_NVVM_MAGICS) or not data[:64].isascii():
+        return _LTO_REFUSED
+    return Fate(INVALID_IMAGE, None, "it is neither code for link-time optimisation nor a cubin")
+
+
+def _relocatable(source: Source, image: Image, data: bytes, images: tuple[Image, ...], environment: Environment) -> Fate:
+    """Kind 0x40: PTX that is linked at load time."""
+    if data[:4] == n.ELF_MAGIC:
+        return Fate(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
+    if not ptx_fate.is_ptx(data):
+        return Fate(INVALID_IMAGE, None, "it is no PTX")
+    others = [other for other in images if other.kind == "reloc-ptx" and other.offset != image.offset and other.compression == "none"]
+    entries = ptx_fate.entries(data)
+    for other in others:
+        if entries & ptx_fate.entries(source.peek(other.data_offset, other.stored_bytes)):
+            return Fate(INVALID_SOURCE, None, "relocatable PTX entries are linked together and define the same kernels")
+    return ptx_fate.compiled(data, "--compile-only", environment)
+
+
+def _options_offset(source: Source, image: Image) -> int:
+    return int.from_bytes(source.peek(image.offset + 0x14, 4), "little")
+
+
+def _options(source: Source, image: Image) -> str | None:
+    """The option text as the driver reads it: up to a NUL, its length ignored; None when that leads out of the header."""
+    at = _options_offset(source, image)
+    header_size = image.data_offset - image.offset
+    if not at or at + 8 > header_size:
+        return None
+    start = int.from_bytes(source.peek(image.offset + at, 4), "little")
+    if start == 0:
+        return ""
+    if start >= header_size:
+        return "" if start == header_size else None
+    text = source.peek(image.offset + start, header_size - start)
+    end = text.find(b"\0")
+    return None if end < 0 else text[:end].decode("ascii", "backslashreplace")

@@ -1,0 +1,201 @@
+"""The verdict on one module: which image a GPU's driver loads, why not the others, and what each of its kernels is then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from fatpatch.gpus.selection import promised
+from fatpatch.images.signature import split_target
+from fatpatch.model import Image, Node, Payload
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import Facts, FactsReader, arch_of, is_dead
+from fatpatch.verdicts.jit import Cost
+from fatpatch.verdicts.loading import Loading, load
+
+NATIVE: Final = "native"
+COMPATIBLE: Final = "compatible"
+JIT: Final = "jit"
+EMPTY: Final = "empty"
+STUB: Final = "stub"
+FAILS: Final = "fails"
+SEVERITY: Final = (EMPTY, NATIVE, COMPATIBLE, JIT, STUB, FAILS)
+"""Every verdict, the best first."""
+
+_MISSING_KERNEL: Final = 500
+
+
+class KernelVerdict(NamedTuple):
+    """One kernel as a device gets it. ``body``: its class (``flow.CLASSES``), "missing" when the loaded image lacks it.
+
+    ``defect``: the body does not work although a host would launch it. ``real_in``: targets of the module where it is real.
+    ``message``: what it prints before it traps. ``note``: why a dead body is no defect.
+    """
+
+    name: str
+    verdict: str
+    body: str
+    defect: bool = False
+    real_in: tuple[str, ...] = ()
+    message: str | None = None
+    note: str = ""
+
+
+class ModuleVerdict(NamedTuple):
+    """One module on one device. ``cuda_error``: the CUresult of the load; ``outcome``: "crash" or "hang" of the process instead.
+
+    ``lost``: (target, why it is not loaded) of the other images. ``cost``: of compiling its PTX. ``measured``: the rule was
+    asked of a real driver.
+    """
+
+    locator: str
+    offset: int
+    size: int
+    verdict: str
+    cuda_error: int | None
+    outcome: str | None
+    image: Image | None
+    target: str | None
+    reason: str
+    lost: tuple[tuple[str, str], ...]
+    kernels: tuple[KernelVerdict, ...]
+    cost: Cost | None
+    measured: bool
+    toolkit: str | None = None
+    relocatable: bool = False
+
+    @property
+    def defects(self) -> tuple[KernelVerdict, ...]:
+        """The kernels that do not work."""
+        return tuple(kernel for kernel in self.kernels if kernel.defect)
+
+
+def judge(node: Node, payload: Payload, environment: Environment, reader: FactsReader, limit: int) -> ModuleVerdict:
+    """Load one fatbin, cubin or PTX of a node on a device; whether its dead bodies are defects is for ``stubs`` to say."""
+    assert node.source is not None
+    loading = load(node.source, payload, environment, limit)
+    lost = tuple(_lost(payload, loading.image, environment))
+    verdict = _verdict_of(payload, loading, environment, lost)
+    if loading.image is None or not loading.fate.good:
+        return verdict
+    facts = reader.facts(node.source, loading.image, loading.data)
+    if facts.problem:
+        return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; its kernels cannot be read: {facts.problem}")
+    if not facts.bodies:
+        return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
+    kernels = [KernelVerdict(name, verdict.verdict, body) for name, body in facts.bodies.items()]
+    kernels += _missing(node, payload, loading.image, facts, environment, reader)
+    return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, relocatable=facts.relocatable)
+
+
+def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lost: tuple[tuple[str, str], ...]) -> ModuleVerdict:
+    image, fate = loading.image, loading.fate
+    reason = loading.reason if fate.good or not fate.reason else f"{loading.reason}, but {fate.reason}"
+    verdict = FAILS
+    if image is not None and fate.good:
+        verdict = JIT if image.kind in ("ptx", "reloc-ptx") else NATIVE if arch_of(image) == environment.device.arch else COMPATIBLE
+    return ModuleVerdict(
+        locator=payload.locator,
+        offset=payload.offset,
+        size=payload.size,
+        verdict=verdict,
+        cuda_error=fate.error,
+        outcome=fate.outcome,
+        image=image,
+        target=None if image is None else image.target,
+        reason=reason,
+        lost=lost,
+        kernels=(),
+        cost=None,
+        measured=loading.measured,
+    )
+
+
+def _missing(
+    node: Node, payload: Payload, chosen: Image, facts: Facts, environment: Environment, reader: FactsReader
+) -> Iterator[KernelVerdict]:
+    """Kernels that other images of the module have and the chosen one lacks: launching one is error 500, never a fallback.
+
+    A defect only when an image that is nearer to the device has it: what only other generations have is meant for those.
+    """
+    assert node.source is not None
+    arch = environment.device.arch
+    assert arch is not None
+    others = [image for image in payload.images if image.kind == "sass" and image.readable and image.locator != chosen.locator]
+    others += [image for image in payload.images if image.kind == "ptx" and image.readable and arch_of(chosen) < arch_of(image) <= arch]
+    holders: dict[str, list[Image]] = {}
+    for image in others:
+        for name in reader.names(node.source, image) - facts.bodies.keys():
+            holders.setdefault(name, []).append(image)
+    for name, images in sorted(holders.items()):
+        nearer = [image for image in images if arch_of(chosen) < arch_of(image) <= arch]
+        targets = tuple(image.target for image in images)
+        note = "" if nearer else "only images of other generations have it"
+        yield KernelVerdict(name, FAILS if nearer else JIT if chosen.kind == "ptx" else NATIVE, "missing", bool(nearer), targets, note=note)
+
+
+def _lost(payload: Payload, chosen: Image | None, environment: Environment) -> Iterator[tuple[str, str]]:
+    """Why each of the other images is not loaded, once for each target and reason."""
+    seen = set()
+    for image in payload.images:
+        if chosen is not None and image.offset == chosen.offset and image.within == chosen.within:
+            continue
+        row = (image.target, _why_not(image, chosen, environment))
+        if row not in seen:
+            seen.add(row)
+            yield row
+
+
+def _why_not(image: Image, chosen: Image | None, environment: Environment) -> str:
+    arch = environment.device.arch
+    assert arch is not None
+    if image.within is not None:
+        return "concatenated entries are ignored by drivers up to 580"
+    if image.kind not in ("sass", "ptx"):
+        return f"entries of kind {image.kind} are not loaded"
+    number, suffix = arch_of(image), split_target(image.target)[1] if image.target[-1] in "af" else ""
+    if suffix == "a" and number != arch and number >= 90:
+        return f"suffix a: for {_name(number)} only"
+    if suffix == "f" and number // 10 != arch // 10:
+        return f"suffix f: for the family of {_name(number)} only"
+    if image.kind == "sass":
+        if number // 10 != arch // 10:
+            return f"machine code for major version {number // 10}, the GPU is {arch // 10}"
+        if number > arch:
+            return f"machine code for a higher minor version ({_name(number)})"
+        if environment.force_ptx:
+            return "the environment asks for PTX"
+        return "another image is nearer" if chosen is not None else "not chosen"
+    if number > arch:
+        return f"PTX for {_name(number)} and up"
+    if chosen is not None and chosen.kind == "sass":
+        return "machine code goes before PTX"
+    return "other PTX is nearer" if chosen is not None else "not chosen"
+
+
+def _name(arch: int) -> str:
+    return f"{arch // 10}.{arch % 10}"
+
+
+def settle(verdict: ModuleVerdict) -> ModuleVerdict:
+    """The module's verdict once its kernels are judged: a stub, an empty body or a missing kernel that a host launches decides."""
+    defects = verdict.defects
+    if not defects:
+        return verdict
+    missing = [kernel for kernel in defects if kernel.body == "missing"]
+    if missing and len(missing) == len(defects):
+        reason = f"{verdict.reason}; {len(missing)} kernels are not in it"
+        return verdict._replace(verdict=FAILS, cuda_error=_MISSING_KERNEL, reason=reason)
+    return verdict._replace(verdict=STUB)
+
+
+def dead_kernels(verdict: ModuleVerdict) -> list[KernelVerdict]:
+    """The kernels of a module whose body does nothing useful."""
+    return [kernel for kernel in verdict.kernels if is_dead(kernel.body)]
+
+
+def not_promised(verdict: ModuleVerdict, environment: Environment) -> bool:
+    """Whether NVIDIA's documents leave it open that the chosen machine code runs on the device (Tegra)."""
+    if verdict.image is None or verdict.image.kind != "sass" or environment.device.arch is None:
+        return False
+    return not promised(arch_of(verdict.image), environment.device.arch)
