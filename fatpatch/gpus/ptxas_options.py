@@ -7,15 +7,16 @@ from typing import Final
 
 _LONG: Final = frozenset(
     {
-        "Ofast-compile", "allow-expensive-optimizations", "compile-as-tools-patch", "compile-only", "compiler-annotations", "def-
-        load-cache", "def-store-cache", "device-function-maxrregcount", "device-stack-protector", "disable-optimizer-constants",
-        "disable-warnings", "dont-merge-basicblocks", "entry", "extensible-whole-program", "fmad", "force-load-cache", "force-store-
-        cache", "g-tensor-memory-access-check", "generate-line-info", "gpu-name", "input-as-string", "legacy-bar-warp-wide-
-        behavior", "machine", "make-errors-visible-at-exit", "maxntid", "maxrregcount", "minnctapersm", "opt-level", "optimize-
-        float-atomics", "override-directive-values", "position-independent-code", "preserve-relocs", "register-usage-level",
-        "return-at-end", "sp-bounds-check", "split-compile", "suppress-async-bulk-multicast-advisory-warning", "suppress-debug-
-        info", "suppress-double-demote-warning", "suppress-stack-size-warning", "verbose", "warn-on-double-precision-use", "warn-on-
-        local-memory-usage", "warn-on-spills", "warning-as-error", "cloning", "device-debug", "tool-name",
+        "Ofast-compile", "allow-expensive-optimizations", "compile-as-tools-patch", "compile-only", "compiler-annotations",
+        "def-load-cache", "def-store-cache", "device-function-maxrregcount", "device-stack-protector",
+        "disable-optimizer-constants", "disable-warnings", "dont-merge-basicblocks", "entry", "extensible-whole-program", "fmad",
+        "force-load-cache", "force-store-cache", "g-tensor-memory-access-check", "generate-line-info", "gpu-name",
+        "input-as-string", "legacy-bar-warp-wide-behavior", "machine", "make-errors-visible-at-exit", "maxntid", "maxrregcount",
+        "minnctapersm", "opt-level", "optimize-float-atomics", "override-directive-values", "position-independent-code",
+        "preserve-relocs", "register-usage-level", "return-at-end", "sp-bounds-check", "split-compile",
+        "suppress-async-bulk-multicast-advisory-warning", "suppress-debug-info", "suppress-double-demote-warning",
+        "suppress-stack-size-warning", "verbose", "warn-on-double-precision-use", "warn-on-local-memory-usage", "warn-on-spills",
+        "warning-as-error", "cloning", "device-debug", "tool-name",
     }
 )  # fmt: skip
 _SHORT: Final = frozenset(
