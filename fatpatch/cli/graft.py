@@ -16,11 +16,11 @@ from fatpatch.cli.progress import Progress
 from fatpatch.edits.donation import Donation, cubin_donation, donations_from, ptx_donation
 from fatpatch.edits.graft import Destination, graft
 from fatpatch.edits.host import Options
-from fatpatch.edits.llamafile import is_llamafile, library_copies, notes_for, renews_copies
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError
 from fatpatch.gpus.drivers import ptx_of_driver
+from fatpatch.hosts.llamafile import is_llamafile, library_copies, notes_for, renews_copies
 from fatpatch.limits import Limits
 from fatpatch.render.graft import graft_json, graft_text
 from fatpatch.walk import inspected

@@ -76,11 +76,17 @@ def promised(arch: int, device: int) -> bool:
 
 
 def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool) -> tuple[Image | None, int | None, str]:
-    """The choice in the driver's order: any bad header, SASS, kind 0x10, PTX, relocatable PTX, index, nothing."""
+    """The choice in the driver's order: any bad header, SASS, kind 0x10, PTX, relocatable PTX, index, nothing.
+
+    When PTX is demanded the driver does not even look at the headers of machine code, LTO code and kind 0x10 (measured).
+    """
+    listed = entries
+    if force_ptx:
+        entries = [entry for entry in entries if entry.image.kind not in ("sass", "lto") and entry.image.kind_code != _KIND_16]
     for image, arch, _ in entries:
         if arch in _NO_ARCH and (image.kind in _NEEDS_ARCH or image.kind_code == _KIND_16):
             return None, UNKNOWN_ERROR, f"an entry has the SM number {arch:#x}: the driver refuses the whole fatbin"
-    if not force_ptx and (found := [entry for entry in entries if entry.image.kind == "sass" and _runs(entry, device)]):
+    if found := [entry for entry in entries if entry.image.kind == "sass" and _runs(entry, device)]:
         best = min(found, key=lambda entry: _sass_rank(entry, device))  # the first of equals
         return best.image, None, _sass_reason(best, device)
     if any(image.kind_code == _KIND_16 and arch == device for image, arch, _ in entries):
@@ -96,7 +102,7 @@ def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool
         return linked[0].image, None, f"relocatable {linked[0].image.target} is compiled{others}: there is nothing else"
     if any(entry.image.kind == "index" for entry in entries):
         return None, UNKNOWN_ERROR, f"nothing for {_name(device)}, and the driver cannot load the index entry"
-    return None, NO_IMAGE, _nothing(entries, device, force_ptx)
+    return None, NO_IMAGE, _nothing(listed, device, force_ptx)
 
 
 def _entry(image: Image) -> _Entry:
@@ -135,9 +141,10 @@ def _compiles(entry: _Entry, device: int) -> bool:
 
 
 def _sass_rank(entry: _Entry, device: int) -> tuple[bool, int, int, bool]:
-    """Sort key, best first: what is promised to run, the highest number, a before f before plain, no Mercury flag."""
+    """Sort key, best first: what is promised to run, the highest number, a before f before plain, of plain ones no Mercury flag."""
     image, arch, suffix = entry
-    return not promised(arch, device), -arch, _SUFFIX_RANK[suffix], bool((image.flags or 0) & n.FLAG_MERCURY)
+    mercury = not suffix and bool((image.flags or 0) & n.FLAG_MERCURY)
+    return not promised(arch, device), -arch, _SUFFIX_RANK[suffix], mercury
 
 
 def _best_ptx(texts: list[_Entry], device: int) -> _Entry:

@@ -12,16 +12,21 @@ from fatpatch.images.ptx_bodies import ptx_bodies
 from fatpatch.model import Image
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
+from fatpatch.verdicts import ptx_fate
+from fatpatch.verdicts.cubin_fate import unlinked
 from fatpatch.verdicts.jit import Cost, cost_of
 
 
 class Facts(NamedTuple):
-    """``bodies``: kernel name -> class. ``problem``: why the image cannot be read; then the rest is empty."""
+    """``bodies``: kernel name -> class. ``unlinked``: what fails when a relocatable cubin is not linked (``cubin_fate.unlinked``).
+
+    ``problem``: why the image cannot be read; then the rest is empty.
+    """
 
     bodies: dict[str, str]
     toolkit: str | None = None
     cost: Cost | None = None
-    relocatable: bool = False
+    unlinked: tuple[tuple[str, int], ...] = ()
     problem: str = ""
 
 
@@ -61,9 +66,12 @@ class FactsReader:
                 data = ImageReader(source, self._limit).read(image)
             if image.kind == "sass" or data[:4] == b"\x7fELF":
                 tables = Tables(data)
-                return Facts(cubin_bodies(data), tables.toolkit(), None, tables.identity.relocatable)
+                return Facts(
+                    cubin_bodies(data), tables.toolkit(), None, tuple(unlinked(tables).items()) if tables.identity.relocatable else ()
+                )
             text = data.split(b"\0", 1)[0]
-            return Facts(ptx_bodies(text), None, cost_of(text))
+            loose = ptx_fate.unlinked(text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
+            return Facts(ptx_bodies(text), None, cost_of(text), tuple(loose))
         except FatpatchError as error:
             return Facts({}, problem=error.message)
 

@@ -16,12 +16,13 @@ from fatpatch.payloads.driver_view import driver_view
 from fatpatch.source import Source
 from fatpatch.verdicts import cubin_fate, ptx_fate
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, NO_IMAGE, UNKNOWN, Fate
+from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN, Fate
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
 _ZSTD_SINCE = "12.4"
 _ZSTD, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
 
+_JIT_REFUSED = Fate(JIT_DISABLED, None, "the environment forbids to compile it")
 _LTO_REFUSED = Fate(NO_IMAGE, None, "code for link-time optimisation is not loaded by the driver")
 
 
@@ -51,7 +52,7 @@ def load(source: Source, payload: Payload, environment: Environment, limit: int)
     listed = {image.offset: image for image in payload.images if image.within is None}
     images = [listed.get(image.offset, image) for image in view.images]
     images += [image for image in payload.images if image.within is not None]  # the choice names them as ignored
-    choice = choose(images, arch, force_ptx=environment.force_ptx, disable_ptx=environment.disable_ptx)
+    choice = choose(images, arch, force_ptx=environment.force_ptx)
     if choice.error is not None and not (choice.error == NO_IMAGE and (chosen := _last_resort(view.images, arch))):
         return Loading(None, Fate(choice.error), choice.reason, measured=choice.measured)
     chosen = choice.image if choice.image is not None else _last_resort(view.images, arch)
@@ -167,6 +168,8 @@ def _judge(source: Source, image: Image, data: bytes, images: tuple[Image, ...],
     options = _options(source, image)
     if options is None:
         return Fate(None, CRASH, "its options block is missing or runs out of the header, which crashes the driver")
+    if environment.disable_ptx:  # only now: what cannot be unpacked fails as ever (measured)
+        return _JIT_REFUSED
     following = source.peek(image.data_offset + (image.stored_size or 0), 1) if image.compression == "none" else b""
     return ptx_fate.compiled(data, options, environment, following=following)
 
@@ -186,6 +189,8 @@ def _relocatable(source: Source, image: Image, data: bytes, images: tuple[Image,
         return Fate(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
     if not ptx_fate.is_ptx(data):
         return Fate(INVALID_IMAGE, None, "it is no PTX")
+    if environment.disable_ptx:
+        return _JIT_REFUSED
     others = [other for other in images if other.kind == "reloc-ptx" and other.offset != image.offset and other.compression == "none"]
     entries = ptx_fate.entries(data)
     for other in others:

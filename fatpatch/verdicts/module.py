@@ -45,7 +45,7 @@ class ModuleVerdict(NamedTuple):
     """One module on one device. ``cuda_error``: the CUresult of the load; ``outcome``: "crash" or "hang" of the process instead.
 
     ``lost``: (target, why it is not loaded) of the other images. ``cost``: of compiling its PTX. ``measured``: the rule was
-    asked of a real driver.
+    asked of a real driver. ``unlinked``: (kernel, CUresult of its first use) if nothing links this relocatable module.
     """
 
     locator: str
@@ -62,7 +62,7 @@ class ModuleVerdict(NamedTuple):
     cost: Cost | None
     measured: bool
     toolkit: str | None = None
-    relocatable: bool = False
+    unlinked: tuple[tuple[str, int], ...] = ()
 
     @property
     def defects(self) -> tuple[KernelVerdict, ...]:
@@ -85,7 +85,7 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
     kernels = [KernelVerdict(name, verdict.verdict, body) for name, body in facts.bodies.items()]
     kernels += _missing(node, payload, loading.image, facts, environment, reader)
-    return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, relocatable=facts.relocatable)
+    return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, unlinked=facts.unlinked)
 
 
 def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lost: tuple[tuple[str, str], ...]) -> ModuleVerdict:
@@ -178,15 +178,17 @@ def _name(arch: int) -> str:
 
 
 def settle(verdict: ModuleVerdict) -> ModuleVerdict:
-    """The module's verdict once its kernels are judged: a stub, an empty body or a missing kernel that a host launches decides."""
+    """The module's verdict once its kernels are judged: a dead body, a missing or unlinked kernel that a host launches decides."""
     defects = verdict.defects
     if not defects:
         return verdict
-    missing = [kernel for kernel in defects if kernel.body == "missing"]
-    if missing and len(missing) == len(defects):
-        reason = f"{verdict.reason}; {len(missing)} kernels are not in it"
-        return verdict._replace(verdict=FAILS, cuda_error=_MISSING_KERNEL, reason=reason)
-    return verdict._replace(verdict=STUB)
+    if any(kernel.verdict != FAILS for kernel in defects):
+        return verdict._replace(verdict=STUB)
+    codes = dict(verdict.unlinked)
+    missing = sum(kernel.body == "missing" for kernel in defects)
+    words = f"{missing} kernels are not in it" if missing else f"{len(defects)} kernels are relocatable code that nothing links"
+    code = _MISSING_KERNEL if missing else codes[defects[0].name]
+    return verdict._replace(verdict=FAILS, cuda_error=code, reason=f"{verdict.reason}; {words}")
 
 
 def dead_kernels(verdict: ModuleVerdict) -> list[KernelVerdict]:

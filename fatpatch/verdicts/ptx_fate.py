@@ -11,8 +11,12 @@ from fatpatch.gpus.ptxas_options import refusal, target_of
 from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases
 from fatpatch.images.ptx import looks_like_ptx, ptx_kernels
+from fatpatch.images.ptx_bodies import body_texts
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.fate import INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
+
+TO_BE_LINKED = "--compile-only"
+"""The option in entries of relocatable PTX."""
 
 _HEAD = 1 << 16
 _VERSION = re.compile(rb"^\s*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
@@ -125,11 +129,30 @@ def _syntax(head: bytes) -> Fate | None:
 
 def _externs(text: bytes, options: str, *, eager: bool) -> Fate | None:
     """Functions that another module must bring: code that is compiled to be linked may have them until it is loaded whole."""
-    to_be_linked = "--compile-only" in options
-    if b".extern" not in text or (to_be_linked and not eager):
+    to_be_linked = TO_BE_LINKED in options
+    if to_be_linked and not eager:
         return None
-    for name in _EXTERN.findall(text):
-        if name not in _DRIVERS_OWN and not name.startswith(b"cuda") and re.search(rb"call[^;]*[\s,]" + re.escape(name) + rb"\b", text):
+    for name in _missing(text):
+        if _calls(text, name):
             reason = f"it calls {name.decode('ascii', 'backslashreplace')!r}, which no module brings"
             return Fate(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
     return None
+
+
+def unlinked(text: bytes) -> dict[str, int]:
+    """Kernel -> 500 for those of PTX compiled to be linked that call what the text does not define (measured)."""
+    missing = _missing(text)
+    if not missing:
+        return {}
+    names = frozenset(row[0] for row in ptx_kernels(text))
+    return {name: NOT_FOUND for name, body in body_texts(text, names) if any(_calls(body, function) for function in missing)}
+
+
+def _missing(text: bytes) -> list[bytes]:
+    if b".extern" not in text:
+        return []
+    return [name for name in _EXTERN.findall(text) if name not in _DRIVERS_OWN and not name.startswith(b"cuda")]
+
+
+def _calls(text: bytes, function: bytes) -> bool:
+    return re.search(rb"call[^;]*[\s,]" + re.escape(function) + rb"\b", text) is not None

@@ -1,0 +1,98 @@
+"""Which code object of a bundle an AMD GPU's runtime loads (source: ROCm clr, comgr and libhsakmt, read; no AMD GPU was asked)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from fatpatch.errors import InputError
+from fatpatch.gpus.tables import table
+from fatpatch.model import Image
+
+NO_BINARY: Final = 209
+_OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
+_TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
+_SPIRV = "amdgcnspirv"
+_USUAL: Final = {"sramecc": "+", "xnack": "-"}
+"""How a GPU that can set a feature runs unless its user says otherwise."""
+
+_ADVICE: Final = (  # device, value, the object that it leads to, what to think of it
+    (re.compile(r"gfx103[1-6]\Z"), "10.3.0", "gfx1030", "the same instructions as gfx1030"),
+    (re.compile(r"gfx1201\Z"), "12.0.0", "gfx1200", "the same instructions as gfx1200"),
+    (re.compile(r"gfx1200\Z"), "12.0.1", "gfx1201", "the same instructions as gfx1201"),
+    (re.compile(r"gfx110[1-3]\Z"), "11.0.0", "gfx1100", "often done, not promised: gfx1100 code may use more registers than there are"),
+    (re.compile(r"gfx115[0-3]\Z"), "11.0.0", "gfx1100", "often done, not promised: the number of registers differs"),
+    (re.compile(r"gfx101[1-3]\Z"), "10.1.0", "gfx1010", "a superset of gfx1010: plausible, not promised"),
+    (re.compile(r"gfx90[2c]\Z"), "9.0.0", "gfx900", "a superset of gfx900: plausible, not promised"),
+)
+
+
+class Choice(NamedTuple):
+    """``how``: native, generic, spirv; ``image`` is None when there is nothing that the device can load."""
+
+    image: Image | None
+    how: str
+    reason: str
+
+
+class Override(NamedTuple):
+    """A value for HSA_OVERRIDE_GFX_VERSION that can work, the object that it leads to, and how far it can be trusted."""
+
+    value: str
+    target: str
+    caution: str
+
+
+def overridden(value: str) -> str:
+    """The processor that HSA_OVERRIDE_GFX_VERSION=10.3.0 makes of a device: gfx1030. InputError when the runtime refuses the value."""
+    found = _OVERRIDE.match(value)
+    if found is None or int(found[1]) > 63 or int(found[2]) > 255 or int(found[3]) > 255:
+        hint = "three decimal numbers: 10.3.0 for gfx1030, 9.0.10 for gfx90a"
+        raise InputError(f"{value[:40]!r} is no value for HSA_OVERRIDE_GFX_VERSION: the runtime would find no GPU", hint=hint)
+    return f"gfx{int(found[1])}{int(found[2]):x}{int(found[3]):x}"
+
+
+def choose_object(images: Sequence[Image], device: str) -> Choice:
+    """The first code object for the processor itself, else a generic one, else SPIR-V; features must not contradict the device's."""
+    processor = device.split(":")[0]
+    generic = _row(processor).get("generic", "")
+    refused = ""
+    for wanted, how, why in (
+        (processor, "native", f"is for {processor}"),
+        (generic, "generic", f"is for the family {generic}, which {processor} belongs to; runtimes before ROCm 6.3 do not know such code"),
+        (_SPIRV, "spirv", "is compiled at load time, by runtimes that can"),
+    ):
+        for image in images:
+            found = _TARGET.match(image.target)
+            if not wanted or (found[1] if found else image.target) != wanted:
+                continue
+            problem = _contradiction(found[2] if found else "", device)
+            if problem is None:
+                return Choice(image, how, f"{image.target} {why}")
+            refused += f"; {image.target} is not loaded: {problem}"
+    targets = ", ".join(dict.fromkeys(image.target for image in images)) or "nothing"
+    return Choice(None, "none", f"there is no code object for {processor}, only {targets}: each is for its own processor alone{refused}")
+
+
+def _contradiction(features: str, device: str) -> str | None:
+    """A feature that an object demands and the device runs otherwise."""
+    stated = dict(re.findall(r":([a-z]+)([+-])", device))
+    for feature, sign in re.findall(r":([a-z]+)([+-])", features):
+        runs = stated.get(feature, _USUAL.get(feature, sign))
+        if runs != sign:
+            return f"it demands {feature}{sign}, and the GPU runs {feature}{runs} unless it is told otherwise"
+    return None
+
+
+def override_for(device: str, targets: Sequence[str]) -> Override | None:
+    """The value that can make a device load an object that is there; None when none is known to be sane."""
+    there = {target.split(":")[0] for target in targets}
+    for pattern, value, target, caution in _ADVICE:
+        if pattern.match(device.split(":")[0]) and target in there:
+            return Override(value, target, caution)
+    return None
+
+
+def _row(gfx: str) -> dict[str, str]:
+    return next((row for row in table("amd_targets") if row["gfx"] == gfx), {})

@@ -1,0 +1,83 @@
+"""Relocatable device code: modules that the runtime links, and what a missing image means for them (reference: graft, RDC; measured).
+
+A file made with -rdc holds the relocatable modules (section __nv_relfatbin) and the image that was linked of them. Where the linked
+one has nothing for a GPU, the runtime links the others when it loads them; where these lack it too, the program sees error 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fatpatch.model import Payload
+from fatpatch.verdicts.fate import NO_IMAGE, NOT_FOUND
+from fatpatch.verdicts.module import FAILS, SEVERITY, ModuleVerdict
+
+_SECTIONS = ("__nv_rel",)
+_LINKED_WRAPPER = 2
+
+
+def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdict]:
+    """The verdicts of one file's modules, with those that belong together judged together."""
+    parts = [index for index, (payload, _) in enumerate(modules) if _relocatable(payload)]
+    whole = [
+        index for index, (payload, _) in enumerate(modules) if payload.wrapper is not None and payload.wrapper.version == _LINKED_WRAPPER
+    ]
+    verdicts = [verdict if whole else _alone(verdict) for _, verdict in modules]
+    if not parts:
+        return verdicts
+    lacking = [index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE]
+    ready = [index for index in whole if index not in lacking]
+    if ready:
+        for index in set(parts) & set(lacking):
+            verdicts[index] = verdicts[ready[0]]._replace(
+                locator=verdicts[index].locator,
+                offset=verdicts[index].offset,
+                size=verdicts[index].size,
+                kernels=(),
+                lost=verdicts[index].lost,
+                reason=f"it was linked into {verdicts[ready[0]].locator}, which is loaded",
+            )
+    elif not set(parts) & set(lacking):
+        worst = max((verdicts[index] for index in parts), key=lambda verdict: SEVERITY.index(verdict.verdict))
+        for index in whole:
+            reason = f"it has no image, so the runtime links the {len(parts)} relocatable modules when it loads them"
+            verdicts[index] = worst._replace(
+                locator=verdicts[index].locator,
+                offset=verdicts[index].offset,
+                size=verdicts[index].size,
+                kernels=(),
+                lost=verdicts[index].lost,
+                cost=None,
+                reason=reason,
+            )
+    else:
+        for index in lacking:
+            verdict = verdicts[index]
+            verdicts[index] = verdict._replace(
+                verdict=FAILS,
+                cuda_error=NOT_FOUND,
+                reason=f"{verdict.reason}; in relocatable code the runtime reports that as error {NOT_FOUND}",
+            )
+    return verdicts
+
+
+def _alone(verdict: ModuleVerdict) -> ModuleVerdict:
+    """A module that nothing links: its kernels that refer to what is not in place fail at their first use."""
+    codes = dict(verdict.unlinked)
+    if not codes:
+        return verdict
+    kernels = tuple(
+        kernel._replace(verdict=FAILS, defect=True, note=f"error {codes[kernel.name]} at first use: relocatable code that nothing links")
+        if kernel.name in codes
+        else kernel
+        for kernel in verdict.kernels
+    )
+    return verdict._replace(kernels=kernels)
+
+
+def _of_linked(payload: Payload) -> bool:
+    return payload.wrapper is not None and payload.wrapper.version == _LINKED_WRAPPER
+
+
+def _relocatable(payload: Payload) -> bool:
+    return payload.section is not None and payload.section.startswith(_SECTIONS)

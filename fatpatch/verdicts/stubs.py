@@ -1,0 +1,106 @@
+"""Which dead bodies are defects (reference: stubs, sections A and C).
+
+Stubs alone are none: a quarter of the kernels of a healthy library can be stubs that its host never launches. What counts is a device
+that gets code compiled for less than it is, and a host that decides by the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fatpatch.images import flow
+from fatpatch.model import Node, Payload
+from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, Host
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
+from fatpatch.verdicts.module import EMPTY, STUB, KernelVerdict, ModuleVerdict, settle
+from fatpatch.verdicts.quants import needs_capability
+
+_WORKING = (flow.REAL, flow.HAS_TRAP)
+
+
+def with_stubs(
+    node: Node,
+    payload: Payload,
+    verdict: ModuleVerdict,
+    environment: Environment,
+    host: Host,
+    needed: Mapping[str, str] | None,
+    reader: FactsReader,
+) -> ModuleVerdict:
+    """The verdict with its dead kernels judged. ``needed``: the kernels that a model launches, None when no model is given."""
+    dead = [kernel for kernel in verdict.kernels if is_dead(kernel.body)]
+    if not dead or verdict.image is None:
+        return settle(verdict)
+    assert node.source is not None
+    arch, image_arch = environment.device.arch, arch_of(verdict.image)
+    assert arch is not None
+    agreement = host.agrees(arch, image_arch)
+    above = {} if image_arch == arch or agreement == EQUAL else _above(node, payload, image_arch, reader)
+    judged = {}
+    for kernel in dead:
+        bodies = above.get(kernel.name, ())
+        real = tuple(target for target, _, body in bodies if body in _WORKING)
+        launched = _launched(kernel.name, bodies, host, arch, image_arch)
+        if needed is not None and launched is not False:
+            launched = kernel.name in needed
+        defect, note = _decide(image_arch == arch, agreement, launched, bool(real))
+        word = (EMPTY if kernel.body == flow.EMPTY else STUB) if defect else kernel.verdict
+        judged[kernel.name] = kernel._replace(verdict=word, defect=defect, real_in=real, note=note)
+    defects = [name for name, kernel in judged.items() if kernel.defect]
+    messages = reader.messages(node.source, verdict.image, defects) if defects else {}
+    kernels = tuple(_told(judged.get(kernel.name, kernel), messages) for kernel in verdict.kernels)
+    return settle(verdict._replace(kernels=kernels))
+
+
+def _told(kernel: KernelVerdict, messages: Mapping[str, str]) -> KernelVerdict:
+    return kernel._replace(message=messages[kernel.name]) if kernel.name in messages else kernel
+
+
+def _launched(name: str, bodies: Sequence[tuple[str, int, str]], host: Host, arch: int, image_arch: int) -> bool | None:
+    """Whether a host of a known family launches the kernel on the device; None when it cannot be told.
+
+    By what is known of the kernel; else by its bodies: it becomes real at a threshold of the host between the last image where it
+    is dead and the first where it is not.
+    """
+    if host.family is None:
+        return None
+    decides = host.decides_by(arch)
+    needed = needs_capability(name, host.family.era)
+    if needed is not None:
+        return decides >= needed
+    real = [number for _, number, body in bodies if body in _WORKING]
+    if not real or not host.thresholds:
+        return None
+    first = min(real) * 10
+    last = max([image_arch * 10, *(number * 10 for _, number, body in bodies if is_dead(body) and number * 10 < first)])
+    between = [value for value in host.thresholds if last < value <= first]
+    if not between:
+        return None
+    return True if max(between) <= decides else False if min(between) > decides else None
+
+
+def _decide(exact: bool, agreement: str, launched: bool | None, real: bool) -> tuple[bool, str]:
+    """(whether it is a defect, why not)."""
+    if exact:
+        return False, "compiled for this very GPU: what its host does not launch was left out"
+    if agreement == EQUAL:
+        return False, "host and image stand on the same side of every threshold: its host does not launch it here"
+    if launched is False:
+        return False, "neither this GPU nor the model, where one is given, leads its host to it"
+    if launched and agreement == DIFFERS:
+        return True, ""
+    if real:
+        return True, ""
+    return False, "no image of the module that is meant for more has a real body"
+
+
+def _above(node: Node, payload: Payload, image_arch: int, reader: FactsReader) -> dict[str, tuple[tuple[str, int, str], ...]]:
+    """Kernel -> (target, SM number, class of its body) in the images for more than the chosen one."""
+    assert node.source is not None
+    found: dict[str, list[tuple[str, int, str]]] = {}
+    for image in payload.images:
+        if image.kind in ("sass", "ptx") and image.readable and arch_of(image) > image_arch:
+            for name, body in reader.facts(node.source, image).bodies.items():
+                found.setdefault(name, []).append((image.target, arch_of(image), body))
+    return {name: tuple(rows) for name, rows in found.items()}
