@@ -37,9 +37,11 @@ def size(value: int | None) -> str:
     return f"{amount:.1f} GB"
 
 
-def plural(count: int, word: str) -> str:
-    """``1 image``, ``3 images``."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}{'es' if word.endswith(('s', 'x')) else 's'}"
+def plural(count: int, word: str, several: str = "") -> str:
+    """``1 image``, ``3 images``; ``several`` is the plural of a word that does not follow the rule."""
+    if count == 1:
+        return f"{count} {word}"
+    return f"{count} {several or word + ('es' if word.endswith(('s', 'x')) else 's')}"
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]], left: frozenset[int] = frozenset({0})) -> list[str]:

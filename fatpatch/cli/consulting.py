@@ -1,0 +1,231 @@
+"""One run of ``doctor``: read the files, judge them for each GPU, hand the verdicts to a renderer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from fatpatch import __version__
+from fatpatch.cli import print_error
+from fatpatch.cli.inspecting import shown_command
+from fatpatch.cli.options import print_diagnostics, worse
+from fatpatch.cli.progress import Progress
+from fatpatch.coverage import all_diagnostics, payloads_below
+from fatpatch.errors import FatpatchError, FormatError, InputError
+from fatpatch.gpus.amd import overridden
+from fatpatch.gpus.devices import Device, all_devices, find
+from fatpatch.gpus.drivers import Driver
+from fatpatch.gpus.drivers import driver as driver_of
+from fatpatch.gpus.generations import generation
+from fatpatch.limits import Limits
+from fatpatch.model import ModelFacts, Node
+from fatpatch.render import doctor as text
+from fatpatch.render import doctor_json, fleet
+from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.outcome import works
+from fatpatch.verdicts.remedies import Candidate, Remedy, candidate, remedies
+from fatpatch.walk import inspected
+
+Writer = Callable[[str], object]
+_FINDINGS = 1
+_OLDEST_IN_FLEET = 50
+
+
+class Subject(NamedTuple):
+    """A GPU to judge for; ``names`` are the products that it stands for in a fleet."""
+
+    environment: Environment
+    names: tuple[str, ...] = ()
+
+
+def environments(
+    gpus: Sequence[str], driver: str | None, *, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
+) -> tuple[Subject, ...]:
+    """The GPUs that the options name, each with the circumstances; "auto" asks this machine, "all" is every target known."""
+    chosen: list[tuple[Device, tuple[str, ...]]] = []
+    given = None if driver is None else driver_of(driver)
+    for gpu in gpus:
+        if gpu == "auto":
+            from fatpatch.gpus.local import local_devices, local_driver
+
+            chosen += [(device, ()) for device in local_devices()]
+            version = local_driver() if given is None else None
+            given = given if version is None else driver_of(version)
+        elif gpu == "all":
+            chosen += _every_target()
+        else:
+            chosen.append((find(gpu), ()))
+    subjects = [Subject(_environment(device, given, force_ptx, disable_ptx, eager, hsa_override), names) for device, names in chosen]
+    return tuple(dict.fromkeys(subjects))
+
+
+def _environment(
+    device: Device, driver: Driver | None, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
+) -> Environment:
+    if device.vendor == "amd":
+        if hsa_override is not None:
+            target = overridden(hsa_override)
+            note = f"told to be {target} by HSA_OVERRIDE_GFX_VERSION={hsa_override}, which Linux alone reads"
+            device = device._replace(target=target, note="; ".join(filter(None, (device.note, note))))
+        return Environment(device)
+    return Environment(device, driver, force_ptx, disable_ptx, eager)
+
+
+def _every_target() -> list[tuple[Device, tuple[str, ...]]]:
+    """One device for each target, with the names of its products; what no driver of the last years drives is left out."""
+    groups: dict[str, list[Device]] = {}
+    for device in all_devices():
+        if device.arch is None or device.arch >= _OLDEST_IN_FLEET:
+            groups.setdefault(device.target, []).append(device)
+    result = []
+    for target, devices in groups.items():
+        first = find(target)
+        family = generation(first.arch) if first.arch is not None else ""
+        names = tuple(dict.fromkeys(device.name for device in sorted(devices, key=_fame)))
+        result.append((first, (*([family] if family else []), *names)))
+    return result
+
+
+def _fame(device: Device) -> tuple[bool, bool, int, str]:
+    """Sort key: names that people know come first. Those are of the form GeForce GTX 1060, Tesla P100, H100, Radeon RX 6800."""
+    known = re.fullmatch(r"(?:GeForce [GR]TX|Tesla|Quadro|Radeon RX|Jetson|Instinct)? ?[A-Z]{0,3}\d{1,4}X?", device.name) is not None
+    return not known, "laptop" in device.segment, len(device.name), device.name
+
+
+def read_model(path: str) -> ModelFacts:
+    """What the header of a GGUF file says. InputError for another kind of file."""
+    with inspected(path) as node:
+        if node.facts is None:
+            raise InputError("is no GGUF model", locator=path, hint="give the .gguf file, or a llamafile that has one inside as FILE")
+        return node.facts
+
+
+class Consultation(NamedTuple):
+    """All that the options ask for."""
+
+    environments: tuple[Subject, ...]
+    fleet: bool
+    model: ModelFacts | None
+    model_name: str | None
+    candidates: tuple[tuple[str, str], ...]
+    limits: Limits
+    verbose: bool
+
+    def as_text(self, paths: Sequence[tuple[str, str]], out: Writer) -> int:
+        """Write the reports; the exit code."""
+        code = 0
+        compared: list[tuple[str, FileVerdict]] = []
+        several = len(paths) > 1 and not self.fleet
+        for index, (path, shown) in enumerate(paths):
+            lines: list[str] = [""] if index and (self.fleet or self.verbose or not several) else []
+            try:
+                with self._read(path, shown) as (node, doctor):
+                    code = worse(code, _damage(node))
+                    if self.fleet:
+                        rows = [fleet.Row(doctor.judge(subject.environment), subject.names) for subject in self._subjects(node)]
+                        lines += fleet.fleet(rows, shown)
+                        code = _worse_of(code, [row.found for row in rows])
+                    else:
+                        for number, subject in enumerate(self.environments):
+                            found = doctor.judge(subject.environment)
+                            compared.append((shown, found))
+                            code = _worse_of(code, [found])
+                            if not several or self.verbose:
+                                advice = self._remedies(node, doctor, found)
+                                lines += [""] * bool(number)
+                                lines += text.report(found, advice, shown, _readable, verbose=self.verbose)
+                    out("".join(f"{line}\n" for line in lines))
+                    print_diagnostics(all_diagnostics(node))
+            except FatpatchError as error:
+                code = _failed(code, error, path, shown)
+                print_error(error)
+        if several and compared:
+            out("".join(f"{line}\n" for line in self._comparison(compared)))
+        return code
+
+    def _comparison(self, compared: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
+        if self.verbose:
+            yield ""
+        for subject in self.environments:
+            mine = [(shown, found) for shown, found in compared if found.environment == subject.environment]
+            yield f"On {text.device_words(subject.environment)}:"
+            yield ""
+            yield from fleet.side_by_side(mine)
+            yield ""
+            yield from fleet.differences(mine)
+
+    def as_json(self, paths: Sequence[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
+        """(exit code, document)."""
+        code = 0
+        rows: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
+        for path, shown in paths:
+            try:
+                with self._read(path, shown) as (node, doctor):
+                    code = worse(code, _damage(node))
+                    for subject in self._subjects(node):
+                        found = doctor.judge(subject.environment)
+                        code = _worse_of(code, [found])
+                        if self.fleet:
+                            rows.append(doctor_json.fleet_row(found, shown, subject.names))
+                        else:
+                            rows.append(doctor_json.file_json(found, self._remedies(node, doctor, found), shown))
+                    print_diagnostics(all_diagnostics(node))
+            except FatpatchError as error:
+                code = _failed(code, error, path, shown)
+                print_error(error)
+                errors.append({"locator": error.locator, "message": error.message, "exit_code": error.exit_code})
+        environment = self.environments[0].environment
+        if self.fleet:
+            return code, doctor_json.fleet_document(environment, rows, errors, __version__)
+        return code, doctor_json.document(environment, rows, errors, __version__)
+
+    def _subjects(self, node: Node) -> Iterator[Subject]:
+        """In a fleet of all targets only those of makers whose code is in the file."""
+        vendors = {payload.vendor for _, payload in payloads_below(node)}
+        for subject in self.environments:
+            if not subject.names or not vendors or subject.environment.device.vendor in vendors:
+                yield subject
+
+    @contextmanager
+    def _read(self, path: str, shown: str) -> Iterator[tuple[Node, Doctor]]:
+        with (
+            Progress(shown) as progress,
+            inspected(path, name=_last(shown), limits=self.limits, progress=progress.at) as node,
+        ):
+            named = node._replace(path=shown)
+            yield named, Doctor(named, limit=self.limits.image, model=self.model, model_name=self.model_name)
+
+    def _remedies(self, node: Node, doctor: Doctor, found: FileVerdict) -> tuple[Remedy, ...]:
+        with ExitStack() as stack:
+            others: list[Candidate] = []
+            for path, shown in self.candidates:
+                other = stack.enter_context(inspected(path, name=_last(shown), limits=self.limits))
+                others.append(candidate(shown, other, found.environment, self.limits.image))
+            return remedies(doctor, found, shown_command(node), others)
+
+
+def _failed(code: int, error: FatpatchError, path: str, shown: str) -> int:
+    error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+    return worse(code, error.exit_code)
+
+
+def _damage(node: Node) -> int:
+    return FormatError.exit_code if any(item.level == "error" for item in all_diagnostics(node)) else 0
+
+
+def _worse_of(code: int, found: Sequence[FileVerdict]) -> int:
+    return worse(code, 0 if all(map(works, found)) else _FINDINGS)
+
+
+def _last(shown: str) -> str:
+    return shown.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def _readable(name: str) -> str:
+    from fatpatch.images.demangle import demangle
+
+    return demangle(name) or name
