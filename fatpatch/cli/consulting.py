@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics, payloads_below
 from fatpatch.errors import FatpatchError, FormatError, InputError
 from fatpatch.gpus.amd import overridden
-from fatpatch.gpus.devices import Device, all_devices, find
+from fatpatch.gpus.devices import Device, all_devices, find, well_known
 from fatpatch.gpus.drivers import Driver
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
@@ -84,15 +83,8 @@ def _every_target() -> list[tuple[Device, tuple[str, ...]]]:
     for target, devices in groups.items():
         first = find(target)
         family = generation(first.arch) if first.arch is not None else ""
-        names = tuple(dict.fromkeys(device.name for device in sorted(devices, key=_fame)))
-        result.append((first, (*([family] if family else []), *names)))
+        result.append((first, (*([family] if family else []), *well_known(devices))))
     return result
-
-
-def _fame(device: Device) -> tuple[bool, bool, int, str]:
-    """Sort key: names that people know come first. Those are of the form GeForce GTX 1060, Tesla P100, H100, Radeon RX 6800."""
-    known = re.fullmatch(r"(?:GeForce [GR]TX|Tesla|Quadro|Radeon RX|Jetson|Instinct)? ?[A-Z]{0,3}\d{1,4}X?", device.name) is not None
-    return not known, "laptop" in device.segment, len(device.name), device.name
 
 
 def read_model(path: str) -> ModelFacts:

@@ -9,13 +9,13 @@ import click
 
 from fatpatch import __version__
 from fatpatch.errors import InputError
-from fatpatch.gpus.devices import Device, all_devices, candidates, family, find
+from fatpatch.gpus.devices import Device, all_devices, candidates, family, find, well_known
 from fatpatch.gpus.drivers import drivers_for_arch
 from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for, toolkits_for
 from fatpatch.render.words import columns, plural, safe
 
 _LEFT = frozenset(range(8))
-_SEGMENTS = ("geforce", "workstation", "datacenter", "titan", "jetson", "radeon", "pro", "instinct")
+_EXAMPLES = 3
 
 
 @click.command("gpus")
@@ -70,22 +70,21 @@ def _groups(devices: Sequence[Device]) -> Iterator[str]:
         by_target.setdefault(device.target, []).append(device)
     header = ("target", "generation", "driver", "CUDA", "names", "for example")
     rows = [
-        (target, family(target), _drivers(group[0]), _toolkits(group[0]), str(len({device.name for device in group})), _examples(group))
+        (
+            target,
+            family(target),
+            _drivers(group[0]),
+            _toolkits(group[0]),
+            str(len({device.name for device in group})),
+            ", ".join(well_known(group)[:_EXAMPLES]),
+        )
         for target, group in by_target.items()
+        for names in [well_known(group)]
     ]
     yield from columns(header, rows, left=_LEFT - {4})
     total = len({(device.vendor, device.name) for device in devices})
     yield ""
     yield f"{plural(total, 'name')}; fatpatch gpus NAME shows what is known of one, -v lists all"
-
-
-def _examples(group: Sequence[Device]) -> str:
-    """Up to three names, of different segments where there are several: certain ones, desktop, GTX and RTX, short, newest first."""
-    names = sorted(group, key=lambda device: device.name, reverse=True)
-    names.sort(key=lambda device: (bool(device.note), "laptop" in device.segment, "TX " not in device.name, len(device.name)))
-    segments = sorted({device.segment for device in names}, key=lambda segment: _SEGMENTS.index(segment) if segment in _SEGMENTS else 9)
-    first = [next(device.name for device in names if device.segment == segment) for segment in segments]
-    return ", ".join(list(dict.fromkeys(first[:3] + [device.name for device in names]))[:3])
 
 
 def _drivers(device: Device) -> str:

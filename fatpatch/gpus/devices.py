@@ -12,11 +12,13 @@ from fatpatch.gpus.products import DOUBTFUL, Product, loosely_named, named, near
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import known_archs, toolkits_for
 
-__all__ = ["Device", "all_devices", "arch_names", "candidates", "device_of", "family", "find", "generation"]
+__all__ = ["Device", "all_devices", "arch_names", "candidates", "device_of", "family", "find", "generation", "well_known"]
 
 _LONGEST = 200
 _SHOWN = 8
 _PART = 3  # the rank of names that have more words than the text
+_FIRST_SEGMENTS = 3
+_SEGMENTS = ("geforce", "workstation", "datacenter", "titan", "jetson", "radeon", "pro", "instinct")
 _PCI_VENDORS: Final = {"10de": "nvidia", "1002": "amd"}
 _CERTAINTY: Final = {"pci": "the name is from a community list", "build": "named in AMD's build scripts only"}
 _ASK_ID = {
@@ -92,6 +94,19 @@ def all_devices() -> tuple[Device, ...]:
 def arch_names(arch: int) -> tuple[str, ...]:
     """The product names of an SM number."""
     return tuple(product.name for product in products() if product.arch == arch)
+
+
+def well_known(devices: Sequence[Device]) -> tuple[str, ...]:
+    """The names, those that people know first: one of each segment, certain ones, desktop, GTX and RTX, short, newest."""
+    names = sorted(devices, key=lambda device: device.name, reverse=True)
+    names.sort(key=lambda device: (bool(device.note), "laptop" in device.segment, "TX " not in device.name, len(device.name)))
+    segments = sorted({device.segment for device in names}, key=_place_of_segment)
+    first = [next(device.name for device in names if device.segment == segment) for segment in segments]
+    return tuple(dict.fromkeys(first[:_FIRST_SEGMENTS] + [device.name for device in names]))
+
+
+def _place_of_segment(segment: str) -> tuple[int, str]:
+    return (_SEGMENTS.index(segment) if segment in _SEGMENTS else len(_SEGMENTS)), segment
 
 
 def family(target: str) -> str:

@@ -105,21 +105,22 @@ def _open(source: Source, image: Image, images: tuple[Image, ...], environment: 
         reason = f"it is compressed with zstd, which drivers before CUDA {_ZSTD_SINCE} do not know"
         return Fate(INVALID_IMAGE, None, reason), None
     size = image.blob_size or 0
+    if not image.stored_bytes or image.data_offset + image.stored_bytes > source.size or size > _most(image):
+        return _unpack_failure(image), None
+    if max(size, image.stored_bytes) > limit:
+        unpack(b"", image.compression, max(size, image.stored_bytes), limit=limit)  # perhaps not too much for the driver: LimitError
     try:
-        if size > limit and size < 1 << 40 and size <= image.stored_bytes * 1100:
-            unpack(b"", image.compression, size, limit=limit)  # too much for us, not for the driver: raises LimitError
-        stored = source.peek(image.data_offset, min(image.stored_bytes, source.size))
-        if len(stored) < image.stored_bytes or not stored:
-            raise ValueError("cut")
+        stored = source.peek(image.data_offset, image.stored_bytes)
         data = unpack(stored, image.compression, size, limit=limit)
         _refuse_rest(stored, image.compression)
-    except LimitError:
-        if size <= limit * 16 and size <= image.stored_bytes * 1100:
-            raise
-        return _unpack_failure(image), None
     except (FatpatchError, ValueError):
         return _unpack_failure(image), None
     return Fate(), data
+
+
+def _most(image: Image) -> int:
+    """Bytes that the stored ones can at most unpack to."""
+    return {"zlib": 1032 * image.stored_bytes, "zstd": 1 << 32}.get(image.compression, 256 * image.stored_bytes)
 
 
 def _refuse_rest(stored: bytes, codec: str) -> None:

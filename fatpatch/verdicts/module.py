@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from fatpatch.errors import FatpatchError
 from fatpatch.gpus.selection import promised
 from fatpatch.images.signature import split_target
 from fatpatch.model import Image, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import Facts, FactsReader, arch_of, is_dead
+from fatpatch.verdicts.fate import Fate
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.loading import Loading, load
 
@@ -73,7 +75,10 @@ class ModuleVerdict(NamedTuple):
 def judge(node: Node, payload: Payload, environment: Environment, reader: FactsReader, limit: int) -> ModuleVerdict:
     """Load one fatbin, cubin or PTX of a node on a device; whether its dead bodies are defects is for ``stubs`` to say."""
     assert node.source is not None
-    loading = load(node.source, payload, environment, limit)
+    try:
+        loading = load(node.source, payload, environment, limit)
+    except FatpatchError as error:  # a limit of ours: what the driver makes of it is not known, and that is not "fine"
+        loading = Loading(None, Fate(), f"cannot be judged: {error.message}")
     lost = tuple(_lost(payload, loading.image, environment))
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:

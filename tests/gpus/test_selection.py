@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
-import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, required
+from load_cases import load_cases, witnesses
 
-from fatpatch.errors import FatpatchError
 from fatpatch.gpus.selection import Choice, choose, promised
 from fatpatch.model import Image
 from fatpatch.payloads.content import ImageReader
 from fatpatch.walk import inspected
 
-CASES = ROOT.parent / "shared/fixtures/load-cases"
 KINDS = {"sm": ("sass", 2), "compute": ("ptx", 1), "lto": ("lto", 8), "reloc": ("reloc-ptx", 0x40), "index": ("index", 0x20)}
 KINDS |= {"unknown": ("unknown", 0x10), "tile": ("tileir", 0x80), "filler": ("unknown", 0x7777)}
 
@@ -54,34 +49,6 @@ def chosen(targets: str, device: int, **switches: bool) -> str | int | None:
     choice = choose([image(target) for target in targets.split()], device, **switches)
     assert (choice.image is None) != (choice.error is None)
     return choice.image.target if choice.image is not None else choice.error
-
-
-def holds(kind: str, data: bytes, mark: int) -> bool:
-    """Whether an image writes a mark: as a decimal number in PTX, as an immediate operand in machine code."""
-    text = re.search(rb"(?<!\d)%d(?!\d)" % mark, data) if "ptx" in kind else None
-    return text is not None if "ptx" in kind else struct.pack("<I", mark) in data
-
-
-def fits(one: Image, ptx_version: int, binary_version: int) -> bool:
-    number = int(re.findall(r"\d+", one.target)[0])
-    return number == ptx_version and (one.kind != "sass" or number == binary_version)
-
-
-def witnesses(case: dict[str, Any], images: tuple[Image, ...], reader: ImageReader) -> list[Image]:
-    """The images that can have given the answer: those with most of the marks; else those whose versions were reported."""
-    marks = {values[0] for values in case.get("marks", {}).values()} - {0}
-    scores = []
-    for one in images:
-        try:
-            data = reader.read(one)
-        except FatpatchError:
-            data = b""
-        scores.append(sum(holds(one.kind, data, mark) for mark in marks))
-    if best := max(scores):
-        return [one for one, score in zip(images, scores, strict=True) if score == best]
-    reported = {(function["ptx_version"], function["binary_version"]) for function in case.get("functions", ())}
-    assert len(reported) < 2
-    return [one for one in images if all(fits(one, *versions) for versions in reported)]
 
 
 def predict(case: dict[str, Any], images: tuple[Image, ...]) -> Choice:
@@ -121,16 +88,8 @@ def compare(case: dict[str, Any], path: Path) -> str:
 
 
 def test_agrees_with_an_h100(tmp_path: Path) -> None:
-    if not CASES.is_dir():
-        required(f"load cases in {CASES}")
-    with tarfile.open(CASES / "cases.tar.xz") as archive:
-        for member in archive:
-            content = archive.extractfile(member)
-            assert content is not None
-            (tmp_path / member.name).write_bytes(content.read())
-    cases = json.loads((CASES / "cases.json").read_text())["cases"]
-    assert len(cases) == 543
-    counts = Counter(compare(case, tmp_path / case["file"]) for case in cases)
+    cases = load_cases(tmp_path)
+    counts = Counter(compare(case, path) for case, path in cases)
     expected = {reason: count for reason, (_, count) in EXCLUDED.items()}
     agree = {key: counts.pop(key) for key in list(counts) if key.startswith("agree")}
     assert counts == expected | {"not a fatbin": 12}

@@ -1,0 +1,57 @@
+"""The choice among AMD code objects (by the runtime's sources) and overrides."""
+
+from __future__ import annotations
+
+import pytest
+
+from fatpatch.errors import InputError
+from fatpatch.gpus.amd import choose_object, overridden, override_for
+from fatpatch.model import Image
+
+
+def objects(*targets: str) -> list[Image]:
+    return [Image(target, "hsaco", target, None, "none", 8, 8, index, 0, 8) for index, target in enumerate(targets)]
+
+
+@pytest.mark.parametrize(
+    ("targets", "device", "expected", "how"),
+    [
+        (("gfx1030", "gfx1031"), "gfx1031", "gfx1031", "native"),
+        (("gfx1030",), "gfx1031", None, "none"),
+        (("gfx10-3-generic", "gfx1030"), "gfx1031", "gfx10-3-generic", "generic"),
+        (("gfx10-3-generic", "gfx1031"), "gfx1031", "gfx1031", "native"),
+        (("gfx9-generic",), "gfx90a", None, "none"),
+        (("amdgcnspirv",), "gfx1100", "amdgcnspirv", "spirv"),
+        (("gfx90a:xnack+", "gfx90a:xnack-"), "gfx90a", "gfx90a:xnack-", "native"),
+        (("gfx90a:sramecc-",), "gfx90a", None, "none"),
+        (("gfx90a:xnack+",), "gfx90a:xnack+", "gfx90a:xnack+", "native"),
+        ((), "gfx900", None, "none"),
+    ],
+)
+def test_choice(targets: tuple[str, ...], device: str, expected: str | None, how: str) -> None:
+    choice = choose_object(objects(*targets), device)
+    assert (None if choice.image is None else choice.image.target, choice.how) == (expected, how)
+    assert choice.reason
+
+
+def test_a_feature_that_does_not_fit_is_told() -> None:
+    assert "xnack+" in choose_object(objects("gfx90a:xnack+"), "gfx90a").reason
+
+
+@pytest.mark.parametrize(("value", "target"), [("10.3.0", "gfx1030"), ("9.0.10", "gfx90a"), ("11.0.0", "gfx1100"), ("9.0.0", "gfx900")])
+def test_override_values(value: str, target: str) -> None:
+    assert overridden(value) == target
+
+
+@pytest.mark.parametrize("value", ["", "10.3", "10.3.0.1", "64.0.0", "10.3.x", "9.0.a", "٩.0.0", "1" * 5000])
+def test_values_that_the_runtime_refuses(value: str) -> None:
+    with pytest.raises(InputError):
+        overridden(value)
+
+
+def test_advice() -> None:
+    assert override_for("gfx1031", ["gfx1030"]).value == "10.3.0"
+    assert override_for("gfx1031", ["gfx1100"]) is None
+    assert override_for("gfx1010", ["gfx1030"]) is None  # another generation of the instruction set
+    assert override_for("gfx906", ["gfx900"]) is None
+    assert "not promised" in override_for("gfx1102", ["gfx1100"]).caution
