@@ -25,7 +25,8 @@ from fatpatch.render import doctor_json, fleet
 from fatpatch.verdicts.doctor import Doctor, FileVerdict
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.outcome import works
-from fatpatch.verdicts.remedies import Candidate, Remedy, candidate, remedies
+from fatpatch.verdicts.remedies import candidate, remedies
+from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.walk import inspected
 
 Writer = Callable[[str], object]

@@ -129,6 +129,13 @@ def drivers_for_arch(arch: int) -> tuple[str, str | None] | None:
     return fits[0].linux, None if fits[-1] is branches[-1] else str(fits[-1].numbers[0])
 
 
+def first_driver_for_arch(arch: int) -> tuple[str, str] | None:
+    """The first known driver for an SM number, on Linux and on Windows; None as for ``drivers_for_arch``."""
+    if arch in _JETSON_LINUX:
+        return None
+    return next((_firsts(row) for row in _branches() if row.oldest_arch <= arch and _known_by(arch, row.cuda)), None)
+
+
 def minimum_for_toolkit(cuda: str) -> tuple[str, str] | None:
     """The oldest driver, on Linux and on Windows, that runs programs of a release: 525.60.13 and 527.41 for all of 12.
 

@@ -30,13 +30,30 @@ CALL_OUT, TRAP, EXIT, RETURN, BRANCH, CALL, OPAQUE = 10, 11, 12, 13, 14, 15, 16
 PUSH, POP, PUSH_RETURN, INDIRECT = 20, 21, 22, 23
 _CONTROL = CALL_OUT
 
-_MAX_BLOCKS = 200_000
+_MAX_BLOCKS = 500_000
+_POPPED, _RETURNED = -1, -2  # where pops and indirect returns lead: to every place that was pushed
+
+
+class Budget:
+    """How many blocks all kernels of one image may have together: hostile code can make each of them walk all."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _MAX_BLOCKS
+
+    def spend(self) -> None:
+        """Take one block; LimitError when none is left."""
+        self.left -= 1
+        if self.left < 0:
+            raise LimitError(f"more than {_MAX_BLOCKS} blocks in the kernels of one image", field="code")
 
 
 class Program(Protocol):
-    """Instructions of one section or body: ``kinds`` has one byte each."""
+    """Instructions of one section or body: ``kinds`` has one byte each, ``controls`` the numbers of those that transfer control."""
 
     kinds: bytes
+    controls: list[int]
 
     def targets(self, at: int) -> tuple[int, ...] | None:
         """Indices of the instructions that a branch, call or push names; None when they lie elsewhere or are not known."""
@@ -45,130 +62,150 @@ class Program(Protocol):
         """Whether the instruction may let control pass to the next."""
 
 
+class Section(Program, Protocol):
+    """A program out of machine code."""
+
+    def index_of(self, offset: int) -> int:
+        """The instruction at a byte offset."""
+
+
+def controls_of(kinds: bytes) -> list[int]:
+    """The numbers of the instructions that transfer control."""
+    return [at for at, kind in enumerate(kinds) if kind >= _CONTROL]
+
+
 class _Block(NamedTuple):
     """A run of instructions that ends with the first that transfers control; ``end`` is behind it."""
 
     start: int
     end: int
     stop: int
-    next: tuple[int, ...]
-    pops: bool
-    call: int | None
 
 
 class _Walk:
-    """All blocks that can be reached from an entry."""
+    """All blocks that can be reached from an entry. Every edge is added once, so the work grows with the code only.
 
-    def __init__(self, program: Program) -> None:
+    A call falls through only when its target can reach a return: ``returning`` are the nodes that can.
+    """
+
+    def __init__(self, program: Program, budget: Budget) -> None:
         self.program = program
-        self.controls = [at for at, kind in enumerate(program.kinds) if kind >= _CONTROL]
+        self.budget = budget
         self.blocks: dict[int, _Block] = {}
-        self.edges: dict[int, set[int]] = {}
-        self.pushed: set[int] = set()
-        self.returns: set[int] = set()
+        self.before: dict[int, list[int]] = {}
+        self.callers: dict[int, list[int]] = {}
+        self.pushed: dict[int, set[int]] = {_POPPED: set(), _RETURNED: set()}
+        self.popping: set[int] = set()
+        self.returning: set[int] = set()
         self.opaque = False
+        self._pending: list[int] = []
+        self._fresh: list[int] = []
 
     def run(self, entry: int) -> None:
-        """Follow every edge; a call falls through only when its target can reach a return."""
-        pending = [entry]
-        settled: set[int] = set()
-        while True:
-            self._drain(pending)
-            pending = []
-            for block in self.blocks.values():
-                if block.pops:
-                    pending += self._link(block.start, self.pushed if block.stop != INDIRECT else self.returns)
-                if block.call is not None and block.start not in settled and self._can_return(block.call):
-                    settled.add(block.start)
-                    pending += self._link(block.start, {block.end})
-            if not pending:
-                return
+        """Follow every edge."""
+        self._pending.append(entry)
+        while self._pending or self._fresh:
+            if self._fresh:
+                self._spread(self._fresh.pop())
+            else:
+                self._visit(self._pending.pop())
 
-    def _drain(self, pending: list[int]) -> None:
-        while pending:
-            start = pending.pop()
-            if start in self.blocks:
-                continue
-            if len(self.blocks) >= _MAX_BLOCKS:
-                raise LimitError(f"more than {_MAX_BLOCKS} blocks in one kernel", field="code")
-            block = self._block(start)
-            self.blocks[start] = block
-            self.edges[start] = set()
-            pending += self._link(start, set(block.next))
+    def _visit(self, node: int) -> None:
+        if node in self.blocks or node in self.popping:
+            return
+        if node < 0:
+            self.popping.add(node)
+            for target in self.pushed[node]:
+                self._edge(node, target)
+            return
+        self.budget.spend()
+        self._block(node)
 
-    def _link(self, start: int, targets: set[int]) -> list[int]:
-        new = targets - self.edges[start]
-        self.edges[start] |= new
-        return [target for target in new if target not in self.blocks]
+    def _edge(self, start: int, target: int) -> None:
+        self.before.setdefault(target, []).append(start)
+        self._pending.append(target)
+        if target in self.returning:
+            self._returns(start)
 
-    def _block(self, start: int) -> _Block:
+    def _returns(self, node: int) -> None:
+        if node not in self.returning:
+            self.returning.add(node)
+            self._fresh.append(node)
+
+    def _spread(self, node: int) -> None:
+        """A node can reach a return: so can those before it, and calls of it go on behind themselves."""
+        for start in self.before.get(node, ()):
+            self._returns(start)
+        for caller in self.callers.get(node, ()):
+            self._edge(caller, self.blocks[caller].end)
+
+    def _block(self, start: int) -> None:
         from bisect import bisect_left
 
         program = self.program
         size = len(program.kinds)
-        index = bisect_left(self.controls, start)
-        at = self.controls[index] if index < len(self.controls) else size
-        if at >= size:
-            self.opaque = True  # runs off the end of what is there
-            return _Block(start, size, OPAQUE, (), False, None)
+        index = bisect_left(program.controls, start)
+        at = program.controls[index] if index < len(program.controls) else size
+        if at >= size:  # runs off the end of what is there
+            self._stop(start, size, OPAQUE)
+            return
         kind, following = program.kinds[at], at + 1
-        maybe = (following,) if program.conditional(at) else ()
+        falls = program.conditional(at)
         targets: tuple[int, ...] = ()
-        call = None
         if kind in (BRANCH, CALL, PUSH, PUSH_RETURN):
             found = program.targets(at)
             if found is None:
-                kind, maybe = (CALL_OUT, (following,)) if kind == CALL else (OPAQUE, maybe)
-            elif kind == BRANCH:
+                kind = CALL_OUT if kind == CALL else OPAQUE
+            elif kind in (BRANCH, CALL):
                 targets = found
-            elif kind == CALL:
-                targets, call = found, found[0]
             else:
-                (self.pushed if kind == PUSH else self.returns).update(found)
-                maybe = (following,)
-        elif kind == CALL_OUT:
-            maybe = (following,)
-        elif kind == INDIRECT and not self.returns:
+                self._push(_POPPED if kind == PUSH else _RETURNED, found)
+                falls = True
+        elif kind == INDIRECT and not self.pushed[_RETURNED]:
             kind = OPAQUE
+        if kind in (POP, INDIRECT):
+            targets = (_POPPED if kind == POP else _RETURNED,)
+        self._stop(start, following, kind)
+        for target in (*targets, *((following,) if falls or kind == CALL_OUT else ())):
+            self._edge(start, target)
+        if kind == CALL:
+            self.callers.setdefault(targets[0], []).append(start)
+            if targets[0] in self.returning:
+                self._edge(start, following)
+
+    def _stop(self, start: int, end: int, kind: int) -> None:
+        self.blocks[start] = _Block(start, end, kind)
         if kind == OPAQUE:
             self.opaque = True
-        return _Block(start, following, kind, maybe + targets, kind in (POP, INDIRECT), call)
+        if kind in (RETURN, OPAQUE):
+            self._returns(start)
 
-    def _can_return(self, entry: int) -> bool:
-        seen, stack = {entry}, [entry]
-        while stack:
-            block = self.blocks.get(stack.pop())
-            if block is None:
-                continue
-            if block.stop in (RETURN, OPAQUE):
-                return True
-            fresh = self.edges[block.start] - seen
-            seen |= fresh
-            stack += fresh
-        return False
+    def _push(self, node: int, targets: tuple[int, ...]) -> None:
+        for target in targets:
+            if target not in self.pushed[node]:
+                self.pushed[node].add(target)
+                if node in self.popping:
+                    self._edge(node, target)
 
     def alive(self) -> set[int]:
         """The blocks from which an exit can be reached: the rest ends in a trap on every path."""
-        before: dict[int, list[int]] = {}
-        for start, targets in self.edges.items():
-            for target in targets:
-                before.setdefault(target, []).append(start)
         stack = [block.start for block in self.blocks.values() if block.stop in (EXIT, RETURN, OPAQUE)]
         found = set(stack)
         while stack:
-            for start in before.get(stack.pop(), ()):
+            for start in self.before.get(stack.pop(), ()):
                 if start not in found:
                     found.add(start)
                     stack.append(start)
         return found
 
 
-def classify(program: Program, entry: int = 0, *, asserts: bool = False) -> str:
+def classify(program: Program, entry: int = 0, *, asserts: bool = False, budget: Budget | None = None) -> str:
     """The class of the kernel whose first instruction is ``entry``.
 
-    ``asserts``: what calls outside lead to is the assertion handler only, so a trap behind one is an assertion.
+    ``asserts``: what calls outside lead to is the assertion handler only, so a trap behind one is an assertion. ``budget`` is shared
+    by the kernels of an image.
     """
-    walk = _Walk(program)
+    walk = _Walk(program, budget or Budget())
     walk.run(entry)
     stops = {block.stop for block in walk.blocks.values()}
     traps, calls = TRAP in stops, bool(stops & {CALL_OUT, INDIRECT})

@@ -62,9 +62,9 @@ def constants(code: bytes) -> Iterable[int]:
 class Section:
     """The instructions of one .text section, as a ``flow.Program``."""
 
-    __slots__ = ("_words", "kinds")
+    __slots__ = ("_words", "controls", "kinds")
 
-    def __init__(self, code: bytes) -> None:
+    def __init__(self, code: bytes, arch: int = 50) -> None:  # they are all encoded alike
         self._words = _words(code)
         kinds = bytearray(map(_kinds().__getitem__, _halves(code)[3::4]))
         kinds[0::4] = bytes(len(kinds[0::4]))
@@ -72,6 +72,7 @@ class Section:
             if self._words[at] >> 6 & 7 != _TRAP_SUBTYPE:
                 kinds[at] = flow.PLAIN
         self.kinds = bytes(kinds)
+        self.controls = flow.controls_of(self.kinds)
 
     def targets(self, at: int) -> tuple[int, ...] | None:
         offset = self._words[at] >> 20 & 0xFFFFFF

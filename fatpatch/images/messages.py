@@ -9,21 +9,22 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from fatpatch.elf64 import SYMBOL
-from fatpatch.images.bodies import encoding, kernel_code
+from fatpatch.images.bodies import encoding, kernel_sections
 from fatpatch.images.cubin_tables import INFO, TYPE, Row, Tables
-from fatpatch.images.ptx_bodies import body_texts
+from fatpatch.images.ptx_bodies import body_words
 
 _REL, _RELA = struct.Struct("<QQ"), struct.Struct("<QQq")
 _SHT_REL, _SHT_RELA = 9, 4
 _MAX_STRINGS = 64
+_MAX_KERNELS = 2000
 _MAX_LENGTH = 2000
 _FIELD = re.compile(r"%(?:l{0,2}[diux]|[sp])")
 _ARCH_LIST = re.compile(r"\d{3,4}(?:,\d{3,4})*\Z|__CUDA_ARCH_LIST__\Z")
 _LINE_OF_FILE = re.compile(r"\A%s:%d: ")
-_PTX_VARIABLE = re.compile(rb"\.global[^;={]{0,200}?\.b8[ \t]+([A-Za-z_$%][\w$]*)\[\d*\][ \t]*=[ \t]*\{([^}]*)\}")
-_PTX_NAME = re.compile(rb"[A-Za-z_$%][\w$]*")
+_PTX_VARIABLE = re.compile(rb"\.global[^;={]{0,200}?\.b8[ \t]{1,8}([A-Za-z_$%][\w$]{0,4096})\[\d{0,12}\][ \t]{0,8}=[ \t]{0,8}\{")
 
 
 def cubin_messages(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
@@ -32,16 +33,18 @@ def cubin_messages(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
     reader = encoding(tables.identity.arch)
     if reader is None:
         return {}
-    strings = _Strings(tables)
+    strings, sections = _Strings(tables), kernel_sections(tables)
     slots = strings.slots(b".nv.constant4")
-    code = kernel_code(tables)
+    known: dict[int, str | None] = {}
     found = {}
-    for name in kernels:
-        if name not in code:
-            continue
-        named = [*dict.fromkeys(slots[at] for at in reader.constants(code[name]) if at in slots)]
-        named += [text for text in strings.slots(b".text." + name.encode("utf-8", "surrogateescape")).values() if text not in named]
-        if message := _message(named[:_MAX_STRINGS], tables.identity.arch):
+    for name in islice(kernels, _MAX_KERNELS):
+        section = sections.get(name, -1)
+        if section >= 0 and section not in known:
+            places = [slots[at] for at in reader.constants(tables.content(tables.rows[section])) if at in slots]
+            places += strings.slots(b".text." + name.encode("utf-8", "surrogateescape")).values()
+            texts = (strings.text(*place) for place in dict.fromkeys(places))
+            known[section] = _message(list(islice(filter(None, texts), _MAX_STRINGS)), tables.identity.arch)
+        if message := known.get(section):
             found[name] = message
     return found
 
@@ -57,17 +60,16 @@ class _Strings:
         symbols = next((row for row in tables.rows if row[TYPE] == 2), None)
         self._symbols = tables.content(symbols)
 
-    def slots(self, section: bytes) -> dict[int, str]:
-        """Offset in a section -> the string that its relocation leads to."""
+    def slots(self, section: bytes) -> dict[int, tuple[int, int]]:
+        """Offset in a section -> (symbol, addend) of its relocation."""
         found = {}
         for prefix in (b".rel", b".rela"):
-            row = self._tables.by_name().get(prefix + section)
-            for at, symbol, addend in _relocations(self._tables, row):
-                if (text := self._string(symbol, addend)) is not None:
-                    found[at] = text
+            for at, symbol, addend in _relocations(self._tables, self._tables.by_name().get(prefix + section)):
+                found[at] = (symbol, addend)
         return found
 
-    def _string(self, symbol: int, addend: int) -> str | None:
+    def text(self, symbol: int, addend: int) -> str | None:
+        """The string that a symbol leads to; None for a symbol elsewhere."""
         if (symbol + 1) * SYMBOL.size > len(self._symbols):
             return None
         _, _, _, section, value, _ = SYMBOL.unpack_from(self._symbols, symbol * SYMBOL.size)
@@ -90,18 +92,28 @@ def _relocations(tables: Tables, row: Row | None) -> Iterator[tuple[int, int, in
 
 def ptx_messages(text: bytes, kernels: Iterable[str], arch: int) -> dict[str, str]:
     """Kernel name -> what it prints, for those of ``kernels`` whose body names a byte list with a format string."""
-    strings = {name: decoded for name, values in _PTX_VARIABLE.findall(text) if (decoded := _bytes(values)) is not None}
+    strings = dict(_byte_lists(text))
     found = {}
-    for name, body in body_texts(text, frozenset(kernels)):
-        named = [strings[word] for word in dict.fromkeys(_PTX_NAME.findall(body)) if word in strings]
+    for name, words in body_words(text, frozenset(islice(kernels, _MAX_KERNELS))):
+        named = [strings[word] for word in dict.fromkeys(words) if word in strings]
         if message := _message(named[:_MAX_STRINGS], arch):
             found[name] = message
     return found
 
 
+def _byte_lists(text: bytes) -> Iterator[tuple[bytes, str]]:
+    """(name, decoded string) of each ``.global`` list of bytes."""
+    at = 0
+    while (found := _PTX_VARIABLE.search(text, at)) is not None:
+        end = text.find(b"}", found.end(), found.end() + 8 * _MAX_LENGTH)
+        at = max(end, found.end())
+        if end >= 0 and (decoded := _bytes(text[found.end() : end])) is not None:
+            yield found[1], decoded
+
+
 def _bytes(values: bytes) -> str | None:
     try:
-        data = bytes(int(value) & 0xFF for value in values[: 8 * _MAX_LENGTH].split(b",") if value.strip())
+        data = bytes(int(value[:8]) & 0xFF for value in values.split(b",") if value.strip())
     except ValueError:
         return None
     return data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")

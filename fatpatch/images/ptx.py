@@ -19,6 +19,7 @@ _PARAMETER = re.compile(
     rb"(?:[\s]+\.align[\s]+\d+)?)?[\s]+[\w$%]+(?:\[(\d{0,9})\])?"
 )
 _BOUND = re.compile(rb"\.(?:maxntid|reqntid)[\s]+(\d{1,9})(?:[\s]*,[\s]*(\d{1,9}))?(?:[\s]*,[\s]*(\d{1,9}))?")
+_COMMENT_OR_STRING = re.compile(rb'"[^"\n]{0,65536}"|//|/\*')
 _BODY_OR_END = re.compile(rb"[{;]")
 MAX_LEAD = 200
 _MAX_ENTRIES = 100_000
@@ -70,7 +71,7 @@ def _header(text: bytes, start: int, limit: int) -> tuple[bytes, bool]:
     if found is None or found[0] == b";":
         return b"", False
     header = text[start : found.start()]
-    return (_without_comments(header) if b"/" in header else header), True
+    return (without_comments(header) if b"/" in header else header), True
 
 
 def _past_blanks(text: bytes, at: int) -> int:
@@ -86,18 +87,23 @@ def _past_blanks(text: bytes, at: int) -> int:
 
 
 def _comment_end(text: bytes, at: int) -> int:
-    """The offset behind the comment at ``at``; one without an end takes the rest."""
+    """The offset behind the comment at ``at``, the end of its line left; one without an end takes the rest."""
     end = text.find(b"\n", at) if text[at + 1 : at + 2] == b"/" else text.find(b"*/", at + 2)
-    return len(text) if end < 0 else end + (1 if text[at + 1 : at + 2] == b"/" else 2)
+    return len(text) if end < 0 else end if text[at + 1 : at + 2] == b"/" else end + 2
 
 
-def _without_comments(text: bytes) -> bytes:
+def without_comments(text: bytes) -> bytes:
+    """The text with a blank for each comment; what looks like one inside a string is none."""
     pieces, at = [], 0
-    while (slash := text.find(b"/", at)) >= 0:
-        pieces.append(text[at:slash])
-        at = _comment_end(text, slash) if text.startswith((b"//", b"/*"), slash) else slash + 1
+    while (found := _COMMENT_OR_STRING.search(text, at)) is not None:
+        if found[0].startswith(b'"'):
+            pieces.append(text[at : found.end()])
+            at = found.end()
+        else:
+            pieces += [text[at : found.start()], b" "]
+            at = _comment_end(text, found.start())
     pieces.append(text[at:])
-    return b" ".join(pieces)
+    return b"".join(pieces)
 
 
 def _described(header: bytes) -> tuple[int | None, tuple[tuple[int, int], ...]]:

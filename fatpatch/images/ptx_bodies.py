@@ -12,19 +12,23 @@ from typing import NamedTuple
 
 from fatpatch.errors import LimitError
 from fatpatch.images import flow
-from fatpatch.images.ptx import LEAD, MAX_LEAD
+from fatpatch.images.ptx import LEAD, MAX_LEAD, without_comments
 
 _ENTRY_NAME = re.compile(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
-_FUNC_NAME = re.compile(rb"[ \t\r\n]*(?:\([^)]{0,4000}\))?[ \t\r\n]*([A-Za-z_$%][\w$]*)")
-_COMMENT = re.compile(rb"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_LABEL = re.compile(rb"[\s{}]*([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
-_STATEMENT = re.compile(rb"[\s{}]*(@!?[\w$%]+)?[\s{}]*([a-z][\w.:]*)\s*(.*)", re.DOTALL)
-_CALLED = re.compile(rb"(?:\([^)]*\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_FUNC_NAME = re.compile(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
+_LINE = re.compile(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
+_LABEL = re.compile(rb"([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
+_STATEMENT = re.compile(rb"(@!?[\w$%]+[\s{}]+)?([a-z][\w.:]*)(?:\s+(.*))?\Z", re.DOTALL)
+_CALLED = re.compile(rb"(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_CALL = re.compile(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
 _NAME = re.compile(rb"[A-Za-z_$%][\w$]*")
 _STORES = re.compile(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.async\.bulk|cp\.reduce)[.\s]")
 _NOT_GLOBAL = re.compile(rb"\.(?:shared|local|param|const)\b")
+_BLANKS = b" \t\r\n{}"
 _HANDLER, _PRINTER = b"__assertfail", b"vprintf"
+_MAX_ENTRIES = 100_000
 _MAX_STATEMENTS = 4_000_000
+_MAX_TARGETS = 1_000_000
 _Jumps = list[tuple[int, bytes, bytes]]
 
 
@@ -38,38 +42,59 @@ class _Definition(NamedTuple):
 
 
 def ptx_bodies(text: bytes) -> dict[str, str]:
-    """Kernel name -> class (``flow.CLASSES``) of every ``.entry`` with a body."""
-    definitions = _definitions(text)
-    functions = {each.name: each for each in definitions if not each.entry and each.start >= 0}
+    """Kernel name -> class (``flow.CLASSES``) of every ``.entry`` with a body. LimitError when there is too much to look at."""
+    parser = _Parser(text)
     result: dict[str, str] = {}
-    budget = [_MAX_STATEMENTS]
-    asserts = _HANDLER in text and _PRINTER not in text
-    for each in definitions:
+    asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.Budget()
+    for each in parser.definitions:
         if not each.entry or each.start < 0:
             continue
         name = each.name.decode("ascii", "backslashreplace")
         body = text[each.start : each.end]
-        if b"trap" not in body and not _calls(body, functions) and any(_is_global(body, found) for found in _STORES.finditer(body)):
+        calls = bool(parser.functions) and b"call" in body
+        if b"trap" not in body and not calls and any(_is_global(body, found) for found in _STORES.finditer(body)):
             result[name] = flow.REAL
         else:
-            result[name] = flow.classify(_Program(text, each, functions, budget), asserts=asserts)
+            result[name] = flow.classify(parser.program(each), asserts=asserts, budget=blocks)
     return result
 
 
-def body_texts(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """(name, body) of the entries that ``kernels`` names, with the bodies of functions that they call behind them."""
+def body_words(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+    """(kernel, the names in its body and then those in the functions that it calls) for the entries that ``kernels`` names."""
     definitions = _definitions(text)
-    functions = {each.name: text[each.start : each.end] for each in definitions if not each.entry and each.start >= 0}
+    functions = {each.name: each for each in definitions if not each.entry and each.start >= 0}
+    words: dict[bytes, tuple[bytes, ...]] = {}
     for each in definitions:
         name = each.name.decode("ascii", "backslashreplace")
-        if each.entry and each.start >= 0 and name in kernels:
-            body = text[each.start : each.end]
-            called = [functions[word] for word in dict.fromkeys(_NAME.findall(body)) if word in functions] if functions else []
-            yield name, b"\n".join([body, *called])
+        if not each.entry or each.start < 0 or name not in kernels:
+            continue
+        own = tuple(dict.fromkeys(_NAME.findall(text, each.start, each.end)))
+        for called in own:
+            if called in functions and called not in words:
+                words[called] = tuple(dict.fromkeys(_NAME.findall(text, functions[called].start, functions[called].end)))
+        yield name, own + tuple(word for called in own for word in words.get(called, ()))
 
 
-def _calls(body: bytes, functions: dict[bytes, _Definition]) -> bool:
-    return bool(functions) and b"call" in body
+def called_functions(text: bytes) -> frozenset[bytes]:
+    """The names that a text calls anywhere."""
+    return frozenset(_CALL.findall(text))
+
+
+def callers_of(text: bytes, missing: frozenset[bytes]) -> list[str]:
+    """The entries that call one of the functions ``missing``, themselves or through functions of the text."""
+    definitions = [each for each in _definitions(text) if each.start >= 0]
+    calls = {each.name: frozenset(_CALL.findall(text, each.start, each.end)) for each in definitions}
+    callers: dict[bytes, list[bytes]] = {}
+    for name, called in calls.items():
+        for function in called:
+            callers.setdefault(function, []).append(name)
+    guilty: set[bytes] = set()
+    stack = list(missing)
+    while stack:
+        new = [name for name in callers.get(stack.pop(), ()) if name not in guilty]
+        guilty.update(new)
+        stack += new
+    return [each.name.decode("ascii", "backslashreplace") for each in definitions if each.entry and each.name in guilty]
 
 
 def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
@@ -80,6 +105,8 @@ def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
 def _definitions(text: bytes) -> list[_Definition]:
     """In document order. A body reaches to the last closing brace before the next definition: what else stands there is data."""
     starts = sorted((*_places(text, b".entry"), *_places(text, b".func")))
+    if len(starts) > _MAX_ENTRIES:
+        raise LimitError(f"more than {_MAX_ENTRIES} entries and functions", field=".entry")
     found = []
     for (at, entry), (limit, _) in pairwise([*starts, (len(text), False)]):
         named = (_ENTRY_NAME if entry else _FUNC_NAME).match(text, at)
@@ -101,24 +128,31 @@ def _places(text: bytes, word: bytes) -> Iterator[tuple[int, bool]]:
         at = text.find(word, at + len(word))
 
 
-class _Program:
-    """The statements of an entry, those of the functions that it calls behind them."""
+class _Parsed(NamedTuple):
+    """The statements of one body that count: ``targets`` are numbers in this body, ``calls`` name functions of the text."""
 
-    def __init__(self, text: bytes, entry: _Definition, functions: dict[bytes, _Definition], budget: list[int]) -> None:
-        self._kinds = bytearray()
+    kinds: bytes
+    targets: dict[int, tuple[int, ...] | None]
+    guarded: frozenset[int]
+    calls: tuple[tuple[int, bytes], ...]
+
+
+class _Program:
+    """An entry, and the functions that it calls behind it; each body is parsed once, however often it is called."""
+
+    def __init__(self, bodies: list[_Parsed], starts: dict[bytes, int]) -> None:
+        self.kinds = b"".join(body.kinds for body in bodies)
+        self.controls = flow.controls_of(self.kinds)
         self._targets: dict[int, tuple[int, ...] | None] = {}
         self._guarded: set[int] = set()
-        self._functions = functions
-        self._starts: dict[bytes, int] = {}
-        calls: list[tuple[int, bytes]] = []
-        self._add(text, entry, calls, budget)
-        while calls:
-            at, name = calls.pop()
-            if name not in self._starts:
-                self._starts[name] = len(self._kinds)
-                self._add(text, functions[name], calls, budget)
-            self._targets[at] = (self._starts[name],)
-        self.kinds = bytes(self._kinds)
+        base = 0
+        for body in bodies:
+            for at, targets in body.targets.items():
+                self._targets[base + at] = None if targets is None else tuple(base + target for target in targets)
+            for at, name in body.calls:
+                self._targets[base + at] = (starts[name],)
+            self._guarded.update(base + at for at in body.guarded)
+            base += len(body.kinds)
 
     def targets(self, at: int) -> tuple[int, ...] | None:
         return self._targets.get(at)
@@ -126,46 +160,79 @@ class _Program:
     def conditional(self, at: int) -> bool:
         return at in self._guarded
 
-    def _add(self, text: bytes, definition: _Definition, calls: list[tuple[int, bytes]], budget: list[int]) -> None:
+
+class _Parser:
+    """The bodies of one text, parsed when asked for."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.definitions = _definitions(text)
+        self.functions = {each.name: each for each in self.definitions if not each.entry and each.start >= 0}
+        self._parsed: dict[bytes, _Parsed] = {}
+        self._statements, self._targets = _MAX_STATEMENTS, _MAX_TARGETS
+
+    def program(self, entry: _Definition) -> _Program:
+        """The entry with all functions that it reaches."""
+        bodies, starts, size = [self._parse(entry)], dict[bytes, int](), 0
+        queue = 0
+        while queue < len(bodies):
+            size += len(bodies[queue].kinds)
+            for _, name in bodies[queue].calls:
+                if name not in starts:
+                    starts[name] = -1
+                    if name not in self._parsed:
+                        self._parsed[name] = self._parse(self.functions[name])
+                    bodies.append(self._parsed[name])
+            queue += 1
+        self._spend(size)
+        at = len(bodies[0].kinds)
+        for name, body in zip(starts, bodies[1:], strict=True):
+            starts[name] = at
+            at += len(body.kinds)
+        return _Program(bodies, starts)
+
+    def _spend(self, statements: int, targets: int = 0) -> None:
+        self._statements -= statements
+        self._targets -= targets
+        if min(self._statements, self._targets) < 0:
+            raise LimitError(f"more than {_MAX_STATEMENTS} statements or {_MAX_TARGETS} branch targets to look at", field=".entry")
+
+    def _parse(self, definition: _Definition) -> _Parsed:
+        kinds = bytearray()
+        guarded: set[int] = set()
         labels: dict[bytes, int] = {}
-        tables: dict[bytes, list[bytes]] = {}
-        jumps: _Jumps = []
-        body = _COMMENT.sub(b" ", text[definition.start : definition.end])
-        for raw in body.split(b";"):
-            statement = raw
+        tables: dict[bytes, tuple[bytes, ...]] = {}
+        jumps: list[tuple[int, bytes, bytes]] = []
+        calls: list[tuple[int, bytes]] = []
+        body = _LINE.sub(b"", without_comments(self.text[definition.start : definition.end]))
+        statements = body.split(b";")
+        self._spend(len(statements))
+        for raw in statements:
+            statement = raw.strip(_BLANKS)
             while (label := _LABEL.match(statement)) is not None:
-                labels[label[1]] = len(self._kinds)
-                statement = statement[label.end() :]
-                if statement.lstrip().startswith(b".branchtargets"):
-                    tables[label[1]] = _NAME.findall(statement.split(b".branchtargets", 1)[1])
+                labels[label[1]] = len(kinds)
+                statement = statement[label.end() :].lstrip(_BLANKS)
+                self._spend(1 + len(statement) // 64)
+                if statement.startswith(b".branchtargets"):
+                    tables[label[1]] = tuple(dict.fromkeys(_NAME.findall(statement[14:])))
+            if not statement or statement.startswith(b"."):
+                continue
             found = _STATEMENT.match(statement)
+            at = len(kinds)
             if found is None:
+                kinds.append(flow.OPAQUE)
                 continue
             guard, operation, operands = found.groups()
-            at = len(self._kinds)
-            kind = self._kind(at, operation, operands, jumps, calls, entry=definition.entry)
-            if kind == flow.PLAIN:
-                continue
-            budget[0] -= 1
-            if budget[0] < 0:
-                raise LimitError(f"more than {_MAX_STATEMENTS} statements in bodies with a trap", field=".entry")
-            if guard is not None:
-                self._guarded.add(at)
-            self._kinds.append(kind)
-        self._kinds.append(flow.EXIT if definition.entry else flow.RETURN)  # the end of a body returns
-        for at, operation, operands in jumps:
-            self._targets[at] = _jump(operation, operands, labels, tables)
+            kind = self._kind(at, operation, operands or b"", jumps, calls, entry=definition.entry)
+            if kind != flow.PLAIN:
+                kinds.append(kind)
+                if guard is not None:
+                    guarded.add(at)
+        kinds.append(flow.EXIT if definition.entry else flow.RETURN)  # the end of a body returns
+        targets = {at: self._jump(operation, operands, labels, tables) for at, operation, operands in jumps}
+        return _Parsed(bytes(kinds), targets, frozenset(guarded), tuple(calls))
 
-    def _kind(
-        self,
-        at: int,
-        operation: bytes,
-        operands: bytes,
-        jumps: list[tuple[int, bytes, bytes]],
-        calls: list[tuple[int, bytes]],
-        *,
-        entry: bool,
-    ) -> int:
+    def _kind(self, at: int, operation: bytes, operands: bytes, jumps: _Jumps, calls: list[tuple[int, bytes]], *, entry: bool) -> int:
         head = operation.split(b".", 1)[0]
         if head in (b"bra", b"brx"):
             jumps.append((at, head, operands))
@@ -178,21 +245,20 @@ class _Program:
             return flow.TRAP
         if head == b"call":
             called = _CALLED.match(operands)
-            if called is not None and called[1] in self._functions:
+            if called is not None and called[1] in self.functions:
                 calls.append((at, called[1]))
                 return flow.CALL
             return flow.CALL_OUT
         return _kind_of_memory(operation)
 
-
-def _jump(operation: bytes, operands: bytes, labels: dict[bytes, int], tables: dict[bytes, list[bytes]]) -> tuple[int, ...] | None:
-    names = _NAME.findall(operands)
-    if operation == b"brx":
-        names = tables.get(names[-1], []) if names else []
-    elif names:
-        names = names[:1]
-    places = [labels[name] for name in names if name in labels]
-    return tuple(places) if places and len(places) == len(names) else None
+    def _jump(
+        self, operation: bytes, operands: bytes, labels: dict[bytes, int], tables: dict[bytes, tuple[bytes, ...]]
+    ) -> tuple[int, ...] | None:
+        names = tuple(_NAME.findall(operands))
+        names = tables.get(names[-1], ()) if operation == b"brx" and names else names[:1]
+        self._spend(0, len(names))
+        places = tuple(labels[name] for name in names if name in labels)
+        return places if places and len(places) == len(names) else None
 
 
 def _kind_of_memory(operation: bytes) -> int:

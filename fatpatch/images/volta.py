@@ -22,7 +22,8 @@ _CONTROL = {
 
 _EFFECTS = (0x186, 0x185, 0x18E, 0x1A6, 0x19D, 0x1BD, 0x1BE, 0x1BA, 0x1BB, 0x1B5, 0x1B6)
 """STG, ST, RED, REDG, SUST; from sm_90 on STAS, REDAS, UBLKCP, UBLKRED, UTMASTG, UTMAREDG."""
-_LOAD_EFFECTS = (0x18A, 0x1A2, 0x1A8, 0x1A9, 0x18B, 0x19F)  # ATOM, ATOMG, ATOMG.CAS, ATOM.CAS, SURED
+_LOAD_EFFECTS = (0x18A, 0x18B, 0x19F, 0x1A0, 0x1A2, 0x1A3, 0x1A4, 0x1A5, 0x1A8, 0x1A9)
+"""ATOM, ATOM.CAS, SURED, ATOMG on floats and integers, ATOMG.CAS; of their block the codes that were never seen count, too."""
 _LOADS = (0x181, 0x180, 0x1AE, 0x160, 0x161, 0x166, 0x199, 0x1B4)  # LDG, LD, LDGSTS, TEX, SULD, UTMALDG
 _LDCU = 0x7AC
 _TRAP_SUBTYPE = 3
@@ -64,7 +65,7 @@ def constants(code: bytes) -> Iterable[int]:
 class Section:
     """The instructions of one .text section, as a ``flow.Program``; ``arch`` is its SM number."""
 
-    __slots__ = ("_wide", "_words", "kinds")
+    __slots__ = ("_wide", "_words", "controls", "kinds")
 
     def __init__(self, code: bytes, arch: int) -> None:
         self._words = _words(code)
@@ -77,6 +78,7 @@ class Section:
                 kinds[at] = flow.PLAIN
             at = kinds.find(flow.TRAP, at + 1)
         self.kinds = bytes(kinds)
+        self.controls = flow.controls_of(self.kinds)
 
     def targets(self, at: int) -> tuple[int, ...] | None:
         low, high = self._words[2 * at], self._words[2 * at + 1]

@@ -9,27 +9,30 @@ from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.images import flow
 from fatpatch.render.words import plural, safe, size
 from fatpatch.verdicts.dispatch import EQUAL
-from fatpatch.verdicts.doctor import FileVerdict, Judged, QuantVerdict
+from fatpatch.verdicts.doctor import FileVerdict, Judged, QuantVerdict, libraries
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB, KernelVerdict, not_promised
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of
-from fatpatch.verdicts.remedies import Remedy
+from fatpatch.verdicts.remedy import Remedy
 
 Shown = Callable[[str], str]
 
 _MAX_KERNELS = 8
 _MAX_LOST = 8
+_MAX_TYPES = 12
 _MAX_LOCATORS = 3
 _WIDTH, _NARROWEST = 120, 40
+_WORTH_A_WORD = 0.5
 _BODIES = {
     flow.STUB_TRAP: "proven stub: every path ends in a trap",
     flow.STUB_GUARDED: "likely stub: it returns at once or ends in a trap",
-    flow.PARTIAL: "likely stub: only the path with nothing to do is real",
+    flow.PARTIAL: "likely stub: it traps as soon as there is work",
     flow.EMPTY: "empty: it returns without a word and leaves the memory as it was",
     "missing": "not there: launching it is error 500",
 }
+_LOADED = frozenset({"abort", "may-fail", "may-be-wrong", "no-road", "slow-start", "not-promised", "runs"})
 _HEADINGS = ((True, "Do this"), (None, "May help"), (False, "Does not help here"))
 
 
@@ -44,18 +47,30 @@ def device_words(environment: Environment) -> str:
 
 def headline(found: FileVerdict, shown: str) -> str:
     """The first line."""
+    return f"{OUTCOMES[outcome_of(found)]}: {safe(shown)} on {device_words(found.environment)}, {_driver_words(found)}"
+
+
+def _driver_words(found: FileVerdict) -> str:
+    """``driver 535.154``; without one the range that the file can do with, where it can."""
     driver = found.environment.driver
-    with_driver = "any driver" if driver is None else f"driver {driver.version}"
+    if driver is not None:
+        return f"driver {driver.version}"
     if found.environment.device.vendor == "amd":
-        with_driver = "any ROCm" if driver is None else with_driver
-    word = OUTCOMES[outcome_of(found)]
-    return f"{word}: {safe(shown)} on {device_words(found.environment)}, {with_driver}"
+        return "any ROCm"
+    return f"driver {driver_range(found)}" if found.needs and outcome_of(found) in _LOADED else "any driver"
+
+
+def driver_range(found: FileVerdict) -> str:
+    """``525.60.13 to 580``, ``550.54.14 or newer``: on Linux; what loads at all needs it."""
+    least = found.needs[0].linux
+    return f"{least} or newer" if found.last_driver is None else f"{least} to {found.last_driver}"
 
 
 def report(found: FileVerdict, rows: Sequence[Remedy], shown: str, show: Shown, *, verbose: bool) -> Iterator[str]:
     """All lines for one file on one device."""
     yield headline(found, shown)
     yield ""
+    yield from _libraries(found)
     yield from _why(found, show, verbose=verbose)
     for section in (_jit, _host, _registration, _model, _needs, _notes):
         yield from section(found)
@@ -63,8 +78,22 @@ def report(found: FileVerdict, rows: Sequence[Remedy], shown: str, show: Shown, 
         yield from _remedies(rows)
 
 
+def _libraries(found: FileVerdict) -> Iterator[str]:
+    """Each library of an archive for itself: a program loads one of them."""
+    each = libraries(found)
+    if len(each) < 2:
+        return
+    width = max(len(safe(node.path)) for node, _ in each)
+    for node, verdict in each:
+        yield f"  {safe(node.path).ljust(width)}  {OUTCOMES[outcome_of(verdict)]}"
+    yield ""
+
+
 def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     maker = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
+    if not found.modules and found.unread:
+        yield "What could be read of the file holds no code for this GPU, but a part could not be read."
+        return
     if not found.modules:
         yield f"There is no code for {maker} GPUs in this file: it could only run without the GPU."
         return
@@ -73,8 +102,13 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
         yield f"{words[0].upper()}{words[1:]}."
         yield f"The program sees error {number}: {error_text(number).text}."
         return
-    for group in _groups(found.modules):
-        yield from _group(group, show, verbose=verbose)
+    away = frozenset(map(id, found.elsewhere))
+    for group in _groups([module for module in found.modules if id(module) not in away]):
+        yield from _group(group, verbose=verbose)
+    if found.elsewhere:
+        targets = ", ".join(dict.fromkeys(image.target for module in found.elsewhere for image in module.payload.images))
+        yield f"{plural(len(found.elsewhere), 'module')} hold code for one other target only ({safe(targets)}): a program that picks"
+        yield "  modules by GPU never loads them here; one that does sees error 209."
     yield from _dead(found, show, verbose=verbose)
     yield from _lost(found, verbose=verbose)
 
@@ -84,24 +118,19 @@ def _groups(modules: Sequence[Judged]) -> list[list[Judged]]:
     groups: dict[tuple[object, ...], list[Judged]] = {}
     for module in modules:
         verdict = module.verdict
-        key = (verdict.verdict, verdict.cuda_error, verdict.outcome, verdict.target, _reason(module))
+        key = (verdict.verdict, verdict.cuda_error, verdict.outcome, verdict.target, verdict.reason)
         groups.setdefault(key, []).append(module)
     order = [FAILS, STUB, JIT, COMPATIBLE, NATIVE, EMPTY]
     return sorted(groups.values(), key=lambda group: order.index(group[0].verdict.verdict))
 
 
-def _reason(module: Judged) -> str:
-    return module.verdict.reason
-
-
-def _group(group: Sequence[Judged], show: Shown, *, verbose: bool) -> Iterator[str]:
+def _group(group: Sequence[Judged], *, verbose: bool) -> Iterator[str]:
     verdict = group[0].verdict
-    names = [module.verdict.locator for module in group]
-    many = len(group) > (1 << 30 if verbose else _MAX_LOCATORS)
-    where = plural(len(group), "module") if many else ", ".join(map(safe, names))
-    yield f"{where}: {_fate(group[0])}"
-    if many:
-        yield f"  such as {safe(names[0])}"
+    names = [safe(module.verdict.locator) for module in group]
+    shown = names if verbose or len(names) <= _MAX_LOCATORS else names[:1]
+    more = "" if len(shown) == len(names) else f" and {len(names) - len(shown)} more modules"
+    yield _fate(group[0])
+    yield f"  {', '.join(shown)}{more}"
     if verdict.cuda_error is not None and group[0].payload.vendor == "amd":
         yield f"  The program sees error {verdict.cuda_error}, hipErrorNoBinaryForGpu (newer runtimes: 200, hipErrorInvalidImage)."
     elif verdict.cuda_error is not None:
@@ -113,40 +142,44 @@ def _fate(module: Judged) -> str:
     verdict = module.verdict
     reason = safe(verdict.reason)
     if verdict.outcome is not None:
-        return f"the driver {'crashes' if verdict.outcome == 'crash' else 'hangs'}. {reason[0].upper()}{reason[1:]}."
-    if verdict.image is None:
-        return f"nothing is loaded: {reason}."
-    if verdict.verdict == FAILS and verdict.cuda_error is not None:
-        return f"fails: {reason}."
-    loaded = "compiles" if verdict.verdict == JIT or verdict.image.kind != "sass" else "loads"
+        return f"The driver {'crashes' if verdict.outcome == 'crash' else 'hangs'}: {reason}."
+    if verdict.image is None or (verdict.verdict == FAILS and verdict.cuda_error is None):
+        return f"Nothing is loaded: {reason}."
+    if verdict.verdict == FAILS:
+        return f"Loading fails: {reason}."
     because = reason.removeprefix(f"{verdict.target} is ").removeprefix("compiled by the driver: ")
-    return f"the driver {loaded} {verdict.target}: {because}."
+    if module.payload.vendor == "amd":
+        return f"The runtime loads {safe(verdict.target or '')}: {because}."
+    kernels = " (it has the kernels below)" if verdict.verdict == STUB else ""
+    return f"The driver {'compiles' if verdict.image.kind != 'sass' else 'loads'} {verdict.target}: {because}{kernels}."
 
 
 def _dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     defects = [(module, kernel) for module in found.modules for kernel in module.verdict.defects]
     if not defects:
         return
-    groups: dict[tuple[str, str, tuple[str, ...]], list[KernelVerdict]] = {}
-    for _, kernel in defects:
-        groups.setdefault((short(show(kernel.name)), kernel.body, kernel.real_in), []).append(kernel)
+    rows = _kernel_rows([kernel for _, kernel in defects], show, verbose=verbose)
     distinct = len({kernel.name for _, kernel in defects})
     words = f"{plural(distinct, 'kernel')} {'does' if distinct == 1 else 'do'} not work there"
     yield ""
     if found.model_quants and any(module.host.family for module in found.modules):
         yield f"With this model ({', '.join(found.model_quants)}), {words}:"
-    elif outcome_of(found) == "may-fail":
+    elif outcome_of(found) in ("may-fail", "fails-in-part"):
         yield f"{words}, if the program launches {'it' if distinct == 1 else 'them'} on this GPU:"
     else:
         yield f"{words}:"
-    rows = [(name, _body(body, group), real) for (name, body, real), group in groups.items()]
     shown = rows if verbose else rows[:_MAX_KERNELS]
     width = min(max(len(name) for name, _, _ in shown), 60)
+    second = max(len(words) for _, words, _ in shown)
     for name, words, real in shown:
-        there = f"   real in {', '.join(real)}" if real else ""
-        yield f"  {safe(name).ljust(width)}  {words}{there}"
+        yield f"  {safe(name).ljust(width)}  {words.ljust(second)}   {'real in ' + ', '.join(real) if real else ''}".rstrip()
     if len(rows) > len(shown):
-        yield f"  and {len(rows) - len(shown)} more (-v shows all)"
+        yield f"  and {len(rows) - len(shown)} more lines (-v shows every kernel)"
+    proven = {kernel.name: kernel.shape for _, kernel in defects if kernel.body == flow.STUB_TRAP and kernel.shape}
+    shapes = Counter(proven.values())
+    for shape, count in shapes.most_common(1):
+        if count > 1:
+            yield f"{count} of the proven stubs have the same instructions but for their operands (opcode hash {shape})."
     messages = Counter(kernel.message for _, kernel in defects if kernel.message)
     for message, _ in messages.most_common(1):
         more = f" (and {len(messages) - 1} like it)" if len(messages) > 1 else ""
@@ -154,9 +187,23 @@ def _dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
         yield "Then every CUDA call fails with error 719: unspecified launch failure."
 
 
-def _body(body: str, kernels: Sequence[KernelVerdict]) -> str:
-    note = kernels[0].note
-    return note if note.startswith("error ") else _BODIES.get(body, body)
+def _kernel_rows(defects: Sequence[KernelVerdict], show: Shown, *, verbose: bool) -> list[tuple[str, str, tuple[str, ...]]]:
+    """(name, what is wrong, where it is real), a row for each kernel; for each template where there are many."""
+    names = {kernel.name: short(show(kernel.name)) for kernel in defects}
+    if not verbose and len(set(names.values())) > _MAX_KERNELS:
+        names = {name: text.partition("<")[0] for name, text in names.items()}
+    groups: dict[tuple[str, str, tuple[str, ...]], dict[str, KernelVerdict]] = {}
+    for kernel in defects:
+        groups.setdefault((names[kernel.name], kernel.body, kernel.real_in), {})[kernel.name] = kernel
+    rows = []
+    for (name, body, real), kernels in groups.items():
+        text = f"{name}<...> ({len(kernels)} kernels)" if len(kernels) > 1 and "<" not in name else name
+        rows.append((text, _body(body, next(iter(kernels.values()))), real))
+    return rows
+
+
+def _body(body: str, kernel: KernelVerdict) -> str:
+    return kernel.note if kernel.note.startswith("error ") else _BODIES.get(body, body)
 
 
 def short(name: str) -> str:
@@ -194,14 +241,14 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
 
 def _jit(found: FileVerdict) -> Iterator[str]:
     cost = found.cost
-    if cost is None or found.slowest is None or found.slowest.verdict.cost is None:
+    if cost is None or cost.seconds < _WORTH_A_WORD or found.slowest is None or found.slowest.verdict.cost is None:
         return
     yield ""
     low, high = seconds(cost.seconds * FASTEST), seconds(cost.seconds * SLOWEST)
     worst = found.slowest.verdict.cost
     yield f"First start on this GPU: about {seconds(cost.seconds)} of compiling on one core if all modules are used ({low} to {high});"
     yield f"  the longest stall is about {seconds(worst.seconds)}, for {safe(found.slowest.verdict.locator)}."
-    yield f"  It is cached afterwards: about {size(cost.cache_bytes)} in ~/.nv/ComputeCache."
+    yield f"  It is cached afterwards: about {size(cost.cache_bytes)} (~/.nv/ComputeCache; Windows: %APPDATA%\\NVIDIA\\ComputeCache)."
 
 
 def seconds(value: float) -> str:
@@ -223,7 +270,7 @@ def _host(found: FileVerdict) -> Iterator[str]:
     host = module.host
     assert host.family is not None
     numbers = ", ".join(f"{value // 100}.{value // 10 % 10}" for value in host.thresholds)
-    source = "read from its code" if host.read else "known of programs of that time, not read from this one"
+    source = "read from its code" if host.read else "as is usual for programs of that time; not found in this one"
     decides = host.decides_by(arch)
     by = "the GPU" if decides == arch * 10 else "its list of targets" + ("" if decides > 0 else ", which has none for this GPU")
     yield ""
@@ -232,8 +279,9 @@ def _host(found: FileVerdict) -> Iterator[str]:
     if found.mismatch and images:
         compiled = ", ".join(f"{number // 10}.{number % 10}" for number in images)
         step = f"{decides // 100}.{decides // 10 % 10}" if decides > 0 else "nothing"
-        yield f"  It takes the road for {step}; the code was compiled for {compiled}."
-        yield "  What is no stub there may compute wrong numbers, or be slow."
+        names = [name for module in found.mismatch for name in module.doubtful]
+        yield f"  It takes the road for {step}; the code was compiled for {compiled}. {plural(len(set(names)), 'kernel')} may compute wrong"
+        yield f"  numbers, such as {safe(names[0])[:80]}: launched in a shape that they were not compiled for."
     elif images and all(host.agrees(arch, number) == EQUAL for number in images):
         yield "  The code that is loaded was compiled for the same side of every step."
 
@@ -253,17 +301,18 @@ def _model(found: FileVerdict) -> Iterator[str]:
     if model is None and not found.quants:
         return
     broken = [quant for quant in found.quants if quant.broken]
-    if model is not None:
+    if model is not None or broken:
         yield ""
-        kinds = ", ".join(f"{count} {name}" for name, count in model.tensor_types)
+    if model is not None:
+        kinds = ", ".join(f"{count} {name}" for name, count in model.tensor_types[:_MAX_TYPES])
         name = f"{safe(found.model_name)}: " if found.model_name else ""
         yield f"Model: {name}{safe(model.architecture or 'unknown architecture')}, {plural(model.tensors, 'tensor')} ({safe(kinds)})"
         if found.modules and not found.quants and all(module.host.family is None for module in found.modules):
             yield "  which kernels it needs is not known: the host program is not one that fatpatch knows"
+    for quant, why in found.no_road:
+        yield f"  {safe(quant)}: {why}."
     if broken:
-        if model is None:
-            yield ""
-        yield f"  Models in {_listed(broken)} do not work on this GPU; {_others(found.quants)}"
+        yield f"  Matrices in {_listed(broken)} do not work on this GPU; {_others(found.quants)}"
 
 
 def _listed(quants: Iterable[QuantVerdict]) -> str:
@@ -276,11 +325,13 @@ def _others(quants: Sequence[QuantVerdict]) -> str:
 
 
 def _needs(found: FileVerdict) -> Iterator[str]:
-    if not found.needs or found.environment.device.vendor != "nvidia" or found.environment.driver is not None:
+    if not found.needs or found.environment.driver is not None or outcome_of(found) not in _LOADED:
         return
+    least = found.needs[0]
+    windows = f" ({least.windows} on Windows)" if least.windows else ""
+    why = "; ".join(f"{need.why}: {need.linux}" for need in found.needs)
     yield ""
-    for need in found.needs:
-        yield f"Driver: {need.linux} on Linux, {need.windows} on Windows, or newer ({need.why})."
+    yield f"Driver: {driver_range(found)}{windows}. {why[0].upper()}{why[1:]}."
 
 
 def _notes(found: FileVerdict) -> Iterator[str]:
@@ -290,11 +341,8 @@ def _notes(found: FileVerdict) -> Iterator[str]:
         notes.append(f"driver {environment.driver.version}: {environment.driver.note}")
     if any(not_promised(module.verdict, environment) for module in found.modules):
         notes.append("NVIDIA does not promise that machine code runs across minor versions on Tegra parts: try it before you rely on it")
-    dead = sum(is_dead(kernel.body) and not kernel.defect for module in found.modules for kernel in module.verdict.kernels)
-    if dead and found.trouble is None:
-        notes.append(
-            f"{plural(dead, 'kernel body', 'kernel bodies')} in the loaded code are stubs or empty by design: not launched on this GPU"
-        )
+    if found.trouble is None:
+        notes += _footnotes(found)
     nvidia = environment.device.vendor == "nvidia"
     if nvidia and found.modules and found.trouble is None and not all(module.verdict.measured for module in found.modules):
         notes.append("by NVIDIA's published rules; only compute capability 9.0 was measured")
@@ -307,6 +355,19 @@ def _notes(found: FileVerdict) -> Iterator[str]:
         yield from (f"note: {safe(note)}" for note in notes)
 
 
+def _footnotes(found: FileVerdict) -> Iterator[str]:
+    """Dead bodies that are no defect, and bodies that could not be judged."""
+    kernels = {(module.node.locator, kernel.name): (kernel, module) for module in found.modules for kernel in module.verdict.kernels}
+    dead = [module for kernel, module in kernels.values() if is_dead(kernel.body) and not kernel.defect]
+    if dead:
+        known = all(module.host.family is not None for module in dead)
+        end = "which its host does not launch here" if known else "whether its host launches them here is not known"
+        yield f"{plural(len(dead), 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code, {end}"
+    unknown = sum(kernel.body == flow.UNKNOWN for kernel, _ in kernels.values())
+    if unknown:
+        yield f"{plural(unknown, 'kernel body', 'kernel bodies')} could not be judged: the code jumps through registers, or never ends"
+
+
 def _remedies(rows: Sequence[Remedy]) -> Iterator[str]:
     for works, heading in _HEADINGS:
         chosen = [remedy for remedy in rows if remedy.works is works]
@@ -314,9 +375,9 @@ def _remedies(rows: Sequence[Remedy]) -> Iterator[str]:
             continue
         yield ""
         yield heading
-        width = max(len(remedy.title) for remedy in chosen)
+        width = max(len(safe(remedy.title)) for remedy in chosen)
         for remedy in chosen:
-            yield from _hanging(f"  {remedy.title.ljust(width)}  ", remedy.why)
+            yield from _hanging(f"  {safe(remedy.title).ljust(width)}  ", remedy.why)
             if remedy.command is not None:
                 yield f"      {safe(remedy.command)}"
 

@@ -11,7 +11,7 @@ from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.module import KernelVerdict
 from fatpatch.verdicts.outcome import outcome_of
-from fatpatch.verdicts.remedies import Remedy
+from fatpatch.verdicts.remedy import Remedy
 
 Json = dict[str, Any]
 
@@ -56,8 +56,10 @@ def file_json(found: FileVerdict, remedies: Sequence[Remedy], shown: str) -> Jso
         "host": _host(found),
         "model": _model(found),
         "quantisations": [{"type": quant.quant, "works": not quant.broken, "broken": list(quant.broken)} for quant in found.quants],
+        "no_road": [{"type": quant, "why": why} for quant, why in found.no_road],
         "jit": _cost(found.cost),
-        "needs_driver": [{"linux": need.linux, "windows": need.windows, "why": need.why} for need in found.needs],
+        "needs_driver": [{"linux": need.linux, "windows": need.windows or None, "why": need.why} for need in found.needs],
+        "last_driver": found.last_driver,
         "remedies": [{"title": row.title, "command": row.command, "works": row.works, "why": row.why} for row in remedies],
         "unread": len(found.unread),
     }
@@ -77,11 +79,14 @@ def fleet_row(found: FileVerdict, shown: str, names: Sequence[str]) -> Json:
                 "verdict": module.verdict.verdict,
                 "cuda_error": module.verdict.cuda_error,
                 "target": module.verdict.target,
+                "reason": module.verdict.reason,
                 "broken_kernels": len(module.verdict.defects),
             }
             for module in found.modules
         ],
         "jit": _cost(found.cost),
+        "needs_driver": [{"linux": need.linux, "windows": need.windows or None, "why": need.why} for need in found.needs],
+        "last_driver": found.last_driver,
     }
 
 
@@ -101,6 +106,7 @@ def module_json(module: Judged) -> Json:
         "measured": verdict.measured,
         "not_loaded": [{"target": target, "why": why} for target, why in verdict.lost],
         "jit": _cost(verdict.cost),
+        "doubtful": list(module.doubtful),
         "kernels": [kernel_json(kernel) for kernel in verdict.kernels],
     }
 
@@ -114,6 +120,7 @@ def kernel_json(kernel: KernelVerdict) -> Json:
         "defect": kernel.defect,
         "real_in": list(kernel.real_in),
         "message": kernel.message,
+        "shape": kernel.shape,
         "note": kernel.note or None,
     }
 

@@ -35,7 +35,7 @@ def loaded(data: bytes, arch: int, *, eager: bool = False, labelled: bool = Fals
     if identity.relocatable and eager:
         codes = unlinked(Tables(data)).values()
         if codes:
-            code = next(iter(codes))
+            code = NOT_FOUND if NOT_FOUND in codes else INVALID_IMAGE  # measured for a module with kernels of both sorts
             what = "what another module must bring" if code == NOT_FOUND else "its own variables"
             return Fate(code, None, f"it is relocatable and refers to {what}: it must be linked first")
     return Fate()

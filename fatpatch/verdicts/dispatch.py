@@ -62,7 +62,8 @@ def host_of(node: Node, names: frozenset[str], archs: frozenset[int]) -> Host:
         found = thresholds(node)
     except FatpatchError as error:
         return Host(None, (), False, None, f"its host code cannot be read: {error.message}")
-    values = tuple(sorted({value for value in (*found.values, *found.alone) if value >= _LOWEST}))
+    usual = _BY_ERA.get(known.era, _ALL)
+    values = tuple(sorted({*(value for value in found.values if value >= _LOWEST), *(value for value in found.alone if value in usual)}))
     read = bool(values) and not known.uses_arch_list
     listed = known.arch_list or (tuple(sorted(arch * 10 for arch in archs)) if known.uses_arch_list else None)
-    return Host(known, values if read else _BY_ERA.get(known.era, _ALL), read, registration, found.reason, listed)
+    return Host(known, values if read else usual, read, registration, found.reason, listed)

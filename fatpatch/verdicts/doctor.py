@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.coverage import all_diagnostics, members_below, payloads_below
 from fatpatch.gpus.amd import NO_BINARY, choose_object
-from fatpatch.gpus.drivers import cuda_of_ptx, drivers_for_arch, first_driver_for_ptx, first_zstd_driver, minimum_for_toolkit
+from fatpatch.gpus.drivers import (
+    cuda_of_ptx,
+    drivers_for_arch,
+    first_driver_for_arch,
+    first_driver_for_ptx,
+    first_zstd_driver,
+    minimum_for_toolkit,
+)
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import version_key
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts import quants
-from fatpatch.verdicts.dispatch import DIFFERS, Host, host_of
+from fatpatch.verdicts.dispatch import Host, host_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of
 from fatpatch.verdicts.jit import Cost, total
 from fatpatch.verdicts.linking import linked
+from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.stubs import with_stubs
 
@@ -26,12 +34,16 @@ NO_DEVICE: Final = 100
 
 
 class Judged(NamedTuple):
-    """One module with where it stands: ``host`` is what is known of the host code of the file that holds it."""
+    """One module with where it stands: ``host`` is what is known of the host code of the file that holds it.
+
+    ``doubtful``: kernels that may compute wrong numbers (``mismatch.doubtful``).
+    """
 
     node: Node
     payload: Payload
     verdict: ModuleVerdict
     host: Host
+    doubtful: tuple[str, ...] = ()
 
 
 class Need(NamedTuple):
@@ -50,10 +62,12 @@ class QuantVerdict(NamedTuple):
 
 
 class FileVerdict(NamedTuple):
-    """One file on one device. ``verdict`` is the worst of its modules, None when it has none for the maker of the GPU.
+    """One file on one device. ``verdict`` is the worst of its modules but those ``elsewhere``; None without any.
 
     ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
-    ``mismatch``: modules whose host decides for more than they were compiled for. ``cost``: of all PTX that is compiled.
+    ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for one other GPU only, among others that load.
+    ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
+    ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
     """
 
     node: Node
@@ -65,8 +79,11 @@ class FileVerdict(NamedTuple):
     model_quants: tuple[str, ...]
     quants: tuple[QuantVerdict, ...]
     needs: tuple[Need, ...]
+    last_driver: str | None
     trouble: tuple[int, str] | None
     mismatch: tuple[Judged, ...]
+    elsewhere: tuple[Judged, ...]
+    no_road: tuple[tuple[str, str], ...]
     cost: Cost | None
     slowest: Judged | None
     unread: tuple[Diagnostic, ...]
@@ -83,7 +100,7 @@ class Doctor:
     def __init__(self, node: Node, *, limit: int, model: ModelFacts | None = None, model_name: str | None = None) -> None:
         self.node = node
         self.limit = limit
-        self.reader = FactsReader(limit)
+        self.reader = FactsReader(limit, node.size)
         self.model, self.model_name = (model, model_name) if model is not None else _model_inside(node)
         self.pairs = list(payloads_below(node))
         self._hosts: dict[str, Host] = {}
@@ -97,29 +114,35 @@ class Doctor:
         trouble = _trouble(modules, environment)
         if trouble is not None:
             modules = [_failed(module, trouble) for module in modules]
-        verdict = max((module.verdict.verdict for module in modules), key=SEVERITY.index, default=None)
-        costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
-        quanta = frozenset(_quantised(self.model))
-        return FileVerdict(
+        whole = FileVerdict(
             node=self.node,
             environment=environment,
-            verdict=verdict,
-            modules=tuple(modules),
+            verdict=None,
+            modules=(),
             model=self.model,
             model_name=self.model_name,
-            model_quants=tuple(sorted(quanta)),
+            model_quants=tuple(sorted(frozenset(_quantised(self.model)))),
             quants=tuple(_quants(modules, environment)),
-            needs=tuple(_needs(modules, environment)),
+            needs=(),
+            last_driver=None if environment.device.arch is None else (drivers_for_arch(environment.device.arch) or ("", None))[1],
             trouble=trouble,
-            mismatch=tuple(module for module in modules if _mismatched(module, environment)),
-            cost=total([cost for cost, _ in costs]) if costs else None,
-            slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
-            unread=tuple(item for item in all_diagnostics(self.node) if item.level == "error"),
+            mismatch=(),
+            elsewhere=(),
+            no_road=tuple(_no_road(modules, self.model, environment)),
+            cost=None,
+            slowest=None,
+            unread=(*(item for item in all_diagnostics(self.node) if item.level == "error"), *self._problems()),
         )
+        return with_modules(whole, modules)
+
+    def _problems(self) -> Iterator[Diagnostic]:
+        """What judging could not read: of images that the answer hangs on."""
+        for locator, message in self.reader.problems.items():
+            yield Diagnostic(locator, "error", None, message)
 
     def _judge_nvidia(self, environment: Environment) -> list[Judged]:
         pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == "nvidia"]
-        loaded = [judge(node, payload, environment, self.reader, self.limit) for node, payload in pairs]
+        loaded = [judge(node, payload, environment, self.reader) for node, payload in pairs]
         groups: dict[str, list[int]] = {}
         for index, (node, _) in enumerate(pairs):
             groups.setdefault(node.locator, []).append(index)
@@ -132,7 +155,9 @@ class Doctor:
             for index, verdict in zip(indices, verdicts, strict=True):
                 payload = pairs[index][1]
                 settled = with_stubs(node, payload, verdict, environment, host, needed, self.reader)
-                result[index] = Judged(node, payload, settled, host)
+                arch = environment.device.arch
+                suspects = () if arch is None else doubtful(settled, host, arch, needed)
+                result[index] = Judged(node, payload, settled, host, suspects)
         return [result[index] for index in range(len(pairs))]
 
     def _host(self, node: Node, payloads: Sequence[Payload], verdicts: Sequence[ModuleVerdict]) -> Host:
@@ -149,7 +174,7 @@ class Doctor:
         """The kernels of a module that loads nothing, from the image that is fastest to read."""
         readable = [image for image in payload.images if image.kind in ("sass", "ptx") and image.readable]
         best = min(readable, key=lambda image: (image.kind != "sass", image.size or 0), default=None)
-        return frozenset() if best is None or node.source is None else self.reader.names(node.source, best)
+        return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
 
     def _needed(self, verdicts: Iterable[ModuleVerdict], host: Host, environment: Environment) -> dict[str, str] | None:
         """The kernels that the model launches; None when no model is given or the host is not known."""
@@ -195,9 +220,59 @@ def _quantised(model: ModelFacts | None) -> list[str]:
     return [] if model is None else [name for name in _all_types(model) if name not in quants.PLAIN_TYPES]
 
 
-def _mismatched(module: Judged, environment: Environment) -> bool:
-    arch, image = environment.device.arch, module.verdict.image
-    return arch is not None and image is not None and module.host.agrees(arch, arch_of(image)) == DIFFERS
+def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
+    """The same verdict over some of the modules: all, or those of one library of several."""
+    costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
+    elsewhere = tuple(_elsewhere(modules))
+    away = frozenset(map(id, elsewhere))
+    return found._replace(
+        modules=tuple(modules),
+        verdict=max((module.verdict.verdict for module in modules if id(module) not in away), key=SEVERITY.index, default=None),
+        needs=tuple(_needs(modules, found.environment)),
+        mismatch=tuple(module for module in modules if module.doubtful),
+        elsewhere=elsewhere,
+        cost=total([cost for cost, _ in costs]) if costs else None,
+        slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
+    )
+
+
+def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
+    """The verdict of each file in an archive that holds code for the GPU's maker."""
+    groups: dict[str, list[Judged]] = {}
+    for module in found.modules:
+        groups.setdefault(module.node.locator, []).append(module)
+    return [(group[0].node, with_modules(found, group)) for group in groups.values()]
+
+
+def _elsewhere(modules: Sequence[Judged]) -> Iterator[Judged]:
+    """Modules that hold machine code for one other target and nothing else, where most modules of the file do load."""
+    loaded: dict[str, list[bool]] = {}
+    for module in modules:
+        loaded.setdefault(module.node.locator, []).append(module.verdict.verdict in GOOD)
+    for module in modules:
+        siblings = loaded[module.node.locator]
+        lacking = module.verdict.cuda_error == NO_BINARY and module.payload.vendor == "nvidia"
+        if lacking and len({image.target for image in module.payload.images}) == 1 and 2 * sum(siblings) > len(siblings):
+            yield module
+
+
+def _no_road(modules: Sequence[Judged], model: ModelFacts | None, environment: Environment) -> Iterator[tuple[str, str]]:
+    """The tensor types of the model that no library of the file can run."""
+    arch = environment.device.arch
+    hosts: dict[int, tuple[Host, list[str]]] = {}
+    for module in modules:
+        if module.host.family is not None:
+            names = hosts.setdefault(id(module.host), (module.host, []))[1]
+            names += [kernel.name for kernel in module.verdict.kernels]
+    if arch is None or model is None or not hosts:
+        return
+    for quant in _all_types(model):
+        reasons = [
+            None if host.family is None else quants.no_road(names, quant, host.decides_by(arch), host.family.era)
+            for host, names in hosts.values()
+        ]
+        if all(reasons) and reasons[0] is not None:
+            yield quant, reasons[0]
 
 
 def _quants(modules: Sequence[Judged], environment: Environment) -> list[QuantVerdict]:
@@ -209,11 +284,11 @@ def _quants(modules: Sequence[Judged], environment: Environment) -> list[QuantVe
         if family is None or family.uses_arch_list or arch is None:
             continue
         names = [kernel.name for kernel in module.verdict.kernels]
-        dead = {kernel.name for kernel in module.verdict.kernels if kernel.defect or (kernel.real_in and kernel.body != "missing")}
-        broken = module.verdict.verdict == FAILS
+        dead = {kernel.name for kernel in module.verdict.kernels if kernel.broken}
+        failed = module.verdict.verdict == FAILS
         for quant in quants.quants_in(names):
             taken = quants.launched(names, frozenset({quant}), module.host.decides_by(arch), family.era)
-            result.setdefault(quant, set()).update(name for name in taken if broken or name in dead)
+            result.setdefault(quant, set()).update(name for name in taken if failed or name in dead)
     return [QuantVerdict(quant, tuple(sorted(found))) for quant, found in result.items()]
 
 
@@ -228,12 +303,17 @@ def _trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int, 
     known = drivers_for_arch(device.arch)
     if known is not None and version_key(known[0])[:1] > version_key(driver.branch)[:1]:
         return NO_DEVICE, f"driver {driver.version} does not know {kind} yet; the first that does is {known[0]}"
-    for cuda in sorted({cuda for module in modules if (cuda := _cuda_of(module.verdict)) is not None}, key=version_key, reverse=True):
+    for cuda in sorted(_runtimes(modules), key=version_key, reverse=True):
         if version_key(cuda)[0] > version_key(driver.cuda)[0]:
             least = minimum_for_toolkit(cuda)
             wanted = f"; it needs {least[0]} on Linux, {least[1]} on Windows" if least else ""
             return DRIVER_TOO_OLD, f"the program was made with CUDA {cuda}, and driver {driver.version} is of CUDA {driver.cuda}{wanted}"
     return None
+
+
+def _runtimes(modules: Sequence[Judged]) -> frozenset[str]:
+    """The CUDA releases whose runtime registers modules: a wrapper is proof of the runtime, its machine code of the release."""
+    return frozenset(cuda for module in modules if module.payload.wrapper is not None and (cuda := _cuda_of(module.verdict)) is not None)
 
 
 def _cuda_of(verdict: ModuleVerdict) -> str | None:
@@ -250,21 +330,24 @@ def _failed(module: Judged, trouble: tuple[int, str]) -> Judged:
 
 
 def _needs(modules: Sequence[Judged], environment: Environment) -> list[Need]:
-    """What the driver must be able to do, the most demanding first; at most one of each kind."""
-    found: dict[str, Need] = {}
+    """What the driver must be able to do, the most demanding first; at most one of each kind. None for Jetson's own drivers."""
+    arch = environment.device.arch
+    first = None if arch is None else first_driver_for_arch(arch)
+    if arch is None or first is None:
+        return []
+    found = [Need(*first, f"drives {generation(arch) or 'this GPU'}")]
     loaded = [module.verdict for module in modules if module.verdict.image is not None]
     isas = {image.code_version for verdict in loaded if (image := verdict.image) is not None and image.kind == "ptx" and image.code_version}
     if isas:
         isa = max(isas, key=version_key)
-        first = first_driver_for_ptx(isa)
-        if first is not None:
-            found["ptx"] = Need(*first, f"compiles PTX {isa}")
+        least = first_driver_for_ptx(isa)
+        if least is not None:
+            found.append(Need(*least, f"compiles PTX {isa}"))
     if any(verdict.image is not None and verdict.image.compression == "zstd" for verdict in loaded):
-        found["zstd"] = Need(*first_zstd_driver(), "reads zstd-compressed code")
-    releases = {cuda for verdict in loaded if (cuda := _cuda_of(verdict)) is not None}
-    if releases:
-        cuda = max(releases, key=version_key)
+        found.append(Need(*first_zstd_driver(), "reads zstd-compressed code"))
+    if runtimes := _runtimes(modules):
+        cuda = max(runtimes, key=version_key)
         least = minimum_for_toolkit(cuda)
         if least is not None:
-            found["toolkit"] = Need(*least, f"runs programs made with CUDA {cuda}")
-    return sorted(found.values(), key=lambda need: version_key(need.linux), reverse=True)
+            found.append(Need(*least, f"runs programs made with CUDA {cuda}"))
+    return sorted(found, key=lambda need: version_key(need.linux), reverse=True)

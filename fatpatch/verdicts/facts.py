@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from fatpatch.errors import FatpatchError
+from fatpatch.errors import FatpatchError, LimitError
+from fatpatch.formats import numbers as n
 from fatpatch.images import flow
-from fatpatch.images.bodies import cubin_bodies, encoding, kernel_code
+from fatpatch.images.bodies import cubin_bodies, encoding, kernel_sections
 from fatpatch.images.cubin_tables import Tables
+from fatpatch.images.kernels import read_image
+from fatpatch.images.messages import cubin_messages, ptx_messages
 from fatpatch.images.ptx_bodies import ptx_bodies
-from fatpatch.model import Image
+from fatpatch.model import Image, Payload
 from fatpatch.payloads.content import ImageReader
+from fatpatch.payloads.driver_view import View, driver_view
 from fatpatch.source import Source
 from fatpatch.verdicts import ptx_fate
 from fatpatch.verdicts.cubin_fate import unlinked
 from fatpatch.verdicts.jit import Cost, cost_of
 
+_FREE = 8 << 30
+_RATIO = 100
+_NAMES = 512 << 20
+
 
 class Facts(NamedTuple):
-    """``bodies``: kernel name -> class. ``unlinked``: what fails when a relocatable cubin is not linked (``cubin_fate.unlinked``).
+    """``bodies``: kernel name -> class. ``unlinked``: what fails when a relocatable image is not linked (``cubin_fate.unlinked``).
 
     ``problem``: why the image cannot be read; then the rest is empty.
     """
@@ -31,12 +41,33 @@ class Facts(NamedTuple):
 
 
 class FactsReader:
-    """Facts of the images of one file, each read at most once."""
+    """Facts of the images of one file, each read at most once.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    ``limit`` bounds what one image may unpack to; all together may unpack to a hundred times ``size``, the file's, and some
+    gigabytes. ``problems`` collects what could not be read, by locator: what hangs on it must not be called fine.
+    """
+
+    def __init__(self, limit: int, size: int) -> None:
+        self.limit = limit
+        self.problems: dict[str, str] = {}
+        self._left = _FREE + _RATIO * size
+        self._names_left = _NAMES
         self._known: dict[tuple[int, str], Facts] = {}
-        self._names: dict[tuple[int, str], frozenset[str]] = {}
+        self._names: dict[tuple[int, str], frozenset[str] | None] = {}
+        self._views: dict[tuple[int, int], View] = {}
+
+    def spend(self, image: Image) -> None:
+        """Count what an image unpacks to; LimitError when the file asks for more than all real ones do."""
+        self._left -= image.size or 0
+        if self._left < 0:
+            raise LimitError("the images of this file unpack to more than is sensible", locator=image.locator)
+
+    def view(self, source: Source, payload: Payload) -> View:
+        """The fatbin as the driver walks it."""
+        key = (source.base, payload.offset)
+        if key not in self._views:
+            self._views[key] = driver_view(source, payload.offset, payload.locator)
+        return self._views[key]
 
     def facts(self, source: Source, image: Image, data: bytes | None = None) -> Facts:
         """Of one image; ``data`` are its bytes when they are at hand."""
@@ -45,61 +76,77 @@ class FactsReader:
             self._known[key] = self._read(source, image, data)
         return self._known[key]
 
-    def names(self, source: Source, image: Image) -> frozenset[str]:
-        """The kernel names of an image, without looking at their code; none when it cannot be read."""
+    def names(self, source: Source, image: Image) -> frozenset[str] | None:
+        """The kernel names of an image, without looking at their code; None when it cannot be read."""
         key = (source.base, image.locator)
-        if key in self._known:
+        if key in self._known and not self._known[key].problem:
             return frozenset(self._known[key].bodies)
         if key not in self._names:
             try:
-                from fatpatch.images.kernels import read_image
-
-                reading = read_image(image.kind, ImageReader(source, self._limit).read(image), detail=False)
-                self._names[key] = frozenset(row[0] for row in reading.kernels)
-            except FatpatchError:
-                self._names[key] = frozenset()
+                reading = read_image(image.kind, self._bytes(source, image), detail=False)
+                self._names[key] = self._counted(frozenset(row[0] for row in reading.kernels))
+            except FatpatchError as error:
+                self.problems[image.locator] = error.message
+                self._names[key] = None
         return self._names[key]
+
+    def messages(self, source: Source, image: Image, kernels: Iterable[str]) -> dict[str, str]:
+        """What kernels of an image print before they trap, as far as that can be told."""
+        if image.kind == "sass":
+            return self._told(source, image, lambda data: cubin_messages(data, kernels))
+        return self._told(source, image, lambda data: ptx_messages(data, kernels, arch_of(image)))
+
+    def shapes(self, source: Source, image: Image, kernels: Iterable[str]) -> dict[str, str]:
+        """Kernel name -> a short hash of the opcodes of its body: stubs of one image share one, real bodies do not. Cubins only."""
+        return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == "sass" else {}
+
+    def _told(self, source: Source, image: Image, read: Callable[[bytes], dict[str, str]]) -> dict[str, str]:
+        try:
+            return read(self._bytes(source, image))
+        except FatpatchError:
+            return {}
+
+    def _bytes(self, source: Source, image: Image) -> bytes:
+        self.spend(image)
+        return ImageReader(source, self.limit).read(image)
+
+    def _counted(self, names: frozenset[str]) -> frozenset[str]:
+        self._names_left -= sum(map(len, names))
+        if self._names_left < 0:
+            raise LimitError("the kernel names of this file are longer than is sensible")
+        return names
 
     def _read(self, source: Source, image: Image, data: bytes | None) -> Facts:
         try:
             if data is None:
-                data = ImageReader(source, self._limit).read(image)
-            if image.kind == "sass" or data[:4] == b"\x7fELF":
+                data = self._bytes(source, image)
+            if data[:4] == n.ELF_MAGIC:
                 tables = Tables(data)
-                return Facts(
-                    cubin_bodies(data), tables.toolkit(), None, tuple(unlinked(tables).items()) if tables.identity.relocatable else ()
-                )
-            text = data.split(b"\0", 1)[0]
-            loose = ptx_fate.unlinked(text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
-            return Facts(ptx_bodies(text), None, cost_of(text), tuple(loose))
+                loose = unlinked(tables).items() if tables.identity.relocatable else ()
+                found = Facts(cubin_bodies(data), tables.toolkit(), None, tuple(loose))
+            else:
+                text = data.split(b"\0", 1)[0]
+                loose = ptx_fate.unlinked(text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
+                found = Facts(ptx_bodies(text), None, cost_of(text), tuple(loose))
+            self._counted(frozenset(found.bodies))
         except FatpatchError as error:
+            self.problems[image.locator] = error.message
             return Facts({}, problem=error.message)
+        return found
 
-    def messages(self, source: Source, image: Image, kernels: list[str]) -> dict[str, str]:
-        """What kernels of an image print before they trap, as far as that can be told."""
-        from fatpatch.images.messages import cubin_messages, ptx_messages
 
-        try:
-            data = ImageReader(source, self._limit).read(image)
-            if image.kind == "sass":
-                return cubin_messages(data, kernels)
-            return ptx_messages(data, kernels, arch_of(image))
-        except FatpatchError:
-            return {}
-
-    def shapes(self, source: Source, image: Image, kernels: list[str]) -> dict[str, str]:
-        """Kernel name -> a short hash of the opcodes of its body: stubs of one image share one, real bodies do not."""
-        import hashlib
-
-        try:
-            tables = Tables(ImageReader(source, self._limit).read(image))
-        except FatpatchError:
-            return {}
-        reader = encoding(tables.identity.arch)
-        if reader is None:
-            return {}
-        code = kernel_code(tables)
-        return {name: hashlib.sha256(reader.shape(code[name])).hexdigest()[:12] for name in kernels if name in code}
+def _shapes(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
+    tables = Tables(data)
+    reader, sections = encoding(tables.identity.arch), kernel_sections(tables)
+    known: dict[int, str] = {}
+    found = {}
+    for name in kernels if reader is not None else ():
+        section = sections.get(name)
+        if section is not None and reader is not None:
+            if section not in known:
+                known[section] = hashlib.sha256(reader.shape(tables.content(tables.rows[section]))).hexdigest()[:12]
+            found[name] = known[section]
+    return found
 
 
 def arch_of(image: Image) -> int:

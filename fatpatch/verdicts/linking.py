@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fatpatch.model import Payload
-from fatpatch.verdicts.fate import NO_IMAGE, NOT_FOUND
+from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
 from fatpatch.verdicts.module import FAILS, SEVERITY, ModuleVerdict
 
 _SECTIONS = ("__nv_rel",)
 _LINKED_WRAPPER = 2
+_LINKED_AWAY = (NO_IMAGE, INVALID_IMAGE, NOT_FOUND)
 
 
 def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdict]:
@@ -28,7 +29,7 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
     lacking = [index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE]
     ready = [index for index in whole if index not in lacking]
     if ready:
-        for index in set(parts) & set(lacking):
+        for index in (index for index in parts if verdicts[index].cuda_error in _LINKED_AWAY):
             verdicts[index] = verdicts[ready[0]]._replace(
                 locator=verdicts[index].locator,
                 offset=verdicts[index].offset,

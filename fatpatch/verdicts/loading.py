@@ -12,7 +12,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpus.selection import choose
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.compression import unpack
-from fatpatch.payloads.driver_view import driver_view
+from fatpatch.payloads.driver_view import View, driver_view
 from fatpatch.source import Source
 from fatpatch.verdicts import cubin_fate, ptx_fate
 from fatpatch.verdicts.environment import Environment
@@ -20,6 +20,8 @@ from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SO
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
 _ZSTD_SINCE = "12.4"
+_MAX_LINKED, _MAX_MORE = 16, 1 << 20
+_MAX_OPTIONS = 1 << 16
 _ZSTD, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
 
 _JIT_REFUSED = Fate(JIT_DISABLED, None, "the environment forbids to compile it")
@@ -39,13 +41,16 @@ class Loading(NamedTuple):
     measured: bool = False
 
 
-def load(source: Source, payload: Payload, environment: Environment, limit: int) -> Loading:
-    """Load a fatbin, a bare cubin or bare PTX; ``limit`` bounds what the chosen image may unpack to."""
+def load(source: Source, payload: Payload, environment: Environment, limit: int, view: View | None = None) -> Loading:
+    """Load a fatbin, a bare cubin or bare PTX; ``limit`` bounds what the chosen image may unpack to, ``view`` is the fatbin's if known.
+
+    LimitError when that is more than the limit.
+    """
     arch = environment.device.arch
     assert arch is not None
     if payload.kind in ("cubin", "ptx"):
         return _bare(source, payload, arch, environment, limit)
-    view = driver_view(source, payload.offset, payload.locator)
+    view = view or driver_view(source, payload.offset, payload.locator)
     if view.error is not None:
         fate = Fate(view.error) if isinstance(view.error, int) else Fate(None, view.error)
         return Loading(None, fate, view.reason, measured=True)
@@ -72,10 +77,11 @@ def _bare(source: Source, payload: Payload, arch: int, environment: Environment,
     data = source.peek(image.data_offset, image.stored_bytes)
     if payload.kind == "ptx":
         return Loading(image, ptx_fate.compiled(data, "", environment), f"{image.target} is compiled by the driver", data)
+    fate = cubin_fate.loaded(data, arch, eager=environment.eager)
     choice = choose([image], arch)
-    if choice.error is not None:
+    if fate.good and choice.error is not None:
         return Loading(None, Fate(choice.error), choice.reason)
-    return Loading(image, cubin_fate.loaded(data, arch, eager=environment.eager), choice.reason, data)
+    return Loading(image, fate, choice.reason if fate.good else f"{image.target} is all there is", data)
 
 
 def _last_resort(images: tuple[Image, ...], arch: int) -> Image | None:
@@ -194,8 +200,8 @@ def _relocatable(source: Source, image: Image, data: bytes, images: tuple[Image,
         return _JIT_REFUSED
     others = [other for other in images if other.kind == "reloc-ptx" and other.offset != image.offset and other.compression == "none"]
     entries = ptx_fate.entries(data)
-    for other in others:
-        if entries & ptx_fate.entries(source.peek(other.data_offset, other.stored_bytes)):
+    for other in others[:_MAX_LINKED]:
+        if entries & ptx_fate.entries(source.peek(other.data_offset, min(other.stored_bytes, len(data) + _MAX_MORE))):
             return Fate(INVALID_SOURCE, None, "relocatable PTX entries are linked together and define the same kernels")
     return ptx_fate.compiled(data, "--compile-only", environment)
 
@@ -215,6 +221,6 @@ def _options(source: Source, image: Image) -> str | None:
         return ""
     if start >= header_size:
         return "" if start == header_size else None
-    text = source.peek(image.offset + start, header_size - start)
+    text = source.peek(image.offset + start, min(header_size - start, _MAX_OPTIONS))
     end = text.find(b"\0")
     return None if end < 0 else text[:end].decode("ascii", "backslashreplace")

@@ -9,6 +9,7 @@ from fatpatch.errors import FatpatchError
 from fatpatch.gpus.selection import promised
 from fatpatch.images.signature import split_target
 from fatpatch.model import Image, Node, Payload
+from fatpatch.source import Source
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import Facts, FactsReader, arch_of, is_dead
 from fatpatch.verdicts.fate import Fate
@@ -30,8 +31,9 @@ _MISSING_KERNEL: Final = 500
 class KernelVerdict(NamedTuple):
     """One kernel as a device gets it. ``body``: its class (``flow.CLASSES``), "missing" when the loaded image lacks it.
 
-    ``defect``: the body does not work although a host would launch it. ``real_in``: targets of the module where it is real.
-    ``message``: what it prints before it traps. ``note``: why a dead body is no defect.
+    ``defect``: the body does not work although a host would launch it, for the model where one is given; ``broken``: for some
+    model. ``real_in``: targets of the module where it is real. ``message``: what it prints before it traps. ``note``: why a dead
+    body is no defect. ``shape``: a hash of the opcodes of a dead body: stubs of one image share it.
     """
 
     name: str
@@ -41,6 +43,8 @@ class KernelVerdict(NamedTuple):
     real_in: tuple[str, ...] = ()
     message: str | None = None
     note: str = ""
+    broken: bool = False
+    shape: str | None = None
 
 
 class ModuleVerdict(NamedTuple):
@@ -72,11 +76,11 @@ class ModuleVerdict(NamedTuple):
         return tuple(kernel for kernel in self.kernels if kernel.defect)
 
 
-def judge(node: Node, payload: Payload, environment: Environment, reader: FactsReader, limit: int) -> ModuleVerdict:
+def judge(node: Node, payload: Payload, environment: Environment, reader: FactsReader) -> ModuleVerdict:
     """Load one fatbin, cubin or PTX of a node on a device; whether its dead bodies are defects is for ``stubs`` to say."""
     assert node.source is not None
     try:
-        loading = load(node.source, payload, environment, limit)
+        loading = _loaded(node.source, payload, environment, reader)
     except FatpatchError as error:  # a limit of ours: what the driver makes of it is not known, and that is not "fine"
         loading = Loading(None, Fate(), f"cannot be judged: {error.message}")
     lost = tuple(_lost(payload, loading.image, environment))
@@ -85,12 +89,20 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
         return verdict
     facts = reader.facts(node.source, loading.image, loading.data)
     if facts.problem:
-        return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; its kernels cannot be read: {facts.problem}")
+        return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")
     if not facts.bodies:
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
     kernels = [KernelVerdict(name, verdict.verdict, body) for name, body in facts.bodies.items()]
     kernels += _missing(node, payload, loading.image, facts, environment, reader)
     return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, unlinked=facts.unlinked)
+
+
+def _loaded(source: Source, payload: Payload, environment: Environment, reader: FactsReader) -> Loading:
+    view = reader.view(source, payload) if payload.kind == "fatbin" else None
+    loading = load(source, payload, environment, reader.limit, view)
+    if loading.image is not None and loading.data is not None:
+        reader.spend(loading.image)
+    return loading
 
 
 def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lost: tuple[tuple[str, str], ...]) -> ModuleVerdict:
@@ -119,24 +131,24 @@ def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lo
 def _missing(
     node: Node, payload: Payload, chosen: Image, facts: Facts, environment: Environment, reader: FactsReader
 ) -> Iterator[KernelVerdict]:
-    """Kernels that other images of the module have and the chosen one lacks: launching one is error 500, never a fallback.
+    """Kernels that images nearer to the device have and the chosen one lacks: launching one is error 500, never a fallback.
 
-    A defect only when an image that is nearer to the device has it: what only other generations have is meant for those.
+    What only images of other generations have is meant for those.
     """
     assert node.source is not None
     arch = environment.device.arch
     assert arch is not None
-    others = [image for image in payload.images if image.kind == "sass" and image.readable and image.locator != chosen.locator]
-    others += [image for image in payload.images if image.kind == "ptx" and image.readable and arch_of(chosen) < arch_of(image) <= arch]
-    holders: dict[str, list[Image]] = {}
-    for image in others:
-        for name in reader.names(node.source, image) - facts.bodies.keys():
-            holders.setdefault(name, []).append(image)
-    for name, images in sorted(holders.items()):
-        nearer = [image for image in images if arch_of(chosen) < arch_of(image) <= arch]
-        targets = tuple(image.target for image in images)
-        note = "" if nearer else "only images of other generations have it"
-        yield KernelVerdict(name, FAILS if nearer else JIT if chosen.kind == "ptx" else NATIVE, "missing", bool(nearer), targets, note=note)
+    nearer = [
+        image
+        for image in payload.images
+        if image.kind in ("sass", "ptx") and image.readable and arch_of(chosen) < arch_of(image) <= arch and image.within is None
+    ]
+    holders: dict[str, list[str]] = {}
+    for image in nearer:
+        for name in (reader.names(node.source, image) or frozenset()) - facts.bodies.keys():
+            holders.setdefault(name, []).append(image.target)
+    for name, targets in sorted(holders.items()):
+        yield KernelVerdict(name, FAILS, "missing", True, tuple(targets), broken=True)
 
 
 def _lost(payload: Payload, chosen: Image | None, environment: Environment) -> Iterator[tuple[str, str]]:

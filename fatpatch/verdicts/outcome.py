@@ -14,6 +14,7 @@ OUTCOMES: Final = {
     "hang": "WILL HANG",
     "fails-in-part": "WILL FAIL IN PART",
     "abort": "WILL ABORT",
+    "no-road": "WILL NOT RUN THIS MODEL",
     "may-fail": "MAY FAIL",
     "may-be-wrong": "MAY BE WRONG",
     "not-read": "CANNOT TELL",
@@ -27,29 +28,38 @@ _SLOW: Final = 2.0
 
 def outcome_of(found: FileVerdict) -> str:
     """A key of OUTCOMES."""
-    modules = [module.verdict for module in found.modules]
+    away = frozenset(map(id, found.elsewhere))
+    modules = [module.verdict for module in found.modules if id(module) not in away]
     if not modules:
-        return "no-code"
+        return "not-read" if found.unread else "no-code"
     if found.trouble is not None:
         return "will-not-run"
     bad = [verdict for verdict in modules if verdict.verdict == FAILS]
     for word in ("crash", "hang"):
         if any(verdict.outcome == word for verdict in bad):
             return word
+    if bad and all(verdict.cuda_error is None for verdict in bad):
+        return "not-read"
     if bad:
         useful = [verdict for verdict in modules if verdict.verdict != EMPTY]
         return "will-not-run" if len(bad) == len(useful) else "fails-in-part"
-    if found.verdict == STUB:
-        return "abort" if _certain(found) else "may-fail"
+    if found.verdict == STUB and _certain(found):
+        return "abort"
+    if found.no_road:
+        return "no-road"
+    return "may-fail" if found.verdict == STUB else _good(found)
+
+
+def _good(found: FileVerdict) -> str:
+    """When everything loads."""
     if found.unread:
         return "not-read"
     if found.mismatch:
         return "may-be-wrong"
-    if any(not_promised(verdict, found.environment) for verdict in modules):
+    if any(not_promised(module.verdict, found.environment) for module in found.modules):
         return "not-promised"
-    if found.verdict == JIT and found.cost is not None and found.cost.seconds >= _SLOW:
-        return "slow-start"
-    return "runs"
+    slow = found.cost is not None and found.cost.seconds >= _SLOW and found.verdict == JIT
+    return "slow-start" if slow else "runs"
 
 
 def works(found: FileVerdict) -> bool:

@@ -10,8 +10,8 @@ import re
 from fatpatch.gpus.ptxas_options import refusal, target_of
 from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases
-from fatpatch.images.ptx import looks_like_ptx, ptx_kernels
-from fatpatch.images.ptx_bodies import body_texts
+from fatpatch.images.ptx import looks_like_ptx, ptx_kernels, without_comments
+from fatpatch.images.ptx_bodies import called_functions, callers_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.fate import INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
 
@@ -19,13 +19,12 @@ TO_BE_LINKED = "--compile-only"
 """The option in entries of relocatable PTX."""
 
 _HEAD = 1 << 16
-_VERSION = re.compile(rb"^\s*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
-_TARGET = re.compile(rb"^\s*\.target\s+([^\n/]+)", re.MULTILINE)
-_ADDRESS_SIZE = re.compile(rb"^\s*\.address_size\s+(\d{1,4})", re.MULTILINE)
-_DIRECTIVE = re.compile(rb"^\s*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
-_COMMENT = re.compile(rb"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_VERSION = re.compile(rb"^[ \t]*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
+_TARGET = re.compile(rb"^[ \t]*\.target\s+([^\n/]+)", re.MULTILINE)
+_ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
+_DIRECTIVE = re.compile(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
 _NAME = re.compile(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
-_EXTERN = re.compile(rb"^\s*\.extern\s+\.func\s*(?:\([^)]*\))?\s*([\w$%]+)", re.MULTILINE)
+_EXTERN = re.compile(rb"^[ \t]*\.extern[ \t]+\.func[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)", re.MULTILINE)
 _DRIVERS_OWN = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 _ADDRESS_SIZE_SINCE = (2, 3)
 _ONLY_64_BIT_FROM = 90
@@ -57,9 +56,15 @@ def compiled(data: bytes, options: str, environment: Environment, *, following: 
         return Fate(INVALID_PTX, None, "it is no PTX text")
     if (why := refusal(options)) is not None:
         return Fate(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
-    head = text[: max(text.find(b"{"), 0) or _HEAD]
-    checks = (_version(head, environment), _target(head, arch, options), _address_size(head, arch), _syntax(head))
-    return next((fate for fate in checks if fate is not None), None) or _externs(text, options, eager=environment.eager) or Fate()
+    head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD)]
+    return (
+        _version(head, environment)
+        or _target(head, arch, options)
+        or _address_size(head, arch)
+        or _syntax(head, text)
+        or _externs(text, options, eager=environment.eager)
+        or Fate()
+    )
 
 
 def _version(head: bytes, environment: Environment) -> Fate | None:
@@ -111,48 +116,42 @@ def _address_size(head: bytes, arch: int) -> Fate | None:
     if found is None:
         return None
     version = _VERSION.search(head)
-    assert version is not None
-    if (int(version[1]), int(version[2])) < _ADDRESS_SIZE_SINCE:
+    if version is not None and (int(version[1]), int(version[2])) < _ADDRESS_SIZE_SINCE:
         return Fate(INVALID_PTX, None, ".address_size is not known before PTX 2.3")
     if found[1] == b"32" and arch >= _ONLY_64_BIT_FROM:
         return Fate(INVALID_PTX, None, "32-bit addresses are not supported from compute capability 9.0 on")
     return None
 
 
-def _syntax(head: bytes) -> Fate | None:
-    """Only that what follows the three directives is a directive, too."""
-    rest = _DIRECTIVE.sub(b"", _COMMENT.sub(b"", head)).strip()
+def _syntax(head: bytes, text: bytes) -> Fate | None:
+    """Only that what follows the three directives is a directive, too, and that the braces are even: a text that is cut has them odd."""
+    rest = _DIRECTIVE.sub(b"", without_comments(head)).strip()
     if rest and not rest.startswith(b"."):
         return Fate(INVALID_PTX, None, f"a directive was expected, got {rest[:20].decode('ascii', 'backslashreplace')!r}")
+    if text.count(b"{") != text.count(b"}"):
+        whole = without_comments(text)
+        if whole.count(b"{") != whole.count(b"}"):
+            return Fate(INVALID_PTX, None, "its braces do not match: the text is cut or damaged")
     return None
 
 
 def _externs(text: bytes, options: str, *, eager: bool) -> Fate | None:
     """Functions that another module must bring: code that is compiled to be linked may have them until it is loaded whole."""
     to_be_linked = TO_BE_LINKED in options
-    if to_be_linked and not eager:
+    missing = frozenset() if to_be_linked and not eager else _missing(text)
+    if not missing or not (called := missing & called_functions(text)):
         return None
-    for name in _missing(text):
-        if _calls(text, name):
-            reason = f"it calls {name.decode('ascii', 'backslashreplace')!r}, which no module brings"
-            return Fate(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
-    return None
+    reason = f"it calls {min(called).decode('ascii', 'backslashreplace')!r}, which no module brings"
+    return Fate(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
 
 
 def unlinked(text: bytes) -> dict[str, int]:
     """Kernel -> 500 for those of PTX compiled to be linked that call what the text does not define (measured)."""
     missing = _missing(text)
-    if not missing:
-        return {}
-    names = frozenset(row[0] for row in ptx_kernels(text))
-    return {name: NOT_FOUND for name, body in body_texts(text, names) if any(_calls(body, function) for function in missing)}
+    return dict.fromkeys(callers_of(text, missing), NOT_FOUND) if missing else {}
 
 
-def _missing(text: bytes) -> list[bytes]:
+def _missing(text: bytes) -> frozenset[bytes]:
     if b".extern" not in text:
-        return []
-    return [name for name in _EXTERN.findall(text) if name not in _DRIVERS_OWN and not name.startswith(b"cuda")]
-
-
-def _calls(text: bytes, function: bytes) -> bool:
-    return re.search(rb"call[^;]*[\s,]" + re.escape(function) + rb"\b", text) is not None
+        return frozenset()
+    return frozenset(name for name in _EXTERN.findall(text) if name not in _DRIVERS_OWN and not name.startswith(b"cuda"))

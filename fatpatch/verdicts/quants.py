@@ -20,27 +20,36 @@ UNPACK: Final = "unpacks for the general multiplication"
 ALWAYS: Final = "every model"
 
 _DOT_PRODUCTS_FROM: Final = 610
-_MMQ_LIMITED_FROM: Final = 700
+_HALF_FROM: Final = 700
 _QUANT = r"(iq\d_(?:xxs|xs|nl|s|m)|q\d_[01kK])"
+_NUMBER = r"\d{1,4}"
 _PATTERNS: Final = (
-    (VECTOR, re.compile(rf"_Z13mul_mat_vec_qILi\d+ELi(?P<block>\d+)E(?:Li\d+E\d+block_{_QUANT})?")),
-    (VECTOR, re.compile(r"_Z\w{0,8}?(?:13mul_mat_vec_q|17mul_mat_vec_q_moe)IL9ggml_type(?P<code>\d+)E")),
-    (MATRIX, re.compile(rf"_Z\d+mul_mat_{_QUANT}ILb")),
-    (MATRIX, re.compile(r"_Z\w{0,8}?9mul_mat_qIL9ggml_type(?P<code>\d+)E")),
-    (OLD_VECTOR, re.compile(rf"_Z\d+dequantize_mul_mat_vec_{_QUANT}")),
+    (VECTOR, re.compile(rf"_Z13mul_mat_vec_qILi{_NUMBER}ELi(?P<block>{_NUMBER})E(?:Li{_NUMBER}E{_NUMBER}block_{_QUANT})?")),
+    (VECTOR, re.compile(r"_Z\w{0,8}?(?:13mul_mat_vec_q|17mul_mat_vec_q_moe)IL9ggml_type(?P<code>\d{1,4})E")),
+    (MATRIX, re.compile(rf"_Z{_NUMBER}mul_mat_{_QUANT}ILb")),
+    (MATRIX, re.compile(r"_Z\w{0,8}?9mul_mat_qIL9ggml_type(?P<code>\d{1,4})E")),
+    (OLD_VECTOR, re.compile(rf"_Z{_NUMBER}dequantize_mul_mat_vec_{_QUANT}")),
     (OLD_VECTOR, re.compile(rf"_Z22dequantize_mul_mat_vecI.*dequantize_{_QUANT}")),
-    (UNPACK, re.compile(rf"_Z\d+dequantize_block_{_QUANT}")),
+    (UNPACK, re.compile(rf"_Z{_NUMBER}dequantize_block_{_QUANT}")),
     (UNPACK, re.compile(rf"_Z16dequantize_blockI.*dequantize_{_QUANT}")),
-    (ALWAYS, re.compile(r"_Z\w{0,6}?\d+(?:k_get_rows|rms_norm_f32|rope_\w*|soft_max_f32|silu_f32|cpy_f32_f16|k_bin_bcast)")),
+    (
+        ALWAYS,
+        re.compile(
+            r"_Z\w{0,6}?\d{1,4}(?:k_get_rows|(?:rms_)?norm_f32|rope\w*|soft_max_f32|[gs][ie]lu_f32|scale_f32|cpy_f32_f16|k_bin_bcast)"
+        ),
+    ),
 )
-_THRESHOLDS: Final = (  # measured on shipped binaries: where a body is left out, and read from the source of the time
-    (re.compile(r"_Z\w{0,8}?(?:13mul_mat_vec_qI|9mul_mat_qI|\d+mul_mat_(?:iq|q)\d_\w+?ILb)"), 610),
-    (re.compile(r"_Z\w{0,8}?18flash_attn_ext_f16I"), 700),
-    (re.compile(r"_Z\w{0,8}?\d+flash_attn_(?:vec_ext_f16|tile_ext_f16|combine_results)I"), 600),
-    (re.compile(r"_Z25dequantize_block_q8_0_f16"), 600),
+_FAMILIES: Final = (  # kernels, where their bodies change, from where on the host launches them: builds of llamafile 0.8.1, its source
+    (re.compile(r"_Z\w{0,8}?13mul_mat_vec_qI"), (610,), 610),
+    (re.compile(r"_Z\w{0,8}?(?:9mul_mat_qI|\d{1,4}mul_mat_(?:iq|q)\d_\w+?ILb)"), (610, 700), 610),
+    (re.compile(r"_Z\w{0,8}?18flash_attn_ext_f16I"), (700,), 700),
+    (re.compile(r"_Z\w{0,8}?\d{1,4}flash_attn_(?:vec_ext_f16|tile_ext_f16|combine_results)I"), (600,), 600),
+    (re.compile(r"_Z25dequantize_block_q8_0_f16"), (600,), 700),
 )
+_HALF = re.compile(r"6__half|_f16")
 _QUANTISER = re.compile(r"_Z\w{0,6}?13quantize_q8_1|_Z\w{0,6}?17quantize_mmq_q8_1")
 _BLOCKS = {32: frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"})}
+_KNOWN_TYPES = frozenset(TENSOR_TYPES.values())
 _WITH_MMQ = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"})
 PLAIN_TYPES: Final = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 
@@ -79,35 +88,60 @@ def launched(names: Iterable[str], quants: frozenset[str], capability: int, era:
 
     ``capability`` is what the host decides by, times 100 (610).
     """
+    quantised = frozenset(quant for quant in quants - PLAIN_TYPES if quant in _KNOWN_TYPES)
+    decided: dict[tuple[Role, bool], bool] = {}
     found = {}
-    quantised = quants - PLAIN_TYPES
     for name in names:
         role = role_of(name)
         if role is None:
             continue
-        if role.role == ALWAYS:
-            found[name] = ALWAYS
-        elif (hit := quantised & role.quants if role.quants else quantised) and any(
-            _taken(role.role, quant, capability, era) for quant in hit
-        ):
+        key = (role, bool(_HALF.search(name)))
+        if key not in decided:
+            hit = quantised & role.quants if role.quants else quantised
+            decided[key] = role.role == ALWAYS or any(_taken(role.role, quant, key[1], capability, era) for quant in hit)
+        if decided[key]:
             found[name] = role.role
     return found
 
 
-def _taken(role: str, quant: str, capability: int, era: str) -> bool:
-    """Whether the host takes this road for a tensor type. K-quants and others alike; IQ types have no road without dot products."""
+def _taken(role: str, quant: str, half: bool, capability: int, era: str) -> bool:
+    """Whether the host takes this road for a tensor type; of many columns it unpacks all but what mul_mat_q takes on exactly 6.1."""
+    if role == UNPACK:
+        wanted = half == (capability >= _HALF_FROM)
+        return era == PER_TYPE and wanted and (capability != _DOT_PRODUCTS_FROM or quant not in _WITH_MMQ)
     if capability >= _DOT_PRODUCTS_FROM:
-        if role in (VECTOR, MATRIX):
-            return role == VECTOR or quant in _WITH_MMQ or era != PER_TYPE
-        return role == UNPACK and (capability >= _MMQ_LIMITED_FROM or quant not in _WITH_MMQ) and era == PER_TYPE
-    return role in (OLD_VECTOR, UNPACK) and era == PER_TYPE
+        return role == VECTOR or (role == MATRIX and (quant in _WITH_MMQ or era != PER_TYPE))
+    return role == OLD_VECTOR and era == PER_TYPE
+
+
+def no_road(names: Iterable[str], quant: str, capability: int, era: str) -> str | None:
+    """Why a program cannot run a tensor type on a device at all; None when it can, or when that is not known."""
+    roles = [role for name in names if (role := role_of(name)) is not None and role.quants]
+    if not roles or (quant in PLAIN_TYPES and quant != "BF16"):
+        return None
+    if quant == "BF16":
+        plain = era != PER_TYPE or any("bf16" in name or "bfloat16" in name for name in names)
+        return None if plain else "the program has no kernels for BF16"
+    if not any(quant in role.quants for role in roles):
+        return f"the program has no kernels for {quant}"
+    below = [role for role in roles if role.role == OLD_VECTOR]
+    if era == PER_TYPE and capability < _DOT_PRODUCTS_FROM and below and not any(quant in role.quants for role in below):
+        return f"the host has no road for {quant} below 6.1, and stops"
+    return None
 
 
 def needs_capability(name: str, era: str) -> int | None:
     """The capability from which on a host of 2023 or 24 launches a kernel, times 100; None when that is not known."""
     if era not in (PER_TYPE, MID_2024):
         return None
-    return next((number for pattern, number in _THRESHOLDS if pattern.match(name)), None)
+    return next((number for pattern, _, number in _FAMILIES if pattern.match(name)), None)
+
+
+def steps_of(name: str, era: str) -> tuple[int, ...] | None:
+    """The capabilities at which the body of a kernel changes; empty where it never does, None where that is not known."""
+    if era != PER_TYPE:
+        return None
+    return next((steps for pattern, steps, _ in _FAMILIES if pattern.match(name)), ())
 
 
 def quants_in(names: Iterable[str]) -> tuple[str, ...]:

@@ -3,244 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
 
-from fatpatch.coverage import payloads_below
-from fatpatch.gpus.amd import override_for
-from fatpatch.gpus.drivers import drivers_for_arch, first_driver_for_ptx, first_zstd_driver
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table, version_key
-from fatpatch.gpus.toolkits import expansion, is_newest, newest_toolkit_for, toolkits_for
 from fatpatch.hosts import llamafile
-from fatpatch.hosts.family import PER_TYPE
-from fatpatch.images.signature import without_hashes
 from fatpatch.model import Node
-from fatpatch.verdicts.doctor import DRIVER_TOO_OLD, GOOD, NO_DEVICE, Doctor, FileVerdict, Judged
+from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.module import FAILS, STUB
+from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
-
-_NAMES_TO_COMPARE: Final = 400
-
-
-class Remedy(NamedTuple):
-    """``works``: True, False, or None when that hangs on what is not known here. ``command`` is None when there is none to type."""
-
-    title: str
-    command: str | None
-    works: bool | None
-    why: str
-
-
-class Candidate(NamedTuple):
-    """Another file that may be used instead, or as a donor: as the user named it, its tree, and its verdict on the same GPU."""
-
-    shown: str
-    node: Node
-    verdict: FileVerdict
+from fatpatch.verdicts.rebuilds import archs, is_ggml, rebuilds
+from fatpatch.verdicts.remedies_amd import amd
+from fatpatch.verdicts.remedy import Candidate, Remedy
 
 
 def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> tuple[Remedy, ...]:
     """All remedies that are worth a word, the best first: those that work, those that may, those that do not."""
     if found.environment.device.vendor == "amd":
-        rows = list(_amd(found))
+        rows = list(amd(found))
     else:
         rows = list(_nvidia(doctor, found, shown, candidates))
-    order = {True: 0, None: 1, False: 2}
+    order = {True: 0, None: 1, False: 2}  # the sort is stable: the rows come in the order of their use
     return tuple(sorted(rows, key=lambda remedy: order[remedy.works]))
 
 
 def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
-    broken = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB)]
+    away = frozenset(map(id, found.elsewhere))
+    broken = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB) and id(module) not in away]
     yield from _drivers(found)
     if found.trouble is not None or not (broken or found.mismatch):
         return
     affected = broken or list(found.mismatch)
-    yield from _grafts(doctor.reader, found, affected, shown, candidates)
-    yield from _rebuild(found, affected)
-    yield from _archs(found, affected)
+    yield from grafts(doctor, found, affected, shown, candidates)
     yield from _force_jit(doctor, found)
     yield from _ggml(found)
-    yield from _releases(found)
+    yield from rebuilds(found, affected)
+    yield from archs(found, affected)
     yield from _copies(found)
+    yield from _releases(found)
 
 
 def _drivers(found: FileVerdict) -> Iterator[Remedy]:
+    """Another driver: at least what every part needs, at most what still drives the GPU."""
     environment = found.environment
-    arch = environment.device.arch
-    assert arch is not None
-    if found.trouble is not None and found.trouble[0] == NO_DEVICE:
-        first, last = drivers_for_arch(arch) or ("", None)
-        if last is not None and environment.driver is not None and environment.driver.oldest_arch > arch:
-            yield Remedy("an older driver", None, True, f"branch {last} is the last that drives {generation(arch)}")
-        elif first:
-            yield Remedy("a newer driver", None, True, f"{first} is the first known to drive {generation(arch)}")
+    if environment.driver is None or environment.device.arch is None:
         return
-    if found.trouble is not None and found.trouble[0] == DRIVER_TOO_OLD:
-        toolkit = next((need for need in found.needs if need.why.startswith("runs programs")), None)
-        if toolkit is not None:
-            yield Remedy("a newer driver", None, True, f"{toolkit.linux} on Linux or {toolkit.windows} on Windows {toolkit.why}")
-        return
-    yield from _newer_for_images(found)
-
-
-def _newer_for_images(found: FileVerdict) -> Iterator[Remedy]:
-    """A driver that knows the PTX version, or zstd."""
-    isas = {
-        module.verdict.image.code_version
-        for module in found.modules
-        if module.verdict.cuda_error == UNSUPPORTED_PTX and module.verdict.image is not None and module.verdict.image.code_version
-    }
-    if isas:
-        isa = max(isas, key=version_key)
-        first = first_driver_for_ptx(isa)
-        what = f"{first[0]} on Linux or {first[1]} on Windows compiles PTX {isa}" if first else f"no driver known here compiles PTX {isa}"
-        yield Remedy("a newer driver", None, True if first else None, what)
-    packed = [
-        module
-        for module in found.modules
-        if module.verdict.cuda_error == INVALID_IMAGE and module.verdict.image is not None and module.verdict.image.compression == "zstd"
-    ]
-    if packed and found.environment.driver is not None and found.environment.driver.zstd is False:
-        linux, windows = first_zstd_driver()
-        yield Remedy("a newer driver", None, True, f"{linux} on Linux or {windows} on Windows reads zstd-compressed code")
-    if any(module.verdict.cuda_error == NO_IMAGE and any(i.within for i in module.payload.images) for module in found.modules):
-        yield Remedy(
-            "a newer driver", None, None, "drivers up to 580 ignore concatenated entries; whether a newer one reads them was not tried"
+    errors = {module.verdict.cuda_error for module in found.modules}
+    packed = any(module.verdict.image is not None and module.verdict.image.compression == "zstd" for module in found.modules)
+    if found.trouble is not None or UNSUPPORTED_PTX in errors or (INVALID_IMAGE in errors and packed and environment.driver.zstd is False):
+        least, last = found.needs[0] if found.needs else None, found.last_driver
+        title = (
+            "an older driver"
+            if found.trouble is not None and environment.driver.oldest_arch > environment.device.arch
+            else "a newer driver"
         )
-
-
-def _grafts(
-    reader: FactsReader, found: FileVerdict, affected: Sequence[Judged], shown: str, candidates: Sequence[Candidate]
-) -> Iterator[Remedy]:
-    """Code for this very GPU out of another build, or another build as it is."""
-    target = found.environment.device.target
-    for candidate in candidates:
-        if candidate.verdict.good and not candidate.verdict.mismatch:
-            yield Remedy(f"{candidate.shown} instead", None, True, f"it is {candidate.verdict.verdict} on this GPU")
-        fitting = _fitting(reader, affected, candidate.node, target)
-        if fitting:
-            command = f"fatpatch graft {shown} --from {candidate.shown} --target {target} -o fixed-{_last(shown)}"
-            whole = fitting == len(affected)
-            why = f"its {target} code has the kernels of {fitting} of {len(affected)} modules that need it"
-            yield Remedy(f"graft {target} from {candidate.shown}", command, True if whole else None, why)
-        elif not _holds(candidate.node, target):
-            yield Remedy(f"graft {target} from {candidate.shown}", None, False, f"it holds no {target} code")
+        if least is None:
+            yield Remedy("another driver", None, None, "no driver known here drives this GPU")
+        elif last is not None and version_key(least.linux)[:1] > version_key(last)[:1]:
+            drives = f"{last} is the last branch that drives {generation(environment.device.arch)}"
+            yield Remedy("another driver", None, False, f"none does both: it needs {least.linux} ({least.why}), and {drives}")
         else:
-            yield Remedy(f"graft {target} from {candidate.shown}", None, False, f"its {target} code is of other kernels")
-    if not candidates:
-        command = f"fatpatch graft {shown} --from OTHER --target {target} -o fixed-{_last(shown)}"
-        yield Remedy(f"graft {target} from another build", command, None, f"OTHER: a build of the same source that has {target} code")
-
-
-def _fitting(reader: FactsReader, affected: Sequence[Judged], donor: Node, target: str) -> int:
-    """How many of the modules have all their kernels in one image of the donor for the target."""
-    offers = []
-    for node, payload in payloads_below(donor):
-        for image in payload.images:
-            if image.target == target and image.kind == "sass" and image.readable and node.source is not None:
-                offers.append(frozenset(map(without_hashes, reader.names(node.source, image))))
-            if len(offers) >= _NAMES_TO_COMPARE:
-                break
-    wanted = []
-    for module in affected:
-        names = {kernel.name for kernel in module.verdict.kernels}
-        if not names and module.node.source is not None:
-            best = min(
-                (image for image in module.payload.images if image.kind in ("sass", "ptx") and image.readable),
-                key=lambda image: (image.kind != "sass", image.size or 0),
-                default=None,
-            )
-            names = set() if best is None else set(reader.names(module.node.source, best))
-        wanted.append(frozenset(map(without_hashes, names)))
-    return sum(bool(names) and any(names <= offer for offer in offers) for names in wanted)
-
-
-def _holds(node: Node, target: str) -> bool:
-    return any(image.target == target for _, payload in payloads_below(node) for image in payload.images)
-
-
-def _last(shown: str) -> str:
-    return shown.replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def _is_ggml(found: FileVerdict) -> bool:
-    return any(module.host.family is not None for module in found.modules)
-
-
-def _rebuild(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
-    device = found.environment.device
-    arch = device.arch
-    newest = newest_toolkit_for(device.target)
-    if newest is None or arch is None:
-        yield Remedy("rebuild", None, None, f"no CUDA toolkit known here compiles {device.target}")
-        return
-    flag = f"-gencode arch=compute_{arch},code=sm_{arch}"
-    last = "" if is_newest(newest) else f"; CUDA {newest} is the last toolkit that can"
-    command = f"cmake -B build -DCMAKE_CUDA_ARCHITECTURES={arch}-real ..." if _is_ggml(found) else f"nvcc ... {flag}"
-    extra = f", which is nvcc {flag}" if _is_ggml(found) else ""
-    yield Remedy("rebuild from source", command, True, f"compiles code for {device.target} itself{extra}{last}")
-    if llamafile.is_llamafile(found.node) and any(module.host.family and module.host.family.era == PER_TYPE for module in affected):
-        up_to = "" if is_newest(newest) else f" up to {newest}"
-        why = f"llamafile 0.4 to 0.9.3 compile their own source with -arch=native, if a CUDA toolkit{up_to} is installed"
-        yield Remedy("let it recompile", f"./{_last(found.node.path)} --recompile", True, why)
-
-
-def _archs(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
-    """-arch=native, all and all-major: what they really compile."""
-    device = found.environment.device
-    newest = newest_toolkit_for(device.target)
-    if newest is None or device.arch is None:
-        return
-    span = toolkits_for(device.target)
-    assert span is not None
-    limit = "" if is_newest(newest) else f", with CUDA {newest} or older"
-    yield Remedy("rebuild with -arch=native", None, True, f"on the machine with this GPU it compiles {device.target}{limit}")
-    lower_fails = any(module.verdict.verdict == STUB or module in found.mismatch for module in affected)
-    for option, toolkit in (("all", newest), ("all-major", newest)):
-        compiled = expansion("all" if option == "all" else "all-major", toolkit)
-        if compiled is None:
-            continue
-        works, why = _covered(compiled, device.arch, lower_fails=lower_fails)
-        listed = f"compiles {', '.join(compiled)}" if option == "all-major" else "compiles every target that it knows"
-        yield Remedy(f"rebuild with -arch={option}", None, works, f"CUDA {toolkit} then {listed}: {why}")
-
-
-def _covered(compiled: Sequence[str], arch: int, *, lower_fails: bool) -> tuple[bool, str]:
-    numbers = [int(target[3:]) for target in compiled if target.startswith("sm_")]
-    best = max((number for number in numbers if number // 10 == arch // 10 and number <= arch), default=None)
-    if best == arch:
-        return True, f"sm_{arch} is among them"
-    if best is not None:
-        if lower_fails:
-            return False, f"this GPU gets sm_{best}, and what fails now fails again"
-        return True, f"this GPU gets sm_{best}"
-    ptx = [int(target[8:]) for target in compiled if target.startswith("compute_")]
-    if any(number <= arch for number in ptx):
-        return True, "this GPU compiles the PTX at the first start"
-    return False, "nothing of that is for this GPU"
+            windows = f" or {least.windows} on Windows" if least.windows else ""
+            cap = f", up to branch {last}" if last is not None else ""
+            yield Remedy(title, None, True, f"{least.linux} on Linux{windows}{cap}: {least.why}")
+    if any(module.verdict.cuda_error == NO_IMAGE and any(image.within for image in module.payload.images) for module in found.modules):
+        why = "drivers up to 580 ignore concatenated entries; whether a newer one reads them was not tried"
+        yield Remedy("a newer driver", None, None, why)
 
 
 def _force_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
     environment = found.environment
     if environment.force_ptx:
         return
-    title, command = "CUDA_FORCE_PTX_JIT=1", "CUDA_FORCE_PTX_JIT=1 PROGRAM"
+    title = "CUDA_FORCE_PTX_JIT=1"
     if not any(image.kind == "ptx" for module in found.modules for image in module.payload.images):
         yield Remedy(title, None, False, "there is no PTX in the file")
         return
     forced = doctor.judge(environment._replace(force_ptx=True))
-    if forced.good and not forced.mismatch:
-        yield Remedy(title, command, True, "the PTX in the file has what the machine code lacks; every start without a cache compiles it")
+    if works(forced):
+        why = "set in the environment: the PTX in the file has what the machine code lacks; every start without a cache compiles it"
+        yield Remedy(title, None, True, why)
     else:
         words = {STUB: "kernels are dead in the same way", FAILS: "it fails as well"}.get(forced.verdict or "", "it is no better")
         yield Remedy(title, None, False, f"with the PTX in the file {words}")
 
 
 def _ggml(found: FileVerdict) -> Iterator[Remedy]:
-    if not _is_ggml(found):
+    if not is_ggml(found):
         return
     roles = {role.role for module in found.modules for kernel in module.verdict.defects if (role := role_of(kernel.name)) is not None}
     if VECTOR in roles:
@@ -253,11 +105,10 @@ def _ggml(found: FileVerdict) -> Iterator[Remedy]:
     yield Remedy(
         "HSA_OVERRIDE_GFX_VERSION", None, False, "does nothing here: only AMD's runtime on Linux reads it, and this is an NVIDIA GPU"
     )
-    good = [quant.quant for quant in found.quants if not quant.broken]
     bad = [quant.quant for quant in found.quants if quant.broken]
     if bad:
-        runs = ", ".join(["F16", "F32", *good])
-        yield Remedy("a model of another quantisation", None, True, f"those in {runs} run on this GPU, those in {', '.join(bad)} do not")
+        why = f"F16 and F32 run; matrices in {', '.join(bad)} do not, and most files of other types hold some of these: ask with --model"
+        yield Remedy("a model of another quantisation", None, True, why)
 
 
 def _releases(found: FileVerdict) -> Iterator[Remedy]:
@@ -268,7 +119,7 @@ def _releases(found: FileVerdict) -> Iterator[Remedy]:
     exact = any(module.verdict.verdict == STUB for module in found.modules)
     spans = []
     for row in table("ggml_builds"):
-        if row["project"] == "llamafile" and _built_for(row["sass"], arch, exact=exact):
+        if row["project"] == "llamafile" and _built_for(row["sass"], arch, exact=exact and row["lower_minor"] != "yes"):
             last = row["last"]
             spans.append(row["first"] + ("" if row["first"] == last else f" to {last}" if last else " on"))
     if spans:
@@ -286,33 +137,13 @@ def _built_for(sass: str, arch: int, *, exact: bool) -> bool:
 
 def _copies(found: FileVerdict) -> Iterator[Remedy]:
     """The copy of its library that a llamafile has extracted once, and goes on using."""
-    if not llamafile.is_llamafile(found.node):
-        return
-    version = llamafile.version_of(found.node)
-    library = next((module.node.path for module in found.modules), "ggml-cuda.dll")
-    advice = llamafile.copy_of(_last(library), version).advice
-    yield Remedy("delete the extracted copy", None, None, f"needed once after any repair: {advice}")
-
-
-def _amd(found: FileVerdict) -> Iterator[Remedy]:
-    device = found.environment.device
-    targets = [image.target for module in found.modules for image in module.payload.images if image.target.startswith("gfx")]
-    if not found.modules:
-        yield Remedy("another build", None, None, f"one that holds AMD code for {device.target}")
-        yield Remedy("HSA_OVERRIDE_GFX_VERSION", None, False, "there is no AMD code in the file that it could lead to")
-        return
-    if found.verdict in GOOD:
-        return
-    advice = override_for(device.target, targets)
-    if advice is None:
-        why = f"no object in the file has the same instructions as {device.target}"
-        yield Remedy("HSA_OVERRIDE_GFX_VERSION", None, False, why)
-    else:
-        why = f"on Linux the runtime then loads {advice.target}: {advice.caution}. On Windows it does nothing"
-        yield Remedy("HSA_OVERRIDE_GFX_VERSION", f"HSA_OVERRIDE_GFX_VERSION={advice.value} PROGRAM", None, why)
-    yield Remedy("rebuild from source", f"hipcc --offload-arch={device.target} ...", True, f"compiles code for {device.target} itself")
+    if llamafile.is_llamafile(found.node):
+        library = next((module.node.path for module in found.modules), "ggml-cuda.dll")
+        advice = llamafile.copy_of(library.rsplit("/", 1)[-1], llamafile.version_of(found.node)).advice
+        yield Remedy("then delete the extracted copy", None, True, f"once, after any repair (on Windows ~ is %USERPROFILE%): {advice}")
 
 
 def candidate(shown: str, node: Node, environment: Environment, limit: int) -> Candidate:
     """Judge another file as a possible donor or replacement."""
-    return Candidate(shown, node, Doctor(node, limit=limit).judge(environment))
+    doctor = Doctor(node, limit=limit)
+    return Candidate(shown, node, doctor, doctor.judge(environment))

@@ -13,7 +13,7 @@ from fatpatch.model import Node, Payload
 from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, Host
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
-from fatpatch.verdicts.module import EMPTY, STUB, KernelVerdict, ModuleVerdict, settle
+from fatpatch.verdicts.module import EMPTY, STUB, ModuleVerdict, settle
 from fatpatch.verdicts.quants import needs_capability
 
 _WORKING = (flow.REAL, flow.HAS_TRAP)
@@ -29,7 +29,7 @@ def with_stubs(
     reader: FactsReader,
 ) -> ModuleVerdict:
     """The verdict with its dead kernels judged. ``needed``: the kernels that a model launches, None when no model is given."""
-    dead = [kernel for kernel in verdict.kernels if is_dead(kernel.body)]
+    dead = [kernel for kernel in verdict.kernels if is_dead(kernel.body) and not kernel.defect]
     if not dead or verdict.image is None:
         return settle(verdict)
     assert node.source is not None
@@ -42,19 +42,19 @@ def with_stubs(
         bodies = above.get(kernel.name, ())
         real = tuple(target for target, _, body in bodies if body in _WORKING)
         launched = _launched(kernel.name, bodies, host, arch, image_arch)
-        if needed is not None and launched is not False:
-            launched = kernel.name in needed
-        defect, note = _decide(image_arch == arch, agreement, launched, bool(real))
+        broken, note = _decide(image_arch == arch, agreement, launched, bool(real))
+        defect = broken and (needed is None or kernel.name in needed)
+        note = note if defect or not broken else "the model does not lead to it"
         word = (EMPTY if kernel.body == flow.EMPTY else STUB) if defect else kernel.verdict
-        judged[kernel.name] = kernel._replace(verdict=word, defect=defect, real_in=real, note=note)
+        judged[kernel.name] = kernel._replace(verdict=word, defect=defect, broken=broken, real_in=real, note=note)
     defects = [name for name, kernel in judged.items() if kernel.defect]
     messages = reader.messages(node.source, verdict.image, defects) if defects else {}
-    kernels = tuple(_told(judged.get(kernel.name, kernel), messages) for kernel in verdict.kernels)
+    shapes = reader.shapes(node.source, verdict.image, defects) if defects else {}
+    kernels = tuple(
+        judged[kernel.name]._replace(message=messages.get(kernel.name), shape=shapes.get(kernel.name)) if kernel.name in judged else kernel
+        for kernel in verdict.kernels
+    )
     return settle(verdict._replace(kernels=kernels))
-
-
-def _told(kernel: KernelVerdict, messages: Mapping[str, str]) -> KernelVerdict:
-    return kernel._replace(message=messages[kernel.name]) if kernel.name in messages else kernel
 
 
 def _launched(name: str, bodies: Sequence[tuple[str, int, str]], host: Host, arch: int, image_arch: int) -> bool | None:
@@ -87,7 +87,7 @@ def _decide(exact: bool, agreement: str, launched: bool | None, real: bool) -> t
     if agreement == EQUAL:
         return False, "host and image stand on the same side of every threshold: its host does not launch it here"
     if launched is False:
-        return False, "neither this GPU nor the model, where one is given, leads its host to it"
+        return False, "its host does not launch it on this GPU"
     if launched and agreement == DIFFERS:
         return True, ""
     if real:

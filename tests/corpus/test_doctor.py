@@ -133,8 +133,8 @@ def test_what_is_read_of_hosts() -> None:
     found = judged("mainline-cuda.so", "P100")
     host = found.modules[0].host
     assert (host.family.era, host.thresholds, host.read) == (PER_TYPE, (600, 610, 700), True)
-    assert len(found.mismatch) == 28  # the host takes the road of 6.0, the code was compiled for 5.2
-    assert [quant.quant for quant in found.quants if quant.broken] == ["Q8_0"]  # half-precision unpacking, left out below 6.0
+    assert not found.mismatch  # the host takes the road of 6.0, the code is of 5.2: no body that it launches changes between them
+    assert not [quant.quant for quant in found.quants if quant.broken]
     assert not judged("mainline-cuda.so", "RTX 3060").mismatch
     newer = judged("x86_64-linux-gnu.so", "H100").modules[0].host
     assert newer.family.uses_arch_list

@@ -19,6 +19,7 @@ class Program:
 
     def __init__(self, letters: str, targets: dict[int, int | None] | None = None, maybe: tuple[int, ...] = ()) -> None:
         self.kinds = bytes(LETTERS[letter] for letter in letters)
+        self.controls = flow.controls_of(self.kinds)
         self._targets = targets or {}
         self._maybe = maybe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fatpatch.images.messages import ptx_messages
-from fatpatch.images.ptx_bodies import body_texts, ptx_bodies
+from fatpatch.images.ptx_bodies import body_words, ptx_bodies
 
 HEAD = b".version 8.4\n.target sm_75\n.address_size 64\n"
 MESSAGE = b"%s has no device code compatible with CUDA arch %d\n\0"
@@ -59,7 +59,7 @@ def test_functions_of_the_module_are_followed() -> None:
     text = HEAD + die + put + loop + entry("call.uni die, (a);\nret;", "a") + entry("call.uni (r), put, (a);\nret;", "b")
     text += entry("call loop, ();\nret;", "c") + b".extern .func far(.param .u64 a);\n" + entry("call.uni far, (a);\nret;", "d")
     assert ptx_bodies(text) == {"a": "stub-trap", "b": "real", "c": "empty", "d": "callonly"}
-    assert dict(body_texts(text, frozenset({"a"})))["a"].count(b"trap;") == 1
+    assert dict(body_words(text, frozenset({"a"})))["a"].count(b"trap") == 1
 
 
 def test_what_stands_between_entries_belongs_to_none() -> None:

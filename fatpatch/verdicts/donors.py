@@ -1,0 +1,101 @@
+"""Other builds: to be used as they are, or to give their code for this GPU."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from fatpatch.coverage import payloads_below
+from fatpatch.images.signature import without_hashes
+from fatpatch.verdicts.doctor import Doctor, FileVerdict, Judged
+from fatpatch.verdicts.facts import FactsReader
+from fatpatch.verdicts.outcome import works
+from fatpatch.verdicts.remedy import Candidate, Remedy
+
+_OFFERS: Final = 400
+_PLACEHOLDER: Final = "OTHER"
+
+
+def grafts(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
+    """What each candidate is good for; without one, what to look for."""
+    target = found.environment.device.target
+    wanted = [_names_of(doctor.reader, module) for module in affected]
+    for candidate in candidates:
+        offers = _offers(candidate, target)
+        fitting = sum(bool(names) and any(names <= offer for offer in offers) for names in wanted)
+        title = f"graft {target} from {candidate.shown}"
+        if _replaces(candidate, found, wanted):
+            yield Remedy(
+                f"{candidate.shown} instead", None, True, f"it has the same kernels, and is {candidate.verdict.verdict} on this GPU"
+            )
+        if fitting:
+            why = f"its {target} code has the kernels of {fitting} of {len(affected)} modules that need it"
+            yield Remedy(title, _command(found, affected, shown, candidate.shown), True if fitting == len(affected) else None, why)
+        elif not _holds(candidate, target):
+            yield Remedy(title, None, False, f"it holds no {target} code")
+        elif all(wanted) and offers:
+            yield Remedy(title, None, False, f"its {target} code is of other kernels")
+        else:
+            yield Remedy(title, None, None, "their kernels cannot be compared: an image cannot be read")
+    if not candidates:
+        why = f"{_PLACEHOLDER}: a build of the same source that has {target} code"
+        yield Remedy(f"graft {target} from another build", _command(found, affected, shown, _PLACEHOLDER), None, why)
+
+
+def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: str) -> str:
+    """The graft; where modules of several members need it, each is named, since a donor goes to its own kind of file by itself."""
+    members = list(dict.fromkeys(module.node.path for module in affected if module.node.locator != found.node.locator))
+    options = [word for member in members if len(members) > 1 for word in ("--member", member)]
+    words = [
+        "fatpatch",
+        "graft",
+        shown,
+        "--from",
+        donor,
+        "--target",
+        found.environment.device.target,
+        *options,
+        "-o",
+        f"fixed-{_last(shown)}",
+    ]
+    return " ".join(map(shlex.quote, words))
+
+
+def _last(shown: str) -> str:
+    return shown.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:
+    """The kernels of each image for the target, without build-folder ids."""
+    offers: list[frozenset[str]] = []
+    for node, payload in payloads_below(candidate.node):
+        for image in payload.images:
+            if image.target != target or image.kind != "sass" or not image.readable or node.source is None:
+                continue
+            names = candidate.doctor.reader.names(node.source, image)
+            if names is not None and len(offers) < _OFFERS:
+                offers.append(frozenset(map(without_hashes, names)))
+    return offers
+
+
+def _names_of(reader: FactsReader, module: Judged) -> frozenset[str]:
+    """The kernels of a module, from what is loaded, else from the image that is fastest to read; none when none can be."""
+    names = frozenset(kernel.name for kernel in module.verdict.kernels)
+    readable = [image for image in module.payload.images if image.kind in ("sass", "ptx") and image.readable]
+    best = min(readable, key=lambda image: (image.kind != "sass", image.size or 0), default=None)
+    if not names and best is not None and module.node.source is not None:
+        names = reader.names(module.node.source, best) or frozenset()
+    return frozenset(map(without_hashes, names))
+
+
+def _holds(candidate: Candidate, target: str) -> bool:
+    return any(image.target == target for _, payload in payloads_below(candidate.node) for image in payload.images)
+
+
+def _replaces(candidate: Candidate, found: FileVerdict, wanted: Sequence[frozenset[str]]) -> bool:
+    """Whether a file of the same kind runs and has every kernel that is needed."""
+    there = frozenset(without_hashes(kernel.name) for module in candidate.verdict.modules for kernel in module.verdict.kernels)
+    return (
+        candidate.node.container == found.node.container and works(candidate.verdict) and all(names and names <= there for names in wanted)
+    )

@@ -1,0 +1,69 @@
+"""Compiling for the GPU: the flags, the last toolkit that can, and what nvcc's -arch options really compile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fatpatch.gpus.toolkits import expansion, is_newest, newest_toolkit_for
+from fatpatch.hosts import llamafile
+from fatpatch.hosts.family import PER_TYPE
+from fatpatch.verdicts.doctor import FileVerdict, Judged
+from fatpatch.verdicts.module import STUB
+from fatpatch.verdicts.remedy import Remedy
+
+
+def is_ggml(found: FileVerdict) -> bool:
+    """Whether the host code is of the ggml family."""
+    return any(module.host.family is not None for module in found.modules)
+
+
+def rebuilds(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
+    """Compile for the GPU itself; let a llamafile do so."""
+    device = found.environment.device
+    arch = device.arch
+    newest = newest_toolkit_for(device.target)
+    if newest is None or arch is None:
+        yield Remedy("rebuild", None, None, f"no CUDA toolkit known here compiles {device.target}")
+        return
+    flag = f"-gencode arch=compute_{arch},code=sm_{arch}"
+    last = "" if is_newest(newest) else f"; CUDA {newest} is the last toolkit that can"
+    command = f"cmake -B build -DCMAKE_CUDA_ARCHITECTURES={arch}-real ..." if is_ggml(found) else f"nvcc ... {flag}"
+    extra = f", which is nvcc {flag}" if is_ggml(found) else ""
+    yield Remedy("rebuild from source", command, True, f"compiles code for {device.target} itself{extra}{last}")
+    if llamafile.is_llamafile(found.node) and any(module.host.family and module.host.family.era == PER_TYPE for module in affected):
+        up_to = "" if is_newest(newest) else f" up to {newest}"
+        why = f"llamafile 0.4 to 0.9.3 compile their own source with -arch=native, if a CUDA toolkit{up_to} is installed"
+        yield Remedy("let it recompile", "LLAMAFILE --recompile", True, why)
+
+
+def archs(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
+    """-arch=native, all and all-major: what they really compile."""
+    device = found.environment.device
+    newest = newest_toolkit_for(device.target)
+    if newest is None or device.arch is None:
+        return
+    limit = "" if is_newest(newest) else f", with CUDA {newest} or older"
+    yield Remedy("rebuild with -arch=native", None, True, f"on the machine with this GPU it compiles {device.target}{limit}")
+    lower_fails = any(module.verdict.verdict == STUB or module in found.mismatch for module in affected)
+    for option, toolkit in (("all", newest), ("all-major", newest)):
+        compiled = expansion("all" if option == "all" else "all-major", toolkit)
+        if compiled is None:
+            continue
+        works, why = _covered(compiled, device.arch, lower_fails=lower_fails)
+        listed = f"compiles {', '.join(compiled)}" if option == "all-major" else "compiles every target that it knows"
+        yield Remedy(f"rebuild with -arch={option}", None, works, f"CUDA {toolkit} then {listed}: {why}")
+
+
+def _covered(compiled: Sequence[str], arch: int, *, lower_fails: bool) -> tuple[bool, str]:
+    numbers = [int(target[3:]) for target in compiled if target.startswith("sm_")]
+    best = max((number for number in numbers if number // 10 == arch // 10 and number <= arch), default=None)
+    if best == arch:
+        return True, f"sm_{arch} is among them"
+    if best is not None:
+        if lower_fails:
+            return False, f"this GPU gets sm_{best}, and what fails now fails again"
+        return True, f"this GPU gets sm_{best}"
+    ptx = [int(target[8:]) for target in compiled if target.startswith("compute_")]
+    if any(number <= arch for number in ptx):
+        return True, "this GPU compiles the PTX at the first start"
+    return False, "nothing of that is for this GPU"

@@ -1,0 +1,26 @@
+"""One remedy, and what may serve as a donor or a replacement."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.model import Node
+from fatpatch.verdicts.doctor import Doctor, FileVerdict
+
+
+class Remedy(NamedTuple):
+    """``works``: True, False, or None when that hangs on what is not known here. ``command`` is None when there is none to type."""
+
+    title: str
+    command: str | None
+    works: bool | None
+    why: str
+
+
+class Candidate(NamedTuple):
+    """Another file, as the user named it, with its verdict on the same GPU."""
+
+    shown: str
+    node: Node
+    doctor: Doctor
+    verdict: FileVerdict
