@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+import click
+
 from fatpatch import __version__
 from fatpatch.cli import print_error
 from fatpatch.cli.inspecting import shown_command
@@ -44,7 +46,19 @@ class Subject(NamedTuple):
 def environments(
     gpus: Sequence[str], driver: str | None, *, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
 ) -> tuple[Subject, ...]:
-    """The GPUs that the options name, each with the circumstances; "auto" asks this machine, "all" is every target known."""
+    """The GPUs that the options name, each with the circumstances; "auto" asks this machine, "all" is every target known.
+
+    A usage error for a name that is not known or not clear.
+    """
+    try:
+        return _environments(gpus, driver, force_ptx, disable_ptx, eager, hsa_override)
+    except InputError as error:
+        raise click.UsageError(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message) from error
+
+
+def _environments(
+    gpus: Sequence[str], driver: str | None, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
+) -> tuple[Subject, ...]:
     chosen: list[tuple[Device, tuple[str, ...]]] = []
     given = None if driver is None else driver_of(driver)
     for gpu in gpus:
@@ -119,7 +133,10 @@ class Consultation(NamedTuple):
                     code = worse(code, _damage(node))
                     if self.fleet:
                         rows = [fleet.Row(doctor.judge(subject.environment), subject.names) for subject in self._subjects(node)]
-                        lines += fleet.fleet(rows, shown)
+                        for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
+                            lines += fleet.fleet([row for row in rows if row.found.environment.device.vendor == vendor], shown)
+                            lines.append("")
+                        lines = lines[:-1]
                         code = _worse_of(code, [row.found for row in rows])
                     else:
                         for number, subject in enumerate(self.environments):
@@ -148,7 +165,7 @@ class Consultation(NamedTuple):
             yield ""
             yield from fleet.side_by_side(mine)
             yield ""
-            yield from fleet.differences(mine)
+            yield from fleet.differences(mine, _readable)
 
     def as_json(self, paths: Sequence[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
         """(exit code, document)."""
@@ -197,6 +214,10 @@ class Consultation(NamedTuple):
             others: list[Candidate] = []
             for path, shown in self.candidates:
                 other = stack.enter_context(inspected(path, name=_last(shown), limits=self.limits))
+                if not any(payloads_below(other)):
+                    raise InputError(
+                        "holds no GPU code", locator=shown, hint="--candidate takes another build: a library, wheel or llamafile"
+                    )
                 others.append(candidate(shown, other, found.environment, self.limits.image))
             return remedies(doctor, found, shown_command(node), others)
 

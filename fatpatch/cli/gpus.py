@@ -11,7 +11,7 @@ from fatpatch import __version__
 from fatpatch.errors import InputError
 from fatpatch.gpus.devices import Device, all_devices, candidates, family, find, well_known
 from fatpatch.gpus.drivers import drivers_for_arch
-from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for, toolkits_for
+from fatpatch.gpus.toolkits import is_newest, toolkits_for
 from fatpatch.render.words import columns, plural, safe
 
 _LEFT = frozenset(range(8))
@@ -19,16 +19,17 @@ _EXAMPLES = 3
 
 
 @click.command("gpus")
-@click.argument("text", required=False, metavar="[TEXT]")
+@click.argument("words", nargs=-1, metavar="[TEXT]")
 @click.option("--vendor", type=click.Choice(["nvidia", "amd"]), help="Only this maker's GPUs.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
 @click.option("-v", "--verbose", is_flag=True, help="Without TEXT: every name.")
-def command(text: str | None, vendor: str | None, form: str, verbose: bool) -> int:
+def command(words: tuple[str, ...], vendor: str | None, form: str, verbose: bool) -> int:
     """List GPUs with their targets, the drivers that drive them and the last CUDA toolkit that compiles for them.
 
     TEXT is a name or a part of one (1060), a target (sm_61, 6.1, gfx1031), a generation (Pascal), a chip, a PCI id (10de:1c03),
     or auto for the GPUs of this machine.
     """
+    text = " ".join(words) if words else None
     devices = [device for device in _wanted(text) if vendor in (None, device.vendor)]
     if not devices:
         raise InputError(f"no GPU of {vendor} is named {text!r}", hint="leave --vendor out")
@@ -96,11 +97,11 @@ def _drivers(device: Device) -> str:
 
 
 def _toolkits(device: Device) -> str:
-    """``to 12.9``: the last toolkit that compiles for the GPU, or the newest known with ``on``."""
-    last = newest_toolkit_for(device.target)
-    if last is None:
+    """``8.0 to 12.9``: the first and the last toolkit that compile for the GPU; ``10.0 on`` while the newest does."""
+    found = toolkits_for(device.target)
+    if found is None:
         return "-"
-    return f"{last} on" if is_newest(last) else f"to {last}"
+    return f"{found[0]} on" if is_newest(found[1]) else f"{found[0]} to {found[1]}"
 
 
 def _json(device: Device) -> dict[str, object]:

@@ -51,6 +51,8 @@ def find(text: str) -> Device:
     text = _checked(text)
     if (device := _by_target(text)) is not None:
         return device
+    if text.lower() in _generations():
+        raise InputError(f"{text!r} is a generation, not a GPU", hint=f"'fatpatch gpus {text}' lists its products and targets")
     if (given := _pci_id(text)) is not None:
         return _by_pci_id(*given)
     if found := named(text):
@@ -103,6 +105,10 @@ def well_known(devices: Sequence[Device]) -> tuple[str, ...]:
     segments = sorted({device.segment for device in names}, key=_place_of_segment)
     first = [next(device.name for device in names if device.segment == segment) for segment in segments]
     return tuple(dict.fromkeys(first[:_FIRST_SEGMENTS] + [device.name for device in names]))
+
+
+def _generations() -> frozenset[str]:
+    return frozenset(family(product.target).lower() for product in products()) - {""}
 
 
 def _place_of_segment(segment: str) -> tuple[int, str]:
@@ -160,7 +166,7 @@ def _by_target(text: str) -> Device | None:
         if not any(row["gfx"] == found[1] for row in table("amd_targets")):
             known = " ".join(row["gfx"] for row in table("amd_targets"))
             raise InputError(f"no GPU with target {text!r} is known", hint=f"known are {known}")
-        return Device("amd", found[1], found[1], None, "", None, "")
+        return Device("amd", lower, lower, None, "", None, "")
     if lower.startswith("gfx") and lower.endswith("-generic"):
         raise InputError(f"{text!r} is a target for several GPUs", hint="give that of one GPU, such as gfx1030")
     return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
@@ -42,16 +43,16 @@ def find_entry_point(host: Host, name: bytes) -> EntryPoint | None:
     return EntryPoint(defined | frozenset(_thunks(host, slots)), slots, evidence)
 
 
-def calls(host: Host, entry: EntryPoint) -> list[Reference]:
-    """All calls of an entry point, by address."""
-    found = [
+def calls(host: Host, entry: EntryPoint, most: int) -> list[Reference]:
+    """The calls of an entry point, by address; at most so many."""
+    found = (
         reference
         for form, targets in ((CALL, entry.addresses), (CALL_SLOT, entry.slots))
         if targets
         for reference in references(host, form, min(targets), max(targets) + 1)
         if reference.target in targets
-    ]
-    return sorted(found)
+    )
+    return sorted(islice(found, most))
 
 
 def _thunks(host: Host, slots: frozenset[int]) -> Iterator[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import Final, NamedTuple
 
 from fatpatch.hosts.code import Host, Texts, read_host
@@ -25,6 +25,8 @@ _BETWEEN_SITES = 256
 _MAX_CALLS = 1 << 17
 _MAX_FOLLOWED = 1 << 14
 _MAX_WRAPPERS = 1 << 14
+_MAX_LOADS = 1 << 19
+_MAX_STRANGE = 1 << 12
 _NAME = re.compile(rb"[A-Za-z_][\w$.]*\Z")
 _LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=....)", re.DOTALL)
 _CODE = re.compile(rb"(?:[\xe8\xe9]|[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d])(?=....)", re.DOTALL)
@@ -101,16 +103,16 @@ def _at_calls(host: Host, entry: EntryPoint, texts: Texts, names: frozenset[str]
     sites: list[_Site] = []
     unread = last = 0
     follower: _Follower | None = None
-    places = calls(host, entry)[:_MAX_CALLS]
+    places = calls(host, entry, _MAX_CALLS)
     loaded = [_addresses_before(host, call, previous) for call, previous in _with_previous(places)]
     wanted = sorted({address for addresses in loaded for address in addresses})
-    strings = {address: text for address in wanted if (text := texts.at(address)) is not None}
+    strings = {address: text for address in wanted if (text := texts.at(address)) is not None and text.decode("utf-8", "replace") in names}
     for call, addresses in zip(places, loaded, strict=True):
         found = [name for address in addresses if (name := strings.get(address, b"").decode("utf-8", "replace")) in names]
         if not found:
             follower = follower or _Follower(host)
             text = texts.at(argument) if (argument := follower.name_address(call, last)) is not None else None
-            found = [text.decode()] if text is not None and _NAME.match(text) else []
+            found = [text.decode()] if text is not None and _NAME.match(text) and len(text) <= _MAX_STRANGE else []
         if found:
             sites.append(_Site(call.start, found[-1]))
         else:
@@ -188,7 +190,7 @@ def _whole(register: str) -> str:
 def _loads(host: Host, texts: Texts, names: frozenset[str]) -> list[_Site]:
     """Where host code loads the address of one of the names, in whatever way it goes on to use it."""
     low, high = texts.span
-    found = [*references(host, LEA, low, high), *constants(host, low, high)]
+    found = list(islice(chain(references(host, LEA, low, high), constants(host, low, high)), _MAX_LOADS))
     by_address: dict[int, str] = {}
     wanted = {name.encode("utf-8", "replace") for name in names}
     for address in sorted({reference.target for reference in found}):
@@ -208,7 +210,8 @@ def _modules(host: Host, node: Node, sites: list[_Site]) -> tuple[Module, ...]:
     if not wrappers or not sites:
         return ()
     low, high = min(wrappers), max(wrappers) + 1
-    loads = sorted(r for r in (*references(host, LEA, low, high), *constants(host, low, high)) if r.target in wrappers)[:_MAX_WRAPPERS]
+    named = (load for load in chain(references(host, LEA, low, high), constants(host, low, high)) if load.target in wrappers)
+    loads = sorted(islice(named, _MAX_WRAPPERS))
     starts = {load.end: wrappers[load.target] for load in loads}
     for load in loads:
         for callback in _named_after(host, load.end):

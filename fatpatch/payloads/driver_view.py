@@ -42,6 +42,7 @@ def driver_view(source: Source, offset: int, locator: str) -> View:
         return View((), INVALID_IMAGE, f"expected container version 1, got {version}")
     size = _signed(size & 0xFFFFFFFF, 32)
     images: list[Image] = []
+    seen: set[int] = set()
     at = 0
     while at < size:
         place = offset + header_size + at
@@ -50,8 +51,11 @@ def driver_view(source: Source, offset: int, locator: str) -> View:
             return View(tuple(images), "crash", f"the sizes lead {at:#x} bytes behind the container's header, where nothing is mapped")
         header = Header._make(HEADER.unpack(data.ljust(HEADER.size, b"\0")))
         step = header.header_size + header.payload_size
-        if step % (1 << 64) == 0:
-            return View(tuple(images), "hang", f"the entry at {place:#x} has size 0: the driver walks on the spot for ever")
+        if step % (1 << 64) == 0 or at in seen:
+            return View(
+                tuple(images), "hang", f"the entry at {place:#x} has size 0 or leads back to itself: the driver walks in circles for ever"
+            )
+        seen.add(at)
         images.append(_image(header, place, f"{locator}!entry[{len(images)}]"))
         if len(images) > _MAX_ENTRIES:
             return View(tuple(images), "hang", f"more than {_MAX_ENTRIES} entries")

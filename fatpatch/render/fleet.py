@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from fatpatch.render.doctor import seconds
+from fatpatch.render.doctor import driver_range, seconds, short
 from fatpatch.render.words import columns, plural, safe
 from fatpatch.verdicts.doctor import FileVerdict
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
-from fatpatch.verdicts.outcome import OUTCOMES, outcome_of
+from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 
 _LETTERS = {NATIVE: "native", COMPATIBLE: "compatible", JIT: "jit", EMPTY: "empty", STUB: "STUB", FAILS: "FAILS"}
 _MAX_GROUPS = 8
@@ -30,11 +30,12 @@ def fleet(rows: Sequence[Row], shown: str) -> Iterator[str]:
     yield f"{safe(shown)}: {plural(modules, 'module')} on {plural(len(rows), 'GPU')}"
     yield ""
     groups = _groups(rows)
-    header = ["GPU", "target", "verdict", *(name for name, _ in groups[:_MAX_GROUPS])]
+    header = ["GPU", "target", "verdict", "driver", *(name for name, _ in groups[:_MAX_GROUPS])]
     table = []
     for row in rows:
         cells = [_cell(row.found, indices) for _, indices in groups[:_MAX_GROUPS]]
-        table.append([_name(row), row.found.environment.device.target, _words(row.found), *cells])
+        driver = driver_range(row.found) if row.found.needs and row.found.modules and works(row.found) else "-"
+        table.append([_name(row), row.found.environment.device.target, _words(row.found), driver, *cells])
     yield from columns(header, table, left=frozenset(range(len(header))))
     if len(groups) > 1:
         yield ""
@@ -84,27 +85,40 @@ def side_by_side(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
         ["verdict", *(OUTCOMES[outcome_of(verdict)] for _, verdict in found)],
         ["modules", *(str(len(verdict.modules)) for _, verdict in found)],
         ["loaded", *(_loaded(verdict) for _, verdict in found)],
-        ["kernels", *(str(sum(len(module.verdict.kernels) for module in verdict.modules)) for _, verdict in found)],
-        ["that do not work", *(str(sum(len(module.verdict.defects) for module in verdict.modules)) for _, verdict in found)],
+        ["kernels", *(_count(verdict, defects=False) for _, verdict in found)],
+        ["that do not work", *(_count(verdict, defects=True) for _, verdict in found)],
         ["PTX", *(_ptx(verdict) for _, verdict in found)],
         ["first start", *("-" if verdict.cost is None else seconds(verdict.cost.seconds) for _, verdict in found)],
-        ["driver (Linux)", *(verdict.needs[0].linux if verdict.needs else "-" for _, verdict in found)],
+        ["driver (Linux)", *(driver_range(verdict) if verdict.needs else "-" for _, verdict in found)],
         ["host", *(_host(verdict) for _, verdict in found)],
     ]
     yield from columns(["", *names], rows, left=frozenset(range(len(found) + 1)))
 
 
-def differences(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
-    """Why one runs and the other does not, a sentence each."""
+def differences(found: Sequence[tuple[str, FileVerdict]], show: Callable[[str], str]) -> Iterator[str]:
+    """Why one runs and the other does not: what is loaded, what of it does not work, and what it prints."""
     for shown, verdict in found:
-        reasons = Counter(module.verdict.reason for module in verdict.modules)
-        if not reasons:
-            yield f"{safe(shown)}: no code for this GPU"
+        if verdict.trouble is not None or not verdict.modules:
+            yield f"{safe(shown)}: {verdict.trouble[1] if verdict.trouble else 'no code for this GPU'}"
             continue
-        worst = max(verdict.modules, key=lambda module: module.verdict.verdict == verdict.verdict)
-        broken = sum(len(module.verdict.defects) for module in verdict.modules)
-        more = f"; {plural(broken, 'kernel')} of it {'does' if broken == 1 else 'do'} not work on this GPU" if broken else ""
-        yield f"{safe(shown)}: {safe(worst.verdict.reason)}{more}"
+        worst = next((module for module in verdict.modules if module.verdict.verdict == verdict.verdict), verdict.modules[0])
+        yield f"{safe(shown)}: {safe(worst.verdict.reason)}"
+        defects = {kernel.name: kernel for module in verdict.modules for kernel in module.verdict.defects}
+        if defects:
+            names = list(dict.fromkeys(short(show(name)) for name in defects))
+            more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+            dead = "does" if len(defects) == 1 else "do"
+            yield f"  {plural(len(defects), 'kernel')} of it {dead} not work on this GPU: {safe(', '.join(names[:_MAX_NAMES]))}{more}"
+        message = next((kernel.message for kernel in defects.values() if kernel.message), None)
+        if message is not None:
+            yield f'  it will print: "{safe(message)}"'
+    yield ""
+    yield "For what helps, ask about one file alone, with the other as --candidate."
+
+
+def _count(found: FileVerdict, *, defects: bool) -> str:
+    """Kernels by name: libraries for several systems, and relocatable code, hold each twice."""
+    return str(len({kernel.name for module in found.modules for kernel in module.verdict.kernels if kernel.defect or not defects}))
 
 
 def _short(names: Sequence[str]) -> list[str]:

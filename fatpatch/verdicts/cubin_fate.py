@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fatpatch.elf64 import SYMBOL
+from fatpatch.errors import LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images.cubin import SECTION_SIZE, identify
-from fatpatch.images.cubin_tables import INFO, TYPE, Row, Tables
+from fatpatch.images.cubin_tables import INFO, TYPE, Row, Tables, name_budget
 from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, Fate
 
 _ELF_HEADER_SIZE = 64
@@ -53,9 +56,10 @@ def unlinked(tables: Tables) -> dict[str, int]:
     Measured: 500 for what refers to an undefined symbol, 200 for what refers to variables of the cubin itself; of both, the one
     whose relocation stands first (30 kernels of bitsandbytes).
     """
-    symbols = next((row for row in tables.rows if row[TYPE] == _SHT_SYMTAB), None)
-    if symbols is None:
+    table = next((row for row in tables.rows if row[TYPE] == _SHT_SYMTAB), None)
+    if table is None:
         return {}
+    symbols = _Symbols(tables, table)
     names = {id(row): name for name, row in tables.by_name().items()}
     codes: dict[str, int] = {}
     for row in tables.rows:
@@ -77,16 +81,33 @@ def unlinked(tables: Tables) -> dict[str, int]:
     return codes
 
 
-def _referred(tables: Tables, row: Row, symbols: Row) -> list[tuple[int, bytes]]:
-    """(section index, name) of the symbol of each relocation."""
+class _Symbols:
+    """The symbols of a cubin, each looked at once: (section index, name)."""
+
+    def __init__(self, tables: Tables, row: Row) -> None:
+        self._table, self._strings = tables.content(row), tables.symbols()[1]
+        self._known: dict[int, tuple[int, bytes]] = {}
+        self._left = name_budget(len(self._strings))
+
+    def at(self, index: int) -> tuple[int, bytes] | None:
+        """None for an index behind the table."""
+        if (index + 1) * SYMBOL.size > len(self._table):
+            return None
+        if index not in self._known:
+            name_at, _, _, section, _, _ = SYMBOL.unpack_from(self._table, index * SYMBOL.size)
+            name = self._strings[name_at : self._strings.find(b"\0", name_at)]
+            self._left -= len(name)
+            if self._left < 0:
+                raise LimitError("the symbol names overlap without end", field="st_name")
+            self._known[index] = (section, name)
+        return self._known[index]
+
+
+def _referred(tables: Tables, row: Row, symbols: _Symbols) -> Iterator[tuple[int, bytes]]:
+    """(section index, name) of the symbol of each relocation, in their order."""
     size = 24 if row[TYPE] == _SHT_RELA else 16
-    data, table = tables.content(row), tables.content(symbols)
-    strings = tables.symbols()[1]
-    found = []
+    data = tables.content(row)
     for at in range(0, len(data) // size * size, size):
-        index = int.from_bytes(data[at + 12 : at + 16], "little")
-        if (index + 1) * SYMBOL.size > len(table):
-            continue
-        name_at, _, _, section, _, _ = SYMBOL.unpack_from(table, index * SYMBOL.size)
-        found.append((section, strings[name_at : strings.find(b"\0", name_at)]))
-    return found
+        symbol = symbols.at(int.from_bytes(data[at + 12 : at + 16], "little"))
+        if symbol is not None:
+            yield symbol

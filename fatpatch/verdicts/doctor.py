@@ -31,6 +31,8 @@ from fatpatch.verdicts.stubs import with_stubs
 GOOD: Final = frozenset({EMPTY, NATIVE, COMPATIBLE, JIT})
 DRIVER_TOO_OLD: Final = 35
 NO_DEVICE: Final = 100
+_MAX_HOSTS: Final = 64
+_NOT_READ: Final = Host(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
 
 
 class Judged(NamedTuple):
@@ -167,7 +169,8 @@ class Doctor:
                 if not verdict.kernels:
                     names |= self._any_names(node, payload)
             archs = frozenset(arch_of(image) for payload in payloads for image in payload.images)
-            self._hosts[node.locator] = host_of(node, frozenset(names), archs)
+            many = len(self._hosts) >= _MAX_HOSTS
+            self._hosts[node.locator] = _NOT_READ if many else host_of(node, frozenset(names), archs)
         return self._hosts[node.locator]
 
     def _any_names(self, node: Node, payload: Payload) -> frozenset[str]:

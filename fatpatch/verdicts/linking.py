@@ -26,7 +26,7 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
     verdicts = [verdict if whole else _alone(verdict) for _, verdict in modules]
     if not parts:
         return verdicts
-    lacking = [index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE]
+    lacking = {index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE}
     ready = [index for index in whole if index not in lacking]
     if ready:
         for index in (index for index in parts if verdicts[index].cuda_error in _LINKED_AWAY):
@@ -38,7 +38,7 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
                 lost=verdicts[index].lost,
                 reason=f"it was linked into {verdicts[ready[0]].locator}, which is loaded",
             )
-    elif not set(parts) & set(lacking):
+    elif lacking.isdisjoint(parts):
         worst = max((verdicts[index] for index in parts), key=lambda verdict: SEVERITY.index(verdict.verdict))
         for index in whole:
             reason = f"it has no image, so the runtime links the {len(parts)} relocatable modules when it loads them"
@@ -52,7 +52,7 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
                 reason=reason,
             )
     else:
-        for index in lacking:
+        for index in sorted(lacking):
             verdict = verdicts[index]
             verdicts[index] = verdict._replace(
                 verdict=FAILS,

@@ -17,7 +17,7 @@ def test_a_name(run: Run) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["name", "target", "generation", "chip", "driver", "CUDA", "note"]
-    assert lines[1].split() == ["GeForce", "GTX", "1060", "sm_61", "Pascal", "GP106", "367.48", "to", "580", "to", "12.9"]
+    assert lines[1].split() == ["GeForce", "GTX", "1060", "sm_61", "Pascal", "GP106", "367.48", "to", "580", "8.0", "to", "12.9"]
     assert len(lines) == 6
     assert all("sm_61" in line for line in lines[1:])
 

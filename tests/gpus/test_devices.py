@@ -94,7 +94,7 @@ def test_parts_and_laptops() -> None:
         ("6.1", ("nvidia", "compute capability 6.1", "sm_61", 61)),
         ("12.1", ("nvidia", "compute capability 12.1", "sm_121", 121)),
         ("gfx1031", ("amd", "gfx1031", "gfx1031", None)),
-        ("gfx90a:sramecc+:xnack-", ("amd", "gfx90a", "gfx90a", None)),
+        ("gfx90a:sramecc+:xnack-", ("amd", "gfx90a:sramecc+:xnack-", "gfx90a:sramecc+:xnack-", None)),
     ],
 )
 def test_targets(text: str, expected: tuple[str, str, str, int | None]) -> None:
