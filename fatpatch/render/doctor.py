@@ -107,7 +107,8 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
         yield from _group(group, verbose=verbose)
     if found.elsewhere:
         targets = ", ".join(dict.fromkeys(image.target for module in found.elsewhere for image in module.payload.images))
-        yield f"{plural(len(found.elsewhere), 'module')} hold code for one other target only ({safe(targets)}): a program that picks"
+        count = plural(len(found.elsewhere), "module is", "modules are")
+        yield f"{count} for other generations only ({safe(targets)}): a program that picks"
         yield "  modules by GPU never loads them here; one that does sees error 209."
     yield from _dead(found, show, verbose=verbose)
     yield from _lost(found, verbose=verbose)
@@ -164,7 +165,7 @@ def _dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     yield ""
     if found.model_quants and any(module.host.family for module in found.modules):
         yield f"With this model ({', '.join(found.model_quants)}), {words}:"
-    elif outcome_of(found) in ("may-fail", "fails-in-part"):
+    elif outcome_of(found) in ("may-fail", "fails-in-part", "may-fail-in-part"):
         yield f"{words}, if the program launches {'it' if distinct == 1 else 'them'} on this GPU:"
     else:
         yield f"{words}:"
@@ -223,7 +224,8 @@ def short(name: str) -> str:
 
 def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     """Why the other images are passed over, for the group that fares worst."""
-    bad = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB)]
+    away = frozenset(map(id, found.elsewhere))
+    bad = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB) and id(module) not in away]
     chosen = bad or (found.modules if verbose else ())
     lines = dict.fromkeys(line for module in chosen for line in module.verdict.lost)
     if not lines:

@@ -67,7 +67,7 @@ class FileVerdict(NamedTuple):
     """One file on one device. ``verdict`` is the worst of its modules but those ``elsewhere``; None without any.
 
     ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
-    ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for one other GPU only, among others that load.
+    ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
     ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
     """
@@ -248,15 +248,24 @@ def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
 
 
 def _elsewhere(modules: Sequence[Judged]) -> Iterator[Judged]:
-    """Modules that hold machine code for one other target and nothing else, where most modules of the file do load."""
+    """Modules for other generations on purpose: at most half of those that their file serves, where most of its modules do load.
+
+    libcublas has such ones for 7.x only; a module that was forgotten in a build lacks one generation and has the others.
+    """
     loaded: dict[str, list[bool]] = {}
+    served: dict[str, set[int]] = {}
     for module in modules:
         loaded.setdefault(module.node.locator, []).append(module.verdict.verdict in GOOD)
+        served.setdefault(module.node.locator, set()).update(_majors(module))
     for module in modules:
         siblings = loaded[module.node.locator]
-        lacking = module.verdict.cuda_error == NO_BINARY and module.payload.vendor == "nvidia"
-        if lacking and len({image.target for image in module.payload.images}) == 1 and 2 * sum(siblings) > len(siblings):
+        lacking = module.verdict.cuda_error == NO_BINARY and module.payload.vendor == "nvidia" and module.payload.images
+        if lacking and 2 * sum(siblings) > len(siblings) and 2 * len(_majors(module)) <= len(served[module.node.locator]):
             yield module
+
+
+def _majors(module: Judged) -> frozenset[int]:
+    return frozenset(arch_of(image) // 10 for image in module.payload.images)
 
 
 def _no_road(modules: Sequence[Judged], model: ModelFacts | None, environment: Environment) -> Iterator[tuple[str, str]]:

@@ -27,39 +27,37 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
     if not parts:
         return verdicts
     lacking = {index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE}
-    ready = [index for index in whole if index not in lacking]
+    ready = [verdicts[index] for index in whole if index not in lacking and verdicts[index].kernels]
     if ready:
-        for index in (index for index in parts if verdicts[index].cuda_error in _LINKED_AWAY):
-            verdicts[index] = verdicts[ready[0]]._replace(
-                locator=verdicts[index].locator,
-                offset=verdicts[index].offset,
-                size=verdicts[index].size,
-                kernels=(),
-                lost=verdicts[index].lost,
-                reason=f"it was linked into {verdicts[ready[0]].locator}, which is loaded",
-            )
+        for index in parts:
+            reason = f"it was linked into {ready[0].locator}, whose code is what runs"
+            own = verdicts[index]
+            failed = own.cuda_error in _LINKED_AWAY
+            verdicts[index] = _in_place_of(own, ready[0], reason) if failed else own._replace(kernels=(), unlinked=(), cost=None)
     elif lacking.isdisjoint(parts):
         worst = max((verdicts[index] for index in parts), key=lambda verdict: SEVERITY.index(verdict.verdict))
+        reason = f"it has no image, so the runtime links the {len(parts)} relocatable modules when it loads them"
         for index in whole:
-            reason = f"it has no image, so the runtime links the {len(parts)} relocatable modules when it loads them"
-            verdicts[index] = worst._replace(
-                locator=verdicts[index].locator,
-                offset=verdicts[index].offset,
-                size=verdicts[index].size,
-                kernels=(),
-                lost=verdicts[index].lost,
-                cost=None,
-                reason=reason,
-            )
+            verdicts[index] = _in_place_of(verdicts[index], worst, reason)
     else:
         for index in sorted(lacking):
-            verdict = verdicts[index]
-            verdicts[index] = verdict._replace(
-                verdict=FAILS,
-                cuda_error=NOT_FOUND,
-                reason=f"{verdict.reason}; in relocatable code the runtime reports that as error {NOT_FOUND}",
-            )
+            reason = f"{verdicts[index].reason}; in relocatable code the runtime reports that as error {NOT_FOUND}"
+            verdicts[index] = verdicts[index]._replace(verdict=FAILS, cuda_error=NOT_FOUND, reason=reason)
     return verdicts
+
+
+def _in_place_of(verdict: ModuleVerdict, other: ModuleVerdict, reason: str) -> ModuleVerdict:
+    """The module fares as another does, which holds its kernels."""
+    return other._replace(
+        locator=verdict.locator,
+        offset=verdict.offset,
+        size=verdict.size,
+        lost=verdict.lost,
+        kernels=(),
+        unlinked=(),
+        cost=None,
+        reason=reason,
+    )
 
 
 def _alone(verdict: ModuleVerdict) -> ModuleVerdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fatpatch.gpus.amd import NO_BINARY
 from fatpatch.verdicts.doctor import FileVerdict
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
 
@@ -13,6 +14,7 @@ OUTCOMES: Final = {
     "crash": "WILL CRASH",
     "hang": "WILL HANG",
     "fails-in-part": "WILL FAIL IN PART",
+    "may-fail-in-part": "MAY FAIL IN PART",
     "abort": "WILL ABORT",
     "no-road": "WILL NOT RUN THIS MODEL",
     "may-fail": "MAY FAIL",
@@ -42,7 +44,10 @@ def outcome_of(found: FileVerdict) -> str:
         return "not-read"
     if bad:
         useful = [verdict for verdict in modules if verdict.verdict != EMPTY]
-        return "will-not-run" if len(bad) == len(useful) else "fails-in-part"
+        if len(bad) == len(useful):
+            return "will-not-run"
+        few = 2 * len(bad) < len(useful) and all(verdict.cuda_error == NO_BINARY for verdict in bad)  # which of them are used is not known
+        return "may-fail-in-part" if few else "fails-in-part"
     if found.verdict == STUB and _certain(found):
         return "abort"
     if found.no_road:

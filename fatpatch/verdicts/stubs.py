@@ -1,7 +1,8 @@
 """Which dead bodies are defects (reference: stubs, sections A and C).
 
 Stubs alone are none: a quarter of the kernels of a healthy library can be stubs that its host never launches. What counts is a device
-that gets code compiled for less than it is, and a host that decides by the device.
+that gets code compiled for less than it is, and a host that decides by the device. An empty body that is real for later generations
+only is how libraries guard code for tensor cores, and counts where the device is of such a generation.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def with_stubs(
     judged = {}
     for kernel in dead:
         bodies = above.get(kernel.name, ())
-        real = tuple(target for target, _, body in bodies if body in _WORKING)
+        working = [(target, number) for target, number, body in bodies if body in _WORKING]
+        if kernel.body == flow.EMPTY:
+            working = [(target, number) for target, number in working if number <= arch or number // 10 == arch // 10]
+        real = tuple(target for target, _ in working)
         launched = _launched(kernel.name, bodies, host, arch, image_arch)
         broken, note = _decide(image_arch == arch, agreement, launched, bool(real))
         defect = broken and (needed is None or kernel.name in needed)
@@ -92,7 +96,7 @@ def _decide(exact: bool, agreement: str, launched: bool | None, real: bool) -> t
         return True, ""
     if real:
         return True, ""
-    return False, "no image of the module that is meant for more has a real body"
+    return False, "no image of the module that is nearer to this GPU has a real body"
 
 
 def _above(node: Node, payload: Payload, image_arch: int, reader: FactsReader) -> dict[str, tuple[tuple[str, int, str], ...]]:

@@ -117,7 +117,10 @@ LACKING = module(FAILS, 209)
 
 
 def test_relocatable_code() -> None:
-    assert [found.verdict for found in linked([(PART, LACKING), (WHOLE, module())])] == [NATIVE, NATIVE]
+    whole = module(kernels=(KernelVerdict("k", NATIVE, "real"),))
+    assert [found.verdict for found in linked([(PART, LACKING), (WHOLE, whole)])] == [NATIVE, NATIVE]
+    assert [len(found.kernels) for found in linked([(PART, whole), (WHOLE, whole)])] == [0, 1]  # its code runs as part of the whole
+    assert [found.verdict for found in linked([(PART, LACKING), (WHOLE, module())])] == [FAILS, NATIVE]  # an empty one holds nothing
     assert [found.verdict for found in linked([(PART, module()), (WHOLE, LACKING)])] == [NATIVE, NATIVE]
     both = linked([(PART, LACKING), (WHOLE, LACKING)])
     assert [(found.verdict, found.cuda_error) for found in both] == [(FAILS, 500), (FAILS, 500)]
@@ -131,7 +134,8 @@ def test_relocatable_code_that_nothing_links() -> None:
     found = settle(linked([(PART, loose)])[0])
     assert (found.verdict, found.cuda_error) == (FAILS, 200)
     assert [kernel.defect for kernel in found.kernels] == [False, True]
-    assert settle(linked([(PART, loose), (WHOLE, module())])[0]).verdict == NATIVE
+    whole = module(kernels=(KernelVerdict("a", NATIVE, "real"),))
+    assert settle(linked([(PART, loose), (WHOLE, whole)])[0]).verdict == NATIVE
 
 
 def test_compile_cost() -> None:
