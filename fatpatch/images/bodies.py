@@ -11,7 +11,7 @@ from fatpatch.images.cubin_tables import Tables, name_budget
 
 _FUNC = 2
 _UNDEFINED = 0
-_MAX_NAME = 1 << 16
+_MAX_NAME = 1 << 14
 _FIRST_WITH_16_BYTES = 70
 _LAST_OF_OLD = 62
 _EFFECTS = {flow.EFFECT, flow.LOAD_EFFECT}

@@ -19,6 +19,7 @@ SHT_NOTE = 7
 SHT_CUDA_INFO = 0x70000000
 SHT_CUDA_COMPAT = 0x70000086
 _MAX_OVERLAP = 16
+_MAX_NAMES = 3  # times the table: real tables share few tails
 _ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d{1,4})([af]?)\b")
 
 
@@ -141,7 +142,7 @@ def notes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 def name_budget(table_size: int) -> int:
     """Bytes that all names of a string table may add up to: real tables share some tails, hostile ones share everything."""
-    return _MAX_OVERLAP * table_size + (1 << 20)
+    return _MAX_NAMES * table_size + (1 << 20)
 
 
 def records(data: bytes) -> Iterator[tuple[int, bytes]]:

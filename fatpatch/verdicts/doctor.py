@@ -32,6 +32,7 @@ GOOD: Final = frozenset({EMPTY, NATIVE, COMPATIBLE, JIT})
 DRIVER_TOO_OLD: Final = 35
 NO_DEVICE: Final = 100
 _MAX_HOSTS: Final = 64
+_MAX_TYPES: Final = 64
 _NOT_READ: Final = Host(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
 
 
@@ -278,11 +279,9 @@ def _no_road(modules: Sequence[Judged], model: ModelFacts | None, environment: E
             names += [kernel.name for kernel in module.verdict.kernels]
     if arch is None or model is None or not hosts:
         return
-    for quant in _all_types(model):
-        reasons = [
-            None if host.family is None else quants.no_road(names, quant, host.decides_by(arch), host.family.era)
-            for host, names in hosts.values()
-        ]
+    programs = [(host, host.family.era, quants.roads_of(names)) for host, names in hosts.values() if host.family is not None]
+    for quant in _all_types(model)[:_MAX_TYPES]:
+        reasons = [quants.no_road(roads, quant, host.decides_by(arch), era) for host, era, roads in programs]
         if all(reasons) and reasons[0] is not None:
             yield quant, reasons[0]
 

@@ -24,7 +24,7 @@ from fatpatch.verdicts.jit import Cost, cost_of
 
 _FREE = 8 << 30
 _RATIO = 100
-_NAMES = 512 << 20
+_NAMES = 128 << 20
 
 
 class Facts(NamedTuple):

@@ -114,18 +114,37 @@ def _taken(role: str, quant: str, half: bool, capability: int, era: str) -> bool
     return role == OLD_VECTOR and era == PER_TYPE
 
 
-def no_road(names: Iterable[str], quant: str, capability: int, era: str) -> str | None:
+class Roads(NamedTuple):
+    """What a program has kernels for: tensor types at all, and those that it can multiply without integer dot products."""
+
+    types: frozenset[str]
+    below: frozenset[str]
+    bfloat16: bool
+
+
+def roads_of(names: Iterable[str]) -> Roads:
+    """The roads that a program's kernels make up."""
+    types: set[str] = set()
+    below: set[str] = set()
+    bfloat16 = False
+    for name in names:
+        role = role_of(name)
+        if role is not None:
+            types |= role.quants
+            below |= role.quants if role.role == OLD_VECTOR else frozenset()
+        bfloat16 = bfloat16 or "bf16" in name or "bfloat16" in name
+    return Roads(frozenset(types), frozenset(below), bfloat16)
+
+
+def no_road(roads: Roads, quant: str, capability: int, era: str) -> str | None:
     """Why a program cannot run a tensor type on a device at all; None when it can, or when that is not known."""
-    roles = [role for name in names if (role := role_of(name)) is not None and role.quants]
-    if not roles or (quant in PLAIN_TYPES and quant != "BF16"):
+    if not roads.types or (quant in PLAIN_TYPES and quant != "BF16"):
         return None
     if quant == "BF16":
-        plain = era != PER_TYPE or any("bf16" in name or "bfloat16" in name for name in names)
-        return None if plain else "the program has no kernels for BF16"
-    if not any(quant in role.quants for role in roles):
+        return None if era != PER_TYPE or roads.bfloat16 else "the program has no kernels for BF16"
+    if quant not in roads.types:
         return f"the program has no kernels for {quant}"
-    below = [role for role in roles if role.role == OLD_VECTOR]
-    if era == PER_TYPE and capability < _DOT_PRODUCTS_FROM and below and not any(quant in role.quants for role in below):
+    if era == PER_TYPE and capability < _DOT_PRODUCTS_FROM and roads.below and quant not in roads.below:
         return f"the host has no road for {quant} below 6.1, and stops"
     return None
 
