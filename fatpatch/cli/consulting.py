@@ -24,8 +24,9 @@ from fatpatch.limits import Limits
 from fatpatch.model import ModelFacts, Node
 from fatpatch.render import doctor as text
 from fatpatch.render import doctor_json, fleet
-from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedies import candidate, remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy

@@ -9,10 +9,11 @@ from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.images import flow
 from fatpatch.render.words import plural, safe, size
 from fatpatch.verdicts.dispatch import EQUAL
-from fatpatch.verdicts.doctor import FileVerdict, Judged, QuantVerdict, libraries
+from fatpatch.verdicts.doctor import libraries
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
+from fatpatch.verdicts.judged import FileVerdict, Judged, QuantVerdict
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB, KernelVerdict, not_promised
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of
 from fatpatch.verdicts.remedy import Remedy

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fatpatch.render.doctor import headline
-from fatpatch.verdicts.doctor import FileVerdict, Judged
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.jit import Cost
+from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import KernelVerdict
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.remedy import Remedy

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fatpatch.render.doctor import driver_range, seconds, short
 from fatpatch.render.words import columns, plural, safe
-from fatpatch.verdicts.doctor import FileVerdict
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 

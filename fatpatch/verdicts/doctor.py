@@ -3,98 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from fatpatch.coverage import all_diagnostics, members_below, payloads_below
+from fatpatch.coverage import all_diagnostics, payloads_below
 from fatpatch.gpus.amd import NO_BINARY, choose_object
-from fatpatch.gpus.drivers import (
-    cuda_of_ptx,
-    drivers_for_arch,
-    first_driver_for_arch,
-    first_driver_for_ptx,
-    first_zstd_driver,
-    minimum_for_toolkit,
-)
-from fatpatch.gpus.generations import generation
-from fatpatch.gpus.tables import version_key
+from fatpatch.gpus.drivers import drivers_for_arch
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts import quants
 from fatpatch.verdicts.dispatch import Host, host_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of
-from fatpatch.verdicts.jit import Cost, total
+from fatpatch.verdicts.jit import total
+from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
-from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, SEVERITY, STUB, ModuleVerdict, judge
+from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
+from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, SEVERITY, STUB, ModuleVerdict, judge
+from fatpatch.verdicts.requirements import needs, trouble
 from fatpatch.verdicts.stubs import with_stubs
 
-GOOD: Final = frozenset({EMPTY, NATIVE, COMPATIBLE, JIT})
-DRIVER_TOO_OLD: Final = 35
-NO_DEVICE: Final = 100
 _MAX_HOSTS: Final = 64
-_MAX_TYPES: Final = 64
 _NOT_READ: Final = Host(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
-
-
-class Judged(NamedTuple):
-    """One module with where it stands: ``host`` is what is known of the host code of the file that holds it.
-
-    ``doubtful``: kernels that may compute wrong numbers (``mismatch.doubtful``).
-    """
-
-    node: Node
-    payload: Payload
-    verdict: ModuleVerdict
-    host: Host
-    doubtful: tuple[str, ...] = ()
-
-
-class Need(NamedTuple):
-    """The lowest driver, on Linux and on Windows, and what for."""
-
-    linux: str
-    windows: str
-    why: str
-
-
-class QuantVerdict(NamedTuple):
-    """Whether models of a tensor type run: ``broken`` are kernels that they launch and that do not work."""
-
-    quant: str
-    broken: tuple[str, ...]
-
-
-class FileVerdict(NamedTuple):
-    """One file on one device. ``verdict`` is the worst of its modules but those ``elsewhere``; None without any.
-
-    ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
-    ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
-    ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
-    ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
-    """
-
-    node: Node
-    environment: Environment
-    verdict: str | None
-    modules: tuple[Judged, ...]
-    model: ModelFacts | None
-    model_name: str | None
-    model_quants: tuple[str, ...]
-    quants: tuple[QuantVerdict, ...]
-    needs: tuple[Need, ...]
-    last_driver: str | None
-    trouble: tuple[int, str] | None
-    mismatch: tuple[Judged, ...]
-    elsewhere: tuple[Judged, ...]
-    no_road: tuple[tuple[str, str], ...]
-    cost: Cost | None
-    slowest: Judged | None
-    unread: tuple[Diagnostic, ...]
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing is known against it: every module loads, every kernel that matters is there, all of the file was read."""
-        return self.verdict in GOOD and not self.unread
 
 
 class Doctor:
@@ -104,7 +33,7 @@ class Doctor:
         self.node = node
         self.limit = limit
         self.reader = FactsReader(limit, node.size)
-        self.model, self.model_name = (model, model_name) if model is not None else _model_inside(node)
+        self.model, self.model_name = (model, model_name) if model is not None else model_inside(node)
         self.pairs = list(payloads_below(node))
         self._hosts: dict[str, Host] = {}
 
@@ -114,9 +43,9 @@ class Doctor:
             modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
         else:
             modules = self._judge_nvidia(environment)
-        trouble = _trouble(modules, environment)
-        if trouble is not None:
-            modules = [_failed(module, trouble) for module in modules]
+        against = trouble(modules, environment)
+        if against is not None:
+            modules = [_failed(module, against) for module in modules]
         whole = FileVerdict(
             node=self.node,
             environment=environment,
@@ -124,14 +53,14 @@ class Doctor:
             modules=(),
             model=self.model,
             model_name=self.model_name,
-            model_quants=tuple(sorted(frozenset(_quantised(self.model)))),
-            quants=tuple(_quants(modules, environment)),
+            model_quants=tuple(sorted(frozenset(quantised(self.model)))),
+            quants=tuple(quant_verdicts(modules, environment)),
             needs=(),
             last_driver=None if environment.device.arch is None else (drivers_for_arch(environment.device.arch) or ("", None))[1],
-            trouble=trouble,
+            trouble=against,
             mismatch=(),
             elsewhere=(),
-            no_road=tuple(_no_road(modules, self.model, environment)),
+            no_road=tuple(no_roads(modules, self.model, environment)),
             cost=None,
             slowest=None,
             unread=(*(item for item in all_diagnostics(self.node) if item.level == "error"), *self._problems()),
@@ -186,7 +115,7 @@ class Doctor:
         if self.model is None or host.family is None or host.family.uses_arch_list or arch is None:
             return None
         names = [kernel.name for verdict in verdicts for kernel in verdict.kernels]
-        return quants.launched(names, frozenset(_all_types(self.model)), host.decides_by(arch), host.family.era)
+        return quants.launched(names, frozenset(types_of(self.model)), host.decides_by(arch), host.family.era)
 
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
         choice = choose_object([image for image in payload.images if image.target.startswith(("gfx", "amdgcn"))], environment.device.target)
@@ -210,20 +139,6 @@ class Doctor:
         return Judged(node, payload, module, Host(None, (), False, None, "AMD host code is not read"))
 
 
-def _model_inside(node: Node) -> tuple[ModelFacts | None, str | None]:
-    """The one GGUF model in an archive."""
-    models = [member for member in members_below(node) if member.facts is not None]
-    return (models[0].facts, models[0].path) if len(models) == 1 else (node.facts, None if node.facts is None else node.path)
-
-
-def _all_types(model: ModelFacts) -> list[str]:
-    return [name for name, _ in model.tensor_types]
-
-
-def _quantised(model: ModelFacts | None) -> list[str]:
-    return [] if model is None else [name for name in _all_types(model) if name not in quants.PLAIN_TYPES]
-
-
 def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
     """The same verdict over some of the modules: all, or those of one library of several."""
     costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
@@ -232,7 +147,7 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
     return found._replace(
         modules=tuple(modules),
         verdict=max((module.verdict.verdict for module in modules if id(module) not in away), key=SEVERITY.index, default=None),
-        needs=tuple(_needs(modules, found.environment)),
+        needs=tuple(needs(modules, found.environment)),
         mismatch=tuple(module for module in modules if module.doubtful),
         elsewhere=elsewhere,
         cost=total([cost for cost, _ in costs]) if costs else None,
@@ -269,96 +184,6 @@ def _majors(module: Judged) -> frozenset[int]:
     return frozenset(arch_of(image) // 10 for image in module.payload.images)
 
 
-def _no_road(modules: Sequence[Judged], model: ModelFacts | None, environment: Environment) -> Iterator[tuple[str, str]]:
-    """The tensor types of the model that no library of the file can run."""
-    arch = environment.device.arch
-    hosts: dict[int, tuple[Host, list[str]]] = {}
-    for module in modules:
-        if module.host.family is not None:
-            names = hosts.setdefault(id(module.host), (module.host, []))[1]
-            names += [kernel.name for kernel in module.verdict.kernels]
-    if arch is None or model is None or not hosts:
-        return
-    programs = [(host, host.family.era, quants.roads_of(names)) for host, names in hosts.values() if host.family is not None]
-    for quant in _all_types(model)[:_MAX_TYPES]:
-        reasons = [quants.no_road(roads, quant, host.decides_by(arch), era) for host, era, roads in programs]
-        if all(reasons) and reasons[0] is not None:
-            yield quant, reasons[0]
-
-
-def _quants(modules: Sequence[Judged], environment: Environment) -> list[QuantVerdict]:
-    """For every tensor type that the program has kernels for: what breaks."""
-    arch = environment.device.arch
-    result: dict[str, set[str]] = {}
-    for module in modules:
-        family = module.host.family
-        if family is None or family.uses_arch_list or arch is None:
-            continue
-        names = [kernel.name for kernel in module.verdict.kernels]
-        dead = {kernel.name for kernel in module.verdict.kernels if kernel.broken}
-        failed = module.verdict.verdict == FAILS
-        for quant in quants.quants_in(names):
-            taken = quants.launched(names, frozenset({quant}), module.host.decides_by(arch), family.era)
-            result.setdefault(quant, set()).update(name for name in taken if failed or name in dead)
-    return [QuantVerdict(quant, tuple(sorted(found))) for quant, found in result.items()]
-
-
-def _trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int, str] | None:
-    """What stands against GPU, driver and program together, before any module is loaded."""
-    device, driver = environment.device, environment.driver
-    if device.arch is None or driver is None:
-        return None
-    kind = f"{generation(device.arch)} (compute capability {device.arch // 10}.{device.arch % 10})".strip()
-    if driver.oldest_arch > device.arch:
-        return NO_DEVICE, f"driver {driver.version} no longer drives {kind}; it starts with {driver.oldest_generation}"
-    known = drivers_for_arch(device.arch)
-    if known is not None and version_key(known[0])[:1] > version_key(driver.branch)[:1]:
-        return NO_DEVICE, f"driver {driver.version} does not know {kind} yet; the first that does is {known[0]}"
-    for cuda in sorted(_runtimes(modules), key=version_key, reverse=True):
-        if version_key(cuda)[0] > version_key(driver.cuda)[0]:
-            least = minimum_for_toolkit(cuda)
-            wanted = f"; it needs {least[0]} on Linux, {least[1]} on Windows" if least else ""
-            return DRIVER_TOO_OLD, f"the program was made with CUDA {cuda}, and driver {driver.version} is of CUDA {driver.cuda}{wanted}"
-    return None
-
-
-def _runtimes(modules: Sequence[Judged]) -> frozenset[str]:
-    """The CUDA releases whose runtime registers modules: a wrapper is proof of the runtime, its machine code of the release."""
-    return frozenset(cuda for module in modules if module.payload.wrapper is not None and (cuda := _cuda_of(module.verdict)) is not None)
-
-
-def _cuda_of(verdict: ModuleVerdict) -> str | None:
-    """The CUDA release that made the chosen image: what it states, or the first that writes its PTX version."""
-    if verdict.toolkit is not None and verdict.toolkit.startswith("CUDA "):
-        return verdict.toolkit[5:]
-    image = verdict.image
-    return cuda_of_ptx(image.code_version) if image is not None and image.kind == "ptx" and image.code_version else None
-
-
 def _failed(module: Judged, trouble: tuple[int, str]) -> Judged:
     verdict = module.verdict._replace(verdict=FAILS, cuda_error=trouble[0], outcome=None, reason=trouble[1])
     return module._replace(verdict=verdict)
-
-
-def _needs(modules: Sequence[Judged], environment: Environment) -> list[Need]:
-    """What the driver must be able to do, the most demanding first; at most one of each kind. None for Jetson's own drivers."""
-    arch = environment.device.arch
-    first = None if arch is None else first_driver_for_arch(arch)
-    if arch is None or first is None:
-        return []
-    found = [Need(*first, f"drives {generation(arch) or 'this GPU'}")]
-    loaded = [module.verdict for module in modules if module.verdict.image is not None]
-    isas = {image.code_version for verdict in loaded if (image := verdict.image) is not None and image.kind == "ptx" and image.code_version}
-    if isas:
-        isa = max(isas, key=version_key)
-        least = first_driver_for_ptx(isa)
-        if least is not None:
-            found.append(Need(*least, f"compiles PTX {isa}"))
-    if any(verdict.image is not None and verdict.image.compression == "zstd" for verdict in loaded):
-        found.append(Need(*first_zstd_driver(), "reads zstd-compressed code"))
-    if runtimes := _runtimes(modules):
-        cuda = max(runtimes, key=version_key)
-        least = minimum_for_toolkit(cuda)
-        if least is not None:
-            found.append(Need(*least, f"runs programs made with CUDA {cuda}"))
-    return sorted(found, key=lambda need: version_key(need.linux), reverse=True)

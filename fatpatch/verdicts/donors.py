@@ -8,8 +8,9 @@ from typing import Final
 
 from fatpatch.coverage import payloads_below
 from fatpatch.images.signature import without_hashes
-from fatpatch.verdicts.doctor import Doctor, FileVerdict, Judged
+from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.facts import FactsReader
+from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedy import Candidate, Remedy
 

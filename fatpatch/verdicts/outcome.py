@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fatpatch.gpus.amd import NO_BINARY
-from fatpatch.verdicts.doctor import FileVerdict
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
 
 OUTCOMES: Final = {

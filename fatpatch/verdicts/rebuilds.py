@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.gpus.toolkits import expansion, is_newest, newest_toolkit_for
 from fatpatch.hosts import llamafile
 from fatpatch.hosts.family import PER_TYPE
-from fatpatch.verdicts.doctor import FileVerdict, Judged
+from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import STUB
 from fatpatch.verdicts.remedy import Remedy
 

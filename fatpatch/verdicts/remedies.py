@@ -8,10 +8,11 @@ from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table, version_key
 from fatpatch.hosts import llamafile
 from fatpatch.model import Node
-from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, UNSUPPORTED_PTX
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import FAILS, STUB
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fatpatch.gpus.amd import override_for
-from fatpatch.verdicts.doctor import GOOD, FileVerdict
+from fatpatch.verdicts.judged import GOOD, FileVerdict
 from fatpatch.verdicts.remedy import Remedy
 
 

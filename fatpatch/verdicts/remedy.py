@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fatpatch.model import Node
-from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.judged import FileVerdict
 
 
 class Remedy(NamedTuple):

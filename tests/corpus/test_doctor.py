@@ -19,8 +19,9 @@ from fatpatch.images.cubin_tables import Tables
 from fatpatch.images.ptx_bodies import ptx_bodies
 from fatpatch.payloads.content import ImageReader
 from fatpatch.verdicts.cubin_fate import unlinked
-from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.loading import load
 from fatpatch.walk import inspected
 

@@ -15,9 +15,10 @@ from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
 from fatpatch.images import flow
 from fatpatch.payloads.driver_view import driver_view
-from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.jit import FASTEST, SLOWEST, cost_of
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import KernelVerdict
 from fatpatch.walk import inspected
 

@@ -18,8 +18,9 @@ from fatpatch.gpus.drivers import driver
 from fatpatch.images import flow, volta
 from fatpatch.images.ptx_bodies import ptx_bodies
 from fatpatch.render.doctor import report
-from fatpatch.verdicts.doctor import Doctor, FileVerdict
+from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.ptx_fate import compiled
 from fatpatch.verdicts.remedies import remedies

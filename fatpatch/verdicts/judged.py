@@ -1,0 +1,74 @@
+"""The verdict on a file, as records: what ``doctor`` computes, remedies and renderers read."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
+from fatpatch.verdicts.dispatch import Host
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.jit import Cost
+from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE, ModuleVerdict
+
+GOOD: Final = frozenset({EMPTY, NATIVE, COMPATIBLE, JIT})
+
+
+class Judged(NamedTuple):
+    """One module with where it stands: ``host`` is what is known of the host code of the file that holds it.
+
+    ``doubtful``: kernels that may compute wrong numbers (``mismatch.doubtful``).
+    """
+
+    node: Node
+    payload: Payload
+    verdict: ModuleVerdict
+    host: Host
+    doubtful: tuple[str, ...] = ()
+
+
+class Need(NamedTuple):
+    """The lowest driver, on Linux and on Windows, and what for."""
+
+    linux: str
+    windows: str
+    why: str
+
+
+class QuantVerdict(NamedTuple):
+    """Whether models of a tensor type run: ``broken`` are kernels that they launch and that do not work."""
+
+    quant: str
+    broken: tuple[str, ...]
+
+
+class FileVerdict(NamedTuple):
+    """One file on one device. ``verdict`` is the worst of its modules but those ``elsewhere``; None without any.
+
+    ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
+    ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
+    ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
+    ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
+    """
+
+    node: Node
+    environment: Environment
+    verdict: str | None
+    modules: tuple[Judged, ...]
+    model: ModelFacts | None
+    model_name: str | None
+    model_quants: tuple[str, ...]
+    quants: tuple[QuantVerdict, ...]
+    needs: tuple[Need, ...]
+    last_driver: str | None
+    trouble: tuple[int, str] | None
+    mismatch: tuple[Judged, ...]
+    elsewhere: tuple[Judged, ...]
+    no_road: tuple[tuple[str, str], ...]
+    cost: Cost | None
+    slowest: Judged | None
+    unread: tuple[Diagnostic, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is known against it: every module loads, every kernel that matters is there, all of the file was read."""
+        return self.verdict in GOOD and not self.unread
