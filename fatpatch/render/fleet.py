@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from fatpatch.render.doctor import driver_range, seconds, short
+from fatpatch.render.doctor_context import driver_range, seconds
+from fatpatch.render.doctor_kernels import short
 from fatpatch.render.words import columns, plural, safe
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB

@@ -1,0 +1,163 @@
+"""What belongs to a verdict besides the modules: the first start, the host code, the model, the driver, the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from fatpatch.images import flow
+from fatpatch.render.words import plural, safe, size
+from fatpatch.verdicts.dispatch import EQUAL
+from fatpatch.verdicts.facts import arch_of, is_dead
+from fatpatch.verdicts.jit import FASTEST, SLOWEST
+from fatpatch.verdicts.judged import FileVerdict, QuantVerdict
+from fatpatch.verdicts.module import not_promised
+from fatpatch.verdicts.outcome import outcome_of
+
+LOADED = frozenset({"abort", "may-fail", "may-be-wrong", "no-road", "slow-start", "not-promised", "runs"})
+
+_MAX_TYPES = 12
+_WORTH_A_WORD = 0.5
+
+
+def jit(found: FileVerdict) -> Iterator[str]:
+    """The first start: how long the driver compiles, and what it caches."""
+    cost = found.cost
+    if cost is None or cost.seconds < _WORTH_A_WORD or found.slowest is None or found.slowest.verdict.cost is None:
+        return
+    yield ""
+    low, high = seconds(cost.seconds * FASTEST), seconds(cost.seconds * SLOWEST)
+    worst = found.slowest.verdict.cost
+    yield f"First start on this GPU: about {seconds(cost.seconds)} of compiling on one core if all modules are used ({low} to {high});"
+    yield f"  the longest stall is about {seconds(worst.seconds)}, for {safe(found.slowest.verdict.locator)}."
+    yield f"  It is cached afterwards: about {size(cost.cache_bytes)} (~/.nv/ComputeCache; Windows: %APPDATA%\\NVIDIA\\ComputeCache)."
+
+
+def seconds(value: float) -> str:
+    """``0.4 s``, ``59 s``, ``6 min``."""
+    if value < 10:
+        return f"{value:.1f} s"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"
+
+
+def host(found: FileVerdict) -> Iterator[str]:
+    """The host program: by what it decides, and which road it takes."""
+    arch = found.environment.device.arch
+    hosts = {id(module.host): module for module in found.modules if module.host.family is not None}
+    if arch is None or found.trouble is not None or not hosts:
+        if found.modules and not hosts and outcome_of(found) == "may-fail":
+            yield ""
+            yield f"Host code: {safe(found.modules[0].host.reason)}."
+        return
+    module = next(iter(hosts.values()))
+    host = module.host
+    assert host.family is not None
+    numbers = ", ".join(f"{value // 100}.{value // 10 % 10}" for value in host.thresholds)
+    source = "read from its code" if host.read else "as is usual for programs of that time; not found in this one"
+    decides = host.decides_by(arch)
+    by = "the GPU" if decides == arch * 10 else "its list of targets" + ("" if decides > 0 else ", which has none for this GPU")
+    yield ""
+    yield f"Host code: {host.family.project}, {host.family.era}; it decides by {by} and knows the steps {numbers} ({source})."
+    images = sorted({arch_of(module.verdict.image) for module in found.modules if module.verdict.image is not None})
+    if found.mismatch and images:
+        compiled = ", ".join(f"{number // 10}.{number % 10}" for number in images)
+        step = f"{decides // 100}.{decides // 10 % 10}" if decides > 0 else "nothing"
+        names = [name for module in found.mismatch for name in module.doubtful]
+        yield f"  It takes the road for {step}; the code was compiled for {compiled}. {plural(len(set(names)), 'kernel')} may compute wrong"
+        yield f"  numbers, such as {safe(names[0])[:80]}: launched in a shape that they were not compiled for."
+    elif images and all(host.agrees(arch, number) == EQUAL for number in images):
+        yield "  The code that is loaded was compiled for the same side of every step."
+
+
+def registration(found: FileVerdict) -> Iterator[str]:
+    """Kernels that the host registers and no loaded image has."""
+    for module in {id(module.host): module for module in found.modules}.values():
+        registration = module.host.registration
+        if registration is not None and registration.proven and registration.unknown:
+            names = ", ".join(sorted(registration.unknown)[:3])
+            count = len(registration.unknown)
+            words = f"{plural(count, 'kernel')} that the host registers {'is' if count == 1 else 'are'} in no image that is loaded"
+            yield f"  {words}: launching one is error 500 ({safe(names)}{', ...' if count > 3 else ''})"
+
+
+def model(found: FileVerdict) -> Iterator[str]:
+    """The model: its types, and which of them break."""
+    model = found.model
+    if model is None and not found.quants:
+        return
+    broken = [quant for quant in found.quants if quant.broken]
+    if model is not None or broken:
+        yield ""
+    if model is not None:
+        kinds = ", ".join(f"{count} {name}" for name, count in model.tensor_types[:_MAX_TYPES])
+        name = f"{safe(found.model_name)}: " if found.model_name else ""
+        yield f"Model: {name}{safe(model.architecture or 'unknown architecture')}, {plural(model.tensors, 'tensor')} ({safe(kinds)})"
+        if found.modules and not found.quants and all(module.host.family is None for module in found.modules):
+            yield "  which kernels it needs is not known: the host program is not one that fatpatch knows"
+    for quant, why in found.no_road:
+        yield f"  {safe(quant)}: {why}."
+    if broken:
+        yield f"  Matrices in {_listed(broken)} do not work on this GPU; {_others(found.quants)}"
+
+
+def _listed(quants: Iterable[QuantVerdict]) -> str:
+    return ", ".join(quant.quant for quant in quants)
+
+
+def _others(quants: Sequence[QuantVerdict]) -> str:
+    good = [quant for quant in quants if not quant.broken]
+    return f"those in F16, F32{', ' if good else ''}{_listed(good)} do."
+
+
+def needs(found: FileVerdict) -> Iterator[str]:
+    """The drivers that the file can do with, where none was named."""
+    if not found.needs or found.environment.driver is not None or outcome_of(found) not in LOADED:
+        return
+    least = found.needs[0]
+    windows = f" ({least.windows} on Windows)" if least.windows else ""
+    why = "; ".join(f"{need.why}: {need.linux}" for need in found.needs)
+    yield ""
+    yield f"Driver: {driver_range(found)}{windows}. {why[0].upper()}{why[1:]}."
+
+
+def notes(found: FileVerdict) -> Iterator[str]:
+    """What limits the answer."""
+    environment = found.environment
+    notes = [f"{environment.device.name}: {environment.device.note}"] if environment.device.note else []
+    if environment.driver is not None and environment.driver.note:
+        notes.append(f"driver {environment.driver.version}: {environment.driver.note}")
+    if any(not_promised(module.verdict, environment) for module in found.modules):
+        notes.append("NVIDIA does not promise that machine code runs across minor versions on Tegra parts: try it before you rely on it")
+    if found.trouble is None:
+        notes += _footnotes(found)
+    nvidia = environment.device.vendor == "nvidia"
+    if nvidia and found.modules and found.trouble is None and not all(module.verdict.measured for module in found.modules):
+        notes.append("by NVIDIA's published rules; only compute capability 9.0 was measured")
+    if environment.device.vendor == "amd" and found.modules:
+        notes.append("by the sources of AMD's runtime; no AMD GPU was asked")
+    if found.unread:
+        notes.append(f"{plural(len(found.unread), 'part')} of the file could not be read, so this is not the whole answer")
+    if notes:
+        yield ""
+        yield from (f"note: {safe(note)}" for note in notes)
+
+
+def _footnotes(found: FileVerdict) -> Iterator[str]:
+    """Dead bodies that are no defect, and bodies that could not be judged."""
+    kernels = {(module.node.locator, kernel.name): (kernel, module) for module in found.modules for kernel in module.verdict.kernels}
+    dead = [module for kernel, module in kernels.values() if is_dead(kernel.body) and not kernel.defect]
+    if dead:
+        known = all(module.host.family is not None for module in dead)
+        end = "which its host does not launch here" if known else "whether its host launches them here is not known"
+        yield f"{plural(len(dead), 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code, {end}"
+    unknown = sum(kernel.body == flow.UNKNOWN for kernel, _ in kernels.values())
+    if unknown:
+        yield f"{plural(unknown, 'kernel body', 'kernel bodies')} could not be judged: the code jumps through registers, or never ends"
+
+
+def driver_range(found: FileVerdict) -> str:
+    """``525.60.13 to 580``, ``550.54.14 or newer``: on Linux; what loads at all needs it."""
+    least = found.needs[0].linux
+    return f"{least} or newer" if found.last_driver is None else f"{least} to {found.last_driver}"
+
+
+SECTIONS = (jit, host, registration, model, needs, notes)
