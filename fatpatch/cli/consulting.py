@@ -17,7 +17,7 @@ from fatpatch.coverage import all_diagnostics, payloads_below
 from fatpatch.errors import FatpatchError, FormatError, InputError
 from fatpatch.gpus.amd import overridden
 from fatpatch.gpus.devices import Device, all_devices, find, well_known
-from fatpatch.gpus.drivers import Driver
+from fatpatch.gpus.drivers import Driver, on_jetson_linux
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
 from fatpatch.limits import Limits
@@ -28,7 +28,7 @@ from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.outcome import works
-from fatpatch.verdicts.remedies import candidate, remedies
+from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.walk import inspected
 
@@ -49,12 +49,18 @@ def environments(
 ) -> tuple[Subject, ...]:
     """The GPUs that the options name, each with the circumstances; "auto" asks this machine, "all" is every target known.
 
-    A usage error for a name that is not known or not clear.
+    A usage error for a name that is not known or not clear, and for what is asked of no GPU here.
     """
     try:
-        return _environments(gpus, driver, force_ptx, disable_ptx, eager, hsa_override)
+        subjects = _environments(gpus, driver, force_ptx, disable_ptx, eager, hsa_override)
     except InputError as error:
         raise click.UsageError(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message) from error
+    vendors = {subject.environment.device.vendor for subject in subjects}
+    if hsa_override is not None and "amd" not in vendors:
+        raise click.UsageError("--hsa-override is for AMD GPUs, and --gpu names none")
+    if "nvidia" not in vendors and (driver is not None or force_ptx or disable_ptx or eager):
+        raise click.UsageError("--driver, --force-ptx-jit, --disable-ptx-jit and --eager are for NVIDIA GPUs, and --gpu names none")
+    return subjects
 
 
 def _environments(
@@ -85,8 +91,9 @@ def _environment(
             target = overridden(hsa_override)
             note = f"told to be {target} by HSA_OVERRIDE_GFX_VERSION={hsa_override}, which Linux alone reads"
             device = device._replace(target=target, note="; ".join(filter(None, (device.note, note))))
-        return Environment(device)
-    return Environment(device, driver, force_ptx, disable_ptx, eager)
+        return Environment(device, hsa_override=hsa_override)
+    own = device.arch is not None and on_jetson_linux(device.arch)
+    return Environment(device, None if own else driver, force_ptx, disable_ptx, eager)
 
 
 def _every_target() -> list[tuple[Device, tuple[str, ...]]]:
@@ -103,29 +110,55 @@ def _every_target() -> list[tuple[Device, tuple[str, ...]]]:
     return result
 
 
-def read_model(path: str) -> ModelFacts:
+def read_model(path: str, shown: str) -> ModelFacts:
     """What the header of a GGUF file says. InputError for another kind of file."""
-    with inspected(path) as node:
+    with _named(path, shown), inspected(path) as node:
         if node.facts is None:
-            raise InputError("is no GGUF model", locator=path, hint="give the .gguf file, or a llamafile that has one inside as FILE")
+            raise InputError("is no GGUF model", locator=shown, hint="give the .gguf file, or a llamafile that has one inside as FILE")
         return node.facts
 
 
+@contextmanager
+def _named(path: str, shown: str) -> Iterator[None]:
+    """Errors about a file speak of it as its user does."""
+    try:
+        yield
+    except FatpatchError as error:
+        error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+        raise
+
+
+class Other(NamedTuple):
+    """A candidate as the user named it, read once for all files and GPUs."""
+
+    shown: str
+    doctor: Doctor
+
+
 class Consultation(NamedTuple):
-    """All that the options ask for."""
+    """All that the options ask for; ``table`` even for one GPU."""
 
     environments: tuple[Subject, ...]
-    fleet: bool
+    table: bool
     model: ModelFacts | None
     model_name: str | None
     candidates: tuple[tuple[str, str], ...]
     limits: Limits
     verbose: bool
 
+    @property
+    def fleet(self) -> bool:
+        """Whether the answer is a table of GPUs."""
+        return self.table or len(self.environments) > 1
+
     def as_text(self, paths: Sequence[tuple[str, str]], out: Writer) -> int:
         """Write the reports; the exit code."""
+        with self._others() as others:
+            return self._text(paths, out, others)
+
+    def _text(self, paths: Sequence[tuple[str, str]], out: Writer, others: Sequence[Other]) -> int:
         code = 0
-        compared: list[tuple[str, FileVerdict]] = []
+        compared: list[tuple[str, Subject, FileVerdict]] = []
         several = len(paths) > 1 and not self.fleet
         for index, (path, shown) in enumerate(paths):
             lines: list[str] = [""] if index and (self.fleet or self.verbose or not several) else []
@@ -142,26 +175,26 @@ class Consultation(NamedTuple):
                     else:
                         for number, subject in enumerate(self.environments):
                             found = doctor.judge(subject.environment)
-                            compared.append((shown, found))
+                            compared.append((shown, subject, found))
                             code = _worse_of(code, [found])
                             if not several or self.verbose:
-                                advice = self._remedies(node, doctor, found)
+                                advice = self._remedies(node, doctor, found, others)
                                 lines += [""] * bool(number)
                                 lines += text.report(found, advice, shown, _readable, verbose=self.verbose)
                     out("".join(f"{line}\n" for line in lines))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
-                code = _failed(code, error, path, shown)
+                code = worse(code, error.exit_code)
                 print_error(error)
         if several and compared:
             out("".join(f"{line}\n" for line in self._comparison(compared)))
         return code
 
-    def _comparison(self, compared: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
+    def _comparison(self, compared: Sequence[tuple[str, Subject, FileVerdict]]) -> Iterator[str]:
         if self.verbose:
             yield ""
         for subject in self.environments:
-            mine = [(shown, found) for shown, found in compared if found.environment == subject.environment]
+            mine = [(shown, found) for shown, other, found in compared if other == subject]
             yield f"On {text.device_words(subject.environment)}:"
             yield ""
             yield from fleet.side_by_side(mine)
@@ -170,6 +203,10 @@ class Consultation(NamedTuple):
 
     def as_json(self, paths: Sequence[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
         """(exit code, document)."""
+        with self._others() as others:
+            return self._json(paths, others)
+
+    def _json(self, paths: Sequence[tuple[str, str]], others: Sequence[Other]) -> tuple[int, dict[str, Any]]:
         code = 0
         rows: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
@@ -183,16 +220,16 @@ class Consultation(NamedTuple):
                         if self.fleet:
                             rows.append(doctor_json.fleet_row(found, shown, subject.names))
                         else:
-                            rows.append(doctor_json.file_json(found, self._remedies(node, doctor, found), shown))
+                            rows.append(doctor_json.file_json(found, self._remedies(node, doctor, found, others), shown))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
-                code = _failed(code, error, path, shown)
+                code = worse(code, error.exit_code)
                 print_error(error)
                 errors.append({"locator": error.locator, "message": error.message, "exit_code": error.exit_code})
-        environment = self.environments[0].environment
+        asked = [subject.environment for subject in self.environments]
         if self.fleet:
-            return code, doctor_json.fleet_document(environment, rows, errors, __version__)
-        return code, doctor_json.document(environment, rows, errors, __version__)
+            return code, doctor_json.fleet_document(asked, rows, errors, __version__)
+        return code, doctor_json.document(asked[0], rows, errors, __version__)
 
     def _subjects(self, node: Node) -> Iterator[Subject]:
         """In a fleet of all targets only those of makers whose code is in the file."""
@@ -204,28 +241,34 @@ class Consultation(NamedTuple):
     @contextmanager
     def _read(self, path: str, shown: str) -> Iterator[tuple[Node, Doctor]]:
         with (
+            _named(path, shown),
             Progress(shown) as progress,
             inspected(path, name=_last(shown), limits=self.limits, progress=progress.at) as node,
         ):
             named = node._replace(path=shown)
             yield named, Doctor(named, limit=self.limits.image, model=self.model, model_name=self.model_name)
 
-    def _remedies(self, node: Node, doctor: Doctor, found: FileVerdict) -> tuple[Remedy, ...]:
+    @contextmanager
+    def _others(self) -> Iterator[list[Other]]:
+        """The candidates, opened before anything is judged: an unreadable one is a mistake in the command."""
         with ExitStack() as stack:
-            others: list[Candidate] = []
+            others = []
             for path, shown in self.candidates:
-                other = stack.enter_context(inspected(path, name=_last(shown), limits=self.limits))
-                if not any(payloads_below(other)):
-                    raise InputError(
-                        "holds no GPU code", locator=shown, hint="--candidate takes another build: a library, wheel or llamafile"
-                    )
-                others.append(candidate(shown, other, found.environment, self.limits.image))
-            return remedies(doctor, found, shown_command(node), others)
+                node = stack.enter_context(self._candidate(path, shown))
+                others.append(Other(shown, Doctor(node, limit=self.limits.image)))
+            yield others
 
+    @contextmanager
+    def _candidate(self, path: str, shown: str) -> Iterator[Node]:
+        with _named(path, shown), inspected(path, name=_last(shown), limits=self.limits) as node:
+            if not any(payloads_below(node)):
+                hint = "--candidate takes another build: a library, wheel or llamafile"
+                raise InputError("holds no GPU code", locator=shown, hint=hint)
+            yield node
 
-def _failed(code: int, error: FatpatchError, path: str, shown: str) -> int:
-    error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
-    return worse(code, error.exit_code)
+    def _remedies(self, node: Node, doctor: Doctor, found: FileVerdict, others: Sequence[Other]) -> tuple[Remedy, ...]:
+        candidates = [Candidate(other.shown, other.doctor, other.doctor.judge(found.environment)) for other in others]
+        return remedies(doctor, found, shown_command(node), candidates)
 
 
 def _damage(node: Node) -> int:

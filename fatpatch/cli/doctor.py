@@ -52,7 +52,8 @@ def command(
     """
     from fatpatch.cli.consulting import Consultation, environments, read_model
 
-    facts = None if model is None else read_model(model)
+    model_name = None if model is None else shown_paths([model])[0]
+    facts = None if model is None or model_name is None else read_model(model, model_name)
     run = Consultation(
         environments=environments(
             gpus,
@@ -62,9 +63,9 @@ def command(
             eager=eager,
             hsa_override=hsa_override,
         ),
-        fleet=len(gpus) > 1 or "all" in gpus,
+        table="all" in gpus,
         model=facts,
-        model_name=None if model is None else shown_paths([model])[0],
+        model_name=model_name,
         candidates=tuple(zip(candidates, shown_paths(candidates), strict=True)),
         limits=limits_from(max_image_size),
         verbose=verbose,

@@ -10,7 +10,6 @@ from fatpatch.errors import InputError
 from fatpatch.gpus.tables import table
 from fatpatch.model import Image
 
-NO_BINARY: Final = 209
 _OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
 _TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
 _SPIRV = "amdgcnspirv"
@@ -59,7 +58,7 @@ def choose_object(images: Sequence[Image], device: str) -> Choice:
     generic = _row(processor).get("generic", "")
     refused = ""
     for wanted, how, why in (
-        (processor, "native", f"is for {processor}"),
+        (processor, "native", "is for this very processor"),
         (generic, "generic", f"is for the family {generic}, which {processor} belongs to; runtimes before ROCm 6.3 do not know such code"),
         (_SPIRV, "spirv", "is compiled at load time, by runtimes that can"),
     ):

@@ -114,6 +114,11 @@ def first_zstd_driver() -> tuple[str, str]:
     return next(_firsts(row) for row in _branches() if row.zstd)
 
 
+def on_jetson_linux(arch: int) -> bool:
+    """Whether the driver of an SM number comes with Jetson Linux alone."""
+    return arch in _JETSON_LINUX
+
+
 def drivers_for_arch(arch: int) -> tuple[str, str | None] | None:
     """The first known driver for an SM number, on Linux, and the last branch, None for "still driven".
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fatpatch.gpus.cuda_errors import error_text
+from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.render import doctor_context as context
 from fatpatch.render.doctor_kernels import Shown, dead
 from fatpatch.render.words import plural, safe
@@ -32,17 +33,19 @@ def device_words(environment: Environment) -> str:
 
 def headline(found: FileVerdict, shown: str) -> str:
     """The first line."""
-    return f"{OUTCOMES[outcome_of(found)]}: {safe(shown)} on {device_words(found.environment)}, {_driver_words(found)}"
+    return f"{OUTCOMES[outcome_of(found)]}: {safe(shown)} on {device_words(found.environment)}{_driver_words(found)}"
 
 
 def _driver_words(found: FileVerdict) -> str:
-    """``driver 535.154``; without one the range that the file can do with, where it can."""
-    driver = found.environment.driver
+    """``driver 535.154``; without one the range that the file can do with, where it can. ROCm releases are not judged."""
+    driver, arch = found.environment.driver, found.environment.device.arch
     if driver is not None:
-        return f"driver {driver.version}"
-    if found.environment.device.vendor == "amd":
-        return "any ROCm"
-    return f"driver {context.driver_range(found)}" if found.needs and outcome_of(found) in context.LOADED else "any driver"
+        return f", driver {driver.version}"
+    if arch is None:
+        return ""
+    if on_jetson_linux(arch):
+        return ", with its Jetson Linux"
+    return f", driver {context.driver_range(found)}" if found.needs and outcome_of(found) in context.LOADED else ", any driver"
 
 
 def report(found: FileVerdict, rows: Sequence[Remedy], shown: str, show: Shown, *, verbose: bool) -> Iterator[str]:
@@ -125,7 +128,7 @@ def _fate(module: Judged) -> str:
         return f"The driver {'crashes' if verdict.outcome == 'crash' else 'hangs'}: {reason}."
     if verdict.image is None or (verdict.verdict == FAILS and verdict.cuda_error is None):
         return f"Nothing is loaded: {reason}."
-    if verdict.verdict == FAILS:
+    if verdict.verdict == FAILS and not verdict.partly:
         return f"Loading fails: {reason}."
     because = reason.removeprefix(f"{verdict.target} is ").removeprefix("compiled by the driver: ")
     if module.payload.vendor == "amd":
@@ -147,8 +150,11 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     by_reason: dict[str, list[str]] = {}
     for target, why in lines:
         by_reason.setdefault(why, []).append(target)
-    for why, targets in list(by_reason.items())[: None if verbose else _MAX_LOST]:
+    shown = list(by_reason.items())[: None if verbose else _MAX_LOST]
+    for why, targets in shown:
         yield f"  {safe(', '.join(dict.fromkeys(targets)))}: {safe(why)}"
+    if len(shown) < len(by_reason):
+        yield f"  and for {plural(len(by_reason) - len(shown), 'more reason')} others (-v shows all)"
     if found.environment.device.vendor == "nvidia" and not any(i.kind == "ptx" for module in chosen for i in module.payload.images):
         yield "  no PTX: nothing can be compiled for this GPU when the program starts"
 

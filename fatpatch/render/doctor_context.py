@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
+from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.images import flow
 from fatpatch.render.words import plural, safe, size
 from fatpatch.verdicts.dispatch import EQUAL
@@ -12,6 +14,7 @@ from fatpatch.verdicts.jit import FASTEST, SLOWEST
 from fatpatch.verdicts.judged import FileVerdict, QuantVerdict
 from fatpatch.verdicts.module import not_promised
 from fatpatch.verdicts.outcome import outcome_of
+from fatpatch.verdicts.requirements import cuda_needed
 
 LOADED = frozenset({"abort", "may-fail", "may-be-wrong", "no-road", "slow-start", "not-promised", "runs"})
 
@@ -69,14 +72,12 @@ def host(found: FileVerdict) -> Iterator[str]:
 
 
 def registration(found: FileVerdict) -> Iterator[str]:
-    """Kernels that the host registers and no loaded image has."""
-    for module in {id(module.host): module for module in found.modules}.values():
-        registration = module.host.registration
-        if registration is not None and registration.proven and registration.unknown:
-            names = ", ".join(sorted(registration.unknown)[:3])
-            count = len(registration.unknown)
-            words = f"{plural(count, 'kernel')} that the host registers {'is' if count == 1 else 'are'} in no image that is loaded"
-            yield f"  {words}: launching one is error 500 ({safe(names)}{', ...' if count > 3 else ''})"
+    """Kernels that the host registers and no image has."""
+    names = found.unheld
+    if names and found.trouble is None:
+        words = f"{plural(len(names), 'kernel')} that the host registers {'is' if len(names) == 1 else 'are'} in no image of the file"
+        yield ""
+        yield f"{words}: launching one is error 500 ({safe(', '.join(names[:3]))}{', ...' if len(names) > 3 else ''})."
 
 
 def model(found: FileVerdict) -> Iterator[str]:
@@ -96,16 +97,12 @@ def model(found: FileVerdict) -> Iterator[str]:
     for quant, why in found.no_road:
         yield f"  {safe(quant)}: {why}."
     if broken:
-        yield f"  Matrices in {_listed(broken)} do not work on this GPU; {_others(found.quants)}"
+        good = [quant for quant in found.quants if not quant.broken]
+        yield f"  Matrices in {_listed(broken)} do not work on this GPU{f'; those in {_listed(good)} do' if good else ''}."
 
 
 def _listed(quants: Iterable[QuantVerdict]) -> str:
     return ", ".join(quant.quant for quant in quants)
-
-
-def _others(quants: Sequence[QuantVerdict]) -> str:
-    good = [quant for quant in quants if not quant.broken]
-    return f"those in F16, F32{', ' if good else ''}{_listed(good)} do."
 
 
 def needs(found: FileVerdict) -> Iterator[str]:
@@ -123,15 +120,14 @@ def notes(found: FileVerdict) -> Iterator[str]:
     """What limits the answer."""
     environment = found.environment
     notes = [f"{environment.device.name}: {environment.device.note}"] if environment.device.note else []
-    if environment.driver is not None and environment.driver.note:
-        notes.append(f"driver {environment.driver.version}: {environment.driver.note}")
+    notes += _driver_notes(found)
     if any(not_promised(module.verdict, environment) for module in found.modules):
         notes.append("NVIDIA does not promise that machine code runs across minor versions on Tegra parts: try it before you rely on it")
     if found.trouble is None:
         notes += _footnotes(found)
     nvidia = environment.device.vendor == "nvidia"
     if nvidia and found.modules and found.trouble is None and not all(module.verdict.measured for module in found.modules):
-        notes.append("by NVIDIA's published rules; only compute capability 9.0 was measured")
+        notes.append("by NVIDIA's published rules; only compute capability 9.0 with driver 580 was measured")
     if environment.device.vendor == "amd" and found.modules:
         notes.append("by the sources of AMD's runtime; no AMD GPU was asked")
     if found.unread:
@@ -141,14 +137,31 @@ def notes(found: FileVerdict) -> Iterator[str]:
         yield from (f"note: {safe(note)}" for note in notes)
 
 
+def _driver_notes(found: FileVerdict) -> Iterator[str]:
+    device, driver = found.environment.device, found.environment.driver
+    if driver is not None and driver.note:
+        yield f"driver {driver.version}: {driver.note}"
+    if driver is not None and found.last_driver is not None and found.trouble is None and int(driver.branch) >= int(found.last_driver):
+        yield f"driver {driver.version} is of the last branch that drives this GPU"
+    if device.arch is not None and on_jetson_linux(device.arch):
+        cuda = cuda_needed(found.modules)
+        yield "Jetson Linux brings its own driver, which is not judged" + (f"; the code needs one of CUDA {cuda} or newer" if cuda else "")
+
+
 def _footnotes(found: FileVerdict) -> Iterator[str]:
     """Dead bodies that are no defect, and bodies that could not be judged."""
     kernels = {(module.node.locator, kernel.name): (kernel, module) for module in found.modules for kernel in module.verdict.kernels}
-    dead = [module for kernel, module in kernels.values() if is_dead(kernel.body) and not kernel.defect]
-    if dead:
-        known = all(module.host.family is not None for module in dead)
-        end = "which its host does not launch here" if known else "whether its host launches them here is not known"
-        yield f"{plural(len(dead), 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code, {end}"
+    dead = [(kernel, module) for kernel, module in kernels.values() if is_dead(kernel.body) and not kernel.defect]
+    ends = Counter(
+        "which this model does not lead to"
+        if kernel.broken
+        else "which its host does not launch here"
+        if module.host.family is not None
+        else "whether its host launches them here is not known"
+        for kernel, module in dead
+    )
+    for end, count in ends.items():
+        yield f"{plural(count, 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code, {end}"
     unknown = sum(kernel.body == flow.UNKNOWN for kernel, _ in kernels.values())
     if unknown:
         yield f"{plural(unknown, 'kernel body', 'kernel bodies')} could not be judged: the code jumps through registers, or never ends"

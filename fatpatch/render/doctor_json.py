@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fatpatch.render.doctor import headline
+from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, Host
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import KernelVerdict
@@ -22,23 +24,20 @@ def document(environment: Environment, files: Sequence[Json], errors: Sequence[J
         "schema": "fatpatch.doctor/1",
         "tool_version": version,
         "gpu": _gpu(environment),
-        "driver": _driver(environment),
-        "environment": {
-            "CUDA_FORCE_PTX_JIT": environment.force_ptx,
-            "CUDA_DISABLE_PTX_JIT": environment.disable_ptx,
-            "CUDA_MODULE_LOADING": "EAGER" if environment.eager else "LAZY",
-        },
+        "driver": _driver([environment]),
+        "environment": _variables([environment]),
         "files": list(files),
         "errors": list(errors),
     }
 
 
-def fleet_document(environment: Environment, rows: Sequence[Json], errors: Sequence[Json], version: str) -> Json:
+def fleet_document(environments: Sequence[Environment], rows: Sequence[Json], errors: Sequence[Json], version: str) -> Json:
     """Several GPUs: ``rows`` has one entry for each file and GPU."""
     return {
         "schema": "fatpatch.fleet/1",
         "tool_version": version,
-        "driver": _driver(environment),
+        "driver": _driver(environments),
+        "environment": _variables(environments),
         "verdicts": list(rows),
         "errors": list(errors),
     }
@@ -51,6 +50,7 @@ def file_json(found: FileVerdict, remedies: Sequence[Remedy], shown: str) -> Jso
         "verdict": found.verdict,
         "outcome": outcome_of(found),
         "summary": headline(found, shown),
+        "judged_driver": None if found.environment.driver is None else found.environment.driver.version,
         "trouble": None if found.trouble is None else {"cuda_error": found.trouble[0], "message": found.trouble[1]},
         "modules": [module_json(module) for module in found.modules],
         "host": _host(found),
@@ -70,6 +70,7 @@ def fleet_row(found: FileVerdict, shown: str, names: Sequence[str]) -> Json:
     return {
         "path": shown,
         "gpu": {**_gpu(found.environment), "products": list(names)},
+        "judged_driver": None if found.environment.driver is None else found.environment.driver.version,
         "verdict": found.verdict,
         "outcome": outcome_of(found),
         "trouble": None if found.trouble is None else {"cuda_error": found.trouble[0], "message": found.trouble[1]},
@@ -130,9 +131,20 @@ def _gpu(environment: Environment) -> Json:
     return {"name": device.name, "vendor": device.vendor, "target": device.target, "note": device.note or None}
 
 
-def _driver(environment: Environment) -> Json | None:
-    driver = environment.driver
+def _driver(environments: Sequence[Environment]) -> Json | None:
+    """The driver that was asked for: AMD GPUs and Jetson modules have none."""
+    driver = next((environment.driver for environment in environments if environment.driver is not None), None)
     return None if driver is None else {"version": driver.version, "cuda": driver.cuda, "ptx": driver.ptx, "note": driver.note or None}
+
+
+def _variables(environments: Sequence[Environment]) -> Json:
+    """The environment variables that were asked for, each where it counts."""
+    return {
+        "CUDA_FORCE_PTX_JIT": any(environment.force_ptx for environment in environments),
+        "CUDA_DISABLE_PTX_JIT": any(environment.disable_ptx for environment in environments),
+        "CUDA_MODULE_LOADING": "EAGER" if any(environment.eager for environment in environments) else "LAZY",
+        "HSA_OVERRIDE_GFX_VERSION": next((environment.hsa_override for environment in environments if environment.hsa_override), None),
+    }
 
 
 def _host(found: FileVerdict) -> list[Json]:
@@ -145,16 +157,26 @@ def _host(found: FileVerdict) -> list[Json]:
                 "locator": module.node.locator,
                 "family": None if host.family is None else host.family.project,
                 "era": None if host.family is None else host.family.era,
+                "evidence": [] if host.family is None else list(host.family.evidence),
+                "force_mmq": None if host.family is None else host.family.force_mmq,
                 "thresholds": list(host.thresholds),
                 "read_from_code": host.read,
                 "decides_by": None if arch is None or host.family is None else host.decides_by(arch),
-                "agrees": not any(other is module.host for other in (bad.host for bad in found.mismatch)) if host.family else None,
+                "agrees": _agrees(found, host),
                 "reason": host.reason,
                 "registered_kernels": None if registration is None or not registration.proven else len(registration.kernels),
                 "registered_but_not_loaded": [] if registration is None or not registration.proven else sorted(registration.unknown),
             }
         )
     return rows
+
+
+def _agrees(found: FileVerdict, host: Host) -> bool | None:
+    """Whether the host decides as for the code that is loaded; None when that is not known, or nothing is loaded."""
+    arch = found.environment.device.arch
+    images = {arch_of(module.verdict.image) for module in found.modules if module.host is host and module.verdict.image is not None}
+    answers = {NOT_KNOWN} if arch is None else {host.agrees(arch, number) for number in images}
+    return None if not answers or NOT_KNOWN in answers else answers == {EQUAL}
 
 
 def _model(found: FileVerdict) -> Json | None:

@@ -32,7 +32,7 @@ def dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     distinct = len({kernel.name for _, kernel in defects})
     words = f"{plural(distinct, 'kernel')} {'does' if distinct == 1 else 'do'} not work there"
     yield ""
-    if found.model_quants and any(module.host.family for module in found.modules):
+    if found.model_quants and all(module.for_model for module, _ in defects):
         yield f"With this model ({', '.join(found.model_quants)}), {words}:"
     elif outcome_of(found) in ("may-fail", "fails-in-part", "may-fail-in-part"):
         yield f"{words}, if the program launches {'it' if distinct == 1 else 'them'} on this GPU:"

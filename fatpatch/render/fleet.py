@@ -35,7 +35,7 @@ def fleet(rows: Sequence[Row], shown: str) -> Iterator[str]:
     table = []
     for row in rows:
         cells = [_cell(row.found, indices) for _, indices in groups[:_MAX_GROUPS]]
-        driver = driver_range(row.found) if row.found.needs and row.found.modules and works(row.found) else "-"
+        driver = driver_range(row.found) if _ranged(row.found) else "-"
         table.append([_name(row), row.found.environment.device.target, _words(row.found), driver, *cells])
     yield from columns(header, table, left=frozenset(range(len(header))))
     if len(groups) > 1:
@@ -72,6 +72,11 @@ def _words(found: FileVerdict) -> str:
     return f"{word} ({seconds(found.cost.seconds)})" if found.cost is not None and outcome_of(found) == "slow-start" else word
 
 
+def _ranged(found: FileVerdict) -> bool:
+    """Whether there is a range of drivers to tell: where the file runs."""
+    return bool(found.needs and found.modules) and works(found)
+
+
 def _name(row: Row) -> str:
     if not row.names:
         return row.found.environment.device.name
@@ -90,7 +95,7 @@ def side_by_side(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
         ["that do not work", *(_count(verdict, defects=True) for _, verdict in found)],
         ["PTX", *(_ptx(verdict) for _, verdict in found)],
         ["first start", *("-" if verdict.cost is None else seconds(verdict.cost.seconds) for _, verdict in found)],
-        ["driver (Linux)", *(driver_range(verdict) if verdict.needs else "-" for _, verdict in found)],
+        ["driver (Linux)", *(driver_range(verdict) if _ranged(verdict) else "-" for _, verdict in found)],
         ["host", *(_host(verdict) for _, verdict in found)],
     ]
     yield from columns(["", *names], rows, left=frozenset(range(len(found) + 1)))

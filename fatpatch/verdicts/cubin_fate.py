@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from fatpatch.elf64 import SYMBOL
 from fatpatch.errors import LimitError
@@ -14,7 +15,7 @@ from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAG
 _ELF_HEADER_SIZE = 64
 _SHT_REL, _SHT_RELA, _SHT_SYMTAB = 9, 4, 2
 _OWN_DATA = (b".nv.global", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
-_DRIVERS_OWN = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
+DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 
 
 def loaded(data: bytes, arch: int, *, eager: bool = False, labelled: bool = False) -> Fate:
@@ -33,8 +34,9 @@ def loaded(data: bytes, arch: int, *, eager: bool = False, labelled: bool = Fals
     if not identity.sound(len(data)) or identity.arch is None or identity.section_count == 0:
         return Fate(INVALID_IMAGE, None, "its ELF header is damaged")
     if not _runs(identity.arch, arch, identity.accelerated):
-        wrong = INVALID_SOURCE if labelled else NO_IMAGE
-        return Fate(wrong, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
+        if labelled:
+            return Fate(INVALID_SOURCE, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
+        return Fate(NO_IMAGE, None, f"that does not run on {arch // 10}.{arch % 10}")
     if identity.relocatable and eager:
         codes = unlinked(Tables(data)).values()
         if codes:
@@ -70,7 +72,7 @@ def unlinked(tables: Tables) -> dict[str, int]:
             continue
         for section, name in _referred(tables, row, symbols):
             code = 0
-            if section == 0 and name and name not in _DRIVERS_OWN:
+            if section == 0 and name and name not in DRIVERS_OWN:
                 code = NOT_FOUND
             elif 0 < section < len(tables.rows) and names.get(id(tables.rows[section]), b"").startswith(_OWN_DATA):
                 code = INVALID_IMAGE

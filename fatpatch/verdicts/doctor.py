@@ -6,20 +6,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.coverage import all_diagnostics, payloads_below
-from fatpatch.gpus.amd import NO_BINARY, choose_object
-from fatpatch.gpus.drivers import drivers_for_arch
+from fatpatch.gpus.amd import choose_object
+from fatpatch.gpus.drivers import driver
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
-from fatpatch.verdicts import quants
 from fatpatch.verdicts.dispatch import Host, host_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of
+from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.jit import total
 from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
 from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, SEVERITY, STUB, ModuleVerdict, judge
-from fatpatch.verdicts.requirements import needs, trouble
+from fatpatch.verdicts.quants import launched
+from fatpatch.verdicts.requirements import last_driver, needs, out_of_reach, trouble
 from fatpatch.verdicts.stubs import with_stubs
 
 _MAX_HOSTS: Final = 64
@@ -38,12 +39,16 @@ class Doctor:
         self._hosts: dict[str, Host] = {}
 
     def judge(self, environment: Environment) -> FileVerdict:
-        """The verdict for one device and driver."""
+        """The verdict for one device and driver; without a driver for any that fits both the device and the file."""
         if environment.device.vendor == "amd":
             modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
         else:
             modules = self._judge_nvidia(environment)
+        last = last_driver(environment)
+        if environment.driver is None and last is not None and out_of_reach(needs(modules, environment), last):
+            return self.judge(environment._replace(driver=driver(last)))  # the best that this GPU can get
         against = trouble(modules, environment)
+        quants = () if against is not None else tuple(quant_verdicts(modules, environment))
         if against is not None:
             modules = [_failed(module, against) for module in modules]
         whole = FileVerdict(
@@ -54,13 +59,13 @@ class Doctor:
             model=self.model,
             model_name=self.model_name,
             model_quants=tuple(sorted(frozenset(quantised(self.model)))),
-            quants=tuple(quant_verdicts(modules, environment)),
+            quants=quants,
             needs=(),
-            last_driver=None if environment.device.arch is None else (drivers_for_arch(environment.device.arch) or ("", None))[1],
+            last_driver=last,
             trouble=against,
             mismatch=(),
             elsewhere=(),
-            no_road=tuple(no_roads(modules, self.model, environment)),
+            no_road=() if against is not None else tuple(no_roads(modules, self.model, environment)),
             cost=None,
             slowest=None,
             unread=(*(item for item in all_diagnostics(self.node) if item.level == "error"), *self._problems()),
@@ -89,7 +94,7 @@ class Doctor:
                 settled = with_stubs(node, payload, verdict, environment, host, needed, self.reader)
                 arch = environment.device.arch
                 suspects = () if arch is None else doubtful(settled, host, arch, needed)
-                result[index] = Judged(node, payload, settled, host, suspects)
+                result[index] = Judged(node, payload, settled, host, suspects, needed is not None)
         return [result[index] for index in range(len(pairs))]
 
     def _host(self, node: Node, payloads: Sequence[Payload], verdicts: Sequence[ModuleVerdict]) -> Host:
@@ -115,7 +120,7 @@ class Doctor:
         if self.model is None or host.family is None or host.family.uses_arch_list or arch is None:
             return None
         names = [kernel.name for verdict in verdicts for kernel in verdict.kernels]
-        return quants.launched(names, frozenset(types_of(self.model)), host.decides_by(arch), host.family.era)
+        return launched(names, frozenset(types_of(self.model)), host.decides_by(arch), host.family.era)
 
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
         choice = choose_object([image for image in payload.images if image.target.startswith(("gfx", "amdgcn"))], environment.device.target)
@@ -126,7 +131,7 @@ class Doctor:
             offset=payload.offset,
             size=payload.size,
             verdict=verdict,
-            cuda_error=None if choice.image is not None else NO_BINARY,
+            cuda_error=None if choice.image is not None else NO_IMAGE,
             outcome=None,
             image=choice.image,
             target=None if choice.image is None else choice.image.target,
@@ -175,7 +180,7 @@ def _elsewhere(modules: Sequence[Judged]) -> Iterator[Judged]:
         served.setdefault(module.node.locator, set()).update(_majors(module))
     for module in modules:
         siblings = loaded[module.node.locator]
-        lacking = module.verdict.cuda_error == NO_BINARY and module.payload.vendor == "nvidia" and module.payload.images
+        lacking = module.verdict.cuda_error == NO_IMAGE and module.payload.vendor == "nvidia" and module.payload.images
         if lacking and 2 * sum(siblings) > len(siblings) and 2 * len(_majors(module)) <= len(served[module.node.locator]):
             yield module
 

@@ -57,8 +57,7 @@ def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: 
         "--target",
         found.environment.device.target,
         *options,
-        "-o",
-        f"fixed-{_last(shown)}",
+        *(["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{_last(shown)}"]),  # an installer reads a wheel's name
     ]
     return " ".join(map(shlex.quote, words))
 
@@ -70,7 +69,7 @@ def _last(shown: str) -> str:
 def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:
     """The kernels of each image for the target, without build-folder ids."""
     offers: list[frozenset[str]] = []
-    for node, payload in payloads_below(candidate.node):
+    for node, payload in payloads_below(candidate.doctor.node):
         for image in payload.images:
             if image.target != target or image.kind != "sass" or not image.readable or node.source is None:
                 continue
@@ -91,12 +90,14 @@ def _names_of(reader: FactsReader, module: Judged) -> frozenset[str]:
 
 
 def _holds(candidate: Candidate, target: str) -> bool:
-    return any(image.target == target for _, payload in payloads_below(candidate.node) for image in payload.images)
+    return any(image.target == target for _, payload in payloads_below(candidate.doctor.node) for image in payload.images)
 
 
 def _replaces(candidate: Candidate, found: FileVerdict, wanted: Sequence[frozenset[str]]) -> bool:
     """Whether a file of the same kind runs and has every kernel that is needed."""
     there = frozenset(without_hashes(kernel.name) for module in candidate.verdict.modules for kernel in module.verdict.kernels)
     return (
-        candidate.node.container == found.node.container and works(candidate.verdict) and all(names and names <= there for names in wanted)
+        candidate.doctor.node.container == found.node.container
+        and works(candidate.verdict)
+        and all(names and names <= there for names in wanted)
     )

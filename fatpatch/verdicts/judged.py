@@ -16,7 +16,8 @@ GOOD: Final = frozenset({EMPTY, NATIVE, COMPATIBLE, JIT})
 class Judged(NamedTuple):
     """One module with where it stands: ``host`` is what is known of the host code of the file that holds it.
 
-    ``doubtful``: kernels that may compute wrong numbers (``mismatch.doubtful``).
+    ``doubtful``: kernels that may compute wrong numbers (``mismatch.doubtful``). ``for_model``: its defects are those that the
+    model leads to, as far as the host is known.
     """
 
     node: Node
@@ -24,6 +25,7 @@ class Judged(NamedTuple):
     verdict: ModuleVerdict
     host: Host
     doubtful: tuple[str, ...] = ()
+    for_model: bool = False
 
 
 class Need(NamedTuple):
@@ -44,6 +46,7 @@ class QuantVerdict(NamedTuple):
 class FileVerdict(NamedTuple):
     """One file on one device. ``verdict`` is the worst of its modules but those ``elsewhere``; None without any.
 
+    ``environment``: as asked for; without a driver, with the last one that drives the GPU where that is too old for the file.
     ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
     ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
@@ -69,6 +72,7 @@ class FileVerdict(NamedTuple):
     unread: tuple[Diagnostic, ...]
 
     @property
-    def good(self) -> bool:
-        """Whether nothing is known against it: every module loads, every kernel that matters is there, all of the file was read."""
-        return self.verdict in GOOD and not self.unread
+    def unheld(self) -> tuple[str, ...]:
+        """Kernels that host code registers for sure and no image of its file holds: launching one is error 500."""
+        registrations = (module.host.registration for module in self.modules)
+        return tuple(sorted({name for found in registrations if found is not None and found.proven for name in found.unknown}))

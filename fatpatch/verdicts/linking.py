@@ -20,9 +20,7 @@ _LINKED_AWAY = (NO_IMAGE, INVALID_IMAGE, NOT_FOUND)
 def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdict]:
     """The verdicts of one file's modules, with those that belong together judged together."""
     parts = [index for index, (payload, _) in enumerate(modules) if _relocatable(payload)]
-    whole = [
-        index for index, (payload, _) in enumerate(modules) if payload.wrapper is not None and payload.wrapper.version == _LINKED_WRAPPER
-    ]
+    whole = [index for index, (payload, _) in enumerate(modules) if _of_linked(payload)]
     verdicts = [verdict if whole else _alone(verdict) for _, verdict in modules]
     if not parts:
         return verdicts

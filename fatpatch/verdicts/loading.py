@@ -5,20 +5,22 @@ Reference: load rules (1,275 answers of an H100 with driver 580). The driver nev
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fatpatch.errors import FatpatchError, LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.gpus.selection import choose
+from fatpatch.gpus.selection import MEASURED_DEVICE, choose
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.compression import unpack
 from fatpatch.payloads.driver_view import View, driver_view
 from fatpatch.source import Source
 from fatpatch.verdicts import cubin_fate, ptx_fate
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN, Fate
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
+MEASURED_BRANCH: Final = "580"
 _ZSTD_SINCE = "12.4"
 _MAX_LINKED, _MAX_MORE = 16, 1 << 20
 _MAX_OPTIONS = 1 << 16
@@ -51,15 +53,16 @@ def load(source: Source, payload: Payload, environment: Environment, limit: int,
     if payload.kind in ("cubin", "ptx"):
         return _bare(source, payload, arch, environment, limit)
     view = view or driver_view(source, payload.offset, payload.locator)
+    measured = was_measured(environment)
     if view.error is not None:
         fate = Fate(view.error) if isinstance(view.error, int) else Fate(None, view.error)
-        return Loading(None, fate, view.reason, measured=True)
+        return Loading(None, fate, view.reason, measured=measured)
     listed = {image.offset: image for image in payload.images if image.within is None}
     images = [listed.get(image.offset, image) for image in view.images]
     images += [image for image in payload.images if image.within is not None]  # the choice names them as ignored
     choice = choose(images, arch, force_ptx=environment.force_ptx)
     if choice.error is not None and not (choice.error == NO_IMAGE and (chosen := _last_resort(view.images, arch))):
-        return Loading(None, Fate(choice.error), choice.reason, measured=choice.measured)
+        return Loading(None, Fate(choice.error), choice.reason, measured=measured)
     chosen = choice.image if choice.image is not None else _last_resort(view.images, arch)
     assert chosen is not None
     raw = next(image for image in view.images if image.offset == chosen.offset)
@@ -67,7 +70,7 @@ def load(source: Source, payload: Payload, environment: Environment, limit: int,
     if data is not None and fate.error is None and fate.outcome is None:
         fate = _judge(source, raw, data, view.images, environment)
     reason = choice.reason if choice.image is not None else f"{chosen.target} of kind {chosen.kind} is all there is"
-    return Loading(chosen, fate, reason, data, choice.measured)
+    return Loading(chosen, fate, reason, data, measured)
 
 
 def _bare(source: Source, payload: Payload, arch: int, environment: Environment, limit: int) -> Loading:
@@ -75,26 +78,29 @@ def _bare(source: Source, payload: Payload, arch: int, environment: Environment,
     if image.stored_bytes > limit:
         raise LimitError(f"is {image.stored_bytes:#x} bytes long, more than the limit of {limit:#x}", locator=image.locator)
     data = source.peek(image.data_offset, image.stored_bytes)
+    measured = was_measured(environment)
     if payload.kind == "ptx":
-        return Loading(image, ptx_fate.compiled(data, "", environment), f"{image.target} is compiled by the driver", data)
-    fate = cubin_fate.loaded(data, arch, eager=environment.eager)
+        fate = _JIT_REFUSED if environment.disable_ptx else ptx_fate.compiled(data, "", environment)
+        return Loading(image, fate, f"{image.target} is compiled by the driver: there is nothing else", data, measured)
+    fate = cubin_fate.loaded(data, arch, eager=environment.eager)  # a demand for PTX changes nothing (measured)
     choice = choose([image], arch)
     if fate.good and choice.error is not None:
-        return Loading(None, Fate(choice.error), choice.reason)
-    return Loading(image, fate, choice.reason if fate.good else f"{image.target} is all there is", data)
+        return Loading(None, Fate(choice.error), choice.reason, None, measured)
+    return Loading(image, fate, choice.reason if fate.good else f"{image.target} is all there is", data, measured)
+
+
+def was_measured(environment: Environment) -> bool:
+    """Whether the rules were asked of a driver: an H100's of branch 580, which also stands for "any driver"."""
+    driver = environment.driver
+    return environment.device.arch == MEASURED_DEVICE and (driver is None or driver.branch == MEASURED_BRANCH)
 
 
 def _last_resort(images: tuple[Image, ...], arch: int) -> Image | None:
     """An entry of kind 8, which counts only when there is nothing else; NVIDIA's own LTO code is then refused with 209."""
     for image in images:
-        if image.kind_code == n.KIND_NVVM and 0 < _arch(image) <= arch:
+        if image.kind_code == n.KIND_NVVM and 0 < arch_of(image) <= arch:
             return image
     return None
-
-
-def _arch(image: Image) -> int:
-    digits = image.target.rsplit("_", 1)[-1].rstrip("af")
-    return int(digits) if digits.isdigit() else 0
 
 
 def _open(source: Source, image: Image, images: tuple[Image, ...], environment: Environment, limit: int) -> tuple[Fate, bytes | None]:

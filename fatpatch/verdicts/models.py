@@ -13,6 +13,8 @@ from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import Judged, QuantVerdict
 from fatpatch.verdicts.module import FAILS
 
+_GENERAL: Final = ("F16", "F32")  # types that every program runs, by its general kernels
+
 _MAX_TYPES: Final = 64
 
 
@@ -60,7 +62,8 @@ def quant_verdicts(modules: Sequence[Judged], environment: Environment) -> list[
         names = [kernel.name for kernel in module.verdict.kernels]
         dead = {kernel.name for kernel in module.verdict.kernels if kernel.broken}
         failed = module.verdict.verdict == FAILS
-        for quant in quants.quants_in(names):
+        known = quants.quants_in(names)
+        for quant in (*_GENERAL, *known) if known else ():
             taken = quants.launched(names, frozenset({quant}), module.host.decides_by(arch), family.era)
             result.setdefault(quant, set()).update(name for name in taken if failed or name in dead)
     return [QuantVerdict(quant, tuple(sorted(found))) for quant, found in result.items()]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from fatpatch.errors import FatpatchError
-from fatpatch.gpus.selection import promised
+from fatpatch.gpus.selection import choose, promised
 from fatpatch.images.signature import split_target
 from fatpatch.model import Image, Node, Payload
 from fatpatch.source import Source
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.facts import Facts, FactsReader, arch_of, is_dead
+from fatpatch.verdicts.facts import Facts, FactsReader, arch_of
 from fatpatch.verdicts.fate import Fate
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.loading import Loading, load
@@ -48,7 +48,8 @@ class KernelVerdict(NamedTuple):
 
 
 class ModuleVerdict(NamedTuple):
-    """One module on one device. ``cuda_error``: the CUresult of the load; ``outcome``: "crash" or "hang" of the process instead.
+    """One module on one device. ``cuda_error``: the CUresult of the load, or of launching what a loaded image lacks or nothing links;
+    ``outcome``: "crash" or "hang" of the process instead.
 
     ``lost``: (target, why it is not loaded) of the other images. ``cost``: of compiling its PTX. ``measured``: the rule was
     asked of a real driver. ``unlinked``: (kernel, CUresult of its first use) if nothing links this relocatable module.
@@ -74,6 +75,11 @@ class ModuleVerdict(NamedTuple):
     def defects(self) -> tuple[KernelVerdict, ...]:
         """The kernels that do not work."""
         return tuple(kernel for kernel in self.kernels if kernel.defect)
+
+    @property
+    def partly(self) -> bool:
+        """Whether it loads and only some of its kernels fail."""
+        return self.verdict == FAILS and any(kernel.verdict != FAILS for kernel in self.kernels)
 
 
 def judge(node: Node, payload: Payload, environment: Environment, reader: FactsReader) -> ModuleVerdict:
@@ -133,7 +139,7 @@ def _missing(
 ) -> Iterator[KernelVerdict]:
     """Kernels that images nearer to the device have and the chosen one lacks: launching one is error 500, never a fallback.
 
-    What only images of other generations have is meant for those.
+    What only images for other devices have is meant for those.
     """
     assert node.source is not None
     arch = environment.device.arch
@@ -141,7 +147,8 @@ def _missing(
     nearer = [
         image
         for image in payload.images
-        if image.kind in ("sass", "ptx") and image.readable and arch_of(chosen) < arch_of(image) <= arch and image.within is None
+        if image.kind in ("sass", "ptx") and image.readable and image.within is None and arch_of(chosen) < arch_of(image)
+        if choose([image], arch).image is not None  # alone it would be loaded: it is for this device
     ]
     holders: dict[str, list[str]] = {}
     for image in nearer:
@@ -203,18 +210,15 @@ def settle(verdict: ModuleVerdict) -> ModuleVerdict:
         return verdict._replace(verdict=STUB)
     codes = dict(verdict.unlinked)
     missing = sum(kernel.body == "missing" for kernel in defects)
-    words = f"{missing} kernels are not in it" if missing else f"{len(defects)} kernels are relocatable code that nothing links"
+    count = missing or len(defects)
+    kernels = "1 kernel is" if count == 1 else f"{count} kernels are"
+    words = f"{kernels} not in it" if missing else f"{kernels} relocatable code that nothing links"
     code = _MISSING_KERNEL if missing else codes[defects[0].name]
     return verdict._replace(verdict=FAILS, cuda_error=code, reason=f"{verdict.reason}; {words}")
 
 
-def dead_kernels(verdict: ModuleVerdict) -> list[KernelVerdict]:
-    """The kernels of a module whose body does nothing useful."""
-    return [kernel for kernel in verdict.kernels if is_dead(kernel.body)]
-
-
 def not_promised(verdict: ModuleVerdict, environment: Environment) -> bool:
-    """Whether NVIDIA's documents leave it open that the chosen machine code runs on the device (Tegra)."""
-    if verdict.image is None or verdict.image.kind != "sass" or environment.device.arch is None:
+    """Whether NVIDIA's documents leave it open that the machine code, which is loaded, runs on the device (Tegra)."""
+    if verdict.verdict == FAILS or verdict.image is None or verdict.image.kind != "sass" or environment.device.arch is None:
         return False
     return not promised(arch_of(verdict.image), environment.device.arch)

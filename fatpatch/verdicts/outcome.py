@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fatpatch.gpus.amd import NO_BINARY
+from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
 
@@ -44,9 +44,9 @@ def outcome_of(found: FileVerdict) -> str:
         return "not-read"
     if bad:
         useful = [verdict for verdict in modules if verdict.verdict != EMPTY]
-        if len(bad) == len(useful):
+        if len(bad) == len(useful) and not any(verdict.partly for verdict in bad):
             return "will-not-run"
-        few = 2 * len(bad) < len(useful) and all(verdict.cuda_error == NO_BINARY for verdict in bad)  # which of them are used is not known
+        few = 2 * len(bad) < len(useful) and all(verdict.cuda_error == NO_IMAGE for verdict in bad)  # which of them are used is not known
         return "may-fail-in-part" if few else "fails-in-part"
     if found.verdict == STUB and _certain(found):
         return "abort"
@@ -59,6 +59,8 @@ def _good(found: FileVerdict) -> str:
     """When everything loads."""
     if found.unread:
         return "not-read"
+    if found.unheld:
+        return "may-fail-in-part"
     if found.mismatch:
         return "may-be-wrong"
     if any(not_promised(module.verdict, found.environment) for module in found.modules):
@@ -74,7 +76,6 @@ def works(found: FileVerdict) -> bool:
 
 def _certain(found: FileVerdict) -> bool:
     """Whether the host is known to launch a dead kernel here: for the model, or for every model of some tensor type."""
-    defects = {kernel.name for module in found.modules for kernel in module.verdict.defects}
     if found.model_quants:
-        return bool(defects) and any(module.host.family is not None for module in found.modules)
+        return any(module.for_model and module.verdict.defects for module in found.modules)
     return any(quant.broken for quant in found.quants) and all(quant.broken for quant in found.quants)

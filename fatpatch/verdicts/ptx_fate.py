@@ -12,6 +12,7 @@ from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases
 from fatpatch.images.ptx import looks_like_ptx, ptx_kernels, without_comments
 from fatpatch.images.ptx_bodies import called_functions, callers_of
+from fatpatch.verdicts.cubin_fate import DRIVERS_OWN
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.fate import INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
 
@@ -25,7 +26,6 @@ _ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
 _DIRECTIVE = re.compile(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
 _NAME = re.compile(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
 _EXTERN = re.compile(rb"^[ \t]*\.extern[ \t]+\.func[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)", re.MULTILINE)
-_DRIVERS_OWN = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 _ADDRESS_SIZE_SINCE = (2, 3)
 _ONLY_64_BIT_FROM = 90
 _OLDEST_VERSION = (1, 0)
@@ -106,8 +106,14 @@ def _target(head: bytes, arch: int, options: str) -> Fate | None:
         return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
     forced = target_of(options)
     device = arch if forced is None else forced[0]
-    if number > device or (suffix == "a" and number != device) or (suffix == "f" and number // 10 != device // 10):
+    if number > device:
         return Fate(INVALID_PTX, None, f"its .target sm_{target} is above what it is compiled for, sm_{device}")
+    if suffix == "a" and number != device:
+        return Fate(
+            INVALID_PTX, None, f"its .target sm_{target} is for {number // 10}.{number % 10} alone, and it is compiled for sm_{device}"
+        )
+    if suffix == "f" and number // 10 != device // 10:
+        return Fate(INVALID_PTX, None, f"its .target sm_{target} is for the family of {number // 10}.x, and it is compiled for sm_{device}")
     return None
 
 
@@ -154,4 +160,4 @@ def unlinked(text: bytes) -> dict[str, int]:
 def _missing(text: bytes) -> frozenset[bytes]:
     if b".extern" not in text:
         return frozenset()
-    return frozenset(name for name in _EXTERN.findall(text) if name not in _DRIVERS_OWN and not name.startswith(b"cuda"))
+    return frozenset(name for name in _EXTERN.findall(text) if name not in DRIVERS_OWN and not name.startswith(b"cuda"))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fatpatch.gpus.generations import generation
-from fatpatch.gpus.tables import table, version_key
+from fatpatch.gpus.tables import table
 from fatpatch.hosts import llamafile
-from fatpatch.model import Node
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.donors import grafts
-from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import FAILS, STUB
@@ -19,6 +17,7 @@ from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
 from fatpatch.verdicts.rebuilds import archs, is_ggml, rebuilds
 from fatpatch.verdicts.remedies_amd import amd
 from fatpatch.verdicts.remedy import Candidate, Remedy
+from fatpatch.verdicts.requirements import out_of_reach
 
 
 def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> tuple[Remedy, ...]:
@@ -63,7 +62,7 @@ def _drivers(found: FileVerdict) -> Iterator[Remedy]:
         )
         if least is None:
             yield Remedy("another driver", None, None, "no driver known here drives this GPU")
-        elif last is not None and version_key(least.linux)[:1] > version_key(last)[:1]:
+        elif out_of_reach(found.needs, last):
             drives = f"{last} is the last branch that drives {generation(environment.device.arch)}"
             yield Remedy("another driver", None, False, f"none does both: it needs {least.linux} ({least.why}), and {drives}")
         else:
@@ -107,8 +106,9 @@ def _ggml(found: FileVerdict) -> Iterator[Remedy]:
         "HSA_OVERRIDE_GFX_VERSION", None, False, "does nothing here: only AMD's runtime on Linux reads it, and this is an NVIDIA GPU"
     )
     bad = [quant.quant for quant in found.quants if quant.broken]
-    if bad:
-        why = f"F16 and F32 run; matrices in {', '.join(bad)} do not, and most files of other types hold some of these: ask with --model"
+    good = [quant.quant for quant in found.quants if not quant.broken]
+    if bad and good:
+        why = f"{', '.join(good)} run; matrices in {', '.join(bad)} do not, and most files hold some of these: ask with --model"
         yield Remedy("a model of another quantisation", None, True, why)
 
 
@@ -142,9 +142,3 @@ def _copies(found: FileVerdict) -> Iterator[Remedy]:
         library = next((module.node.path for module in found.modules), "ggml-cuda.dll")
         advice = llamafile.copy_of(library.rsplit("/", 1)[-1], llamafile.version_of(found.node)).advice
         yield Remedy("then delete the extracted copy", None, True, f"once, after any repair (on Windows ~ is %USERPROFILE%): {advice}")
-
-
-def candidate(shown: str, node: Node, environment: Environment, limit: int) -> Candidate:
-    """Judge another file as a possible donor or replacement."""
-    doctor = Doctor(node, limit=limit)
-    return Candidate(shown, node, doctor, doctor.judge(environment))

@@ -19,7 +19,7 @@ def amd(found: FileVerdict) -> Iterator[Remedy]:
         return
     if found.verdict in GOOD:
         return
-    if "HSA_OVERRIDE_GFX_VERSION" in device.note:
+    if found.environment.hsa_override is not None:
         yield Remedy("another value for HSA_OVERRIDE_GFX_VERSION", None, None, "leave it out to see which value can work")
         return
     advice = override_for(device.target, targets)

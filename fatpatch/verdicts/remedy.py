@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fatpatch.model import Node
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.judged import FileVerdict
 
@@ -22,6 +21,5 @@ class Candidate(NamedTuple):
     """Another file, as the user named it, with its verdict on the same GPU."""
 
     shown: str
-    node: Node
     doctor: Doctor
     verdict: FileVerdict
