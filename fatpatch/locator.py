@@ -22,6 +22,11 @@ def escape(name: str) -> str:
     return _unsafe().sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name)
 
 
+def file_name(path: str) -> str:
+    """The last part of a path of any system, or of a path inside an archive."""
+    return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
 def join(parent: str, name: str) -> str:
     """The locator of the child ``name`` of ``parent``."""
     step = escape(name)

@@ -12,7 +12,7 @@ from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import FatpatchError, InputError
 from fatpatch.formats import numbers as n
 from fatpatch.limits import Limits
-from fatpatch.locator import join
+from fatpatch.locator import file_name, join
 from fatpatch.model import Container, Member, Node, Payload
 from fatpatch.payloads.bare import bare_payload, sniff_bare
 from fatpatch.payloads.locate import find_payloads
@@ -62,7 +62,7 @@ def inspected(
     ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
     outermost file; ``everything`` keeps members that hold nothing that concerns us, too. InputError when the file cannot be read.
     """
-    label = name or path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    label = name or file_name(path)
     source = Source.open(path)
     try:
         with walked(source, label, path=path, limits=limits, kind=kind, everything=everything, progress=progress) as node:

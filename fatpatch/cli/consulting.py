@@ -21,6 +21,7 @@ from fatpatch.gpus.drivers import Driver, on_jetson_linux
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
 from fatpatch.limits import Limits
+from fatpatch.locator import file_name
 from fatpatch.model import ModelFacts, Node
 from fatpatch.render import doctor as text
 from fatpatch.render import doctor_json, fleet
@@ -243,7 +244,7 @@ class Consultation(NamedTuple):
         with (
             _named(path, shown),
             Progress(shown) as progress,
-            inspected(path, name=_last(shown), limits=self.limits, progress=progress.at) as node,
+            inspected(path, name=file_name(shown), limits=self.limits, progress=progress.at) as node,
         ):
             named = node._replace(path=shown)
             yield named, Doctor(named, limit=self.limits.image, model=self.model, model_name=self.model_name)
@@ -260,7 +261,7 @@ class Consultation(NamedTuple):
 
     @contextmanager
     def _candidate(self, path: str, shown: str) -> Iterator[Node]:
-        with _named(path, shown), inspected(path, name=_last(shown), limits=self.limits) as node:
+        with _named(path, shown), inspected(path, name=file_name(shown), limits=self.limits) as node:
             if not any(payloads_below(node)):
                 hint = "--candidate takes another build: a library, wheel or llamafile"
                 raise InputError("holds no GPU code", locator=shown, hint=hint)
@@ -277,10 +278,6 @@ def _damage(node: Node) -> int:
 
 def _worse_of(code: int, found: Sequence[FileVerdict]) -> int:
     return worse(code, 0 if all(map(works, found)) else _FINDINGS)
-
-
-def _last(shown: str) -> str:
-    return shown.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
 def _readable(name: str) -> str:

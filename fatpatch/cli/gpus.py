@@ -80,7 +80,6 @@ def _groups(devices: Sequence[Device]) -> Iterator[str]:
             ", ".join(well_known(group)[:_EXAMPLES]),
         )
         for target, group in by_target.items()
-        for names in [well_known(group)]
     ]
     yield from columns(header, rows, left=_LEFT - {4})
     total = len({(device.vendor, device.name) for device in devices})

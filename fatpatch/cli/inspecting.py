@@ -12,7 +12,7 @@ from fatpatch.cli.progress import Progress
 from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize
 from fatpatch.errors import FatpatchError, FormatError
 from fatpatch.limits import Limits
-from fatpatch.locator import matches
+from fatpatch.locator import file_name, matches
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Image, Node, Payload, place_of
 from fatpatch.render.words import safe
@@ -73,7 +73,7 @@ class Run:
             try:
                 with (
                     Progress(shown) as progress,
-                    inspected(path, name=_last(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node,
+                    inspected(path, name=file_name(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node,
                 ):
                     yield self._chosen(node._replace(path=shown))
             except FatpatchError as error:
@@ -201,10 +201,6 @@ def shown_command(node: Node) -> str:
     """The file as a user would type it."""
     path = safe(node.path)
     return f'"{path}"' if " " in path else path
-
-
-def _last(shown: str) -> str:
-    return shown.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
 def _readable(name: str) -> str:

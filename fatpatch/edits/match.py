@@ -9,7 +9,7 @@ from fatpatch.edits.donation import Donation
 from fatpatch.edits.modules import Module
 from fatpatch.errors import EditError
 from fatpatch.images.signature import without_hashes
-from fatpatch.locator import escape, matches
+from fatpatch.locator import escape, file_name, matches
 
 _SHOWN = 8
 
@@ -91,7 +91,7 @@ def _one_each(matched: list[Match]) -> list[Match]:
         groups.setdefault((item.module.locator, item.donation.kind, item.donation.target), []).append(item)
     result = []
     for group in groups.values():
-        named = [item for item in group if _base(item.module.node.path) == _base(item.donation.path)]
+        named = [item for item in group if file_name(item.module.node.path) == file_name(item.donation.path)]
         alike = [item for item in group if item.module.node.container == item.donation.host]
         first, *others = named or alike or group
         if others:
@@ -105,16 +105,12 @@ def _one_each(matched: list[Match]) -> list[Match]:
 def _kin(modules: list[Module], donation: Donation) -> list[Module]:
     """Those in a file of the donor's name; else in files of its kind; else all."""
     for rule in (
-        [module for module in modules if _base(module.node.path) == _base(donation.path)],
+        [module for module in modules if file_name(module.node.path) == file_name(donation.path)],
         [module for module in modules if module.node.container == donation.host],
     ):
         if rule:
             return rule
     return modules
-
-
-def _base(path: str) -> str:
-    return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _elsewhere(module: Module) -> str:

@@ -12,7 +12,7 @@ from fatpatch.gpus.products import DOUBTFUL, Product, loosely_named, named, near
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import known_archs, toolkits_for
 
-__all__ = ["Device", "all_devices", "arch_names", "candidates", "device_of", "family", "find", "generation", "well_known"]
+__all__ = ["Device", "all_devices", "candidates", "device_of", "family", "find", "generation", "well_known"]
 
 _LONGEST = 200
 _SHOWN = 8
@@ -91,11 +91,6 @@ def candidates(text: str) -> tuple[Device, ...]:
 def all_devices() -> tuple[Device, ...]:
     """Every GPU of the tables, NVIDIA first, in the order of targets; a name with several targets stands once for each."""
     return tuple(device_of(product) for product in products())
-
-
-def arch_names(arch: int) -> tuple[str, ...]:
-    """The product names of an SM number."""
-    return tuple(product.name for product in products() if product.arch == arch)
 
 
 def well_known(devices: Sequence[Device]) -> tuple[str, ...]:

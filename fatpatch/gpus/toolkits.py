@@ -83,12 +83,6 @@ def default_arch(cuda: str) -> str | None:
     return None if release is None or release.default_arch is None else f"sm_{release.default_arch}"
 
 
-def default_compression(cuda: str) -> str | None:
-    """The codec of PTX and debug images by default, "lz4" or "zstd"; cubins stay plain. None when it is not known."""
-    release = toolkit(cuda)
-    return None if release is None else release.compression
-
-
 def cubin_abi(cuda: str, arch: int) -> int | None:
     """EI_ABIVERSION of a cubin that a release makes for an SM number: 7 or 8; None when it is not known."""
     release = toolkit(cuda)

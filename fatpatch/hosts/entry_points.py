@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
 from fatpatch.hosts.code import Host
+from fatpatch.hosts.constants import occurrences
 from fatpatch.hosts.references import CALL, CALL_SLOT, JUMP_SLOT, Reference, references
 
 _DYNAMIC, _SYMTAB_SECTION = 2, 2
@@ -93,7 +94,7 @@ def _dynamic(host: Host, table: int, count: int, name: bytes) -> tuple[set[int],
             tags = dict(struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]))
             break
     strings = _table(host, tags.get(_DT_STRTAB, 0), tags.get(_DT_STRSZ, 0))
-    wanted = set(_starts(strings, name + b"\0"))
+    wanted = set(occurrences(strings, name + b"\0"))
     if not wanted:
         return set(), set()
     slots: set[int] = set()
@@ -122,7 +123,7 @@ def _local(host: Host, table: int, count: int, name: bytes) -> Iterator[int]:
         if header[1] != _SYMTAB_SECTION or header[6] >= len(headers):
             continue
         strings = host.source.peek(headers[header[6]][4], min(headers[header[6]][5], _MAX_TABLE))
-        wanted = set(_starts(strings, name + b"\0"))
+        wanted = set(occurrences(strings, name + b"\0"))
         if not wanted:
             return
         for name_at, _, _, section, value, _ in _rows(SYMBOL, host.source.peek(header[4], min(header[5], _MAX_TABLE))):
@@ -167,9 +168,3 @@ def _table(host: Host, address: int, size: int) -> bytes:
 
 def _rows(layout: struct.Struct, data: bytes) -> Iterator[tuple[int, ...]]:
     return layout.iter_unpack(data[: len(data) // layout.size * layout.size])
-
-
-def _starts(data: bytes, needle: bytes) -> Iterator[int]:
-    at = -1
-    while (at := data.find(needle, at + 1)) >= 0:
-        yield at

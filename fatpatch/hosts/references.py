@@ -24,7 +24,6 @@ class Form(NamedTuple):
 LEA: Final = Form(rb"\x8d(?<=[\x48\x4c]\x8d)[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]", 2)
 """``lea r64, [rip+x]``; a hit starts behind the REX prefix."""
 CALL: Final = Form(rb"\xe8", 1)
-JUMP: Final = Form(rb"\xe9", 1)
 CALL_SLOT: Final = Form(rb"\xff\x15", 2)
 JUMP_SLOT: Final = Form(rb"\xff\x25", 2)
 _CONSTANT: Final = Form(rb"[\xb8-\xbf]", 1)

@@ -1,4 +1,4 @@
-"""Which kernels host code registers with the CUDA runtime, and with which fatbin wrapper.
+"""Which kernels host code registers with the CUDA runtime.
 
 nvcc writes one constructor per source file. It passes the address of a wrapper to ``__cudaRegisterFatBinary`` and then, there or in a
 callback, calls ``__cudaRegisterFunction`` once a kernel (reference: crt/host_runtime.h and the constructors in real libraries). The
@@ -7,10 +7,9 @@ fourth argument is the kernel's name as a C string: in ``rcx`` on Linux, in ``r9
 
 from __future__ import annotations
 
-import bisect
 import re
 from collections.abc import Iterable
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from fatpatch.hosts.code import Host, Texts, read_host
@@ -20,40 +19,26 @@ from fatpatch.model import Node
 
 _REGISTER: Final = b"__cudaRegisterFunction"
 _BEFORE_CALL = 160
-_AFTER_WRAPPER = 128
-_BETWEEN_SITES = 256
 _MAX_CALLS = 1 << 17
 _MAX_FOLLOWED = 1 << 14
-_MAX_WRAPPERS = 1 << 14
 _MAX_LOADS = 1 << 19
 _MAX_STRANGE = 1 << 12
 _NAME = re.compile(rb"[A-Za-z_][\w$.]*\Z")
 _LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=....)", re.DOTALL)
-_CODE = re.compile(rb"(?:[\xe8\xe9]|[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d])(?=....)", re.DOTALL)
 _MOV = re.compile(rb"[\xb8-\xbf](?=....)", re.DOTALL)
-
-
-class Module(NamedTuple):
-    """The kernels that are registered together; ``wrapper`` is the file offset of the wrapper that they belong to."""
-
-    wrapper: int
-    kernels: frozenset[str]
 
 
 class Registration(NamedTuple):
     """What host code says of its kernels, against the names in the images.
 
-    ``kernels`` are those that host code passes to a proven call, or at least loads the address of; ``unreferenced`` are in an
-    image, but host code never loads the address of their name; ``unknown`` are passed to a proven call and in no image.
-    ``modules`` is what could be told apart by wrapper, ``reason`` in words how far the answer goes.
+    ``kernels`` are those of the images that host code passes to a proven call, or at least loads the address of; ``unknown`` are
+    passed to a proven call and in no image. ``reason`` says in words how far the answer goes.
     """
 
     kernels: frozenset[str]
-    unreferenced: frozenset[str]
     unknown: frozenset[str]
     proven: bool
     reason: str
-    modules: tuple[Module, ...] = ()
 
 
 class _Site(NamedTuple):
@@ -68,7 +53,7 @@ def registered(node: Node, names: frozenset[str]) -> Registration:
     """
     host, reason = read_host(node)
     if host is None:
-        return Registration(frozenset(), frozenset(), frozenset(), False, reason)
+        return Registration(frozenset(), frozenset(), False, reason)
     texts = Texts(host)
     entry = find_entry_point(host, _REGISTER)
     sites, unread = _at_calls(host, entry, texts, names) if entry is not None else ([], 0)
@@ -77,9 +62,8 @@ def registered(node: Node, names: frozenset[str]) -> Registration:
     loads = _loads(host, texts, rest) if rest else []
     known = frozenset(site.name for site in (*sites, *loads)) & names
     unknown = frozenset(site.name for site in sites) - names
-    modules = _modules(host, node, sites or sorted(loads))
     words = _words(host, entry, len(sites), unread, known)
-    return Registration(known, names - known, unknown, proven, words, modules)
+    return Registration(known, unknown, proven, words)
 
 
 def _words(host: Host, entry: EntryPoint | None, sites: int, unread: int, known: frozenset[str]) -> str:
@@ -198,38 +182,3 @@ def _loads(host: Host, texts: Texts, names: frozenset[str]) -> list[_Site]:
         if text in wanted and text is not None:
             by_address[address] = text.decode("utf-8", "replace")
     return [_Site(reference.start, by_address[reference.target]) for reference in found if reference.target in by_address]
-
-
-def _modules(host: Host, node: Node, sites: list[_Site]) -> tuple[Module, ...]:
-    """The kernels by wrapper: those loaded or registered behind the load of the wrapper, or in a callback named there."""
-    wrappers = {
-        address: payload.wrapper.offset
-        for payload in node.payloads
-        if payload.wrapper is not None and (address := host.address_of(payload.wrapper.offset)) is not None
-    }
-    if not wrappers or not sites:
-        return ()
-    low, high = min(wrappers), max(wrappers) + 1
-    named = (load for load in chain(references(host, LEA, low, high), constants(host, low, high)) if load.target in wrappers)
-    loads = sorted(islice(named, _MAX_WRAPPERS))
-    starts = {load.end: wrappers[load.target] for load in loads}
-    for load in loads:
-        for callback in _named_after(host, load.end):
-            starts.setdefault(callback, wrappers[load.target])
-    places, order = [site.address for site in sites], sorted(starts)
-    found: dict[int, set[str]] = {}
-    for start, following in pairwise([*order, 1 << 64]):
-        index, at = bisect.bisect_left(places, start), start
-        while index < len(places) and places[index] < following and places[index] - at <= _BETWEEN_SITES:
-            found.setdefault(starts[start], set()).add(sites[index].name)
-            at = places[index]
-            index += 1
-    return tuple(Module(wrapper, frozenset(kernels)) for wrapper, kernels in sorted(found.items()))
-
-
-def _named_after(host: Host, address: int) -> list[int]:
-    """The code addresses that the instructions right behind ``address`` call, jump to, or load."""
-    offset = host.offset_of(address)
-    data = b"" if offset is None else host.source.peek(offset, _AFTER_WRAPPER)
-    named = [address + (end := hit.end() + 4) + int.from_bytes(data[end - 4 : end], "little", signed=True) for hit in _CODE.finditer(data)]
-    return [target for target in named if any(part.address <= target < part.address + part.size for part in host.code)]

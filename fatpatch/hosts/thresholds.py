@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fatpatch.hosts.code import Host, Piece, pieces, read_host
-from fatpatch.hosts.constants import find_texts
 from fatpatch.model import Node
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ CAPABILITIES: Final = frozenset(
 )  # fmt: skip
 """100 * major + 10 * minor of NVIDIA's GPUs from Maxwell on."""
 
-_CUB = b"11EmptyKernel"  # the kernel that CUB asks for the number of its image
 _NEAR = 2048
 _AGAIN = 4
 _MAX_PLACES = 64
@@ -48,13 +46,11 @@ class Thresholds(NamedTuple):
 
     ``values`` are lower bounds (610: the host tells 6.1 and above from what is below), ``equals`` are asked for exactly. ``places`` are
     (virtual address of the comparison, value), at most 64. ``alone`` are numbers that are compared with here and there, far from any other:
-    chance, unless the program is known to tell devices apart. ``certain`` says that the numbers stand as close together as they do in
-    code that tells devices apart; ``reason`` says on what the answer rests.
+    chance, unless the program is known to tell devices apart. ``reason`` says on what the answer rests.
     """
 
     values: tuple[int, ...]
     places: tuple[tuple[int, int], ...]
-    certain: bool
     reason: str
     equals: tuple[int, ...] = ()
     alone: tuple[int, ...] = ()
@@ -70,7 +66,7 @@ def thresholds(node: Node) -> Thresholds:
     """Read the thresholds of the host code of one file; empty, with the reason, where there is nothing to go by."""
     host, reason = read_host(node)
     if host is None:
-        return Thresholds((), (), False, reason)
+        return Thresholds((), (), reason)
     found, complete = _comparisons(host)
     close, pairs = _together(found)
     often = {value for value in {item.value for item in found} if value % _ROUND and _count(found, value) >= _AGAIN}
@@ -80,12 +76,10 @@ def thresholds(node: Node) -> Thresholds:
     equals = tuple(sorted({item.value for item in kept if item.exact}))
     places = tuple((item.address, item.value) for item in kept[:_MAX_PLACES])
     alone = tuple(sorted({item.value for item in found} - values))
-    cub = bool(kept) and bool(find_texts(host, (_CUB,)))
-    certain = bool(close) and not cub and any(value % _ROUND for value in values) and len(kept) >= _AGAIN
-    return Thresholds(bounds, places, certain, _words(found, kept, pairs, cub, complete and host.complete), equals, alone)
+    return Thresholds(bounds, places, _words(found, kept, pairs, complete and host.complete), equals, alone)
 
 
-def _words(found: list[_Comparison], kept: list[_Comparison], pairs: int, cub: bool, complete: bool) -> str:
+def _words(found: list[_Comparison], kept: list[_Comparison], pairs: int, complete: bool) -> str:
     if not found:
         words = "no comparison with the number of a compute capability"
     elif not kept:
@@ -94,7 +88,6 @@ def _words(found: list[_Comparison], kept: list[_Comparison], pairs: int, cub: b
         words = f"{len(kept)} comparisons with such numbers"
         words += f", {pairs} of them within {_NEAR} bytes of one with another number" if pairs else ""
         words += "; where the other side comes from is not followed"
-        words += "; CUB is linked in, which compares the number of its image in the same way" if cub else ""
     return words if complete else words + "; the file is so large that only a part of its code was read"
 
 

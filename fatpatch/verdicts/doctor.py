@@ -102,14 +102,14 @@ class Doctor:
             names = {kernel.name for verdict in verdicts for kernel in verdict.kernels}
             for payload, verdict in zip(payloads, verdicts, strict=True):
                 if not verdict.kernels:
-                    names |= self._any_names(node, payload)
+                    names |= self.names(node, payload)
             archs = frozenset(arch_of(image) for payload in payloads for image in payload.images)
             many = len(self._hosts) >= _MAX_HOSTS
             self._hosts[node.locator] = _NOT_READ if many else host_of(node, frozenset(names), archs)
         return self._hosts[node.locator]
 
-    def _any_names(self, node: Node, payload: Payload) -> frozenset[str]:
-        """The kernels of a module that loads nothing, from the image that is fastest to read."""
+    def names(self, node: Node, payload: Payload) -> frozenset[str]:
+        """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""
         readable = [image for image in payload.images if image.kind in ("sass", "ptx") and image.readable]
         best = min(readable, key=lambda image: (image.kind != "sass", image.size or 0), default=None)
         return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()

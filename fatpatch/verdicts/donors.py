@@ -8,8 +8,8 @@ from typing import Final
 
 from fatpatch.coverage import payloads_below
 from fatpatch.images.signature import without_hashes
+from fatpatch.locator import file_name
 from fatpatch.verdicts.doctor import Doctor
-from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedy import Candidate, Remedy
@@ -21,7 +21,7 @@ _PLACEHOLDER: Final = "OTHER"
 def grafts(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
     """What each candidate is good for; without one, what to look for."""
     target = found.environment.device.target
-    wanted = [_names_of(doctor.reader, module) for module in affected]
+    wanted = [_names_of(doctor, module) for module in affected]
     for candidate in candidates:
         offers = _offers(candidate, target)
         fitting = sum(bool(names) and any(names <= offer for offer in offers) for names in wanted)
@@ -57,13 +57,9 @@ def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: 
         "--target",
         found.environment.device.target,
         *options,
-        *(["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{_last(shown)}"]),  # an installer reads a wheel's name
+        *(["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{file_name(shown)}"]),  # an installer reads a wheel's name
     ]
     return " ".join(map(shlex.quote, words))
-
-
-def _last(shown: str) -> str:
-    return shown.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:
@@ -79,13 +75,9 @@ def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:
     return offers
 
 
-def _names_of(reader: FactsReader, module: Judged) -> frozenset[str]:
-    """The kernels of a module, from what is loaded, else from the image that is fastest to read; none when none can be."""
-    names = frozenset(kernel.name for kernel in module.verdict.kernels)
-    readable = [image for image in module.payload.images if image.kind in ("sass", "ptx") and image.readable]
-    best = min(readable, key=lambda image: (image.kind != "sass", image.size or 0), default=None)
-    if not names and best is not None and module.node.source is not None:
-        names = reader.names(module.node.source, best) or frozenset()
+def _names_of(doctor: Doctor, module: Judged) -> frozenset[str]:
+    """The kernels of a module, without build-folder ids: of what is loaded, else of some image; none when none can be read."""
+    names = frozenset(kernel.name for kernel in module.verdict.kernels) or doctor.names(module.node, module.payload)
     return frozenset(map(without_hashes, names))
 
 

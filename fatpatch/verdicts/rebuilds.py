@@ -45,13 +45,13 @@ def archs(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
     limit = "" if is_newest(newest) else f", with CUDA {newest} or older"
     yield Remedy("rebuild with -arch=native", None, True, f"on the machine with this GPU it compiles {device.target}{limit}")
     lower_fails = any(module.verdict.verdict == STUB or module in found.mismatch for module in affected)
-    for option, toolkit in (("all", newest), ("all-major", newest)):
-        compiled = expansion("all" if option == "all" else "all-major", toolkit)
+    for option in ("all", "all-major"):
+        compiled = expansion(option, newest)
         if compiled is None:
             continue
         works, why = _covered(compiled, device.arch, lower_fails=lower_fails)
         listed = f"compiles {', '.join(compiled)}" if option == "all-major" else "compiles every target that it knows"
-        yield Remedy(f"rebuild with -arch={option}", None, works, f"CUDA {toolkit} then {listed}: {why}")
+        yield Remedy(f"rebuild with -arch={option}", None, works, f"CUDA {newest} then {listed}: {why}")
 
 
 def _covered(compiled: Sequence[str], arch: int, *, lower_fails: bool) -> tuple[bool, str]:

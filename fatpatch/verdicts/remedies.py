@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table
 from fatpatch.hosts import llamafile
+from fatpatch.locator import file_name
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, UNSUPPORTED_PTX
@@ -18,6 +19,8 @@ from fatpatch.verdicts.rebuilds import archs, is_ggml, rebuilds
 from fatpatch.verdicts.remedies_amd import amd
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.requirements import out_of_reach
+
+_OLDEST, _NEWEST_THEN = 50, 90  # what -arch=all of a toolkit of 2023 or 2024 compiles; PTX of the newest comes with it
 
 
 def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> tuple[Remedy, ...]:
@@ -119,8 +122,8 @@ def _releases(found: FileVerdict) -> Iterator[Remedy]:
         return
     exact = any(module.verdict.verdict == STUB for module in found.modules)
     spans = []
-    for row in table("ggml_builds"):
-        if row["project"] == "llamafile" and _built_for(row["sass"], arch, exact=exact and row["lower_minor"] != "yes"):
+    for row in table("llamafile_builds"):
+        if _built_for(row, arch, exact=exact and row["lower_minor"] != "yes"):
             last = row["last"]
             spans.append(row["first"] + ("" if row["first"] == last else f" to {last}" if last else " on"))
     if spans:
@@ -128,17 +131,21 @@ def _releases(found: FileVerdict) -> Iterator[Remedy]:
         yield Remedy("another release", None, None, why)
 
 
-def _built_for(sass: str, arch: int, *, exact: bool) -> bool:
-    """Whether a list of targets serves a device: with its own target, or with a lower minor version where that will do."""
+def _built_for(row: dict[str, str], arch: int, *, exact: bool) -> bool:
+    """Whether a release has code for a device: its own target, or where that will do a lower minor version or lower PTX."""
+    sass, ptx = row["sass"], row["ptx"]
     if sass in ("all", "all-major"):
-        return (sass == "all" or not exact) and 50 <= arch <= 90
+        return arch >= _OLDEST and (arch <= _NEWEST_THEN if exact and sass == "all" else not exact)
     numbers = [int(word.rstrip("af")) for word in sass.split()]
-    return arch in numbers or (not exact and any(number // 10 == arch // 10 and number < arch for number in numbers))
+    if exact or arch in numbers:
+        return arch in numbers
+    lower = any(number // 10 == arch // 10 and number < arch for number in numbers)
+    return lower or any(int(word) <= arch for word in ptx.split() if word.isdigit())
 
 
 def _copies(found: FileVerdict) -> Iterator[Remedy]:
     """The copy of its library that a llamafile has extracted once, and goes on using."""
     if llamafile.is_llamafile(found.node):
         library = next((module.node.path for module in found.modules), "ggml-cuda.dll")
-        advice = llamafile.copy_of(library.rsplit("/", 1)[-1], llamafile.version_of(found.node)).advice
+        advice = llamafile.copy_of(file_name(library), llamafile.version_of(found.node)).advice
         yield Remedy("then delete the extracted copy", None, True, f"once, after any repair (on Windows ~ is %USERPROFILE%): {advice}")

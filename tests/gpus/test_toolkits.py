@@ -12,7 +12,6 @@ from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import (
     cubin_abi,
     default_arch,
-    default_compression,
     expansion,
     is_newest,
     known_archs,
@@ -85,7 +84,8 @@ def test_defaults() -> None:
         None,
         None,
     ]
-    assert [default_compression(cuda) for cuda in ("11.8", "12.9", "13.0", "10.2", "1.0")] == ["lz4", "lz4", "zstd", None, None]
+    compression = {release.cuda: release.compression for release in releases()}
+    assert [compression.get(cuda) for cuda in ("11.8", "12.9", "13.0", "10.2")] == ["lz4", "lz4", "zstd", None]
     assert [cubin_abi(*each) for each in (("12.4", 61), ("12.8", 90), ("12.8", 100), ("13.0", 75), ("13.0", 61), ("10.2", 61))] == [
         7, 7, 8, 8, None, None,
     ]  # fmt: skip

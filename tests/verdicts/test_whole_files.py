@@ -1,0 +1,109 @@
+"""From modules to a file: what stands against it, what it needs, and the word for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders.cubin import cubin
+from builders.fatbin import container, entry
+
+from fatpatch.gpus.devices import find
+from fatpatch.gpus.drivers import driver
+from fatpatch.hosts.family import ARCH_LIST, PER_TYPE, Family
+from fatpatch.hosts.registration import Registration
+from fatpatch.model import ModelFacts, Wrapper
+from fatpatch.verdicts.dispatch import Host
+from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.verdicts.models import quant_verdicts
+from fatpatch.verdicts.module import NATIVE, STUB, KernelVerdict, ModuleVerdict
+from fatpatch.verdicts.outcome import outcome_of
+from fatpatch.verdicts.requirements import trouble
+from fatpatch.walk import inspected
+
+UNKNOWN = Host(None, (), False, None, "")
+OLD = Host(Family("ggml", PER_TYPE, (), None, None, False), (600, 610, 700), True, None, "")
+LISTED = Host(Family("ggml", ARCH_LIST, (), (500, 610), None, True), (610, 700), True, None, "", (500, 610))
+NORM = "_Z12rms_norm_f32ILi32EEvPKfPfif"
+VECTOR = "_Z13mul_mat_vec_qILi1ELi32ELi8E10block_q8_0Li2EXadL_Z17vec_dot_q8_0_q8_1PKvPK10block_q8_1RKiEEEvS1_S1_Pfiiii"
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> FileVerdict:
+    """The verdict on a fatbin with one sm_61 kernel."""
+    path = tmp_path / "x.fatbin"
+    path.write_bytes(container(entry(cubin(arch=61), kind=2, arch=61)))
+    with inspected(str(path)) as node:
+        return Doctor(node, limit=1 << 20).judge(Environment(find("sm_61")))
+
+
+def judged(found: FileVerdict, host: Host, *kernels: KernelVerdict, for_model: bool = False) -> Judged:
+    one = found.modules[0]
+    worst = STUB if any(kernel.defect for kernel in kernels) else NATIVE
+    return one._replace(verdict=one.verdict._replace(verdict=worst, kernels=kernels), host=host, for_model=for_model)
+
+
+def dead(name: str) -> KernelVerdict:
+    return KernelVerdict(name, STUB, "stub-trap", True, broken=True)
+
+
+def made_with(found: FileVerdict, toolkit: str) -> list[Judged]:
+    one = found.modules[0]
+    verdict: ModuleVerdict = one.verdict._replace(toolkit=toolkit)
+    return [one._replace(payload=one.payload._replace(wrapper=Wrapper(1, 0)), verdict=verdict)]
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "version", "refused"),
+    [
+        ("CUDA 10.2", "410.48", True),  # CUDA 10.0: below 11 each release asks for a driver of its own
+        ("CUDA 10.0", "418.39", False),
+        ("CUDA 9.2", "384.81", True),
+        ("CUDA 11.8", "450.36.06", True),  # release candidate of 11.0, before the minimum of all of 11
+        ("CUDA 11.8", "450.80.02", False),
+        ("CUDA 11.8", "450", False),  # only the branch is known
+        ("CUDA 12.9", "525.60.13", False),
+        ("CUDA 12.0", "520.61.05", True),
+        ("CUDA 13.0", "575.57.08", True),
+    ],
+)
+def test_a_driver_older_than_the_runtime(found: FileVerdict, toolkit: str, version: str, refused: bool) -> None:
+    against = trouble(made_with(found, toolkit), Environment(find("sm_61"), driver(version)))
+    assert (against is not None and against[0] == 35) is refused
+
+
+def test_kernels_that_are_registered_and_nowhere(found: FileVerdict) -> None:
+    assert outcome_of(found) == "runs"
+    for proven, outcome in ((True, "may-fail-in-part"), (False, "runs")):
+        host = UNKNOWN._replace(registration=Registration(frozenset("k"), frozenset({"gone"}), proven, ""))
+        changed = found._replace(modules=(found.modules[0]._replace(host=host),))
+        assert outcome_of(changed) == outcome
+        assert changed.unheld == (("gone",) if proven else ())
+
+
+def test_a_model_makes_certain_only_what_is_known_of_it(found: FileVerdict) -> None:
+    """A host that decides by its list of targets: which kernels the model launches is not known."""
+    for host, for_model, outcome in ((OLD, True, "abort"), (LISTED, False, "may-fail")):
+        module = judged(found, host, dead(VECTOR), for_model=for_model)
+        assert outcome_of(found._replace(verdict=STUB, modules=(module,), model_quants=("Q8_0",))) == outcome
+
+
+@pytest.mark.parametrize(("name", "broken"), [(NORM, ["F16", "F32", "Q8_0"]), (VECTOR, ["Q8_0"])])
+def test_unquantised_types_need_kernels_too(found: FileVerdict, name: str, broken: list[str]) -> None:
+    kernels = {NORM: KernelVerdict(NORM, NATIVE, "real"), VECTOR: KernelVerdict(VECTOR, NATIVE, "real"), name: dead(name)}
+    rows = quant_verdicts([judged(found, OLD, *kernels.values())], found.environment)
+    assert [row.quant for row in rows] == ["F16", "F32", "Q8_0"]
+    assert [row.quant for row in rows if row.broken] == broken
+
+
+def test_trouble_leaves_the_model_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.fatbin"
+    path.write_bytes(container(entry(cubin(arch=61, kernels=(VECTOR, NORM)), kind=2, arch=61)))
+    model = ModelFacts(3, "llama", None, None, 1, (("Q4_K", 1),))
+    with inspected(str(path)) as node:
+        doctor = Doctor(node, limit=1 << 20, model=model, model_name="m.gguf")
+        found = doctor.judge(Environment(find("sm_61"), driver("590.44.01")))
+    assert found.trouble is not None
+    assert (found.quants, found.no_road) == ((), ())
