@@ -224,4 +224,8 @@ def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: st
 
         if pe.probe_object(source):
             return pe.read(source, locator, diagnostics)
+        if source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:
+            from fatpatch.containers import zip as zip_reader
+
+            zip_reader.report_cut(source, locator, diagnostics)
     return Container(kind=kind or ("macho" if source.peek(0, 4) in _MACHO_MAGICS else "raw"))

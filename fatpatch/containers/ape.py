@@ -9,13 +9,14 @@ import re
 
 from fatpatch.containers import pe, zip
 from fatpatch.diagnostics import Diagnostics
-from fatpatch.elf64 import HEADER
+from fatpatch.elf64 import HEADER, SEGMENT
 from fatpatch.formats import numbers as n
 from fatpatch.model import Container, Section
 from fatpatch.source import Source
 
 KIND = "ape"
 PROLOGUE = 8192
+_PT_LOAD, _MAX_SEGMENTS = 1, 64
 _PRINTF = rb"printf '(\\177ELF[^']*)'"
 _OCTAL = rb"\\([0-7]{1,3})"
 _NAMES = {n.EM_X86_64: "x86-64", n.EM_AARCH64: "aarch64"}
@@ -33,6 +34,15 @@ def elf_headers(source: Source) -> tuple[bytes, ...]:
     return tuple(header for header in decoded if len(header) >= HEADER.size)
 
 
+def _end(source: Source, header: bytes) -> int:
+    """Where the last segment ends that an ELF header leads to."""
+    fields = HEADER.unpack_from(header)
+    offset, count = fields[5], min(fields[10], _MAX_SEGMENTS)
+    table = source.peek(offset, count * SEGMENT.size) if fields[9] == SEGMENT.size else b""
+    whole = table[: len(table) // SEGMENT.size * SEGMENT.size]
+    return max((start + size for kind, _, start, _, _, size, _, _ in SEGMENT.iter_unpack(whole) if kind == _PT_LOAD), default=0)
+
+
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """The architectures it runs on, its PE sections, and its zip members at their absolute offsets."""
     headers = elf_headers(source)
@@ -45,7 +55,12 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
         sections, segments = windows.sections, windows.segments
         if not words:
             words = [windows.detail.split()[0]]
+    end = max((_end(source, header) for header in headers), default=0)
+    if end > source.size:
+        diagnostics.error(locator, source.size, f"the file is cut off: its segments reach to {end:#x}", field="ELF program headers")
     directory = zip.find_directory(source)
+    if directory is None:
+        zip.report_cut(source, locator, diagnostics)
     members = () if directory is None else zip.read_members(source, directory, locator, diagnostics)
     return Container(
         kind=KIND,

@@ -83,12 +83,23 @@ def first_local_header(source: Source, end: int) -> int:
     """Offset of the first local header before ``end``, which has one: that of a replaced member may come before all that are listed."""
     at = 0
     while (at := source.find(n.ZIP_LOCAL_MAGIC, at, end)) >= 0:
-        _, version, _, method, _, _, _, _, _, name_length, _ = LOCAL.unpack(source.read(at, LOCAL.size))
+        record = source.peek(at, LOCAL.size)
+        if len(record) < LOCAL.size:
+            break
+        _, version, _, method, _, _, _, _, _, name_length, _ = LOCAL.unpack(record)
         name = source.peek(at + LOCAL.size, name_length)
         if version <= _MAX_VERSION and method in METHODS and 0 < name_length == len(name) and b"\0" not in name:
             return at
         at += len(n.ZIP_LOCAL_MAGIC)
     return end
+
+
+def report_cut(source: Source, locator: str, diagnostics: Diagnostics) -> None:
+    """An error when there is a member, for a file without a directory: a download that has stopped half-way."""
+    at = first_local_header(source, source.size)
+    if at < source.size:
+        message = f"the file is cut off: there is a zip member at {at:#x}, and no central directory at the end"
+        diagnostics.error(locator, source.size, message, field="end of central directory")
 
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:

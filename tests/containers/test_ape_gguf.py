@@ -31,6 +31,24 @@ def test_demo_llamafile(samples: Path) -> None:
     assert not node.diagnostics
 
 
+@pytest.mark.parametrize(("size", "words"), [(0x71000, "segments reach to 0x8b8d0"), (0xA0000, "a zip member at 0x905c2")])
+def test_a_download_that_stopped(samples: Path, tmp_path: Path, size: int, words: str) -> None:
+    """Nothing of it may be called complete: cut in its programs, and cut behind them."""
+    path = tmp_path / "half.llamafile"
+    path.write_bytes((samples / "demo.llamafile").read_bytes()[:size])
+    node = read(path)
+    assert node.container == "ape"
+    cut = next(item for item in node.diagnostics if "the file is cut off" in item.message)
+    assert (cut.level, cut.offset) == ("error", size)
+    assert words in cut.message
+
+
+def test_a_wheel_that_stopped(samples: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.whl"
+    path.write_bytes((samples / "kernels-1.0-py3-none-linux_x86_64.whl").read_bytes()[:9000])
+    assert "no central directory" in read(path).diagnostics[0].message
+
+
 def test_ape_without_windows(tmp_path: Path) -> None:
     header = b"\x7fELF\x02\x01\x01\x09" + bytes(8) + b"\x02\0" + (183).to_bytes(2, "little") + bytes(44)
     path = tmp_path / "x.com"
