@@ -65,3 +65,12 @@ def corpus_path(row: dict[str, object]) -> Path:
     if not path.is_file():
         required(f"corpus file {row['member']}")
     return path
+
+
+def corpus_file(ending: str) -> Path:
+    """The file of the corpus whose name ends so; skips where there is none."""
+    row = next((row for row in corpus_rows() if str(row["member"]).endswith(ending)), None)
+    if row is None:
+        required(f"corpus row of {ending}")
+        raise AssertionError
+    return corpus_path(row)

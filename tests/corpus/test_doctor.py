@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, corpus_path, corpus_rows, required
+from conftest import ROOT, corpus_file, required
 
 from fatpatch.coverage import payloads_below
 from fatpatch.gpus.devices import find
@@ -38,19 +37,12 @@ GGML = {  # library -> stubs by target: (proven, only the zero-trip path), of ho
 }
 
 
-def real(ending: str) -> Path:
-    row = next((row for row in corpus_rows() if str(row["member"]).endswith(ending)), None)
-    if row is None:
-        required("the corpus")
-    return corpus_path(row)
-
-
 @pytest.mark.parametrize("ending", GGML)
 def test_stubs_are_those_of_the_ptx(ending: str) -> None:
     """Every class out of machine code equals the class of the PTX that it was compiled from: no stub too many, none missed."""
     found: dict[str, Counter[str]] = {}
     compared = 0
-    with inspected(str(real(ending))) as node:
+    with inspected(str(corpus_file(ending))) as node:
         for _, payload in payloads_below(node):
             reader = ImageReader(node.source, LIMIT)
             texts = {
@@ -86,7 +78,7 @@ def test_modules_as_an_h100_answered(member: str) -> None:
         required("what an H100 answered")
     wanted = {module["sha256"]: module["h100"] for module in h100_modules() if module["member"] == member}
     compared = 0
-    with inspected(str(real(member))) as node:
+    with inspected(str(corpus_file(member))) as node:
         for _, payload in payloads_below(node):
             data = node.source.read(payload.offset, payload.size)
             answer = wanted.get(sha256(data))
@@ -105,7 +97,7 @@ def test_modules_as_an_h100_answered(member: str) -> None:
 
 
 def judged(ending: str, gpu: str, version: str | None = None) -> FileVerdict:
-    with inspected(str(real(ending))) as node:
+    with inspected(str(corpus_file(ending))) as node:
         return Doctor(node, limit=LIMIT).judge(Environment(find(gpu), None if version is None else driver(version)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lief
 import pytest
-from conftest import Run, corpus_path, corpus_rows
+from conftest import Run, corpus_file, corpus_path, corpus_rows
 
 from fatpatch.coverage import payloads_below
 from fatpatch.edits.donation import donations_from
@@ -81,8 +81,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Pat
 @pytest.mark.parametrize("member", ["libbitsandbytes_cuda118.so", "libbitsandbytes_cuda130.so", "libllamamodel-mainline-cuda.so"])
 def test_every_real_image_can_be_given(member: str) -> None:
     """Linked and relocatable cubins and PTX of real libraries are whole in the eyes of what reads donors."""
-    path = next(corpus_path(row) for row in corpus_rows() if str(row["member"]).endswith(member))
-    with inspected(str(path)) as node:
+    with inspected(str(corpus_file(member))) as node:
         given = donations_from(node, (), 1 << 30, shown=member)
         images = [image for _, payload in payloads_below(node) for image in payload.images if image.kind in ("sass", "ptx")]
     assert len(given) == len(images) > 0

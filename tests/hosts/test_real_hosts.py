@@ -6,10 +6,9 @@ import re
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from conftest import corpus_path, corpus_rows, required
+from conftest import corpus_file, required
 
 from fatpatch.hosts.code import read_host
 from fatpatch.hosts.family import family
@@ -35,14 +34,6 @@ _COMPARISON = re.compile(r"^\s*([0-9a-f]+):\s+cmp[lq]?\s+\$0x([0-9a-f]+),")
 _LOAD = re.compile(r"^\s*([0-9a-f]+):\s+lea\s.*\(%rip\),%\w+\s+# ([0-9a-f]+)")
 
 
-def path_of(ending: str) -> Path:
-    row = next((row for row in corpus_rows() if str(row["member"]).endswith(ending)), None)
-    if row is None:
-        required(f"corpus row of {ending}")
-        raise AssertionError
-    return corpus_path(row)
-
-
 def kernels_by_payload(node: Node) -> dict[Payload, frozenset[str]]:
     found: dict[Payload, set[str]] = {payload: set() for payload in node.payloads}
     owner = {image.locator: payload for payload in node.payloads for image in payload.images}
@@ -53,7 +44,7 @@ def kernels_by_payload(node: Node) -> dict[Payload, frozenset[str]]:
 
 @pytest.mark.parametrize("ending", [*GGML, *OTHERS])
 def test_registration_matches_the_images(ending: str) -> None:
-    with inspected(str(path_of(ending))) as node:
+    with inspected(str(corpus_file(ending))) as node:
         by_payload = kernels_by_payload(node)
         names = frozenset().union(*by_payload.values())
         started = time.process_time()
@@ -70,7 +61,7 @@ def test_registration_matches_the_images(ending: str) -> None:
 @pytest.mark.parametrize("ending", GGML)
 def test_ggml(ending: str) -> None:
     values, equals, era, force_mmq, arch_list, _ = GGML[ending]
-    with inspected(str(path_of(ending))) as node:
+    with inspected(str(corpus_file(ending))) as node:
         names = frozenset().union(*kernels_by_payload(node).values())
         found = thresholds(node)
         assert (found.values, found.equals) == (values, equals)
@@ -82,7 +73,7 @@ def test_ggml(ending: str) -> None:
 
 @pytest.mark.parametrize("ending", OTHERS)
 def test_others_are_no_known_family(ending: str) -> None:
-    with inspected(str(path_of(ending))) as node:
+    with inspected(str(corpus_file(ending))) as node:
         assert family(node, frozenset().union(*kernels_by_payload(node).values())) is None
 
 
@@ -90,7 +81,7 @@ def test_others_are_no_known_family(ending: str) -> None:
 def listing() -> list[str]:
     if shutil.which("objdump") is None:
         required("objdump of binutils")
-    command = ["objdump", "-d", "--no-show-raw-insn", str(path_of("libctransformers.so"))]
+    command = ["objdump", "-d", "--no-show-raw-insn", str(corpus_file("libctransformers.so"))]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
@@ -99,7 +90,7 @@ def test_comparisons_as_objdump_sees_them(listing: list[str]) -> None:
     expected = {
         int(hit[1], 16): int(hit[2], 16) for line in listing if (hit := _COMPARISON.match(line)) and int(hit[2], 16) in (609, 610, 699, 700)
     }
-    with inspected(str(path_of("libctransformers.so"))) as node:
+    with inspected(str(corpus_file("libctransformers.so"))) as node:
         found = dict(thresholds(node).places)
     assert {address: value if value % 10 == 0 else value + 1 for address, value in expected.items()} == found
     assert len(found) > 20
@@ -111,7 +102,7 @@ def test_loads_as_objdump_sees_them(listing: list[str]) -> None:
     from fatpatch.hosts.references import LEA, references
 
     expected = {(int(hit[1], 16), int(hit[2], 16)) for line in listing if (hit := _LOAD.match(line))}
-    with inspected(str(path_of("libctransformers.so"))) as node:
+    with inspected(str(corpus_file("libctransformers.so"))) as node:
         host, _ = read_host(node)
         assert host is not None
         low, high = Texts(host).span

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders.cubin import cubin
-from conftest import ROOT, SAMPLES, corpus_path, corpus_rows, required
+from conftest import ROOT, SAMPLES, corpus_file, required
 
 from fatpatch.errors import FormatError
 from fatpatch.images import flow, maxwell, volta
@@ -238,7 +238,4 @@ def test_encodings_of_the_sample_equal_nvdisasm(tmp_path: Path) -> None:
 @pytest.mark.corpus
 @pytest.mark.parametrize("library", ["libbitsandbytes_cuda128.so", "_C.so"])
 def test_encodings_of_real_libraries_equal_nvdisasm(library: str, tmp_path: Path) -> None:
-    row = next((row for row in corpus_rows() if str(row["member"]).endswith(library)), None)
-    if row is None:
-        required("the corpus")
-    assert sum(compared_in(corpus_path(row), tmp_path).values()) > 5000
+    assert sum(compared_in(corpus_file(library), tmp_path).values()) > 5000
