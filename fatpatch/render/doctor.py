@@ -126,7 +126,9 @@ def _fate(module: Judged) -> str:
     reason = safe(verdict.reason)
     if verdict.outcome is not None:
         return f"The driver {'crashes' if verdict.outcome == 'crash' else 'hangs'}: {reason}."
-    if verdict.image is None or (verdict.verdict == FAILS and verdict.cuda_error is None):
+    if verdict.verdict == FAILS and verdict.cuda_error is None:
+        return f"What is loaded is not known: {reason}."
+    if verdict.image is None:
         return f"Nothing is loaded: {reason}."
     if verdict.verdict == FAILS and not verdict.partly:
         return f"Loading fails: {reason}."

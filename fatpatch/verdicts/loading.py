@@ -5,10 +5,12 @@ Reference: load rules (1,275 answers of an H100 with driver 580). The driver nev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.errors import FatpatchError, LimitError
 from fatpatch.formats import numbers as n
+from fatpatch.gpus.drivers import drivers_for_arch
 from fatpatch.gpus.selection import MEASURED_DEVICE, choose
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.compression import unpack
@@ -21,6 +23,7 @@ from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SO
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
 MEASURED_BRANCH: Final = "580"
+_LAST_ASKED = 581  # on Windows the same branch counts one up
 _ZSTD_SINCE = "12.4"
 _MAX_LINKED, _MAX_MORE = 16, 1 << 20
 _MAX_OPTIONS = 1 << 16
@@ -61,6 +64,8 @@ def load(source: Source, payload: Payload, environment: Environment, limit: int,
     images = [listed.get(image.offset, image) for image in view.images]
     images += [image for image in payload.images if image.within is not None]  # the choice names them as ignored
     choice = choose(images, arch, force_ptx=environment.force_ptx)
+    if choice.error == NO_IMAGE and _newer_may_find(images, environment):
+        return Loading(None, Fate(), "it is in concatenated entries, which drivers up to 580 ignore; no newer one was asked")
     if choice.error is not None and not (choice.error == NO_IMAGE and (chosen := _last_resort(view.images, arch))):
         return Loading(None, Fate(choice.error), choice.reason, measured=measured)
     chosen = choice.image if choice.image is not None else _last_resort(view.images, arch)
@@ -93,6 +98,18 @@ def was_measured(environment: Environment) -> bool:
     """Whether the rules were asked of a driver: an H100's of branch 580, which also stands for "any driver"."""
     driver = environment.driver
     return environment.device.arch == MEASURED_DEVICE and (driver is None or driver.branch == MEASURED_BRANCH)
+
+
+def _newer_may_find(images: Sequence[Image], environment: Environment) -> bool:
+    """Whether a driver newer than those that were asked would find code, if it reads concatenated entries."""
+    driver, arch = environment.driver, environment.device.arch
+    if arch is None:
+        return False
+    known = drivers_for_arch(arch)
+    branch = driver.branch if driver is not None else known[1] if known is not None else None
+    inside = [image._replace(within=None) for image in images if image.within is not None]
+    newer = branch is None or int(branch) > _LAST_ASKED
+    return newer and choose(inside, arch, force_ptx=environment.force_ptx).image is not None
 
 
 def _last_resort(images: tuple[Image, ...], arch: int) -> Image | None:

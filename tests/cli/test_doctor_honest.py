@@ -159,3 +159,20 @@ def test_reasons_that_are_left_out_are_counted(run: Run, tmp_path: Path) -> None
     assert "and for 1 more reason others (-v shows all)" in short
     assert "PTX for 12.1 and up" not in short
     assert "PTX for 12.1 and up" in run("doctor", path, "--gpu", "sm_35", "-v").stdout
+
+
+@pytest.mark.parametrize(
+    ("gpu", "driver", "first"),
+    [
+        ("RTX 2060", None, "CANNOT TELL"),  # its sm_75 code is there, in a form that drivers up to 580 were seen to ignore
+        ("RTX 2060", "595", "CANNOT TELL"),
+        ("RTX 2060", "580.65.06", "WILL NOT RUN"),
+        ("RTX 3060", None, "WILL NOT RUN"),  # none of it is for 8.6
+        ("GTX 1060", None, "WILL NOT RUN"),
+    ],
+)
+def test_concatenated_entries(run: Run, gpu: str, driver: str | None, first: str) -> None:
+    done = run("doctor", "concatenated.fatbin", "--gpu", gpu, *(() if driver is None else ("--driver", driver)))
+    assert done.stdout.startswith(f"{first}: ")
+    assert done.returncode == 1
+    assert ("no newer one was asked" in done.stdout) is (first == "CANNOT TELL")
