@@ -111,6 +111,10 @@ class _Walk:
             except FatpatchError as error:
                 diagnostics.caught(locator, error)
         container, payloads = self._open(source, locator, kind, diagnostics)
+        if depth == 0 and container.kind == "raw" and source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:  # a member like that is test data
+            from fatpatch.containers import zip as zip_reader
+
+            zip_reader.report_cut(source, locator, diagnostics)
         members = self._members(source, container, locator, depth, diagnostics)
         return Node(
             locator=locator,
@@ -224,8 +228,4 @@ def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: st
 
         if pe.probe_object(source):
             return pe.read(source, locator, diagnostics)
-        if source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:
-            from fatpatch.containers import zip as zip_reader
-
-            zip_reader.report_cut(source, locator, diagnostics)
     return Container(kind=kind or ("macho" if source.peek(0, 4) in _MACHO_MAGICS else "raw"))

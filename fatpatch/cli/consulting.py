@@ -10,7 +10,6 @@ import click
 
 from fatpatch import __version__
 from fatpatch.cli import print_error
-from fatpatch.cli.inspecting import shown_command
 from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics, payloads_below
@@ -89,10 +88,11 @@ def _environment(
 ) -> Environment:
     if device.vendor == "amd":
         if hsa_override is not None:
-            target = overridden(hsa_override)
+            real, target = device.target, overridden(hsa_override)
             note = f"told to be {target} by HSA_OVERRIDE_GFX_VERSION={hsa_override}, which Linux alone reads"
             device = device._replace(target=target, note="; ".join(filter(None, (device.note, note))))
-        return Environment(device, hsa_override=hsa_override)
+            return Environment(device, hsa_override=hsa_override, own_target=real)
+        return Environment(device)
     own = device.arch is not None and on_jetson_linux(device.arch)
     return Environment(device, None if own else driver, force_ptx, disable_ptx, eager)
 
@@ -130,10 +130,10 @@ def _named(path: str, shown: str) -> Iterator[None]:
 
 
 class Other(NamedTuple):
-    """A candidate as the user named it, read once for all files and GPUs."""
+    """A candidate as the user named it."""
 
     shown: str
-    doctor: Doctor
+    node: Node
 
 
 class Consultation(NamedTuple):
@@ -154,8 +154,13 @@ class Consultation(NamedTuple):
 
     def as_text(self, paths: Sequence[tuple[str, str]], out: Writer) -> int:
         """Write the reports; the exit code."""
+        self._check(len(paths))
         with self._others() as others:
             return self._text(paths, out, others)
+
+    def _check(self, files: int) -> None:
+        if self.candidates and (self.fleet or files > 1):
+            raise click.UsageError("--candidate is for one FILE on one GPU")
 
     def _text(self, paths: Sequence[tuple[str, str]], out: Writer, others: Sequence[Other]) -> int:
         code = 0
@@ -204,6 +209,7 @@ class Consultation(NamedTuple):
 
     def as_json(self, paths: Sequence[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
         """(exit code, document)."""
+        self._check(len(paths))
         with self._others() as others:
             return self._json(paths, others)
 
@@ -256,7 +262,7 @@ class Consultation(NamedTuple):
             others = []
             for path, shown in self.candidates:
                 node = stack.enter_context(self._candidate(path, shown))
-                others.append(Other(shown, Doctor(node, limit=self.limits.image)))
+                others.append(Other(shown, node))
             yield others
 
     @contextmanager
@@ -268,8 +274,11 @@ class Consultation(NamedTuple):
             yield node
 
     def _remedies(self, node: Node, doctor: Doctor, found: FileVerdict, others: Sequence[Other]) -> tuple[Remedy, ...]:
-        candidates = [Candidate(other.shown, other.doctor, other.doctor.judge(found.environment)) for other in others]
-        return remedies(doctor, found, shown_command(node), candidates)
+        candidates = []
+        for other in others:
+            judge = Doctor(other.node, limit=self.limits.image, model=doctor.model, model_name=doctor.model_name)
+            candidates.append(Candidate(other.shown, judge, judge.judge(found.environment)))
+        return remedies(doctor, found, node.path, candidates)
 
 
 def _damage(node: Node) -> int:

@@ -96,9 +96,9 @@ def first_local_header(source: Source, end: int) -> int:
 
 def report_cut(source: Source, locator: str, diagnostics: Diagnostics) -> None:
     """An error when there is a member, for a file without a directory: a download that has stopped half-way."""
-    at = first_local_header(source, source.size)
+    at = 0 if source.peek(0, 4) == n.ZIP_LOCAL_MAGIC else first_local_header(source, source.size)
     if at < source.size:
-        message = f"the file is cut off: there is a zip member at {at:#x}, and no central directory at the end"
+        message = f"the file is cut off: there is a zip member at {at:#x}, and no central directory in the last 68 KiB"
         diagnostics.error(locator, source.size, message, field="end of central directory")
 
 

@@ -42,6 +42,11 @@ class Override(NamedTuple):
     target: str
     caution: str
 
+    @property
+    def safe(self) -> bool:
+        """Whether the object has the very instructions of the device."""
+        return self.caution.startswith("the same instructions")
+
 
 def overridden(value: str) -> str:
     """The processor that HSA_OVERRIDE_GFX_VERSION=10.3.0 makes of a device: gfx1030. InputError when the runtime refuses the value."""

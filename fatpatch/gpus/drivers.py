@@ -12,6 +12,7 @@ from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import at_most, releases, toolkit
 
 _JETSON_LINUX = frozenset({32, 53, 62, 72, 87, 88})  # their driver comes with Jetson Linux, which has other version numbers
+_LAST_ON_JETSON = {53: "10.2", 62: "10.2", 72: "11.4"}
 _EXAMPLE = "write for example 535.154, 552.22, or 31.0.15.5222 as Windows shows it"
 
 
@@ -117,6 +118,11 @@ def first_zstd_driver() -> tuple[str, str]:
 def on_jetson_linux(arch: int) -> bool:
     """Whether the driver of an SM number comes with Jetson Linux alone."""
     return arch in _JETSON_LINUX
+
+
+def last_cuda_on_jetson(arch: int) -> str | None:
+    """The CUDA of the last Jetson Linux for an SM number (from memory: JetPack 4.6 and 5.1); None where it goes on, or off Jetson."""
+    return _LAST_ON_JETSON.get(arch)
 
 
 def drivers_for_arch(arch: int) -> tuple[str, str | None] | None:

@@ -156,7 +156,7 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     for why, targets in shown:
         yield f"  {safe(', '.join(dict.fromkeys(targets)))}: {safe(why)}"
     if len(shown) < len(by_reason):
-        yield f"  and for {plural(len(by_reason) - len(shown), 'more reason')} others (-v shows all)"
+        yield f"  and others, for {plural(len(by_reason) - len(shown), 'more reason')} (-v shows all)"
     if found.environment.device.vendor == "nvidia" and not any(i.kind == "ptx" for module in chosen for i in module.payload.images):
         yield "  no PTX: nothing can be compiled for this GPU when the program starts"
 

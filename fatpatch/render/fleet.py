@@ -118,13 +118,15 @@ def differences(found: Sequence[tuple[str, FileVerdict]], show: Callable[[str], 
         message = next((kernel.message for kernel in defects.values() if kernel.message), None)
         if message is not None:
             yield f'  it will print: "{safe(message)}"'
-    yield ""
-    yield "For what helps, ask about one file alone, with the other as --candidate."
+    if len(found) > 1:
+        yield ""
+        yield "For what helps, ask about one file alone, with the other as --candidate."
 
 
 def _count(found: FileVerdict, *, defects: bool) -> str:
     """Kernels by name: libraries for several systems, and relocatable code, hold each twice."""
-    return str(len({kernel.name for module in found.modules for kernel in module.verdict.kernels if kernel.defect or not defects}))
+    kernels = [kernel for module in found.modules for kernel in module.verdict.kernels]
+    return str(len({kernel.name for kernel in kernels if kernel.defect or not defects})) if kernels else "-"
 
 
 def _short(names: Sequence[str]) -> list[str]:

@@ -26,10 +26,7 @@ def grafts(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], shown
         offers = _offers(candidate, target)
         fitting = sum(bool(names) and any(names <= offer for offer in offers) for names in wanted)
         title = f"graft {target} from {candidate.shown}"
-        if _replaces(candidate, found, wanted):
-            yield Remedy(
-                f"{candidate.shown} instead", None, True, f"it has the same kernels, and is {candidate.verdict.verdict} on this GPU"
-            )
+        yield from _instead(candidate, found, wanted)
         if fitting:
             why = f"its {target} code has the kernels of {fitting} of {len(affected)} modules that need it"
             yield Remedy(title, _command(found, affected, shown, candidate.shown), True if fitting == len(affected) else None, why)
@@ -44,20 +41,36 @@ def grafts(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], shown
         yield Remedy(f"graft {target} from another build", _command(found, affected, shown, _PLACEHOLDER), None, why)
 
 
+def replacements(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], candidates: Sequence[Candidate]) -> Iterator[Remedy]:
+    """Candidates that can be used as they are."""
+    wanted = [names for module in affected if (names := _names_of(doctor, module))]
+    for candidate in candidates:
+        yield from _instead(candidate, found, wanted)
+
+
+def _instead(candidate: Candidate, found: FileVerdict, wanted: Sequence[frozenset[str]]) -> Iterator[Remedy]:
+    if wanted and _replaces(candidate, found, wanted):
+        why = f"it has the same kernels, and is {candidate.verdict.verdict} on this GPU"
+        yield Remedy(f"{candidate.shown} instead", None, True, why)
+
+
 def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: str) -> str:
     """The graft; where modules of several members need it, each is named, since a donor goes to its own kind of file by itself."""
     members = list(dict.fromkeys(module.node.path for module in affected if module.node.locator != found.node.locator))
     options = [word for member in members if len(members) > 1 for word in ("--member", member)]
+    target, out = found.environment.device.target, f"fixed-{file_name(shown)}"
+    out = f"grafted-{file_name(shown)}" if out == file_name(donor) else out
     words = [
         "fatpatch",
         "graft",
-        shown,
+        f"./{shown}" if shown.startswith("-") else shown,
         "--from",
         donor,
         "--target",
-        found.environment.device.target,
+        target,
         *options,
-        *(["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{file_name(shown)}"]),  # an installer reads a wheel's name
+        *(["--replace"] if any(image.target == target for module in affected for image in module.payload.images) else []),
+        *(["--in-place"] if shown.endswith(".whl") else ["-o", out]),  # an installer reads a wheel's name
     ]
     return " ".join(map(shlex.quote, words))
 

@@ -12,7 +12,7 @@ class Environment(NamedTuple):
     """``driver`` is None when any may be meant: then what depends on it is said, not decided.
 
     ``force_ptx``: CUDA_FORCE_PTX_JIT; ``disable_ptx``: CUDA_DISABLE_PTX_JIT; ``eager``: CUDA_MODULE_LOADING=EAGER.
-    ``hsa_override``: the value of HSA_OVERRIDE_GFX_VERSION, which the target of ``device`` already follows.
+    ``hsa_override``: the value of HSA_OVERRIDE_GFX_VERSION, which the target of ``device`` already follows; ``own_target``: the real one.
     """
 
     device: Device
@@ -21,6 +21,7 @@ class Environment(NamedTuple):
     disable_ptx: bool = False
     eager: bool = False
     hsa_override: str | None = None
+    own_target: str | None = None
 
     @property
     def driver_name(self) -> str:

@@ -32,10 +32,14 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
             own = verdicts[index]
             failed = own.cuda_error in _LINKED_AWAY
             verdicts[index] = _in_place_of(own, ready[0], reason) if failed else own._replace(kernels=(), unlinked=(), cost=None)
+    elif failing := [verdicts[index] for index in whole if index not in lacking and verdicts[index].verdict == FAILS]:
+        for index in parts:
+            verdicts[index] = _in_place_of(verdicts[index], failing[0], f"it was linked into {failing[0].locator}: {failing[0].reason}")
     elif lacking.isdisjoint(parts):
         worst = max((verdicts[index] for index in parts), key=lambda verdict: SEVERITY.index(verdict.verdict))
         reason = f"it has no image, so the runtime links the {len(parts)} relocatable modules when it loads them"
-        for index in whole:
+        reason += f": {worst.reason}" if worst.verdict == FAILS else ""
+        for index in lacking:
             verdicts[index] = _in_place_of(verdicts[index], worst, reason)
     else:
         for index in sorted(lacking):

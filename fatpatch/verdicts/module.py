@@ -92,7 +92,8 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     lost = tuple(_lost(payload, loading.image, environment))
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:
-        return verdict
+        toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
+        return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.source, loading.image, loading.data)
     if facts.problem:
         return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")

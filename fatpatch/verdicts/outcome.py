@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from fatpatch.gpus.amd import override_for
+from fatpatch.gpus.drivers import last_cuda_on_jetson
+from fatpatch.gpus.tables import version_key
 from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
+from fatpatch.verdicts.requirements import cuda_needed
 
 OUTCOMES: Final = {
     "no-code": "NO CODE FOR THIS GPU",
@@ -63,10 +67,28 @@ def _good(found: FileVerdict) -> str:
         return "may-fail-in-part"
     if found.mismatch:
         return "may-be-wrong"
-    if any(not_promised(module.verdict, found.environment) for module in found.modules):
+    if (trust := _trust(found)) is not None:
+        return trust
+    if any(not_promised(module.verdict, found.environment) for module in found.modules) or beyond_jetson(found):
         return "not-promised"
     slow = found.cost is not None and found.cost.seconds >= _SLOW and found.verdict == JIT
     return "slow-start" if slow else "runs"
+
+
+def _trust(found: FileVerdict) -> str | None:
+    """What an overridden AMD GPU makes of code for another processor; None when it has the same instructions."""
+    own, told = found.environment.own_target, found.environment.device.target
+    if own is None or own.split(":")[0] == told.split(":")[0]:
+        return None
+    advice = override_for(own, [told])
+    return "may-fail" if advice is None else None if advice.safe else "not-promised"
+
+
+def beyond_jetson(found: FileVerdict) -> bool:
+    """Whether code needs a newer CUDA than the last Jetson Linux for the module brings, as far as both are known."""
+    arch = found.environment.device.arch
+    last, needed = (None if arch is None else last_cuda_on_jetson(arch)), cuda_needed(found.modules)
+    return last is not None and needed is not None and version_key(needed) > version_key(last)
 
 
 def works(found: FileVerdict) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fatpatch.gpus.selection import promised
 from fatpatch.gpus.toolkits import expansion, is_newest, newest_toolkit_for
 from fatpatch.hosts import llamafile
 from fatpatch.hosts.family import PER_TYPE
+from fatpatch.verdicts.dispatch import DIFFERS
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import STUB
 from fatpatch.verdicts.remedy import Remedy
@@ -44,24 +46,32 @@ def archs(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
         return
     limit = "" if is_newest(newest) else f", with CUDA {newest} or older"
     yield Remedy("rebuild with -arch=native", None, True, f"on the machine with this GPU it compiles {device.target}{limit}")
-    lower_fails = any(module.verdict.verdict == STUB or module in found.mismatch for module in affected)
     for option in ("all", "all-major"):
         compiled = expansion(option, newest)
         if compiled is None:
             continue
-        works, why = _covered(compiled, device.arch, lower_fails=lower_fails)
+        works, why = _covered(compiled, device.arch, found, affected)
         listed = f"compiles {', '.join(compiled)}" if option == "all-major" else "compiles every target that it knows"
         yield Remedy(f"rebuild with -arch={option}", None, works, f"CUDA {newest} then {listed}: {why}")
 
 
-def _covered(compiled: Sequence[str], arch: int, *, lower_fails: bool) -> tuple[bool, str]:
+def lower_fails(found: FileVerdict, affected: Sequence[Judged], arch: int, lower: int) -> bool:
+    """Whether code for a lower minor version will not do: it fails now, or the host decides as for more than that."""
+    if any(module.verdict.verdict == STUB or module in found.mismatch for module in affected):
+        return True
+    return any(module.host.agrees(arch, lower) == DIFFERS for module in affected)
+
+
+def _covered(compiled: Sequence[str], arch: int, found: FileVerdict, affected: Sequence[Judged]) -> tuple[bool | None, str]:
     numbers = [int(target[3:]) for target in compiled if target.startswith("sm_")]
     best = max((number for number in numbers if number // 10 == arch // 10 and number <= arch), default=None)
     if best == arch:
         return True, f"sm_{arch} is among them"
     if best is not None:
-        if lower_fails:
-            return False, f"this GPU gets sm_{best}, and what fails now fails again"
+        if lower_fails(found, affected, arch, best):
+            return False, f"this GPU gets sm_{best}, whose kernels are not those that the host launches on it"
+        if not promised(best, arch):
+            return None, f"this GPU gets sm_{best}, which NVIDIA does not promise to run on it"
         return True, f"this GPU gets sm_{best}"
     ptx = [int(target[8:]) for target in compiled if target.startswith("compute_")]
     if any(number <= arch for number in ptx):

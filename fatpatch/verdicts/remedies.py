@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table
 from fatpatch.hosts import llamafile
 from fatpatch.locator import file_name
 from fatpatch.verdicts.doctor import Doctor
-from fatpatch.verdicts.donors import grafts
-from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, UNSUPPORTED_PTX
+from fatpatch.verdicts.donors import grafts, replacements
+from fatpatch.verdicts.fate import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import FAILS, STUB
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
-from fatpatch.verdicts.rebuilds import archs, is_ggml, rebuilds
+from fatpatch.verdicts.rebuilds import archs, is_ggml, lower_fails, rebuilds
 from fatpatch.verdicts.remedies_amd import amd
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.requirements import out_of_reach
@@ -36,10 +37,13 @@ def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequenc
 def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
     away = frozenset(map(id, found.elsewhere))
     broken = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB) and id(module) not in away]
-    yield from _drivers(found)
+    yield from _drivers(doctor, found)
+    if found.trouble is not None:
+        yield from replacements(doctor, found, found.modules, candidates)
     if found.trouble is not None or not (broken or found.mismatch):
         return
     affected = broken or list(found.mismatch)
+    yield from _allow_jit(doctor, found)
     yield from grafts(doctor, found, affected, shown, candidates)
     yield from _force_jit(doctor, found)
     yield from _ggml(found)
@@ -49,7 +53,7 @@ def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence
     yield from _releases(found)
 
 
-def _drivers(found: FileVerdict) -> Iterator[Remedy]:
+def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
     """Another driver: at least what every part needs, at most what still drives the GPU."""
     environment = found.environment
     if environment.driver is None or environment.device.arch is None:
@@ -71,10 +75,19 @@ def _drivers(found: FileVerdict) -> Iterator[Remedy]:
         else:
             windows = f" or {least.windows} on Windows" if least.windows else ""
             cap = f", up to branch {last}" if last is not None else ""
-            yield Remedy(title, None, True, f"{least.linux} on Linux{windows}{cap}: {least.why}")
+            fine = works(doctor.judge(environment._replace(driver=driver_of(least.linux))))
+            rest = "" if fine else "; what else stands against it stays"
+            yield Remedy(title, None, fine or None, f"{least.linux} on Linux{windows}{cap}: {least.why}{rest}")
     if any(module.verdict.cuda_error == NO_IMAGE and any(image.within for image in module.payload.images) for module in found.modules):
         why = "drivers up to 580 ignore concatenated entries; whether a newer one reads them was not tried"
         yield Remedy("a newer driver", None, None, why)
+
+
+def _allow_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
+    environment = found.environment
+    if environment.disable_ptx and any(module.verdict.cuda_error == JIT_DISABLED for module in found.modules):
+        fine = works(doctor.judge(environment._replace(disable_ptx=False)))
+        yield Remedy("without CUDA_DISABLE_PTX_JIT", None, fine or None, "unset it: the driver then compiles the PTX in the file")
 
 
 def _force_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
@@ -120,7 +133,7 @@ def _releases(found: FileVerdict) -> Iterator[Remedy]:
     arch = found.environment.device.arch
     if arch is None or not llamafile.is_llamafile(found.node):
         return
-    exact = any(module.verdict.verdict == STUB for module in found.modules)
+    exact = lower_fails(found, found.modules, arch, arch // 10 * 10)
     spans = []
     for row in table("llamafile_builds"):
         if _built_for(row, arch, exact=exact and row["lower_minor"] != "yes"):

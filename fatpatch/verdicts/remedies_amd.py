@@ -13,6 +13,8 @@ def amd(found: FileVerdict) -> Iterator[Remedy]:
     """Another value for HSA_OVERRIDE_GFX_VERSION where one can work, another build where none can."""
     device = found.environment.device
     targets = [image.target for module in found.modules for image in module.payload.images if image.target.startswith("gfx")]
+    if not found.modules and found.unread:
+        return
     if not found.modules:
         yield Remedy("another build", None, None, f"one that holds AMD code for {device.target}")
         yield Remedy("HSA_OVERRIDE_GFX_VERSION", None, False, "there is no AMD code in the file that it could lead to")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -145,7 +147,7 @@ def test_files_are_named_as_their_user_named_them(run: Run, tmp_path: Path) -> N
 
 
 def test_a_wheel_keeps_the_name_that_installers_read(run: Run) -> None:
-    found = document(run, "kernels-1.0-py3-none-linux_x86_64.whl", "--gpu", "GTX 680", code=1)["files"][0]
+    found = document(run, "kernels-1.0-py3-none-linux_x86_64.whl", "--gpu", "sm_110", "--disable-ptx-jit", code=1)["files"][0]
     command = next(row["command"] for row in found["remedies"] if row["title"].startswith("graft"))
     assert command.endswith("--in-place")
     assert "fixed-" not in command
@@ -156,7 +158,7 @@ def test_reasons_that_are_left_out_are_counted(run: Run, tmp_path: Path) -> None
     entries = [entry(cubin(arch=arch), kind=2, arch=arch) for arch in archs]
     path = write(tmp_path / "x.fatbin", *entries, entry(ptx("k", target=121), arch=121, options=b""))
     short = run("doctor", path, "--gpu", "sm_35").stdout
-    assert "and for 1 more reason others (-v shows all)" in short
+    assert "and others, for 1 more reason (-v shows all)" in short
     assert "PTX for 12.1 and up" not in short
     assert "PTX for 12.1 and up" in run("doctor", path, "--gpu", "sm_35", "-v").stdout
 
@@ -176,3 +178,62 @@ def test_concatenated_entries(run: Run, gpu: str, driver: str | None, first: str
     assert done.stdout.startswith(f"{first}: ")
     assert done.returncode == 1
     assert ("no newer one was asked" in done.stdout) is (first == "CANNOT TELL")
+
+
+def test_a_demand_that_stands_in_the_way(run: Run) -> None:
+    found = document(run, "libkernels.so", "--gpu", "sm_110", "--disable-ptx-jit", code=1)["files"][0]
+    assert {row["title"]: row["works"] for row in found["remedies"]}["without CUDA_DISABLE_PTX_JIT"] is True
+
+
+@pytest.mark.parametrize(
+    ("gpu", "value", "outcome"), [("gfx1031", "10.3.0", "runs"), ("gfx1151", "11.0.0", "not-promised"), ("gfx1030", "9.0.0", "may-fail")]
+)
+def test_overrides_are_trusted_as_far_as_is_known(run: Run, tmp_path: Path, gpu: str, value: str, outcome: str) -> None:
+    from builders.bundle import code_object, plain
+
+    target = {"10.3.0": "gfx1030", "11.0.0": "gfx1100", "9.0.0": "gfx900"}[value]
+    path = tmp_path / "x.hipfb"
+    path.write_bytes(plain([(target, code_object())]))
+    found = document(run, path, "--gpu", gpu, "--hsa-override", value, code=outcome != "runs")["files"][0]
+    assert (found["verdict"], found["outcome"]) == ("native", outcome)
+
+
+def test_jetson_whose_last_driver_is_too_old(run: Run) -> None:
+    """PTX of CUDA 12.9 on a module whose Jetson Linux ends with CUDA 10.2."""
+    done = run("doctor", "kernels.compute_52.ptx", "--gpu", "Jetson Nano")
+    assert (done.returncode, done.stdout[:18]) == (1, "WILL PROBABLY RUN:")
+    assert "the last for this module is of CUDA 10.2" in done.stdout
+
+
+def test_commands_can_be_typed(run: Run, tmp_path: Path) -> None:
+    """Names with spaces, and a donor that is called as the result would be."""
+    (tmp_path / "my lib.llamafile").write_bytes((SAMPLES / "demo.llamafile").read_bytes())
+    (tmp_path / "fixed-my lib.llamafile").write_bytes((SAMPLES / "donor.dll").read_bytes())
+    arguments = ("my lib.llamafile", "--gpu", "1060", "--candidate", "fixed-my lib.llamafile", "--format", "json")
+    remedies = json.loads(run("doctor", *arguments, cwd=tmp_path).stdout)["files"][0]["remedies"]
+    command = next(row["command"] for row in remedies if row["title"].startswith("graft"))
+    done = run(*shlex.split(command)[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "grafted-my lib.llamafile").is_file()
+
+
+def test_candidates_of_one_file_alone(run: Run) -> None:
+    for arguments in (("demo.llamafile", "libkernels.so", "--gpu", "1060"), ("demo.llamafile", "--gpu", "all")):
+        done = run("doctor", *arguments, "--candidate", "donor.dll")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "one FILE on one GPU" in done.stderr
+
+
+def test_a_broken_archive_in_a_wheel_is_not_about_gpu_code(run: Run, tmp_path: Path) -> None:
+    from builders import archive
+
+    path = tmp_path / "x.zip"
+    code = container(entry(cubin(arch=61), kind=2, arch=61))
+    path.write_bytes(archive.zip_file([(b"k.fatbin", code), (b"tests/broken.zip", b"PK\3\4" + bytes(60))]))
+    done = run("doctor", path, "--gpu", "sm_61")
+    assert (done.returncode, done.stdout[:9]) == (0, "WILL RUN:")
+
+
+def test_what_was_not_counted_is_no_zero(run: Run) -> None:
+    lines = run("doctor", "kernels.sm_61.cubin", "kernels.sm_90a.cubin", "--gpu", "1060").stdout.splitlines()
+    assert next(line for line in lines if line.startswith("kernels ")).split()[-1] == "-"

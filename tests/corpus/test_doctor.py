@@ -22,6 +22,7 @@ from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.loading import load
+from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.walk import inspected
 
 pytestmark = pytest.mark.corpus
@@ -120,6 +121,20 @@ def counts(found: FileVerdict) -> Counter[tuple[str, str | None, int | None]]:
 )
 def test_verdicts(ending: str, gpu: str, version: str | None, expected: dict[tuple[str, str | None, int | None], int]) -> None:
     assert counts(judged(ending, gpu, version)) == expected
+
+
+def test_a_program_too_new_for_the_driver_says_so_whatever_it_loads() -> None:
+    """Nothing in it is for a GTX 1060, and still the runtime of CUDA 12.1 fails first."""
+    found = judged("libfaiss-6b43fd57.so", "GTX 1060", "470.42")
+    assert found.trouble is not None
+    assert (found.trouble[0], "CUDA 12.1" in found.trouble[1]) == (35, True)
+
+
+def test_a_stub_that_is_meant_for_all_near_devices() -> None:
+    """Two kernels of bitsandbytes are dead in sm_86 and sm_89 alike and real in sm_90: no defect on 8.7."""
+    found = judged("cuda118.so", "sm_87")
+    assert outcome_of(found) == "not-promised"
+    assert not [kernel for module in found.modules for kernel in module.verdict.defects]
 
 
 def test_what_is_read_of_hosts() -> None:

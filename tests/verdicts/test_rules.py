@@ -125,6 +125,8 @@ def test_relocatable_code() -> None:
     both = linked([(PART, LACKING), (WHOLE, LACKING)])
     assert [(found.verdict, found.cuda_error) for found in both] == [(FAILS, 500), (FAILS, 500)]
     assert "500" in both[0].reason
+    refused = linked([(PART, whole), (WHOLE, module(FAILS, 200))])  # the driver has committed to its image: nothing takes its place
+    assert [(found.verdict, found.cuda_error) for found in refused] == [(FAILS, 200), (FAILS, 200)]
     plain = payload(".nv_fatbin", 1)
     assert linked([(plain, LACKING)])[0].cuda_error == 209
 
