@@ -158,6 +158,11 @@ class Consultation(NamedTuple):
         with self._others() as others:
             return self._text(paths, out, others)
 
+    def _driver(self) -> str | None:
+        """The driver that was asked for."""
+        drivers = (subject.environment.driver for subject in self.environments)
+        return next((driver.version for driver in drivers if driver is not None), None)
+
     def _check(self, files: int) -> None:
         if self.candidates and (self.fleet or files > 1):
             raise click.UsageError("--candidate is for one FILE on one GPU")
@@ -174,7 +179,8 @@ class Consultation(NamedTuple):
                     if self.fleet:
                         rows = [fleet.Row(doctor.judge(subject.environment), subject.names) for subject in self._subjects(node)]
                         for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
-                            lines += fleet.fleet([row for row in rows if row.found.environment.device.vendor == vendor], shown)
+                            mine = [row for row in rows if row.found.environment.device.vendor == vendor]
+                            lines += fleet.fleet(mine, shown, self._driver() if vendor == "nvidia" else None)
                             lines.append("")
                         lines = lines[:-1]
                         code = _worse_of(code, [row.found for row in rows])

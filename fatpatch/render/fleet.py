@@ -25,10 +25,10 @@ class Row(NamedTuple):
     names: tuple[str, ...]
 
 
-def fleet(rows: Sequence[Row], shown: str) -> Iterator[str]:
-    """A matrix of GPUs by modules; modules that fare alike everywhere share a column."""
+def fleet(rows: Sequence[Row], shown: str, driver: str | None) -> Iterator[str]:
+    """A matrix of GPUs by modules; modules that fare alike everywhere share a column. ``driver``: the one that was asked for."""
     modules = len(rows[0].found.modules) if rows else 0
-    yield f"{safe(shown)}: {plural(modules, 'module')} on {plural(len(rows), 'GPU')}"
+    yield f"{safe(shown)}: {plural(modules, 'module')} on {plural(len(rows), 'GPU')}{f', driver {driver}' if driver else ''}"
     yield ""
     groups = _groups(rows)
     header = ["GPU", "target", "verdict", "driver", *(name for name, _ in groups[:_MAX_GROUPS])]

@@ -196,6 +196,7 @@ def test_a_fleet(run: Run) -> None:
     done = run("doctor", "demo.llamafile", "--gpu", "all")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("demo.llamafile: 2 modules on ")
+    assert run("doctor", "demo.llamafile", "--gpu", "all", "--driver", "535.154").stdout.splitlines()[0].endswith(" GPUs, driver 535.154")
     assert next(line for line in lines if "sm_61" in line).split()[-5:] == ["WILL", "ABORT", "-", "STUB", "sm_60"]
     assert done.returncode == 1
     everything = document(run, "demo.llamafile", "--gpu", "all", code=1)["verdicts"]
