@@ -154,7 +154,6 @@ class Consultation(NamedTuple):
 
     def as_text(self, paths: Sequence[tuple[str, str]], out: Writer) -> int:
         """Write the reports; the exit code."""
-        self._check(len(paths))
         with self._others() as others:
             return self._text(paths, out, others)
 
@@ -163,13 +162,9 @@ class Consultation(NamedTuple):
         drivers = (subject.environment.driver for subject in self.environments)
         return next((driver.version for driver in drivers if driver is not None), None)
 
-    def _check(self, files: int) -> None:
-        if self.candidates and (self.fleet or files > 1):
-            raise click.UsageError("--candidate is for one FILE on one GPU")
-
     def _text(self, paths: Sequence[tuple[str, str]], out: Writer, others: Sequence[Other]) -> int:
         code = 0
-        compared: list[tuple[str, Subject, FileVerdict]] = []
+        compared: list[tuple[str, FileVerdict]] = []
         several = len(paths) > 1 and not self.fleet
         for index, (path, shown) in enumerate(paths):
             lines: list[str] = [""] if index and (self.fleet or self.verbose or not several) else []
@@ -185,14 +180,12 @@ class Consultation(NamedTuple):
                         lines = lines[:-1]
                         code = _worse_of(code, [row.found for row in rows])
                     else:
-                        for number, subject in enumerate(self.environments):
-                            found = doctor.judge(subject.environment)
-                            compared.append((shown, subject, found))
-                            code = _worse_of(code, [found])
-                            if not several or self.verbose:
-                                advice = self._remedies(node, doctor, found, others)
-                                lines += [""] * bool(number)
-                                lines += text.report(found, advice, shown, _readable, verbose=self.verbose)
+                        found = doctor.judge(self.environments[0].environment)
+                        compared.append((shown, found))
+                        code = _worse_of(code, [found])
+                        if not several or self.verbose:
+                            advice = self._remedies(node, doctor, found, others)
+                            lines += text.report(found, advice, shown, _readable, verbose=self.verbose)
                     out("".join(f"{line}\n" for line in lines))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
@@ -202,20 +195,17 @@ class Consultation(NamedTuple):
             out("".join(f"{line}\n" for line in self._comparison(compared)))
         return code
 
-    def _comparison(self, compared: Sequence[tuple[str, Subject, FileVerdict]]) -> Iterator[str]:
+    def _comparison(self, compared: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
         if self.verbose:
             yield ""
-        for subject in self.environments:
-            mine = [(shown, found) for shown, other, found in compared if other == subject]
-            yield f"On {text.device_words(subject.environment)}:"
-            yield ""
-            yield from fleet.side_by_side(mine)
-            yield ""
-            yield from fleet.differences(mine, _readable)
+        yield f"On {text.device_words(self.environments[0].environment)}:"
+        yield ""
+        yield from fleet.side_by_side(compared)
+        yield ""
+        yield from fleet.differences(compared, _readable)
 
     def as_json(self, paths: Sequence[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
         """(exit code, document)."""
-        self._check(len(paths))
         with self._others() as others:
             return self._json(paths, others)
 

@@ -70,6 +70,8 @@ def command(
         limits=limits_from(max_image_size),
         verbose=verbose,
     )
+    if candidates and (run.fleet or len(files) > 1):
+        raise click.UsageError("--candidate is for one FILE on one GPU")
     paths = list(zip(files, shown_paths(files), strict=True))
     if form == "json":
         code, document = run.as_json(paths)

@@ -115,6 +115,11 @@ def first_zstd_driver() -> tuple[str, str]:
     return next(_firsts(row) for row in _branches() if row.zstd)
 
 
+def first_zstd_cuda() -> str:
+    """The CUDA version of the drivers from which on zstd-compressed entries are read."""
+    return next(row.cuda for row in _branches() if row.zstd)
+
+
 def on_jetson_linux(arch: int) -> bool:
     """Whether the driver of an SM number comes with Jetson Linux alone."""
     return arch in _JETSON_LINUX
@@ -138,6 +143,12 @@ def drivers_for_arch(arch: int) -> tuple[str, str | None] | None:
     if not fits:
         return None
     return fits[0].linux, None if fits[-1] is branches[-1] else str(fits[-1].numbers[0])
+
+
+def last_branch(arch: int) -> str | None:
+    """The last branch that drives an SM number; None when the newest does, and as for ``drivers_for_arch``."""
+    known = drivers_for_arch(arch)
+    return None if known is None else known[1]
 
 
 def first_driver_for_arch(arch: int) -> tuple[str, str] | None:

@@ -84,8 +84,7 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
         yield f"{words[0].upper()}{words[1:]}."
         yield f"The program sees error {number}: {error_text(number).text}."
         return
-    away = frozenset(map(id, found.elsewhere))
-    for group in _groups([module for module in found.modules if id(module) not in away]):
+    for group in _groups(found.here):
         yield from _group(group, verbose=verbose)
     if found.elsewhere:
         targets = ", ".join(dict.fromkeys(image.target for module in found.elsewhere for image in module.payload.images))
@@ -141,8 +140,7 @@ def _fate(module: Judged) -> str:
 
 def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     """Why the other images are passed over, for the group that fares worst."""
-    away = frozenset(map(id, found.elsewhere))
-    bad = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB) and id(module) not in away]
+    bad = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
     chosen = bad or (found.modules if verbose else ())
     lines = dict.fromkeys(line for module in chosen for line in module.verdict.lost)
     if not lines:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from fatpatch.gpus.amd import override_for
 from fatpatch.gpus.drivers import last_cuda_on_jetson, on_jetson_linux
 from fatpatch.images import flow
 from fatpatch.render.words import plural, safe, size
@@ -14,8 +13,8 @@ from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
 from fatpatch.verdicts.judged import FileVerdict, QuantVerdict
 from fatpatch.verdicts.module import not_promised
-from fatpatch.verdicts.outcome import beyond_jetson, outcome_of
-from fatpatch.verdicts.requirements import cuda_needed
+from fatpatch.verdicts.outcome import outcome_of
+from fatpatch.verdicts.requirements import beyond_jetson, cuda_needed
 
 LOADED = frozenset(
     {"abort", "may-fail", "may-be-wrong", "no-road", "slow-start", "not-promised", "runs", "fails-in-part", "may-fail-in-part"}
@@ -131,8 +130,8 @@ def notes(found: FileVerdict) -> Iterator[str]:
     nvidia = environment.device.vendor == "nvidia"
     if nvidia and found.modules and found.trouble is None and not all(module.verdict.measured for module in found.modules):
         notes.append("by NVIDIA's published rules; only compute capability 9.0 with driver 580 was measured")
-    if environment.own_target is not None and found.modules and environment.device.target != environment.own_target:
-        advice = override_for(environment.own_target, [environment.device.target])
+    if environment.pretends and found.modules:
+        advice = environment.override
         trust = "nothing known here says that it can run it" if advice is None else advice.caution
         notes.append(f"code for {environment.device.target} on {environment.own_target}: {trust}")
     if environment.device.vendor == "amd" and found.modules:
@@ -152,9 +151,9 @@ def _driver_notes(found: FileVerdict) -> Iterator[str]:
         yield f"driver {driver.version} is of the last branch that drives this GPU"
     if device.arch is not None and on_jetson_linux(device.arch):
         cuda = cuda_needed(found.modules)
-        last = last_cuda_on_jetson(device.arch)
         words = f"; the code needs one of CUDA {cuda} or newer" if cuda else ""
-        words += f", and the last for this module is of CUDA {last}" if cuda and last and beyond_jetson(found) else ""
+        if beyond_jetson(found.modules, found.environment):
+            words += f", and the last for this module is of CUDA {last_cuda_on_jetson(device.arch)}"
         yield f"Jetson Linux brings its own driver, which is not judged{words}"
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from fatpatch.coverage import all_diagnostics, payloads_below
 from fatpatch.gpus.amd import choose_object
-from fatpatch.gpus.drivers import driver
+from fatpatch.gpus.drivers import driver, last_branch
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts.dispatch import Host, host_of
 from fatpatch.verdicts.environment import Environment
@@ -20,7 +20,7 @@ from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
 from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.quants import launched
-from fatpatch.verdicts.requirements import last_driver, needs, out_of_reach, trouble
+from fatpatch.verdicts.requirements import needs, out_of_reach, trouble
 from fatpatch.verdicts.stubs import with_stubs
 
 _MAX_HOSTS: Final = 64
@@ -44,7 +44,7 @@ class Doctor:
             modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
         else:
             modules = self._judge_nvidia(environment)
-        last = last_driver(environment)
+        last = None if environment.device.arch is None else last_branch(environment.device.arch)
         if environment.driver is None and last is not None and out_of_reach(needs(modules, environment), last):
             return self.judge(environment._replace(driver=driver(last)))  # the best that this GPU can get
         against = trouble(modules, environment)
@@ -147,14 +147,11 @@ class Doctor:
 def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
     """The same verdict over some of the modules: all, or those of one library of several."""
     costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
-    elsewhere = tuple(_elsewhere(modules))
-    away = frozenset(map(id, elsewhere))
-    return found._replace(
-        modules=tuple(modules),
-        verdict=max((module.verdict.verdict for module in modules if id(module) not in away), key=SEVERITY.index, default=None),
+    chosen = found._replace(modules=tuple(modules), elsewhere=tuple(_elsewhere(modules)))
+    return chosen._replace(
+        verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
         needs=tuple(needs(modules, found.environment)),
         mismatch=tuple(module for module in modules if module.doubtful),
-        elsewhere=elsewhere,
         cost=total([cost for cost, _ in costs]) if costs else None,
         slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
     )

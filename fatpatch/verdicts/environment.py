@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fatpatch.gpus.amd import Override, override_for
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.drivers import Driver
 
@@ -22,6 +23,16 @@ class Environment(NamedTuple):
     eager: bool = False
     hsa_override: str | None = None
     own_target: str | None = None
+
+    @property
+    def pretends(self) -> bool:
+        """Whether an AMD GPU is told to be another processor."""
+        return self.own_target is not None and self.own_target.split(":")[0] != self.device.target.split(":")[0]
+
+    @property
+    def override(self) -> Override | None:
+        """What is known of such a GPU with code for the other processor; None when nothing is."""
+        return None if self.own_target is None else override_for(self.own_target, [self.device.target])
 
     @property
     def driver_name(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from fatpatch.gpus.selection import JIT_DISABLED as JIT_DISABLED
+from fatpatch.gpus.selection import NO_IMAGE as NO_IMAGE
+from fatpatch.gpus.selection import UNKNOWN_ERROR as UNKNOWN_ERROR
+
 INVALID_IMAGE: Final = 200
-NO_IMAGE: Final = 209
 INVALID_PTX: Final = 218
 UNSUPPORTED_PTX: Final = 222
-JIT_DISABLED: Final = 223
 INVALID_SOURCE: Final = 300
 NOT_FOUND: Final = 500
-UNKNOWN: Final = 999
 CRASH: Final = "crash"
 HANG: Final = "hang"
 

@@ -72,6 +72,12 @@ class FileVerdict(NamedTuple):
     unread: tuple[Diagnostic, ...]
 
     @property
+    def here(self) -> tuple[Judged, ...]:
+        """The modules that count on this device: all but those elsewhere."""
+        away = frozenset(map(id, self.elsewhere))
+        return tuple(module for module in self.modules if id(module) not in away)
+
+    @property
     def unheld(self) -> tuple[str, ...]:
         """Kernels that host code registers for sure and no image of its file holds: launching one is error 500."""
         registrations = (module.host.registration for module in self.modules)

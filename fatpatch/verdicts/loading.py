@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from fatpatch.errors import FatpatchError, LimitError
 from fatpatch.formats import numbers as n
-from fatpatch.gpus.drivers import drivers_for_arch
+from fatpatch.gpus.drivers import first_zstd_cuda, last_branch
 from fatpatch.gpus.selection import MEASURED_DEVICE, choose
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.compression import unpack
@@ -19,12 +19,11 @@ from fatpatch.source import Source
 from fatpatch.verdicts import cubin_fate, ptx_fate
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
-from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN, Fate
+from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN_ERROR, Fate
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
 MEASURED_BRANCH: Final = "580"
 _LAST_ASKED = 581  # on Windows the same branch counts one up
-_ZSTD_SINCE = "12.4"
 _MAX_LINKED, _MAX_MORE = 16, 1 << 20
 _MAX_OPTIONS = 1 << 16
 _ZSTD, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
@@ -105,8 +104,7 @@ def _newer_may_find(images: Sequence[Image], environment: Environment) -> bool:
     driver, arch = environment.driver, environment.device.arch
     if arch is None:
         return False
-    known = drivers_for_arch(arch)
-    branch = driver.branch if driver is not None else known[1] if known is not None else None
+    branch = driver.branch if driver is not None else last_branch(arch)
     inside = [image._replace(within=None) for image in images if image.within is not None]
     newer = branch is None or int(branch) > _LAST_ASKED
     return newer and choose(inside, arch, force_ptx=environment.force_ptx).image is not None
@@ -131,7 +129,7 @@ def _open(source: Source, image: Image, images: tuple[Image, ...], environment: 
             raise LimitError(f"is {image.stored_bytes:#x} bytes long, more than the limit of {limit:#x}", locator=image.locator)
         return Fate(), source.peek(image.data_offset, image.stored_bytes)
     if image.compression == "zstd" and environment.driver is not None and environment.driver.zstd is False:
-        reason = f"it is compressed with zstd, which drivers before CUDA {_ZSTD_SINCE} do not know"
+        reason = f"it is compressed with zstd, which drivers before CUDA {first_zstd_cuda()} do not know"
         return Fate(INVALID_IMAGE, None, reason), None
     size = image.blob_size or 0
     if not image.stored_bytes or image.data_offset + image.stored_bytes > source.size or size > _most(image):
@@ -181,7 +179,7 @@ def _unpack_failure(image: Image) -> Fate:
         if image.kind == "ptx":
             return Fate(None, CRASH, "its LZ4 data cannot be unpacked, and the driver crashes on such PTX")
         return Fate(NO_IMAGE, None, "its LZ4 data cannot be unpacked, which the driver reports as a missing image")
-    return Fate(UNKNOWN, None, f"its {image.compression} data cannot be unpacked")
+    return Fate(UNKNOWN_ERROR, None, f"its {image.compression} data cannot be unpacked")
 
 
 def _judge(source: Source, image: Image, data: bytes, images: tuple[Image, ...], environment: Environment) -> Fate:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from fatpatch.gpus.amd import override_for
-from fatpatch.gpus.drivers import last_cuda_on_jetson
-from fatpatch.gpus.tables import version_key
 from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
-from fatpatch.verdicts.requirements import cuda_needed
+from fatpatch.verdicts.requirements import beyond_jetson
 
 OUTCOMES: Final = {
     "no-code": "NO CODE FOR THIS GPU",
@@ -34,8 +31,7 @@ _SLOW: Final = 2.0
 
 def outcome_of(found: FileVerdict) -> str:
     """A key of OUTCOMES."""
-    away = frozenset(map(id, found.elsewhere))
-    modules = [module.verdict for module in found.modules if id(module) not in away]
+    modules = [module.verdict for module in found.here]
     if not modules:
         return "not-read" if found.unread else "no-code"
     if found.trouble is not None:
@@ -69,7 +65,7 @@ def _good(found: FileVerdict) -> str:
         return "may-be-wrong"
     if (trust := _trust(found)) is not None:
         return trust
-    if any(not_promised(module.verdict, found.environment) for module in found.modules) or beyond_jetson(found):
+    if any(not_promised(module.verdict, found.environment) for module in found.modules) or beyond_jetson(found.modules, found.environment):
         return "not-promised"
     slow = found.cost is not None and found.cost.seconds >= _SLOW and found.verdict == JIT
     return "slow-start" if slow else "runs"
@@ -77,18 +73,10 @@ def _good(found: FileVerdict) -> str:
 
 def _trust(found: FileVerdict) -> str | None:
     """What an overridden AMD GPU makes of code for another processor; None when it has the same instructions."""
-    own, told = found.environment.own_target, found.environment.device.target
-    if own is None or own.split(":")[0] == told.split(":")[0]:
+    if not found.environment.pretends:
         return None
-    advice = override_for(own, [told])
+    advice = found.environment.override
     return "may-fail" if advice is None else None if advice.safe else "not-promised"
-
-
-def beyond_jetson(found: FileVerdict) -> bool:
-    """Whether code needs a newer CUDA than the last Jetson Linux for the module brings, as far as both are known."""
-    arch = found.environment.device.arch
-    last, needed = (None if arch is None else last_cuda_on_jetson(arch)), cuda_needed(found.modules)
-    return last is not None and needed is not None and version_key(needed) > version_key(last)
 
 
 def works(found: FileVerdict) -> bool:

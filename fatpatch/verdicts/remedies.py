@@ -35,8 +35,7 @@ def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequenc
 
 
 def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
-    away = frozenset(map(id, found.elsewhere))
-    broken = [module for module in found.modules if module.verdict.verdict in (FAILS, STUB) and id(module) not in away]
+    broken = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
     yield from _drivers(doctor, found)
     if found.trouble is not None:
         yield from replacements(doctor, found, found.modules, candidates)

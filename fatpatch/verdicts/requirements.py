@@ -11,11 +11,14 @@ from fatpatch.gpus.drivers import (
     drivers_for_arch,
     first_driver_for_arch,
     first_driver_for_ptx,
+    first_zstd_cuda,
     first_zstd_driver,
+    last_cuda_on_jetson,
     minimum_for_toolkit,
 )
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import version_key
+from fatpatch.model import Image
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import Judged, Need
 from fatpatch.verdicts.module import ModuleVerdict
@@ -23,7 +26,6 @@ from fatpatch.verdicts.module import ModuleVerdict
 _DRIVER_TOO_OLD: Final = 35
 _NO_DEVICE: Final = 100
 _MINOR_COMPATIBLE: Final = 11
-_ZSTD_SINCE: Final = "12.4"
 
 
 def trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int, str] | None:
@@ -50,14 +52,8 @@ def _too_old(driver: Driver, cuda: str, least: tuple[str, str] | None) -> bool:
     has, wants = version_key(driver.cuda), version_key(cuda)
     if has[0] != wants[0] or wants[0] < _MINOR_COMPATIBLE:
         return has < wants
-    whole = "." in driver.version and least is not None
+    whole = "." in driver.version
     return whole and least is not None and version_key(driver.version) < min(map(version_key, least))
-
-
-def last_driver(environment: Environment) -> str | None:
-    """The last branch that drives the GPU; None when the newest does, or none is known."""
-    known = None if environment.device.arch is None else drivers_for_arch(environment.device.arch)
-    return None if known is None else known[1]
 
 
 def out_of_reach(needed: Sequence[Need], last: str | None) -> bool:
@@ -72,30 +68,44 @@ def needs(modules: Sequence[Judged], environment: Environment) -> list[Need]:
     if arch is None or first is None:
         return []
     found = [Need(*first, f"drives {generation(arch) or 'this GPU'}")]
-    loaded = [module.verdict for module in modules if module.verdict.image is not None]
-    isas = {image.code_version for verdict in loaded if (image := verdict.image) is not None and image.kind == "ptx" and image.code_version}
-    if isas:
-        isa = max(isas, key=version_key)
-        least = first_driver_for_ptx(isa)
-        if least is not None:
-            found.append(Need(*least, f"compiles PTX {isa}"))
-    if any(verdict.image is not None and verdict.image.compression == "zstd" for verdict in loaded):
+    images = _chosen(modules)
+    isa = max(_ptx_versions(images), key=version_key, default=None)
+    if isa is not None and (least := first_driver_for_ptx(isa)) is not None:
+        found.append(Need(*least, f"compiles PTX {isa}"))
+    if _has_zstd(images):
         found.append(Need(*first_zstd_driver(), "reads zstd-compressed code"))
-    if runtimes := _runtimes(modules):
-        cuda = max(runtimes, key=version_key)
-        least = minimum_for_toolkit(cuda)
-        if least is not None:
-            found.append(Need(*least, f"runs programs made with CUDA {cuda}"))
+    cuda = max(_runtimes(modules), key=version_key, default=None)
+    if cuda is not None and (least := minimum_for_toolkit(cuda)) is not None:
+        found.append(Need(*least, f"runs programs made with CUDA {cuda}"))
     return sorted(found, key=lambda need: version_key(need.linux), reverse=True)
 
 
 def cuda_needed(modules: Sequence[Judged]) -> str | None:
     """The CUDA release that a driver must be of for the chosen PTX, the compression and the runtime; None when nothing is known."""
-    images = [module.verdict.image for module in modules if module.verdict.image is not None]
-    found = {cuda for image in images if image.kind == "ptx" and image.code_version and (cuda := cuda_of_ptx(image.code_version))}
-    if any(image.compression == "zstd" for image in images):
-        found.add(_ZSTD_SINCE)
+    images = _chosen(modules)
+    found = {cuda for isa in _ptx_versions(images) if (cuda := cuda_of_ptx(isa)) is not None}
+    if _has_zstd(images):
+        found.add(first_zstd_cuda())
     return max(found | _runtimes(modules), key=version_key, default=None)
+
+
+def beyond_jetson(modules: Sequence[Judged], environment: Environment) -> bool:
+    """Whether code needs a newer CUDA than the last Jetson Linux for the GPU brings, as far as both are known."""
+    arch = environment.device.arch
+    last, needed = (None if arch is None else last_cuda_on_jetson(arch)), cuda_needed(modules)
+    return last is not None and needed is not None and version_key(needed) > version_key(last)
+
+
+def _chosen(modules: Sequence[Judged]) -> list[Image]:
+    return [module.verdict.image for module in modules if module.verdict.image is not None]
+
+
+def _ptx_versions(images: Sequence[Image]) -> frozenset[str]:
+    return frozenset(image.code_version for image in images if image.kind == "ptx" and image.code_version)
+
+
+def _has_zstd(images: Sequence[Image]) -> bool:
+    return any(image.compression == "zstd" for image in images)
 
 
 def _runtimes(modules: Sequence[Judged]) -> frozenset[str]:
@@ -107,5 +117,5 @@ def _cuda_of(verdict: ModuleVerdict) -> str | None:
     """The CUDA release that made the chosen image: what it states, or the first that writes its PTX version."""
     if verdict.toolkit is not None and verdict.toolkit.startswith("CUDA "):
         return verdict.toolkit[5:]
-    image = verdict.image
-    return cuda_of_ptx(image.code_version) if image is not None and image.kind == "ptx" and image.code_version else None
+    isas = _ptx_versions([] if verdict.image is None else [verdict.image])
+    return next((cuda_of_ptx(isa) for isa in isas), None)
