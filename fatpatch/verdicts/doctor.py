@@ -86,7 +86,7 @@ class Doctor:
         result: dict[int, Judged] = {}
         for indices in groups.values():
             node = pairs[indices[0]][0]
-            host = self._host(node, [pairs[index][1] for index in indices], [loaded[index] for index in indices])
+            host = self._host(node, [pairs[index][1] for index in indices])
             verdicts = linked([(pairs[index][1], loaded[index]) for index in indices])
             needed = self._needed(verdicts, host, environment)
             for index, verdict in zip(indices, verdicts, strict=True):
@@ -97,16 +97,28 @@ class Doctor:
                 result[index] = Judged(node, payload, settled, host, suspects, needed is not None)
         return [result[index] for index in range(len(pairs))]
 
-    def _host(self, node: Node, payloads: Sequence[Payload], verdicts: Sequence[ModuleVerdict]) -> Host:
+    def _host(self, node: Node, payloads: Sequence[Payload]) -> Host:
         if node.locator not in self._hosts:
-            names = {kernel.name for verdict in verdicts for kernel in verdict.kernels}
-            for payload, verdict in zip(payloads, verdicts, strict=True):
-                if not verdict.kernels:
-                    names |= self.names(node, payload)
-            archs = frozenset(arch_of(image) for payload in payloads for image in payload.images)
             many = len(self._hosts) >= _MAX_HOSTS
-            self._hosts[node.locator] = _NOT_READ if many else host_of(node, frozenset(names), archs)
+            self._hosts[node.locator] = _NOT_READ if many else self._read_host(node, payloads)
         return self._hosts[node.locator]
+
+    def _read_host(self, node: Node, payloads: Sequence[Payload]) -> Host:
+        """The host code of one file; from what its images hold, whatever device is asked for."""
+        names = frozenset[str]().union(*(self.names(node, payload) for payload in payloads))
+        host = host_of(node, names, frozenset(arch_of(image) for payload in payloads for image in payload.images))
+        registration = host.registration
+        if registration is None or not registration.unknown:
+            return host
+        rest = registration.unknown & self._everywhere(node, payloads)
+        found = registration._replace(kernels=registration.kernels | rest, unknown=registration.unknown - rest)
+        return host._replace(registration=found)
+
+    def _everywhere(self, node: Node, payloads: Sequence[Payload]) -> frozenset[str]:
+        """The kernels of all images of a file."""
+        assert node.source is not None
+        images = [image for payload in payloads for image in payload.images if image.kind in ("sass", "ptx") and image.readable]
+        return frozenset[str]().union(*(self.reader.names(node.source, image) or () for image in images))
 
     def names(self, node: Node, payload: Payload) -> frozenset[str]:
         """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""

@@ -25,7 +25,6 @@ from fatpatch.verdicts.jit import Cost, cost_of
 _FREE = 8 << 30
 _RATIO = 100
 _NAMES = 128 << 20
-_TOOLKITS = 4
 
 
 class Facts(NamedTuple):
@@ -53,7 +52,7 @@ class FactsReader:
         self.problems: dict[str, str] = {}
         self._left = _FREE + _RATIO * size
         self._names_left = _NAMES
-        self._toolkits_left = _TOOLKITS
+        self._toolkits: dict[tuple[int, str], str | None] = {}
         self._known: dict[tuple[int, str], Facts] = {}
         self._names: dict[tuple[int, str], frozenset[str] | None] = {}
         self._views: dict[tuple[int, int], View] = {}
@@ -93,15 +92,18 @@ class FactsReader:
         return self._names[key]
 
     def toolkit(self, source: Source, payload: Payload) -> str | None:
-        """What made a module of which nothing is loaded, by its smallest machine code; the first few modules speak for the program."""
+        """What made a module of which nothing is loaded, by its smallest machine code; None when that cannot be read."""
         images = [image for image in payload.images if image.kind == "sass" and image.readable]
-        if not images or not self._toolkits_left:
+        smallest = min(images, key=lambda image: image.size or 0, default=None)
+        if smallest is None:
             return None
-        self._toolkits_left -= 1
-        try:
-            return Tables(self._bytes(source, min(images, key=lambda image: image.size or 0))).toolkit()
-        except FatpatchError:
-            return None
+        key = (source.base, smallest.locator)
+        if key not in self._toolkits:
+            try:
+                self._toolkits[key] = Tables(self._bytes(source, smallest)).toolkit()
+            except FatpatchError:
+                self._toolkits[key] = None
+        return self._toolkits[key]
 
     def messages(self, source: Source, image: Image, kernels: Iterable[str]) -> dict[str, str]:
         """What kernels of an image print before they trap, as far as that can be told."""

@@ -125,7 +125,10 @@ def test_verdicts(ending: str, gpu: str, version: str | None, expected: dict[tup
 
 def test_a_program_too_new_for_the_driver_says_so_whatever_it_loads() -> None:
     """Nothing in it is for a GTX 1060, and still the runtime of CUDA 12.1 fails first."""
-    found = judged("libfaiss-6b43fd57.so", "GTX 1060", "470.42")
+    with inspected(str(corpus_file("libfaiss-6b43fd57.so"))) as node:
+        doctor = Doctor(node, limit=LIMIT)
+        doctor.judge(H100)  # what was asked before changes nothing
+        found = doctor.judge(Environment(find("GTX 1060"), driver("470.42")))
     assert found.trouble is not None
     assert (found.trouble[0], "CUDA 12.1" in found.trouble[1]) == (35, True)
 

@@ -12,7 +12,7 @@ from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
 from fatpatch.hosts.family import ARCH_LIST, PER_TYPE, Family
 from fatpatch.hosts.registration import Registration
-from fatpatch.model import ModelFacts, Wrapper
+from fatpatch.model import ModelFacts, Node, Wrapper
 from fatpatch.verdicts.dispatch import Host
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
@@ -107,3 +107,22 @@ def test_trouble_leaves_the_model_alone(tmp_path: Path) -> None:
         found = doctor.judge(Environment(find("sm_61"), driver("590.44.01")))
     assert found.trouble is not None
     assert (found.quants, found.no_road) == ((), ())
+
+
+@pytest.mark.parametrize(("registered", "outcome"), [({"one", "two"}, "runs"), ({"one", "gone"}, "may-fail-in-part")])
+def test_the_first_device_decides_nothing_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: set[str], outcome: str
+) -> None:
+    """A kernel that only sm_80 code has is registered on every device: it is in the file, whichever image was read first."""
+
+    def host_of(_: Node, names: frozenset[str], __: frozenset[int]) -> Host:
+        return UNKNOWN._replace(registration=Registration(names & registered, frozenset(registered - names), True, ""))
+
+    monkeypatch.setattr("fatpatch.verdicts.doctor.host_of", host_of)
+    path = tmp_path / "x.fatbin"
+    images = [entry(cubin(arch=75, kernels=("one",)), kind=2, arch=75), entry(cubin(arch=80, kernels=("one", "two")), kind=2, arch=80)]
+    path.write_bytes(container(*images))
+    for order in (("sm_75", "sm_80"), ("sm_80", "sm_75")):
+        with inspected(str(path)) as node:
+            doctor = Doctor(node, limit=1 << 20)
+            assert [outcome_of(doctor.judge(Environment(find(gpu)))) for gpu in order] == [outcome, outcome]
