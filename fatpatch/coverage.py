@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fatpatch.model import Diagnostic, Image, Node, Payload
 
+_ISA = {"ptx": "ISA {}", "spirv": "SPIR-V {}"}
 _NUMBER = re.compile(r"\d+")
 
 
@@ -24,7 +25,7 @@ class Summary(NamedTuple):
 class TargetRow:
     """One line of the table of targets. Sizes are bytes; ``stored`` is None when images share one blob.
 
-    ``facts`` are the (codec, producer, PTX ISA) that occur.
+    ``facts`` are the (codec, producer, version of intermediate code in words) that occur.
     """
 
     __slots__ = ("facts", "images", "payloads", "size", "stored", "target")
@@ -100,4 +101,4 @@ def _add(row: TargetRow, image: Image) -> None:
     row.images += 1
     row.stored = None if row.stored is None or image.stored_size is None else row.stored + image.stored_size
     row.size = None if row.size is None or image.size is None else row.size + image.size
-    row.facts.add((image.compression, image.producer, image.code_version if image.kind == "ptx" else None))
+    row.facts.add((image.compression, image.producer, image.code_version and _ISA.get(image.kind, "").format(image.code_version)))

@@ -16,8 +16,11 @@ from fatpatch.model import Image, Node, Payload
 from fatpatch.payloads.content import ImageReader
 from fatpatch.writing import write_file
 
-SUFFIXES = {"sass": "cubin", "ptx": "ptx", "reloc-ptx": "ptx", "lto": "ltoir", "hsaco": "hsaco", "spirv": "spv", "tileir": "tileir"}
-IMAGE_KINDS = ("sass", "ptx", "lto", "hsaco", "spirv", "reloc-ptx", "tileir", "index", "text-cubin", "unknown")
+SUFFIXES = {
+    "sass": "cubin", "ptx": "ptx", "reloc-ptx": "ptx", "lto": "ltoir", "hsaco": "hsaco", "spirv": "spv", "zebin": "zebin",
+    "bitcode": "bc", "tileir": "tileir",
+}  # fmt: skip
+IMAGE_KINDS = ("sass", "ptx", "lto", "hsaco", "spirv", "zebin", "bitcode", "reloc-ptx", "tileir", "index", "text-cubin", "unknown")
 INDEX = "index.json"
 MEMBERS = "members"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")

@@ -20,10 +20,13 @@ class Matrix:
     def __init__(self) -> None:
         self.cells: dict[str, dict[str, str]] = {}
         self.targets: set[str] = set()
+        self.producers: dict[str, set[str]] = {}
 
-    def add(self, image: Image, rows: Iterable[KernelRow]) -> None:
-        """Enter the kernels of one image."""
+    def add(self, image: Image, rows: Iterable[KernelRow], producer: str | None = None) -> None:
+        """Enter the kernels of one image, and what its bytes say made it."""
         self.targets.add(image.target)
+        if producer is not None:
+            self.producers.setdefault(image.target, set()).add(producer)
         for row in rows:
             self.cells.setdefault(row[0], {})[image.target] = PTX_MARK if row[1] is None else str(row[1])
 

@@ -26,7 +26,8 @@ class Image(NamedTuple):
     """One entry of a payload: machine code or intermediate code for one target.
 
     ``offset`` is where its header starts; the stored bytes are ``stored_bytes`` long from ``data_offset`` on. ``within`` is
-    the range inside the decompressed blob that several images share (concatenated entries, compressed bundles).
+    the range inside the decompressed blob that several images share (concatenated entries, compressed bundles), ``blob_digest``
+    the first 8 bytes of that blob's MD5 where the file states them.
     """
 
     locator: str
@@ -47,6 +48,7 @@ class Image(NamedTuple):
     identifier: str | None = None
     options: str | None = None
     readable: bool = True
+    blob_digest: bytes | None = None
 
 
 class Wrapper(NamedTuple):
@@ -57,7 +59,10 @@ class Wrapper(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """A fatbin, an offload bundle, or a bare image; ``found_by`` names the evidence that led to it."""
+    """A fatbin, an offload bundle, or a bare image; ``found_by`` names the evidence that led to it.
+
+    ``format``: plain or ccob (of ``version``) for a bundle, the compression of a kernel pack.
+    """
 
     locator: str
     vendor: str
@@ -69,6 +74,7 @@ class Payload(NamedTuple):
     images: tuple[Image, ...]
     wrapper: Wrapper | None = None
     format: str | None = None
+    version: int | None = None
 
 
 class Section(NamedTuple):
@@ -117,6 +123,16 @@ class Container(NamedTuple):
     relocatable: bool = False
 
 
+class Inventory(NamedTuple):
+    """Code without a target, of one kind: how many pieces and bytes, their versions, and the entry points by how often they occur."""
+
+    kind: str
+    pieces: int
+    size: int
+    versions: tuple[str, ...]
+    entry_points: tuple[tuple[str, int], ...]
+
+
 class Node(NamedTuple):
     """A file, or a member of one, with all that was found in it and below it."""
 
@@ -133,12 +149,13 @@ class Node(NamedTuple):
     stored_at: int | None = None
     member_count: int = 0
     source: Source | None = None
+    inventory: tuple[Inventory, ...] | None = None
 
 
 def place_of(payload: Payload) -> str:
     """The locator of the file or section that holds a payload: its siblings share it."""
     return (
         payload.locator.rsplit("!", 1)[0]
-        if payload.section is not None or payload.kind in ("fatbin", "offload_bundle")
+        if payload.section is not None or payload.kind in ("fatbin", "offload_bundle", "kpack", "kpack_reference")
         else payload.locator
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fatpatch.errors import FatpatchError, InternalError
+from fatpatch.images.amdgpu import same_target
 from fatpatch.images.kernels import WITH_KERNELS, read_image
 from fatpatch.images.rows import Kernel, KernelRow, kernel_of
 from fatpatch.model import Diagnostic, Image, Node
@@ -49,11 +50,18 @@ def complaint_of(image: Image, finding: Finding) -> Diagnostic | None:
         inside = "" if offset is None or image.compression == "none" else f" (offset {offset:#x} of the unpacked image)"
         where = image.data_offset + (offset or 0) if image.compression == "none" else image.data_offset
         return Diagnostic(locator=image.locator, level="error", offset=where, message=message + inside, field=field)
-    plain = image.target.rstrip("f") if image.kind == "sass" else image.target
-    if finding.target is not None and finding.target.rstrip("f") != plain:
+    if finding.target is not None and not _same_target(image, finding.target):
         message = f"the entry says {image.target}, the image itself {finding.target}"
         return Diagnostic(locator=image.locator, level="warning", offset=image.offset, message=message, field="arch")
     return None
+
+
+def _same_target(image: Image, read: str) -> bool:
+    """Whether an entry's target and that of its image mean the same; that of a cubin has no f."""
+    if image.kind == "hsaco":
+        return same_target(image.target, read)
+    plain = image.target.rstrip("f") if image.kind == "sass" else image.target
+    return read.rstrip("f") == plain
 
 
 class _Task(NamedTuple):

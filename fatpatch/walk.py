@@ -13,8 +13,9 @@ from fatpatch.errors import FatpatchError, InputError
 from fatpatch.formats import numbers as n
 from fatpatch.limits import Limits
 from fatpatch.locator import file_name, join
-from fatpatch.model import Container, Member, Node, Payload
+from fatpatch.model import Container, Inventory, Member, Node, Payload
 from fatpatch.payloads.bare import bare_payload, sniff_bare
+from fatpatch.payloads.kpack import read_kpack
 from fatpatch.payloads.locate import find_payloads
 from fatpatch.source import Source
 
@@ -24,7 +25,7 @@ CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
 Names, so that a reader is imported only when those before it have declined.
 """
 
-KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "raw")
+KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "kpack", "raw")
 _MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 _TAIL = (1 << 16) + (1 << 12)
 _WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
@@ -55,17 +56,21 @@ def inspected(
     limits: Limits | None = None,
     kind: str | None = None,
     everything: bool = False,
+    all_kinds: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Node]:
     """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
 
     ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
-    outermost file; ``everything`` keeps members that hold nothing that concerns us, too. InputError when the file cannot be read.
+    outermost file; ``everything`` keeps members that hold nothing that concerns us, too;
+    ``all_kinds`` takes an inventory of SPIR-V and Metal code. InputError when the file cannot be read.
     """
     label = name or file_name(path)
     source = Source.open(path)
     try:
-        with walked(source, label, path=path, limits=limits, kind=kind, everything=everything, progress=progress) as node:
+        with walked(
+            source, label, path=path, limits=limits, kind=kind, everything=everything, all_kinds=all_kinds, progress=progress
+        ) as node:
             yield node
     finally:
         source.close()
@@ -80,12 +85,15 @@ def walked(
     limits: Limits | None = None,
     kind: str | None = None,
     everything: bool = False,
+    all_kinds: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Node]:
     """As ``inspected``, for bytes that are at hand, such as a file that is planned but not written yet."""
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
-        yield _Walk(workspace, path, progress, everything).node(source, join("", name), path, depth=0, kind=kind)
+        yield _Walk(workspace, path, progress, everything=everything, all_kinds=all_kinds).node(
+            source, join("", name), path, depth=0, kind=kind
+        )
     finally:
         workspace.close()
 
@@ -93,10 +101,11 @@ def walked(
 class _Walk:
     """One run over one input file."""
 
-    def __init__(self, workspace: unpack.Workspace, path: str, progress: Progress | None, everything: bool) -> None:
+    def __init__(self, workspace: unpack.Workspace, path: str, progress: Progress | None, *, everything: bool, all_kinds: bool) -> None:
         self.workspace = workspace
         self.progress = progress
         self.everything = everything
+        self.all_kinds = all_kinds
         self.path = path
 
     def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
@@ -130,14 +139,25 @@ class _Walk:
             stored_at=member.offset if member is not None and member.method == "stored" else None,
             member_count=len(container.members),
             source=source,
+            inventory=self._inventory(source, container) if self.all_kinds else None,
         )
+
+    def _inventory(self, source: Source, container: Container) -> tuple[Inventory, ...]:
+        """That of a file; an archive's members each have their own."""
+        if container.kind in ("zip", "tar", "ar"):
+            return ()
+        from fatpatch.payloads.inventory import take_inventory
+
+        return take_inventory(source)
 
     def _open(self, source: Source, locator: str, kind: str | None, diagnostics: Diagnostics) -> tuple[Container, tuple[Payload, ...]]:
         try:
-            bare = sniff_bare(source) if kind is None else kind if kind in ("cubin", "ptx") else None
+            bare = sniff_bare(source) if kind is None else kind if kind in ("cubin", "ptx", "kpack") else None
             if bare in ("cubin", "ptx", "hsaco"):
                 payload = bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics)
                 return (Container(kind="elf", detail="AMDGPU code object") if bare == "hsaco" else Container(kind=bare)), (payload,)
+            if bare == "kpack":
+                return Container(kind=bare), read_kpack(source, locator, self.workspace.limits.images, diagnostics)
             container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
             return container, find_payloads(source, container, locator, self.workspace.limits.images, diagnostics)
         except InputError:
@@ -179,7 +199,7 @@ class _Walk:
                 used.close()  # thousands of members must not hold thousands of descriptors
         if self.everything:
             return node
-        kept = node.container != "raw" or node.payloads or node.members or node.diagnostics
+        kept = node.container != "raw" or node.payloads or node.members or node.diagnostics or node.inventory
         if not _needs_bytes(node):
             self.workspace.release(node.source or content)
         return node if kept else None
@@ -202,7 +222,7 @@ def worth_reading(head: bytes, member: Member) -> bool:
     """Whether a member can hold GPU code: not when it is plain text or a picture, unless the text is PTX."""
     if not member.size or head.startswith(_HARMLESS):
         return False
-    if head.startswith((b"!<arch>", n.BUNDLE_MAGIC, *n.APE_MAGICS)):
+    if head.startswith((b"!<arch>", n.BUNDLE_MAGIC, n.KPACK_MAGIC, *n.APE_MAGICS)):
         return True
     return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in unpack.STREAMS) or not head
 

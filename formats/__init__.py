@@ -5,4 +5,7 @@ The modules are named here, not imported: construct is loaded only by whoever as
 
 from __future__ import annotations
 
-FORMATS: tuple[str, ...] = ("fatbin", "wrapper", "cubin", "nvinfo", "ptx", "offload_bundle", "elf", "pe", "ape", "zip", "ar", "tar", "gguf")
+FORMATS: tuple[str, ...] = (
+    "fatbin", "wrapper", "cubin", "nvinfo", "ptx", "offload_bundle", "offload_binary", "kpack", "code_object", "elf", "pe", "ape", "zip",
+    "ar", "tar", "gguf",
+)  # fmt: skip

@@ -60,6 +60,7 @@ EM_ARM: Final = 40
 EM_X86_64: Final = 62
 EM_AARCH64: Final = 183
 EM_CUDA: Final = 190
+EM_INTELGT: Final = 205
 EM_AMDGPU: Final = 224
 ET_REL: Final = 1
 ET_EXEC: Final = 2
@@ -112,7 +113,13 @@ NOTE_CUDA_INFO: Final = 1000
 # clang offload bundles
 BUNDLE_MAGIC: Final = b"__CLANG_OFFLOAD_BUNDLE__"
 CCOB_MAGIC: Final = b"CCOB"
+OFFLOAD_BINARY_MAGIC: Final = b"\x10\xff\x10\xad"
+KPACK_MAGIC: Final = b"KPAK"
 NOTE_AMDGPU_METADATA: Final = 32
+BITCODE_MAGIC: Final = b"BC\xc0\xde"
+BITCODE_WRAPPER_MAGIC: Final = b"\xde\xc0\x17\x0b"
+SPIRV_MAGIC: Final = b"\x03\x02\x23\x07"
+METALLIB_MAGIC: Final = b"MTLB"
 
 # Archives and models
 ZIP_LOCAL_MAGIC: Final = b"PK\x03\x04"

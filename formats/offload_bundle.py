@@ -51,7 +51,10 @@ DOC = FormatDoc(
     title="clang offload bundle",
     summary="Code objects for several AMD (or SYCL) targets; in .hip_fatbin one bundle a translation unit.",
     layouts=(("bundle", BUNDLE), ("entry", ENTRY), ("CCOB version 1", CCOB_V1), ("CCOB version 2", CCOB_V2), ("CCOB version 3", CCOB_V3)),
-    notes=("Step over a compressed bundle by its size: its magic also occurs inside payloads.",),
+    notes=(
+        "Step over a compressed bundle by its size: its magic also occurs inside payloads.",
+        "A version 1 bundle has no size: its end is that of its zstd or zlib stream.",
+        "The first entry is the host's, empty, at the offset of the next one: an offset is not unique.",
+    ),
     references=("LLVM, ClangOffloadBundler", "built and read back with clang 22"),
-    limitations=("the hash is not checked yet", "a version 1 bundle has no size and runs to the end of its section"),
 )

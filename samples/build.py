@@ -207,7 +207,7 @@ def write_manifest() -> None:
     """sha256, source, licence and command of every sample."""
     lines = ["# Written by samples/build.py", ""]
     for path in sorted(HERE.iterdir()):
-        if path.is_dir() or path.suffix in {".py", ".toml", ".md"}:
+        if path.is_dir() or path.suffix in {".py", ".toml", ".md"} or "hipdemo" in path.name:
             continue
         source, licence = ORIGINS.get(path.name, (OWN, "MIT"))
         lines += [
@@ -220,7 +220,9 @@ def write_manifest() -> None:
             'tools = "NVRTC 12.9.86, nvFatbin 12.9.82 and 13.5.37, gcc 12.2, x86_64-w64-mingw32-gcc 12"',
             "",
         ]
-    (HERE / "MANIFEST.toml").write_text("\n".join(lines), encoding="utf-8")
+    manifest = HERE / "MANIFEST.toml"
+    _, mark, others = manifest.read_text(encoding="utf-8").partition("# Written by samples/build_hip.py\n")
+    manifest.write_text("\n".join(lines) + (f"\n{mark}{others}" if mark else ""), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ _HELP_FORMAT = "How to print: text for people, one json document, ndjson with on
     "--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT
 )
 @click.option("--as", "kind", type=click.Choice(KINDS), help="Read the file as this kind instead of probing.")
+@click.option("--all-kinds", is_flag=True, help="Count SPIR-V (Vulkan, OpenCL) and Metal code too: it has no targets.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for --kernels (default: all processors).")
 @click.option("-v", "--verbose", is_flag=True, help="Every payload and image: offset, evidence, options.")
 @image_size_option
@@ -43,13 +44,15 @@ def command(
     digest: bool,
     form: str,
     kind: str | None,
+    all_kinds: bool,
     jobs: int | None,
     verbose: bool,
     max_image_size: int,
 ) -> int:
     """Show the GPU code in FILE...: containers, targets, images, and with --kernels every kernel.
 
-    Reads ELF, PE, APE (llamafile), zip and wheel, tar, ar, GGUF, bare fatbins, cubins, PTX and bundles; members are read
+    Reads ELF, PE, APE (llamafile), zip and wheel, tar, ar, GGUF, bare fatbins, cubins, PTX, offload bundles, code objects
+    and kernel packs; members are read
     inside their archives. Listing unpacks nothing.
     """
     try:
@@ -66,6 +69,7 @@ def command(
         verbose=verbose,
         jobs=jobs,
         kind=kind,
+        all_kinds=all_kinds,
         limits=limits_from(max_image_size),
     )
     return Run(wish, list(zip(files, shown_paths(files), strict=True))).write(form, sys.stdout.write)

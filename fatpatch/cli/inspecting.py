@@ -36,6 +36,7 @@ class Wish(NamedTuple):
     verbose: bool
     jobs: int | None
     kind: str | None
+    all_kinds: bool
     limits: Limits
 
     @property
@@ -73,7 +74,14 @@ class Run:
             try:
                 with (
                     Progress(shown) as progress,
-                    inspected(path, name=file_name(shown), limits=self.wish.limits, kind=self.wish.kind, progress=progress.at) as node,
+                    inspected(
+                        path,
+                        name=file_name(shown),
+                        limits=self.wish.limits,
+                        kind=self.wish.kind,
+                        all_kinds=self.wish.all_kinds,
+                        progress=progress.at,
+                    ) as node,
                 ):
                     yield self._chosen(node._replace(path=shown))
             except FatpatchError as error:
@@ -167,7 +175,8 @@ class Run:
                 for payload, image, finding in self._findings(node, detail=False):
                     assert finding is not None
                     rows = finding.rows or ()
-                    matrices.setdefault(place_of(payload), Matrix()).add(image, rows)
+                    devices = finding.code_version if image.kind == "zebin" else None
+                    matrices.setdefault(place_of(payload), Matrix()).add(image, rows, finding.producer or devices)
                     if (complaint := complaint_of(image, finding)) is not None:
                         complaints.append(complaint)
             lines = text.report(

@@ -64,6 +64,7 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
                 max_threads,
                 parameters,
                 size,
+                None,
             )
         )
     return kernels

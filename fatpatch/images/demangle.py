@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MAX_NAME = 16384
 _MAX_RESULT = 1 << 17
 _SAFE_SUBSTITUTIONS = 20
+_SYCL = "typeinfo name for "
 _SUBSTITUTION = r"[ST][0-9A-Z]*_"
 _CHILD_MEMORY = 512 << 20
 _CHILD_SECONDS = 3.0
@@ -29,9 +30,9 @@ def demangle(name: str) -> str | None:
     """``k(int*)`` of ``_Z1kPi``; None for a name that is not mangled, that no demangler reads, or that unfolds without end."""
     if not name.startswith("_Z") or len(name) > _MAX_NAME or not (name.isascii() and name.isprintable()):
         return None
-    if len(re.findall(_SUBSTITUTION, name)) > _SAFE_SUBSTITUTIONS:
-        return _child.demangle(name)
-    return _demangle(name)
+    many = len(re.findall(_SUBSTITUTION, name)) > _SAFE_SUBSTITUTIONS
+    readable = _child.demangle(name) if many else _demangle(name)
+    return readable if readable is None else readable.removeprefix(_SYCL)  # a SYCL kernel is named by its type
 
 
 def _demangle(name: str) -> str | None:

@@ -1,87 +1,131 @@
-"""AMD code objects: kernels and resources from the msgpack note, else from the ``.kd`` symbols.
+"""AMD code objects: kernels and resources from the msgpack note, else from the ``.kd`` symbols; target, version, compiler.
 
 Reference: AMDGPU back-end usage, code object metadata (note AMDGPU, type 32); LLVM 22.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from fatpatch.elf64 import HEADER, SECTION, SYMBOL
 from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats import numbers as n
+from fatpatch.images.amdgpu import Identity, identify, same_target
 from fatpatch.images.cubin_tables import name_budget, notes
-from fatpatch.images.rows import KernelRow
+from fatpatch.images.metadata import unpacked
+from fatpatch.images.rows import AmdUsage, Argument, KernelRow
 
-_CONTAINER_CODES = bytes(range(0x80, 0xA0))
-_MAX_NOTE = 32 << 20
-_MAX_CONTAINERS = 400_000
-_SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 7, 11, 2
+_FIELD = "NT_AMDGPU_METADATA"
+_MAX_COMMENT = 1 << 16
+_SHT_PROGBITS, _SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 1, 7, 11, 2
+_OBJECT = 1
+_RELEASE = re.compile(rb"\broc-(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
+_COMPILER = re.compile(rb"((?:AMD )?clang) version (\d[\w.]{0,40})")
+
+Section = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
-def hsaco_kernels(data: bytes) -> list[KernelRow]:
-    """One row for each kernel of a code object; registers are VGPRs, local bytes the scratch of one work item."""
+class CodeObject(NamedTuple):
+    """One code object read whole. ``noted_target`` is what its metadata says, ``variables`` bytes by name of what the host may set."""
+
+    identity: Identity
+    kernels: list[KernelRow]
+    producer: str | None
+    noted_target: str | None
+    variables: dict[str, int]
+
+    @property
+    def target(self) -> str:
+        """The target of the header; with that of the metadata where they contradict each other."""
+        noted = self.noted_target
+        if noted is None or same_target(noted, self.identity.target):
+            return self.identity.target
+        return f"{self.identity.target} (in its metadata {noted})"
+
+
+def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
+    """Read a code object; without ``detail`` arguments and variables are left out. FormatError when it is damaged."""
     if len(data) < HEADER.size or data[:4] != n.ELF_MAGIC:
         raise FormatError(f"expected a code object (7f454c46), got {data[:4].hex() or 'nothing'}", offset=0, field="code object")
     fields = HEADER.unpack_from(data)
-    shoff, shentsize, shnum = fields[6], fields[11], fields[12]
+    machine, shoff, shentsize, shnum, names_index = fields[2], fields[6], fields[11], fields[12], fields[13]
+    if machine != n.EM_AMDGPU:
+        raise FormatError(f"expected machine {n.EM_AMDGPU} (AMDGPU), got {machine}", offset=18, field="e_machine")
     if shentsize != SECTION.size or shoff + shnum * SECTION.size > len(data):
         raise FormatError(f"{shnum} section headers at {shoff:#x} do not fit in {len(data):#x} bytes", offset=40, field="e_shoff")
-    sections = list(SECTION.iter_unpack(data[shoff : shoff + shnum * SECTION.size]))
-    sizes, names = _symbols(data, sections)
-    noted = _from_notes(data, sections, sizes)
-    return noted if noted else [(name, None, None, None, None, None, None, sizes.get(name)) for name in sorted(names)]
+    sections: list[Section] = list(SECTION.iter_unpack(data[shoff : shoff + shnum * SECTION.size]))
+    symbols = _Symbols(data, sections)
+    documents = list(_metadata(data, sections))
+    listed = [kernel for document in documents for kernel in _list(document.get("amdhsa.kernels")) if isinstance(kernel, dict)]
+    kernels = [_row(kernel, symbols.sizes, detail=detail) for kernel in listed]
+    if not kernels:
+        kernels = [(name, None, None, None, None, None, None, symbols.sizes.get(name), None) for name in sorted(symbols.kernels)]
+    return CodeObject(identify(data[:64]), kernels, _producer(data, sections, names_index), _noted_target(documents), symbols.variables)
 
 
-def _symbols(data: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[str, int], set[str]]:
-    """Code bytes by function name, and the names of kernel descriptors."""
-    sizes: dict[str, int] = {}
-    names: set[str] = set()
-    for row in sections:
-        if row[1] not in (_SHT_DYNSYM, _SHT_SYMTAB) or row[6] >= len(sections):
-            continue
-        strings = data[sections[row[6]][4] : sections[row[6]][4] + sections[row[6]][5]]
+class _Symbols:
+    """Code bytes by function, the names of kernel descriptors, and bytes by name of the variables that are visible outside."""
+
+    def __init__(self, data: bytes, sections: list[Section]) -> None:
+        self.sizes: dict[str, int] = {}
+        self.kernels: set[str] = set()
+        self.variables: dict[str, int] = {}
+        for row in sections:
+            if row[1] in (_SHT_DYNSYM, _SHT_SYMTAB) and row[6] < len(sections):
+                self._table(data, row, sections[row[6]])
+
+    def _table(self, data: bytes, row: Section, names: Section) -> None:
+        strings = data[names[4] : names[4] + names[5]]
         table = data[row[4] : row[4] + row[5]]
         total = 0
-        for name_at, _, _, index, _, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
+        for name_at, info, _, index, _, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
             raw = strings[name_at : strings.find(b"\0", name_at)]
             total += len(raw)
             if total > name_budget(len(strings)):
                 raise LimitError("the symbol names overlap without end", field="st_name")
             name = raw.decode("utf-8", "backslashreplace")
             if name.endswith(".kd") and index:
-                names.add(name[:-3])
+                self.kernels.add(name[:-3])
             else:
-                sizes[name] = size
-    return sizes, names
+                self.sizes[name] = size
+                if row[1] == _SHT_DYNSYM and index and info & 0xF == _OBJECT:
+                    self.variables[name] = size
 
 
-def _from_notes(data: bytes, sections: list[tuple[int, ...]], sizes: dict[str, int]) -> list[KernelRow]:
-    rows: list[KernelRow] = []
+def _metadata(data: bytes, sections: list[Section]) -> Iterator[dict[str, Any]]:
+    """The metadata notes: one, or with link-time optimisation one for each part."""
     for row in sections:
-        if row[1] != _SHT_NOTE:
-            continue
-        for kind, name, description in notes(data[row[4] : row[4] + row[5]]):
-            if kind == n.NOTE_AMDGPU_METADATA and name.startswith(b"AMDGPU"):
-                rows += [_row(kernel, sizes) for kernel in _unpacked(description)]
-    return rows
+        if row[1] == _SHT_NOTE:
+            for kind, name, description in notes(data[row[4] : row[4] + row[5]]):
+                if kind == n.NOTE_AMDGPU_METADATA and name.startswith(b"AMDGPU"):
+                    yield unpacked(description, _FIELD)
 
 
-def _unpacked(note: bytes) -> list[dict[str, Any]]:
-    import msgpack
-
-    containers = len(note) - len(note.translate(None, _CONTAINER_CODES))
-    if len(note) > _MAX_NOTE or containers > _MAX_CONTAINERS:
-        raise LimitError(f"a metadata note of {len(note):#x} bytes with {containers} maps and lists", field="NT_AMDGPU_METADATA")
-    try:
-        document = msgpack.unpackb(note, strict_map_key=False, max_array_len=_MAX_CONTAINERS, max_map_len=_MAX_CONTAINERS)
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise FormatError(f"the metadata note is damaged: {error}", field="NT_AMDGPU_METADATA") from error
-    kernels = document.get("amdhsa.kernels", []) if isinstance(document, dict) else []
-    return [kernel for kernel in kernels if isinstance(kernel, dict)] if isinstance(kernels, list) else []
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
-def _row(kernel: dict[str, Any], sizes: dict[str, int]) -> KernelRow:
+def _noted_target(documents: list[dict[str, Any]]) -> str | None:
+    targets = [document.get("amdhsa.target") for document in documents]
+    return next((target.rsplit("--", 1)[-1][:200] for target in targets if isinstance(target, str)), None)
+
+
+def _producer(data: bytes, sections: list[Section], names_index: int) -> str | None:
+    """``ROCm 6.4.4``, or the compiler where its release is not told, out of .comment."""
+    if names_index >= len(sections):
+        return None
+    names = data[sections[names_index][4] : sections[names_index][4] + sections[names_index][5]]
+    comment = next((row for row in sections if row[1] == _SHT_PROGBITS and names.startswith(b".comment\0", row[0])), None)
+    text = b"" if comment is None else data[comment[4] : comment[4] + min(comment[5], _MAX_COMMENT)]
+    if found := _RELEASE.search(text):
+        return f"ROCm {found[1].decode()}"
+    found = _COMPILER.search(text)
+    return f"{found[1].decode()} {found[2].decode()}" if found else None
+
+
+def _row(kernel: dict[str, Any], sizes: dict[str, int], *, detail: bool) -> KernelRow:
     def number(key: str) -> int | None:
         value = kernel.get(key)
         return value if isinstance(value, int) else None
@@ -89,13 +133,7 @@ def _row(kernel: dict[str, Any], sizes: dict[str, int]) -> KernelRow:
     symbol = kernel.get(".symbol")
     own = kernel.get(".name")
     name = symbol[:-3] if isinstance(symbol, str) and symbol.endswith(".kd") else own if isinstance(own, str) else ""
-    arguments = kernel.get(".args")
-    parameters = tuple(
-        (int(part[".offset"]), int(part[".size"]))
-        for part in (arguments if isinstance(arguments, list) else [])
-        if isinstance(part, dict) and isinstance(part.get(".offset"), int) and isinstance(part.get(".size"), int)
-        and not (isinstance(kind := part.get(".value_kind"), str) and kind.startswith("hidden_"))
-    )  # fmt: skip
+    arguments = tuple(_arguments(kernel.get(".args"))) if detail else ()
     return (
         name,
         number(".vgpr_count"),
@@ -103,6 +141,28 @@ def _row(kernel: dict[str, Any], sizes: dict[str, int]) -> KernelRow:
         number(".private_segment_fixed_size"),
         None,
         number(".max_flat_workgroup_size"),
-        parameters,
+        tuple((each.offset, each.size) for each in arguments if not each.hidden),
         sizes.get(name),
+        AmdUsage(
+            number(".agpr_count"),
+            number(".sgpr_count"),
+            number(".vgpr_spill_count"),
+            number(".sgpr_spill_count"),
+            number(".kernarg_segment_size"),
+            number(".kernarg_segment_align"),
+            number(".wavefront_size"),
+            bool(kernel.get(".uses_dynamic_stack", False)),
+            arguments,
+        ),
     )
+
+
+def _arguments(listed: object) -> list[Argument]:
+    found = []
+    for part in _list(listed):
+        if isinstance(part, dict) and isinstance(part.get(".offset"), int) and isinstance(part.get(".size"), int):
+            kind, name = part.get(".value_kind"), part.get(".name")
+            found.append(
+                Argument(part[".offset"], part[".size"], kind if isinstance(kind, str) else "", name if isinstance(name, str) else None)
+            )
+    return found

@@ -9,7 +9,7 @@ from fatpatch.images.cubin_tables import Tables
 from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
 from fatpatch.images.rows import KernelRow
 
-WITH_KERNELS = frozenset({"sass", "ptx", "reloc-ptx", "hsaco"})
+WITH_KERNELS = frozenset({"sass", "ptx", "reloc-ptx", "hsaco", "spirv", "zebin"})
 
 
 class Reading(NamedTuple):
@@ -30,7 +30,24 @@ def read_image(kind: str, data: bytes, *, detail: bool = True) -> Reading:
         tables = Tables(data)
         return Reading(cubin_kernels(tables, detail=detail), tables.target(), None, tables.toolkit())
     if kind == "hsaco":
-        from fatpatch.images.hsaco import hsaco_kernels
+        from fatpatch.images.hsaco import read_code_object
 
-        return Reading(hsaco_kernels(data), None, None, None)
+        found = read_code_object(data, detail=detail)
+        version = found.identity.version
+        return Reading(found.kernels, found.target, None if version is None else str(version), found.producer)
+    if kind == "spirv":
+        from fatpatch.images.spirv import read_module
+
+        module = read_module(data)
+        return Reading(list(map(_named, module.entry_points)), None, module.version, None)
+    if kind == "zebin":
+        from fatpatch.images.zebin import read_zebin
+
+        zebin = read_zebin(data)
+        return Reading(list(map(_named, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
     return Reading(ptx_kernels(data), ptx_target(data), ptx_version(data), None)
+
+
+def _named(name: str) -> KernelRow:
+    """A kernel of which nothing but the name is known."""
+    return (name, None, None, None, None, None, None, None, None)

@@ -61,7 +61,7 @@ def ptx_kernels(text: bytes) -> list[KernelRow]:
         if has_body:
             if len(rows) >= _MAX_ENTRIES:
                 raise LimitError(f"more than {_MAX_ENTRIES} entries", field=".entry")
-            rows.append((found[1].decode("ascii", "backslashreplace"), None, None, None, None, *_described(header), None))
+            rows.append((found[1].decode("ascii", "backslashreplace"), None, None, None, None, *_described(header), None, None))
     return rows
 
 

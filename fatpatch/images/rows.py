@@ -4,15 +4,45 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+
+class Argument(NamedTuple):
+    """One argument of an AMD kernel as its metadata lists it; ``kind`` such as global_buffer, by_value, hidden_block_count_x."""
+
+    offset: int
+    size: int
+    kind: str
+    name: str | None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the runtime fills it in, not the program."""
+        return self.kind.startswith("hidden_")
+
+
+class AmdUsage(NamedTuple):
+    """What only AMD kernels declare. Registers are per lane (accumulation, scalar), sizes bytes, ``wavefront`` lanes."""
+
+    agprs: int | None
+    sgprs: int | None
+    vgpr_spills: int | None
+    sgpr_spills: int | None
+    kernarg_size: int | None
+    kernarg_align: int | None
+    wavefront: int | None
+    dynamic_stack: bool
+    arguments: tuple[Argument, ...]
+
+
 KernelRow = tuple[
     str,  # name
-    int | None,  # registers
-    int | None,  # shared bytes
-    int | None,  # local bytes (stack)
+    int | None,  # registers (AMD: VGPRs)
+    int | None,  # shared bytes (AMD: LDS)
+    int | None,  # local bytes (stack; AMD: scratch of one work item)
     tuple[tuple[int, int], ...] | None,  # constant banks: (bank, bytes)
     int | None,  # most threads a block may have
     tuple[tuple[int, int], ...] | None,  # parameters: (offset, size)
     int | None,  # code bytes
+    AmdUsage | None,  # AMD only
 ]
 
 
@@ -34,6 +64,7 @@ class Kernel(NamedTuple):
     max_threads: int | None = None
     parameters: tuple[Parameter, ...] | None = None
     code_size: int | None = None
+    amd: AmdUsage | None = None
 
     @property
     def constant_bytes(self) -> int | None:
@@ -43,7 +74,7 @@ class Kernel(NamedTuple):
 
 def kernel_of(row: KernelRow) -> Kernel:
     """The record of a row."""
-    name, registers, shared, local, banks, threads, parameters, code = row
+    name, registers, shared, local, banks, threads, parameters, code, amd = row
     return Kernel(
         name=name,
         registers=registers,
@@ -53,4 +84,5 @@ def kernel_of(row: KernelRow) -> Kernel:
         max_threads=threads,
         parameters=None if parameters is None else tuple(Parameter(offset=offset, size=size) for offset, size in parameters),
         code_size=code,
+        amd=amd,
     )

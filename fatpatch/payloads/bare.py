@@ -9,6 +9,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import join
 from fatpatch.model import Image, Payload
 from fatpatch.payloads import offload_bundle
+from fatpatch.payloads.kpack import is_kpack
 from fatpatch.source import Source
 
 _PTX_HEAD = 1 << 16
@@ -16,12 +17,14 @@ _KINDS = {"cubin": ("sass", "cubin", "nvidia"), "ptx": ("ptx", "ptx", "nvidia"),
 
 
 def sniff_bare(source: Source) -> str | None:
-    """``cubin``, ``hsaco``, ``fatbin``, ``bundle`` or ``ptx`` when the whole file is one; else None."""
+    """``cubin``, ``hsaco``, ``fatbin``, ``bundle``, ``kpack`` or ``ptx`` when the whole file is one; else None."""
     head = source.peek(0, 64)
     if head[:4] == n.ELF_MAGIC:
         return {n.EM_CUDA: "cubin", n.EM_AMDGPU: "hsaco"}.get(machine_of(source) or 0)
     if head[:4] == n.FATBIN_MAGIC_BYTES:
         return "fatbin"
+    if is_kpack(head):
+        return "kpack"
     if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size):
         return "bundle"
     if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/"):
@@ -56,9 +59,11 @@ def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostic
             diagnostics.caught(locator, error)
             readable = False
     else:
-        from fatpatch.images.amdgpu import target_of_header
+        from fatpatch.images.amdgpu import identify
 
-        target = target_of_header(source.peek(0, 64))
+        identity = identify(source.peek(0, 64))
+        target = identity.target
+        version = None if identity.version is None else str(identity.version)
     image = Image(
         locator=join(locator, target),
         kind=kind,

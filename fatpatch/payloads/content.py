@@ -39,6 +39,17 @@ class ImageReader:
             return self._source.read(image.data_offset, image.stored_bytes)
         stored = self._source.read(image.data_offset, image.stored_bytes)
         blob = unpack(stored, image.compression, image.blob_size or 0, limit=self._limit)
+        if image.blob_digest is not None:
+            _check_digest(image, blob)
         if image.within is not None:
             self._blob_at, self._blob = image.data_offset, blob
         return blob
+
+
+def _check_digest(image: Image, blob: bytes) -> None:
+    import hashlib
+
+    digest = hashlib.md5(blob, usedforsecurity=False).digest()[:8]
+    if digest != image.blob_digest:
+        message = f"expected a blob with the MD5 {(image.blob_digest or b'').hex()}..., got {digest.hex()}..."
+        raise FormatError(message, locator=image.locator, field="CCOB hash")

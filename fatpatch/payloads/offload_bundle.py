@@ -1,11 +1,12 @@
 """Clang offload bundles, plain and compressed (CCOB v1 to v3): which code objects they hold, for which targets.
 
-Reference: ClangOffloadBundler documentation, LLVM 22. A compressed bundle is stepped over by its size field and only its
-head is unpacked to read the table of entries.
+Reference: ClangOffloadBundler documentation, LLVM 22. A compressed bundle is stepped over by its size (version 1, which has
+none, by the end of its stream), and only its head is unpacked to read the table of entries.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -14,44 +15,49 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import escape, join
 from fatpatch.model import Image
 from fatpatch.payloads.compression import unpack_prefix
+from fatpatch.payloads.frames import stream_end
 from fatpatch.source import Source
 
 ENTRY = struct.Struct("<QQQ")
 _MAX_ENTRIES = 4096
 _MAX_ID = 4096
 _HEAD = 1 << 18
-_CODECS = {0: "zlib", 1: "zstd"}
-CCOB_HEADERS = {1: struct.Struct("<4sHHIQ"), 2: struct.Struct("<4sHHIIQ"), 3: struct.Struct("<4sHHQQQ")}
+_ID = re.compile(rb"[a-z0-9_]+-[!-~]*\Z")
+CODECS = {0: "zlib", 1: "zstd"}
+CCOB_HEADERS = {1: struct.Struct("<4sHHI8s"), 2: struct.Struct("<4sHHII8s"), 3: struct.Struct("<4sHHQQ8s")}
 
 
 class Bundle(NamedTuple):
-    """The code objects of one bundle, the offset behind it, and how it is packed (``plain``, ``ccob``)."""
+    """The code objects of one bundle, the offset behind it, and how it is packed (``plain``, ``ccob``, and its version)."""
 
     images: tuple[Image, ...]
     end: int
     format: str
     vendor: str
+    version: int | None = None
 
 
 class _Blob(NamedTuple):
-    """Where the bundle's bytes are: stored range, codec, unpacked size; and its first unpacked bytes."""
+    """Where the bundle's bytes are: stored range, codec, unpacked size, first unpacked bytes; version and digest of a CCOB header."""
 
     offset: int
     stored: int
     codec: str
     size: int
     head: bytes
+    version: int | None = None
+    digest: bytes | None = None
 
 
 def sane(source: Source, offset: int, limit: int) -> bool:
     """Whether a real bundle starts here: both magics also occur as mere strings in compilers."""
-    data = source.peek(offset, 64)
+    data = source.peek(offset, 128)
     if data[:4] == n.CCOB_MAGIC:
         return _compressed(source, offset, limit, head_size=len(n.BUNDLE_MAGIC)) is not None
     if data[:24] != n.BUNDLE_MAGIC or len(data) < 56:
         return False
     count, id_size = int.from_bytes(data[24:32], "little"), int.from_bytes(data[48:56], "little")
-    return 0 < count <= _MAX_ENTRIES and 0 < id_size <= _MAX_ID
+    return 0 < count <= _MAX_ENTRIES and 0 < id_size <= _MAX_ID and _ID.match(data[56 : 56 + id_size]) is not None
 
 
 def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics) -> Bundle | None:
@@ -67,30 +73,33 @@ def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnosti
         head = source.peek(offset, min(_HEAD, limit - offset))
         blob = _Blob(offset, limit - offset, "none", limit - offset, head)
         end = offset
-    images, reach, vendor = _entries(blob, offset, locator, diagnostics)
+    images, reach, vendor = _entries(source, blob, offset, locator, diagnostics)
     if blob.codec == "none":
         end = min(offset + reach, limit)
-    return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor)
+    return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor, blob.version)
 
 
 def _compressed(source: Source, offset: int, limit: int, head_size: int = _HEAD) -> _Blob | None:
     data = source.peek(offset, 32)
-    layout = CCOB_HEADERS.get(int.from_bytes(data[4:6], "little"))
+    version = int.from_bytes(data[4:6], "little")
+    layout = CCOB_HEADERS.get(version)
     if layout is None or len(data) < layout.size:
         return None
-    fields = layout.unpack_from(data)
-    codec = _CODECS.get(fields[2])
-    total = fields[3] if len(fields) == 6 else limit - offset
-    size = fields[-2]
-    if codec is None or not layout.size < total <= limit - offset:
+    _, _, method, *sizes, digest = layout.unpack_from(data)
+    codec = CODECS.get(method)
+    start, size = offset + layout.size, sizes[-1]
+    if codec is None or start >= limit:
         return None
-    start = offset + layout.size
-    stored = total - layout.size
-    head = unpack_prefix(source.peek(start, min(stored, _HEAD)), codec, min(size, head_size))
-    return _Blob(start, stored, codec, size, head) if head[:24] == n.BUNDLE_MAGIC else None
+    head = unpack_prefix(source.peek(start, min(limit - start, _HEAD)), codec, min(size, head_size))
+    if head[:24] != n.BUNDLE_MAGIC:
+        return None
+    end = offset + sizes[0] if len(sizes) > 1 else stream_end(source, start, limit, codec)
+    if end is None or not start < end <= limit:
+        return None
+    return _Blob(start, end - start, codec, size, head, version, digest)
 
 
-def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -> tuple[tuple[Image, ...], int, str]:
+def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -> tuple[tuple[Image, ...], int, str]:
     """The images of the entry table, how far they reach from the magic, and whose hardware they are for."""
     head = blob.head
     count = int.from_bytes(head[24:32], "little")
@@ -115,6 +124,8 @@ def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -
         reach = max(reach, at)
         name = identity.decode("utf-8", "backslashreplace")
         kind, target, vendor = classify(name, vendor)
+        if blob.codec == "none":
+            kind = kind_of(source.peek(offset + start, 4), kind)
         total += min(size, blob.size)
         if total > 2 * blob.size:
             diagnostics.error(locator, where, "the entries overlap: the rest is left out", field="entry size")
@@ -146,21 +157,38 @@ def _entries(blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -
                 within=None if plain else (start, start + size),
                 identifier=name,
                 readable=whole,
+                blob_digest=blob.digest,
             )
         )
     return tuple(images), reach, vendor
 
 
 def classify(name: str, vendor: str) -> tuple[str, str, str]:
-    """Kind, target and vendor of an entry id such as ``hipv4-amdgcn-amd-amdhsa--gfx90a:xnack+``."""
+    """Kind, target and vendor of an entry id such as ``hipv4-amdgcn-amd-amdhsa--gfx90a:xnack+``; ``vendor`` where it does not tell."""
     offload, _, triple = name.partition("-")
     if offload == "host":
         return "host", escape(triple.rstrip("-")) or "host", vendor
     if triple.startswith("amdgcn"):
-        target = triple.split("--", 1)[1] if "--" in triple else triple.rsplit("-", 1)[-1]
+        at = triple.find("gfx")
+        target = triple[at:] if at > 0 else triple.rsplit("-", 1)[-1]
         return ("spirv" if target == "amdgcnspirv" else "hsaco"), escape(target or triple), "amd"
     if triple.startswith("spirv64-amd"):
         return "spirv", "amdgcnspirv", "amd"
-    if triple.startswith("spir"):
-        return "spirv", escape(triple.rstrip("-")), "intel"
+    if triple.startswith("nvptx"):
+        return "sass", escape(triple.rsplit("-", 1)[-1] or triple), "nvidia"
+    sycl = triple or offload
+    if sycl.startswith("spir"):
+        target = "spir64_gen" if sycl.startswith("spir64_gen") else sycl.split("-")[0]
+        return ("spirv" if target in ("spir64", "spirv64") else "zebin"), escape(target), "intel"
     return "unknown", escape(name), vendor
+
+
+def kind_of(head: bytes, kind: str) -> str:
+    """The kind of an image by its first bytes, where those tell that it is not of the ``kind`` that its name promises."""
+    if head[:4] in (n.BITCODE_MAGIC, n.BITCODE_WRAPPER_MAGIC):
+        return "bitcode"
+    if head[:4] == n.SPIRV_MAGIC:
+        return "spirv"
+    if kind == "sass" and head[:1] in (b"/", b".", b"\n", b"\r"):
+        return "ptx"
+    return kind

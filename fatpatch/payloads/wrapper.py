@@ -16,6 +16,7 @@ from fatpatch.source import Source, SourceStream
 
 LAYOUT = struct.Struct("<IIQQ")
 SECTION_NAMES = (".nvFatBinSegment", ".nvFatBi", ".hipFatBinSegment", ".hipFatB")
+_WRAPPED = {n.WRAPPER_MAGIC: (n.FATBIN_MAGIC_BYTES,), n.HIP_WRAPPER_MAGIC: (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC)}
 _MAX_WRAPPERS = 1 << 20
 _MAX_RELOCATIONS = 24 << 20
 _MAX_OBJECT_RELOCATIONS = 1 << 20
@@ -71,15 +72,17 @@ def _in_section(source: Source, container: Container, section: Section) -> list[
 
 
 def _searched(source: Source, container: Container, segment: Section) -> list[Pointer]:
-    pointers, at, end = [], segment.offset, segment.offset + segment.size
-    while (at := source.find(n.WRAPPER_MAGIC_BYTES, at, end)) >= 0:
-        data = source.peek(at, LAYOUT.size)
-        if len(data) == LAYOUT.size:
-            _, version, address, _ = LAYOUT.unpack(data)
-            target = offset_of(container, address)
-            if version in (1, 2) and target is not None and source.peek(target, 4) == n.FATBIN_MAGIC_BYTES:
-                pointers.append(Pointer(Wrapper(version=version, offset=at), target, n.WRAPPER_MAGIC))
-        at += 4
+    pointers = []
+    for magic, heads in _WRAPPED.items():
+        at, end = segment.offset, segment.offset + segment.size
+        while (at := source.find(magic.to_bytes(4, "little"), at, end)) >= 0:
+            data = source.peek(at, LAYOUT.size)
+            if len(data) == LAYOUT.size:
+                _, version, address, _ = LAYOUT.unpack(data)
+                target = offset_of(container, address)
+                if version in (1, 2) and target is not None and source.peek(target, 4) in heads:
+                    pointers.append(Pointer(Wrapper(version=version, offset=at), target, magic))
+            at += 4
     return pointers
 
 

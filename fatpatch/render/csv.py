@@ -16,6 +16,7 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 KERNEL_COLUMNS = (
     "kernel", "demangled", "registers", "shared_bytes", "local_bytes", "constant_bytes", "max_threads", "params", "code_size",
+    "agprs", "sgprs", "vgpr_spills", "sgpr_spills", "kernarg_size", "wavefront_size",
 )  # fmt: skip
 
 
@@ -28,16 +29,18 @@ def rows(node: Node, payload: Payload, image: Image, finding: Finding | None, *,
     """The lines of one image; with kernels none for an image without any."""
     known = finding or Finding(None)
     values: list[object] = [
-        node.path, image.locator, payload.vendor, payload.kind, payload.section, image.kind, image.target, image.code_version,
+        node.path, image.locator, payload.vendor, payload.kind, payload.section, image.kind, image.target,
+        image.code_version or known.code_version,
         image.compression, image.stored_size, image.size, image.offset, known.producer or image.producer, known.sha256,
     ]  # fmt: skip
     if not kernels:
         return _line(values)
     lines = []
-    for name, registers, shared, local, banks, threads, parameters, code in known.rows or ():
+    for name, registers, shared, local, banks, threads, parameters, code, amd in known.rows or ():
         constant = None if banks is None else dict(banks).get(0, 0)
         described = None if parameters is None else " ".join(f"{offset}:{size}" for offset, size in parameters)
-        lines.append(_line([*values, name, demangle(name), registers, shared, local, constant, threads, described, code]))
+        usage = (None,) * 6 if amd is None else (amd.agprs, amd.sgprs, amd.vgpr_spills, amd.sgpr_spills, amd.kernarg_size, amd.wavefront)
+        lines.append(_line([*values, name, demangle(name), registers, shared, local, constant, threads, described, code, *usage]))
     return "".join(lines)
 
 

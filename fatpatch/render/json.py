@@ -9,8 +9,8 @@ from typing import Any
 from fatpatch import __version__
 from fatpatch.coverage import Summary
 from fatpatch.errors import FatpatchError
-from fatpatch.images.rows import KernelRow
-from fatpatch.model import Diagnostic, Image, ModelFacts, Node, Payload
+from fatpatch.images.rows import AmdUsage, KernelRow
+from fatpatch.model import Diagnostic, Image, Inventory, ModelFacts, Node, Payload
 from fatpatch.survey import Finding, complaint_of
 
 SCHEMA = "fatpatch.inspect/1"
@@ -55,6 +55,7 @@ def _node(
         head["stored_at"] = node.stored_at
     if node.facts is not None:
         head["model"] = _facts(node.facts)
+    head["inventory"] = None if node.inventory is None else [_inventory(each) for each in node.inventory]
     head["member_count"] = node.member_count
     yield json.dumps(head)[:-1] + ', "members": ['
     for index, member in enumerate(node.members):
@@ -80,6 +81,7 @@ def _payload(payload: Payload, lookup: Lookup, demangle: Callable[[str], str | N
         "offset": payload.offset,
         "size": payload.size,
         "format": payload.format,
+        "version": payload.version,
         "wrapper": None if payload.wrapper is None else {"version": payload.wrapper.version, "offset": payload.wrapper.offset},
         "found_by": list(payload.found_by),
     }
@@ -98,7 +100,7 @@ def _image(image: Image, finding: Finding | None, demangle: Callable[[str], str 
         "locator": image.locator,
         "kind": image.kind,
         "target": image.target,
-        "code_version": image.code_version,
+        "code_version": image.code_version or known.code_version,
         "compression": image.compression,
         "stored_size": image.stored_size,
         "size": image.size,
@@ -115,7 +117,7 @@ def _image(image: Image, finding: Finding | None, demangle: Callable[[str], str 
 
 
 def _kernel(row: KernelRow, demangle: Callable[[str], str | None]) -> dict[str, Any]:
-    name, registers, shared, local, banks, threads, parameters, code = row
+    name, registers, shared, local, banks, threads, parameters, code, amd = row
     return {
         "name": name,
         "demangled": demangle(name),
@@ -127,6 +129,21 @@ def _kernel(row: KernelRow, demangle: Callable[[str], str | None]) -> dict[str, 
         "max_threads": threads,
         "params": None if parameters is None else [{"offset": offset, "size": size} for offset, size in parameters],
         "code_size": code,
+        "amd": None if amd is None else _amd(amd),
+    }
+
+
+def _amd(usage: AmdUsage) -> dict[str, Any]:
+    return {
+        "agprs": usage.agprs,
+        "sgprs": usage.sgprs,
+        "vgpr_spills": usage.vgpr_spills,
+        "sgpr_spills": usage.sgpr_spills,
+        "kernarg_size": usage.kernarg_size,
+        "kernarg_align": usage.kernarg_align,
+        "wavefront_size": usage.wavefront,
+        "dynamic_stack": usage.dynamic_stack,
+        "arguments": [argument._asdict() for argument in usage.arguments],
     }
 
 
@@ -138,6 +155,16 @@ def _facts(facts: ModelFacts) -> dict[str, Any]:
         "name": facts.name,
         "tensors": facts.tensors,
         "tensor_types": dict(facts.tensor_types),
+    }
+
+
+def _inventory(found: Inventory) -> dict[str, Any]:
+    return {
+        "kind": found.kind,
+        "count": found.pieces,
+        "size": found.size,
+        "versions": list(found.versions),
+        "entry_points": dict(found.entry_points),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fatpatch.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.matrix import Matrix
-from fatpatch.model import Diagnostic, Node, Payload, place_of
+from fatpatch.model import Diagnostic, Inventory, Node, Payload, place_of
 from fatpatch.render.words import columns, plural, safe, size
 
 _CONTAINERS = {
@@ -23,13 +23,28 @@ _CONTAINERS = {
     "cubin": "CUDA cubin",
     "ptx": "PTX text",
     "bundle": "offload bundle",
+    "kpack": "ROCm kernel pack",
     "raw": "unknown bytes",
 }
-_PAYLOADS = {"fatbin": "CUDA fatbin", "offload_bundle": "offload bundle", "code_object": "AMD code object"}
+_PAYLOADS = {
+    "fatbin": "CUDA fatbin",
+    "offload_bundle": "offload bundle",
+    "offload_binary": "offload binary",
+    "offload_section": "offload section",
+    "code_object": "AMD code object",
+    "kpack": "library in a kernel pack",
+    "kpack_reference": "reference to a kernel pack",
+}
+_CAPTIONS = {
+    "nvidia": "kernels (registers by target; + = PTX, the driver decides; . = not there)",
+    "amd": "kernels (VGPRs by target; . = not there)",
+    "intel": "kernels (+ = there; . = not there)",
+}
 _MAX_GAPS = 8
+_MAX_NAMES = 3
 _MAX_COLUMNS = 64
 _CATALOGUE = 20
-_LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles and code objects"
+_LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles, code objects and kernel packs"
 
 
 def report(
@@ -50,6 +65,8 @@ def report(
     barren = sum(1 for member in members_below(node) if not _matters(member))
     if barren:
         yield f"  {plural(barren, 'other member')} read, without GPU code"
+    for place, stock in _stocks(node):
+        yield f"  {safe(place)}: {_stock(stock)}"
     groups: dict[str, list[Payload]] = {}
     for _, payload in payloads_below(node):
         groups.setdefault(place_of(payload), []).append(payload)
@@ -58,7 +75,8 @@ def report(
         yield ""
         yield place
         table = target_table(payloads)
-        yield from (f"  {line}" for line in _table(payloads, table, matrix if not filtered else None))
+        if table:
+            yield from (f"  {line}" for line in _table(payloads, table, matrix if not filtered else None))
         yield from (f"  {line}" for line in _remarks(payloads, table))
         if verbose:
             yield from (f"  {line}" for line in _evidence(payloads))
@@ -66,16 +84,16 @@ def report(
             yield ""
             if not filtered:
                 yield from (f"  {line}" for line in hole_lines(matrix))
-            yield from (f"  {line}" for line in matrix_lines(matrix, show))
-    if not groups:
+            yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels")))
+    if not groups and not any(True for _ in _stocks(node)):
         damaged = any(item.level == "error" for item in all_diagnostics(node))
         yield f"no GPU code found{' in what could be read' if damaged else ''} ({_LOOKED_FOR})"
-    elif not matrices:
+    elif groups and not matrices:
         yield ""
         yield f"Next: fatpatch inspect {shown_as} --kernels"
 
 
-def matrix_lines(matrix: Matrix, show: Callable[[str], str]) -> Iterator[str]:
+def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str = _CAPTIONS["nvidia"]) -> Iterator[str]:
     """The kernel x target matrix, names last so that the cells line up."""
     order = matrix.columns()
     if len(order) > _MAX_COLUMNS:
@@ -83,10 +101,10 @@ def matrix_lines(matrix: Matrix, show: Callable[[str], str]) -> Iterator[str]:
         return
     chosen = sorted(matrix.cells)
     if not chosen:
-        yield "no kernel matches"
+        yield "no kernel matches" if matrix.cells else "no kernels were read"
         return
     rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
-    yield "kernels (registers by target; + = PTX, the driver decides; . = not there)"
+    yield caption
     yield from (f"  {line}" for line in columns([*order, "kernel"], rows, left=frozenset({len(order)})))
 
 
@@ -148,9 +166,28 @@ def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
         yield from _parts(member, depth + 1)
 
 
+def _stocks(node: Node) -> Iterator[tuple[str, Inventory]]:
+    """The inventories of a file and its members, each with where it was taken."""
+    for each in (*members_below(node), node):
+        for stock in each.inventory or ():
+            yield each.locator, stock
+
+
+def _stock(stock: Inventory) -> str:
+    """One line: how many, how large, which versions, which entry points."""
+    several = "Metal libraries" if stock.kind == "Metal library" else ""
+    words = [plural(stock.pieces, stock.kind, several), size(stock.size)]
+    if stock.versions:
+        words.append(f"version {stock.versions[0]}" + (f" to {stock.versions[-1]}" if len(stock.versions) > 1 else ""))
+    names = [f"{safe(name, 60)}{f' ({times})' if times > 1 else ''}" for name, times in stock.entry_points[:_MAX_NAMES]]
+    more = f" and {len(stock.entry_points) - _MAX_NAMES} more" if len(stock.entry_points) > _MAX_NAMES else ""
+    entries = f"; entry points {', '.join(names)}{more}" if names else ""
+    return f"{', '.join(words)}{entries}; compiled by the driver of whatever GPU there is"
+
+
 def _matters(node: Node) -> bool:
     """Whether there is GPU code, a model or damage in a member or below it."""
-    return bool(node.payloads or node.facts or node.diagnostics) or any(_matters(member) for member in node.members)
+    return bool(node.payloads or node.facts or node.diagnostics or node.inventory) or any(_matters(member) for member in node.members)
 
 
 def _alignment(offset: int) -> str:
@@ -197,7 +234,7 @@ def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | Non
             size(row.stored),
             size(row.size),
             _codecs(row),
-            _made_by(row),
+            _made_by(row, set() if matrix is None else matrix.producers.get(row.target, set())),
         ]
         for row in table
     ]
@@ -208,29 +245,29 @@ def _codecs(row: TargetRow) -> str:
     return ", ".join(sorted({codec for codec, _, _ in row.facts}))
 
 
-def _made_by(row: TargetRow) -> str:
-    producers = {producer for _, producer, _ in row.facts if producer}
+def _made_by(row: TargetRow, read: set[str]) -> str:
+    producers = {producer for _, producer, _ in row.facts if producer} or read
     versions = {version for _, _, version in row.facts if version}
-    return ", ".join(sorted(producers) + [f"ISA {version}" for version in sorted(versions)])
+    return ", ".join((*sorted(producers), *sorted(versions)))
 
 
 def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
     """What the table hides, in words: uneven coverage, and what there is for GPUs that are not listed."""
-    if payloads[0].vendor != "nvidia":
-        return
+    if payloads[0].kind == "kpack_reference":
+        yield "no images here: the device code was split off into a kernel pack, a file of its own"
+    elif payloads[0].vendor == "amd":
+        yield from _remarks_amd(payloads, table)
+    elif payloads[0].vendor == "nvidia":
+        yield from _remarks_nvidia(payloads, table)
+
+
+def _remarks_nvidia(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
     total = len(payloads)
     sets = Counter(frozenset(image.target for image in payload.images) for payload in payloads)
-    if total > 1 and len(sets) == 1:
-        yield f"even: all {total} fatbins hold the same targets"
-    elif total > _CATALOGUE and max(map(len, sets)) == 1:
+    if total > _CATALOGUE and len(sets) > 1 and max(map(len, sets)) == 1:
         yield "one image a fatbin: each is a module of its own, so what a target lacks only --kernels tells"
-    elif total > 1:
-        rows = [row for row in table if row.payloads < total]
-        yield f"uneven: {len(sets)} different sets of targets in {total} fatbins"
-        for row in rows[:_MAX_GAPS]:
-            yield f"  {row.target} is missing in {total - row.payloads} of {total} fatbins"
-        if len(rows) > _MAX_GAPS:
-            yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
+    else:
+        yield from _evenness(len(sets), total, table, "fatbins")
     ptx = [row.target for row in table if row.target.startswith("compute_")]
     lacking = sum(count for targets, count in sets.items() if targets.isdisjoint(ptx))
     if not ptx:
@@ -239,10 +276,38 @@ def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
         yield f"PTX for {', '.join(ptx)}, but none in {lacking} of {total} fatbins"
 
 
+def _remarks_amd(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
+    """Code for an AMD GPU is for one processor alone, unless it is generic or SPIR-V."""
+    bundles = [payload for payload in payloads if payload.kind == "offload_bundle"]
+    if len(bundles) == len(payloads):
+        sets = Counter(frozenset(image.target for image in payload.images) for payload in bundles)
+        yield from _evenness(len(sets), len(bundles), table, "bundles")
+    kinds = {image.kind for payload in payloads for image in payload.images}
+    if "bitcode" in kinds:
+        yield "LLVM bitcode: it becomes code when the program is linked (-fgpu-rdc), kernels are not read"
+    if not any(row.target.endswith("-generic") or row.target == "amdgcnspirv" for row in table) and "hsaco" in kinds:
+        yield "no generic code and no SPIR-V: a GPU that is not listed loads nothing"
+
+
+def _evenness(sets: int, total: int, table: list[TargetRow], unit: str) -> Iterator[str]:
+    """Whether all modules of a place hold the same targets, and which lack some."""
+    if total > 1 and sets == 1:
+        yield f"even: all {total} {unit} hold the same targets"
+    elif total > 1:
+        rows = [row for row in table if row.payloads < total]
+        yield f"uneven: {sets} different sets of targets in {total} {unit}"
+        for row in rows[:_MAX_GAPS]:
+            yield f"  {row.target} is missing in {total - row.payloads} of {total} {unit}"
+        if len(rows) > _MAX_GAPS:
+            yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
+
+
 def _evidence(payloads: list[Payload]) -> Iterator[str]:
     for payload in payloads:
         wrapper = "" if payload.wrapper is None else f", wrapper v{payload.wrapper.version} at {payload.wrapper.offset:#x}"
-        yield f"{payload.locator}  at {payload.offset:#x}, {size(payload.size)}, found by {' and '.join(payload.found_by)}{wrapper}"
+        packed = f", {payload.format.upper()} version {payload.version}" if payload.format and payload.version else ""
+        found_by = " and ".join(payload.found_by)
+        yield f"{payload.locator}  at {payload.offset:#x}, {size(payload.size)}{packed}, found by {found_by}{wrapper}"
         for image in payload.images:
             note = f"  options {safe(image.options)!r}" if image.options else ""
             note += f"  identifier {safe(image.identifier)!r}" if image.identifier else ""

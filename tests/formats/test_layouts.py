@@ -15,7 +15,7 @@ from fatpatch import elf64
 from fatpatch.containers import pe as pe_reader
 from fatpatch.containers import zip as zip_reader
 from fatpatch.errors import FormatError
-from fatpatch.formats import FORMATS, elf, nvinfo, offload_bundle, pe, tar, wrapper
+from fatpatch.formats import FORMATS, elf, kpack, nvinfo, offload_binary, offload_bundle, pe, tar, wrapper
 from fatpatch.formats import cubin as cubin_format
 from fatpatch.formats import fatbin as fatbin_format
 from fatpatch.formats import gguf as gguf_format
@@ -24,6 +24,8 @@ from fatpatch.images import cubin_kernels
 from fatpatch.parse import build_layout, parse_layout
 from fatpatch.payloads import entry as entry_reader
 from fatpatch.payloads import fatbin as fatbin_reader
+from fatpatch.payloads import kpack as kpack_reader
+from fatpatch.payloads import offload_binary as offload_binary_reader
 from fatpatch.payloads import offload_bundle as bundle_reader
 from fatpatch.payloads import wrapper as wrapper_reader
 
@@ -34,6 +36,9 @@ BUILDERS = {
     "nvinfo": cubin.cubin,
     "ptx": fatbin.PTX,
     "offload_bundle": bundle.plain,
+    "offload_binary": bundle.offload_binary,
+    "kpack": bundle.kpack,
+    "code_object": bundle.code_object,
     "elf": elf_builder.shared_object,
     "pe": pe_builder.dll,
     "ape": archive.ape,
@@ -48,6 +53,10 @@ HOT = [
     (entry_reader.HEADER, fatbin_format.ENTRY_HEADER),
     (entry_reader.HEADER, fatbin_format.SUB_HEADER),
     (wrapper_reader.LAYOUT, wrapper.WRAPPER),
+    (offload_binary_reader.HEADER, offload_binary.HEADER),
+    (offload_binary_reader.ENTRY, offload_binary.ENTRY),
+    (offload_binary_reader.STRING, offload_binary.STRING),
+    (kpack_reader.HEADER, kpack.HEADER),
     (elf64.HEADER, elf.HEADER),
     (elf64.SECTION, elf.SECTION),
     (elf64.SEGMENT, elf.SEGMENT),

@@ -33,7 +33,12 @@ SEEDS = {
     "ccob": bundle.ccob(bundle.plain([("gfx1030", bundle.code_object())]), 3),
     "cubin": cubin(new=True, arch=100),
     "ptx": PTX[:-1],
-    "code object": bundle.code_object(),
+    "code object": bundle.code_object(target="gfx1030", comment=b"clang version 22.1.8"),
+    "offload binary": elf.shared_object(
+        [(".llvm.offloading", bundle.offload_binary(bundle.code_object(), 1, "amdgcn-amd-amdhsa", "gfx1030"))]
+    ),
+    "kpack": bundle.kpack({"lib/x.so": {"gfx1030": bundle.code_object()}}, zstd=True),
+    "sycl": elf.shared_object([("__CLANG_OFFLOAD_BUNDLE__sycl-spir64", bundle.spirv("one", "two"))]),
 }
 INTERESTING = (0, 1, 2, 8, 0x40, 0x41, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, 1 << 63, (1 << 64) - 64)
 
