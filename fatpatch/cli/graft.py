@@ -13,10 +13,11 @@ import click
 from fatpatch import __version__
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
-from fatpatch.edits.donation import Donation, cubin_donation, donations_from, ptx_donation
+from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
 from fatpatch.edits.graft import Destination, graft
 from fatpatch.edits.host import Options
 from fatpatch.edits.plan import Wishes
+from fatpatch.edits.retag import Retag
 from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError
 from fatpatch.gpus.drivers import ptx_of_driver
@@ -31,8 +32,16 @@ from fatpatch.walk import inspected
 @click.option("--cubin", "cubins", multiple=True, metavar="F", help="A cubin; its target is read from it. Repeatable.")
 @click.option("--ptx", "texts", multiple=True, metavar="F", help="A PTX text, compiled by the driver at load time. Repeatable.")
 @click.option("--fatbin", "fatbins", multiple=True, metavar="F", help="Every image of a fatbin file. Repeatable.")
+@click.option("--hsaco", "objects", multiple=True, metavar="F", help="An AMD code object; its target is read from it. Repeatable.")
+@click.option(
+    "--retag",
+    "retags",
+    multiple=True,
+    metavar="A:B",
+    help="AMD: copy FILE's objects for A as objects for B, e.g. gfx1030:gfx1031; only where both run the same code. Repeatable.",
+)
 @click.option("--from", "donor", metavar="DONOR", help="Another binary (DLL, .so, wheel, llamafile): all its images of --target.")
-@click.option("--target", "targets", multiple=True, metavar="TARGET", help="What to take from the donor, e.g. sm_61. Repeatable.")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", help="What of the donor, e.g. sm_61 or gfx1030. Repeatable.")
 @click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
 @click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules inside this member of the archive. Repeatable.")
 @click.option("-o", "--output", metavar="OUT", help="Write the result to this new file.")
@@ -55,6 +64,8 @@ def command(
     cubins: tuple[str, ...],
     texts: tuple[str, ...],
     fatbins: tuple[str, ...],
+    objects: tuple[str, ...],
+    retags: tuple[str, ...],
     donor: str | None,
     targets: tuple[str, ...],
     modules: tuple[str, ...],
@@ -75,13 +86,13 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Put cubins or PTX into FILE (ELF, PE, wheel, zip, llamafile, fatbin) without relinking it.
+    """Put cubins, PTX or AMD code objects into FILE (ELF, PE, wheel, zip, llamafile, fatbin, bundle) without relinking it.
 
     Each image finds its module by the kernels in it. Everything that would crash or compute wrong numbers is refused before a
-    byte is written, and the result is read again from scratch before it gets its name.
+    byte is written, and the result is read again from scratch before it gets its name. AMD: experimental, never run on a GPU.
     """
-    if not (cubins or texts or fatbins or donor):
-        raise click.UsageError("give an image: --cubin F, --ptx F, --fatbin F, or --from DONOR --target sm_61")
+    if not (cubins or texts or fatbins or objects or retags or donor):
+        raise click.UsageError("give an image: --cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, or --from DONOR --target sm_61")
     if (donor is None) != (not targets):
         raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
     if bool(output) + in_place + extracted + dry_run == 0:
@@ -90,7 +101,9 @@ def command(
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
     if output is not None and _same_file(output, file):
         raise click.UsageError("-o names FILE itself: use --in-place")
-    if output is not None and any(_same_file(output, given) for given in (*cubins, *texts, *fatbins, *([donor] if donor else []))):
+    if output is not None and any(
+        _same_file(output, given) for given in (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))
+    ):
         raise click.UsageError("-o names one of the images' files: give a new name")
     if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
         raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
@@ -104,9 +117,11 @@ def command(
         codec=compress,
         limit=max_image_size,
         host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
+        retags=tuple(map(Retag.of, retags)),
     )
     with ExitStack() as stack:
-        given = _donations(stack, cubins, texts, fatbins, donor, targets, limits)
+        given = [hsaco_donation(path, limits.image) for path in objects]
+        given += _donations(stack, cubins, texts, fatbins, donor, targets, limits)
         paths = _extracted(file, limits) if extracted else [file]
         form = "lines" if form == "json" and len(paths) > 1 else form
         for path in paths:

@@ -10,7 +10,7 @@ from fatpatch.edits.result import Check, check_of
 from fatpatch.elf64 import SECTION, SEGMENT
 from fatpatch.formats import numbers as n
 from fatpatch.model import Node
-from fatpatch.payloads.wrapper import read_wrappers
+from fatpatch.payloads.wrapper import HEADS, read_wrappers
 from fatpatch.walk import identify
 
 _KEPT = (n.PT_GNU_STACK, n.PT_GNU_PROPERTY, n.PT_GNU_RELRO, n.PT_TLS, n.PT_DYNAMIC)
@@ -84,12 +84,12 @@ def _relocation_problems(old: ElfFile, new: ElfFile, node: Node, moves: Mapping[
     by_place = {place: addend for place, addend, _ in new_rows}
     container = identify(new.source, node.locator, Diagnostics())
     for pointer in read_wrappers(new.source, container):
-        if pointer.magic != n.WRAPPER_MAGIC:
+        if pointer.magic not in HEADS:
             continue
         at = pointer.wrapper.offset + 8
         stored = int.from_bytes(new.source.read(at, 8), "little")
         addend = by_place.get(new.address_of(at), stored)
         if stored not in (0, addend):
             yield f"the wrapper at {pointer.wrapper.offset:#x} holds {stored:#x}, its relocation {addend:#x}"
-        if pointer.target is None or new.source.peek(pointer.target, 4) != n.FATBIN_MAGIC_BYTES:
-            yield f"the wrapper at {pointer.wrapper.offset:#x} leads to no fatbin"
+        if pointer.target is None or new.source.peek(pointer.target, 4) not in HEADS[pointer.magic]:
+            yield f"the wrapper at {pointer.wrapper.offset:#x} leads to no payload"

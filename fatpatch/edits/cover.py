@@ -16,8 +16,21 @@ def gaps_left(modules: Sequence[Module], grafts: Sequence[tuple[Module, Donation
         for locator in dict.fromkeys(module.node.locator for module in given):
             mine = [module for module in given if module.node.locator == locator]
             others = [module for module in modules if module.node.locator == locator and module not in mine]
+            if mine[0].vendor == "amd":
+                yield from _not_in_all(target, [module for module in others if module.vendor == "amd" and not module.has(target)])
+                continue
             yield from _held_twice(target, mine, [module for module in others if not module.has(target)])
             yield from _not_linked(target, mine, others)
+
+
+def _not_in_all(target: str, lacking: Sequence[Module]) -> Iterator[str]:
+    """Each bundle is a module of its own, and a runtime looks into one bundle for a kernel of that bundle."""
+    if lacking:
+        more = f" and {len(lacking) - 1} more bundles" if len(lacking) > 1 else ""
+        yield (
+            f"no {target} for {lacking[0].locator}{more}: their kernels fail on such a GPU, and older runtimes end the program "
+            "when one bundle lacks it"
+        )
 
 
 def _held_twice(target: str, given: Sequence[Module], lacking: Sequence[Module]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a user gives to a binary: cubins, PTX, fatbins, and the images of another binary. Small facts only: bytes are read when needed."""
+"""What a user gives to a binary: cubins, PTX, fatbins, code objects, the images of another binary. Bytes are read when needed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from fatpatch.coverage import payloads_below
+from fatpatch.coverage import payloads_below, target_key
 from fatpatch.edits.hashes import rename_hashes
 from fatpatch.elf64 import HEADER
 from fatpatch.errors import EditError, FatpatchError, FormatError
 from fatpatch.formats import numbers as n
+from fatpatch.images.amdgpu import same_target
 from fatpatch.images.cubin import identify
+from fatpatch.images.hsaco import read_code_object
 from fatpatch.images.ptx import looks_like_ptx
 from fatpatch.images.signature import Signature, signature_of, split_target
 from fatpatch.locator import join
@@ -20,6 +22,9 @@ from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
 
 _64_BIT_ADDRESSES = 0x400
+_KINDS = ("sass", "ptx", "hsaco")
+_FIRST_VERSION = 4
+_HINT_HSACO = "make one with: clang -x hip --cuda-device-only --no-gpu-bundle-output --offload-arch=gfx1031 file.hip -o file.hsaco"
 _HINT_CUBIN = "make one with: nvcc -cubin -arch=sm_61 file.cu (or take it out of a binary with 'fatpatch extract')"
 
 
@@ -42,8 +47,13 @@ class Donation(NamedTuple):
     path: str = ""
 
     @property
+    def vendor(self) -> str:
+        """Whose GPUs it is for."""
+        return "amd" if self.kind == "hsaco" else "nvidia"
+
+    @property
     def arch(self) -> int:
-        """The SM number."""
+        """The SM number of CUDA code."""
         return split_target(self.target)[0]
 
     def renamed(self, renames: dict[str, str]) -> Donation:
@@ -83,26 +93,52 @@ def ptx_donation(path: str, limit: int) -> Donation:
     return _donation(name, "ptx", text)
 
 
+def hsaco_donation(path: str, limit: int) -> Donation:
+    """A code object file. EditError when it is something else, FormatError when it is damaged."""
+    name, data = _read(path, limit)
+    if data[:4] in (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC):
+        raise EditError("is a bundle, not a code object", locator=name, hint="give it with --from, and its --target")
+    identity = identify(data)
+    if data[:4] != n.ELF_MAGIC or identity is None or identity.machine != n.EM_AMDGPU:
+        machine = data[:4].hex() or "an empty file"
+        if data[:4] == n.ELF_MAGIC and identity is not None:
+            machine = f"machine {identity.machine}"
+        raise EditError(f"expected a code object (ELF, machine {n.EM_AMDGPU}), got {machine}", locator=name, hint=_HINT_HSACO)
+    return hsaco_donation_of(name, lambda: data)
+
+
+def hsaco_donation_of(origin: str, content: Callable[[], bytes], *, donor: str = "", path: str = "", host: str | None = None) -> Donation:
+    """A code object whose bytes ``content`` gives. EditError when no runtime of today would load it."""
+    data = content()
+    try:
+        found = read_code_object(data)
+        signature = signature_of("hsaco", data)
+    except FormatError as error:
+        error.locator = error.locator or origin
+        raise
+    version = found.identity.version
+    if version is None or version < _FIRST_VERSION:
+        words = "no HSA object" if version is None else f"version {version}"
+        raise EditError(f"expected an HSA code object of version 4 or later, got {words}", locator=origin, hint=_HINT_HSACO)
+    if found.target != found.identity.target or not found.identity.target.startswith("gfx"):
+        raise EditError(f"its header and its metadata name different processors: {found.target}", locator=origin, hint=_HINT_HSACO)
+    return Donation(origin, "hsaco", found.identity.target, content, signature, host=host, donor=donor, path=path)
+
+
 def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str) -> list[Donation]:
     """Every image of the targets (all targets when none is named) below ``node``.
 
     EditError, with what there is, when a target occurs nowhere.
     """
     wanted = tuple(targets)
-    if not any(payload.vendor == "nvidia" and payload.images for _, payload in payloads_below(node)):
-        raise EditError("holds no CUDA image", locator=shown, hint="'fatpatch inspect' says what it holds")
-    images = [(holder, image) for holder, payload in payloads_below(node) for image in payload.images if image.kind in ("sass", "ptx")]
+    images = [(holder, image) for holder, payload in payloads_below(node) for image in payload.images if image.kind in _KINDS]
+    if not images:
+        raise EditError("holds no CUDA image and no AMD code object", locator=shown, hint="'fatpatch inspect' says what it holds")
     for target in wanted:
         if not any(image.target == target for _, image in images):
-            there = ", ".join(sorted({image.target for _, image in images}, key=_by_arch)) or "no CUDA images"
+            there = ", ".join(sorted({image.target for _, image in images}, key=target_key))
             raise EditError(f"has no {target} image", locator=shown, hint=f"it has: {there}")
     return [_from_image(holder, image, limit) for holder, image in images if not wanted or image.target in wanted]
-
-
-def _by_arch(target: str) -> tuple[str, int, str]:
-    prefix, _, number = target.partition("_")
-    digits = number.rstrip("af")
-    return prefix, int(digits) if digits.isdigit() else 0, number
 
 
 def _from_image(holder: Node, image: Image, limit: int) -> Donation:
@@ -113,6 +149,12 @@ def _from_image(holder: Node, image: Image, limit: int) -> Donation:
         data = ImageReader(source, limit).read(image)
         return data.rstrip(b"\0") if image.kind == "ptx" else data
 
+    if image.kind == "hsaco":
+        given = hsaco_donation_of(image.locator, content, donor=holder.locator, path=holder.path, host=holder.container)
+        if not same_target(image.target, given.target):
+            message = f"is labelled {image.target}, but its header says {given.target}: a runtime refuses it"
+            raise EditError(message, locator=image.locator, hint="choose another donor")
+        return given
     try:
         signature = signature_of(image.kind, content(), options=image.options)
     except FatpatchError as error:

@@ -8,20 +8,21 @@ from typing import NamedTuple
 from fatpatch.edits.comparison import Comparison
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.plan import Graft, Plan
+from fatpatch.gpus.amd import choose_object, first_processor
 from fatpatch.gpus.drivers import cuda_of_ptx, first_driver_for_cuda, ptx_of_driver
-from fatpatch.gpus.selection import DEVICES, Choice, choose
-from fatpatch.model import Image
+from fatpatch.gpus.selection import DEVICES, NO_IMAGE, Choice, choose
+from fatpatch.model import Image, Payload
 
 
 class Effect(NamedTuple):
-    """For the GPU that a graft is meant for (``device``, an SM number): the choice before, the choice after, what to warn of.
+    """For the GPU that a graft is meant for (``device``: "6.1" or gfx1031): the choice before, the choice after, what to warn of.
 
-    ``locator`` is that of the fatbin as it is now.
+    ``locator`` is that of the module as it is now.
     """
 
     graft: Graft
     locator: str
-    device: int
+    device: str
     before: Choice
     after: Choice
     warnings: tuple[str, ...]
@@ -33,11 +34,31 @@ def effects_of(plan: Plan, both: Comparison, driver: str | None) -> list[Effect]
     for graft in plan.grafts:
         found = both.pairs[graft.module.node.locator].counterpart(graft.module.payload)
         assert found is not None
+        if graft.module.vendor == "amd":
+            effects.append(_effect_amd(graft, found))
+            continue
         device = _device_for(graft.donation, found.images)
         before, after = choose(graft.module.payload.images, device), choose(found.images, device)
         warnings = (*_warnings(graft, device, after, driver), *_newer_ptx(graft.donation, device, found.images, driver))
-        effects.append(Effect(graft, found.locator, device, before, after, warnings))
+        effects.append(Effect(graft, found.locator, f"{device // 10}.{device % 10}", before, after, warnings))
     return effects
+
+
+def _effect_amd(graft: Graft, found: Payload) -> Effect:
+    """By the sources of AMD's runtime: the processor that the object is for, or one of those that a generic object is for."""
+    target = graft.donation.target
+    device = first_processor(target)
+    before, after = (_choice_amd(images, device) for images in (graft.module.payload.images, found.images))
+    warnings = []
+    if after.image is None or after.image.target != target:
+        loads = "loads nothing" if after.image is None else f"loads {after.image.target}, not this object"
+        warnings.append(f"a GPU of {device} {loads}: {after.reason}")
+    return Effect(graft, found.locator, device, before, after, tuple(warnings))
+
+
+def _choice_amd(images: Sequence[Image], device: str) -> Choice:
+    found = choose_object([image for image in images if image.kind in ("hsaco", "spirv")], device)
+    return Choice(found.image, None if found.image is not None else NO_IMAGE, found.reason, measured=False)
 
 
 def _device_for(donation: Donation, images: Sequence[Image]) -> int:

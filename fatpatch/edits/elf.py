@@ -1,4 +1,4 @@
-"""Fatbins that no longer fit their place in an ELF file: appended in a new segment, found through the old wrapper.
+"""Fatbins and bundles that no longer fit their place in an ELF file: appended in a new segment, found through the old wrapper.
 
 Which tactic loads, survives ``strip`` and ``patchelf``, and is seen by NVIDIA's tools was measured (reference: graft, section B).
 """
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
-from fatpatch.edits.fatbin import NewFatbin
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
+from fatpatch.edits.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.edits.overlay import Overlay, Write, padding
 from fatpatch.elf64 import SECTION, SEGMENT
 from fatpatch.errors import UnsupportedError
 from fatpatch.formats import numbers as n
-from fatpatch.payloads.locate import FATBIN_SECTIONS
+from fatpatch.payloads.locate import FATBIN_SECTIONS, PAYLOAD_SECTIONS
 from fatpatch.payloads.wrapper import read_wrappers
 from fatpatch.source import Source
 
@@ -29,96 +29,103 @@ _WORD, _HALF = struct.Struct("<Q"), struct.Struct("<H")
 
 
 class Placement(NamedTuple):
-    """Where the new bytes go: the segment that will hold them, its place in the file, and how the tables change for it."""
+    """Where the new bytes go: the segment that will hold them, its place in the file, and how the tables change for it.
+
+    ``table``: bytes of the program headers that lie right before them, 0 when those stay where they are.
+    """
 
     tactic: str
     segments: tuple[Segment, ...]
     start: int
     address: int
-    table_moved: bool
+    table: int = 0
     note: str = ""
 
 
-def edit_elf(host: HostFile, fatbins: Sequence[NewFatbin], options: Options) -> HostEdit:
-    """Put new fatbins into an ELF file: in place where they fit, else in one new segment."""
-    writes, moved = split_in_place(host, fatbins)
-    tactics = {fatbin.payload.locator: IN_PLACE for fatbin in fatbins if fatbin not in moved}
+def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
+    """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
+    writes, moved = split_in_place(host, renewed)
+    tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:
         return HostEdit(Overlay.of(host.source, writes), tactics, {})
     elf = ElfFile(host.source, host.locator)
     whole = options.cuobjdump
+    cuda = all(new.payload.vendor == "nvidia" for new in moved)
+    if whole and not cuda:
+        raise UnsupportedError("--cuobjdump is for CUDA, and this edit is for AMD", locator=host.locator, hint="leave it out")
     if whole:
-        moved = _with_neighbours(host, elf, fatbins)
+        moved = _with_neighbours(host, elf, renewed)
         writes = []
-    sizes = [fatbin.size + -fatbin.size % _ALIGNMENT for fatbin in moved]
-    placed = _place(elf, sum(sizes))
+    alignment = common_alignment(moved)
+    sizes = [room_for(new, alignment) for new in moved]
+    placed = _place(elf, sum(sizes), alignment)
     offset, address = placed.start, placed.address
     moves, offsets, parts = {}, {}, []
-    for fatbin, size in zip(moved, sizes, strict=True):
-        moves[fatbin.payload.offset] = (elf.address_of(fatbin.payload.offset), address)
-        offsets[fatbin.payload.offset] = offset
-        parts += [fatbin.source(), padding(fatbin.size, _ALIGNMENT)]
-        tactics[fatbin.payload.locator] = placed.tactic
+    for new, size in zip(moved, sizes, strict=True):
+        moves[new.payload.offset] = (elf.address_of(new.payload.offset), address)
+        offsets[new.payload.offset] = offset
+        parts += [new.source(), padding(new.size, alignment)]
+        tactics[new.payload.locator] = placed.tactic
         address += size
         offset += size
-    old_sizes = {fatbin.payload.offset: fatbin.payload.size for fatbin in moved}
+    old_sizes = {new.payload.offset: new.payload.size for new in moved}
     writes += retarget(elf, read_wrappers(host.source, host.container), moves, old_sizes)
-    tail = [Source.zeros(placed.start - host.source.size - (_table_size(placed) if placed.table_moved else 0))]
+    tail = [Source.zeros(placed.start - host.source.size - placed.table)]
     writes += _program_headers(elf, placed, tail)
     tail += parts
-    writes += _section_headers(elf, moved, placed, offset, tail, whole=whole)
+    writes += _section_headers(elf, moved, placed, offset, tail, alignment, whole=whole)
     notes = [placed.note] if placed.note else []
     writes += vacated(moved)
     if whole:
         tactics = {locator: f"{tactic}, all fatbins of the section moved with it" for locator, tactic in tactics.items()}
-    elif elf.sections:
+    elif elf.sections and cuda:
         notes.append(
             "NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new image; --cuobjdump moves all of them"
         )
     return HostEdit(Overlay.of(host.source, writes, tail), tactics, offsets, tuple(notes))
 
 
-def _with_neighbours(host: HostFile, elf: ElfFile, fatbins: Sequence[NewFatbin]) -> list[NewFatbin]:
+def _with_neighbours(host: HostFile, elf: ElfFile, renewed: Sequence[NewPayload]) -> list[NewPayload]:
     """All fatbins of the sections concerned, in order: the edited ones new, the others as they are."""
     if not elf.sections:
         raise UnsupportedError("--cuobjdump needs section headers, and the file has none", locator=host.locator)
-    edited = {fatbin.payload.offset: fatbin for fatbin in fatbins}
+    edited = {new.payload.offset: new for new in renewed}
     sections = {section for offset in edited if (section := elf.section_of(offset)) is not None}
     if len(sections) != 1:
         message = "--cuobjdump moves the fatbins of one section, these lie in several"
         raise UnsupportedError(message, locator=host.locator, hint="graft into one section at a time, with --module")
     (section,) = sections
-    other = next((fatbin.payload.section for fatbin in fatbins if fatbin.payload.section not in FATBIN_SECTIONS), None)
+    other = next((new.payload.section for new in renewed if new.payload.section not in FATBIN_SECTIONS), None)
     if other is not None:
         hint = "leave it out: cuobjdump reads fatbin sections only"
         raise UnsupportedError(
             f"--cuobjdump moves whole fatbin sections, and {other} holds other things too", locator=host.locator, hint=hint
         )
     return [
-        edited.get(payload.offset) or NewFatbin(payload, (host.source.slice(payload.offset, payload.size),), ())
+        edited.get(payload.offset) or NewPayload(payload, (host.source.slice(payload.offset, payload.size),), ())
         for payload in host.payloads
         if section.offset <= payload.offset < section.offset + section.size
     ]
 
 
-def _place(elf: ElfFile, size: int) -> Placement:
+def _place(elf: ElfFile, size: int, alignment: int) -> Placement:
     """The first tactic that this file allows."""
     loads = elf.loads
     end = max(segment.address + segment.memory_size for segment in loads)
     page = max(_PAGE, *(segment.alignment for segment in loads))
-    start = elf.source.size + -elf.source.size % _ALIGNMENT
+    start = elf.source.size + -elf.source.size % alignment
     last = loads[-1]
-    if _can_grow(elf, last):
+    if _can_grow(elf, last) and (last.address - last.offset) % alignment == 0:
         length = start + size - last.offset
         grown = last._replace(file_size=length, memory_size=length)
         segments = tuple(grown if segment is last else segment for segment in elf.segments)
-        return Placement("last segment grown", segments, start, last.address + start - last.offset, table_moved=False)
+        return Placement("last segment grown", segments, start, last.address + start - last.offset)
     address = end + -end % page + start % page
     load = Segment(n.PT_LOAD, n.PF_R, start, address, address, size, size, page)
     slot, note = _free_slot(elf)
     if slot is not None:
-        return Placement("new segment in a PT_NOTE slot", _inserted(elf.segments, load, slot), start, address, table_moved=False, note=note)
-    return _moved_table(elf, size, end, page)
+        return Placement("new segment in a PT_NOTE slot", _inserted(elf.segments, load, slot), start, address, note=note)
+    return _moved_table(elf, size, end, page, alignment)
 
 
 def _can_grow(elf: ElfFile, last: Segment) -> bool:
@@ -151,7 +158,7 @@ def _inserted(segments: Sequence[Segment], load: Segment, dropped: int | None) -
     return (*kept[: last + 1], load, *kept[last + 1 :])
 
 
-def _moved_table(elf: ElfFile, size: int, end: int, page: int) -> Placement:
+def _moved_table(elf: ElfFile, size: int, end: int, page: int, alignment: int) -> Placement:
     """A new segment that starts with the program headers, one more than before.
 
     Its address minus its offset is that of the first segment: older kernels compute AT_PHDR so.
@@ -163,7 +170,7 @@ def _moved_table(elf: ElfFile, size: int, end: int, page: int) -> Placement:
     if start - elf.source.size > _MAX_GAP:
         raise UnsupportedError(f"no free program header, and a gap of {start - elf.source.size:#x} bytes to move them", locator=elf.locator)
     count = len(elf.segments) + 1
-    table = count * SEGMENT.size + -(count * SEGMENT.size) % _ALIGNMENT
+    table = count * SEGMENT.size + -(count * SEGMENT.size) % alignment
     load = Segment(n.PT_LOAD, n.PF_R, start, start + delta, start + delta, table + size, table + size, page)
     segments = [
         segment._replace(
@@ -179,34 +186,29 @@ def _moved_table(elf: ElfFile, size: int, end: int, page: int) -> Placement:
         _inserted(segments, load, None),
         start + table,
         start + delta + table,
-        table_moved=True,
-        note=note,
+        table,
+        note,
     )
-
-
-def _table_size(placed: Placement) -> int:
-    size = len(placed.segments) * SEGMENT.size
-    return size + -size % _ALIGNMENT
 
 
 def _program_headers(elf: ElfFile, placed: Placement, tail: list[Source]) -> list[Write]:
     table = b"".join(SEGMENT.pack(*segment) for segment in placed.segments)
-    if not placed.table_moved:
+    if not placed.table:
         return [Write.of(elf.phoff, table)]
-    tail.append(Source.of(table + bytes(_table_size(placed) - len(table))))
-    start = placed.start - _table_size(placed)
+    tail.append(Source.of(table + bytes(placed.table - len(table))))
+    start = placed.start - placed.table
     return [Write.of(_E_PHOFF, _WORD.pack(start)), Write.of(_E_PHNUM, _HALF.pack(len(placed.segments)))]
 
 
 def _section_headers(
-    elf: ElfFile, moved: Sequence[NewFatbin], placed: Placement, end: int, tail: list[Source], *, whole: bool
+    elf: ElfFile, moved: Sequence[NewPayload], placed: Placement, end: int, tail: list[Source], alignment: int, *, whole: bool
 ) -> list[Write]:
     """A section header over the new fatbins, so that strip keeps them; with ``whole`` the old section itself is moved there."""
     if not elf.sections:
         return []
     old = elf.section_of(moved[0].payload.offset)
-    name = old.name if old is not None and moved[0].payload.section in FATBIN_SECTIONS else 0
-    row = SectionRow(name, n.SHT_PROGBITS, n.SHF_ALLOC, placed.address, placed.start, end - placed.start, 0, 0, _ALIGNMENT, 0)
+    name = old.name if old is not None and moved[0].payload.section in PAYLOAD_SECTIONS else 0
+    row = SectionRow(name, n.SHT_PROGBITS, n.SHF_ALLOC, placed.address, placed.start, end - placed.start, 0, 0, alignment, 0)
     if whole and old is not None:
         index = elf.sections.index(old)
         return [Write.of(elf.shoff + index * SECTION.size, SECTION.pack(*row))]

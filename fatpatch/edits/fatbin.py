@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.entry import CODEC_FLAGS, HOST_FLAGS, entry_bytes
+from fatpatch.edits.new_payload import NewPayload
 from fatpatch.errors import EditError
 from fatpatch.formats import numbers as n
 from fatpatch.images.signature import signature_of
@@ -22,22 +23,6 @@ class Entry(NamedTuple):
     offset: int
     size: int
     header: Header
-
-
-class NewFatbin(NamedTuple):
-    """The fatbin that takes the place of ``payload``: its parts in order, and what was put into it."""
-
-    payload: Payload
-    parts: tuple[Source, ...]
-    donations: tuple[Donation, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
-
-    def source(self) -> Source:
-        """Its bytes."""
-        return Source.joined(self.parts)
 
 
 def entries_of(source: Source, payload: Payload) -> list[Entry]:
@@ -82,7 +67,7 @@ def new_fatbin(
     codec: str | None,
     host: int,
     relocatable: bool,
-) -> NewFatbin:
+) -> NewPayload:
     """The fatbin with every donation in it. ``replaced`` maps the index of a donation to the image whose place it takes.
 
     New machine code goes first and new PTX last: the ends where a driver prefers them should it ever meet an equal.
@@ -104,12 +89,12 @@ def new_fatbin(
     return _contained(payload, parts, donations)
 
 
-def _contained(payload: Payload, parts: Sequence[Source], donations: Sequence[Donation]) -> NewFatbin:
+def _contained(payload: Payload, parts: Sequence[Source], donations: Sequence[Donation]) -> NewPayload:
     header = CONTAINER.pack(n.FATBIN_MAGIC, n.FATBIN_VERSION, CONTAINER.size, sum(part.size for part in parts))
-    return NewFatbin(payload, (Source.of(header), *parts), tuple(donations))
+    return NewPayload(payload, (Source.of(header), *parts), tuple(donations))
 
 
-def _from_bare(source: Source, payload: Payload, donations: Sequence[Donation], *, codec: str | None, host: int) -> NewFatbin:
+def _from_bare(source: Source, payload: Payload, donations: Sequence[Donation], *, codec: str | None, host: int) -> NewPayload:
     """A fatbin made of a lone cubin or PTX and what is added to it."""
     (image,) = payload.images
     data = source.read(0, source.size)

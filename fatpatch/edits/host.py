@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fatpatch.edits.fatbin import NewFatbin
+from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Overlay, Write
 from fatpatch.model import Container, Payload
-from fatpatch.payloads.locate import FATBIN_SECTIONS
+from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 from fatpatch.source import Source
 
 IN_PLACE = "in place"
 
 
 class HostFile(NamedTuple):
-    """A file that holds fatbins, as it was read. ``payloads`` are all of them, edited or not."""
+    """A file that holds fatbins or bundles, as it was read. ``payloads`` are all of them, edited or not."""
 
     source: Source
     container: Container
@@ -31,7 +31,7 @@ class Options(NamedTuple):
 
 
 class HostEdit(NamedTuple):
-    """The file as it will be; by fatbin locator the tactic in words; by old offset the new one of each fatbin that moved.
+    """The file as it will be; by payload locator the tactic in words; by old offset the new one of each payload that moved.
 
     ``notes`` are what the user should know.
     """
@@ -42,19 +42,19 @@ class HostEdit(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def split_in_place(host: HostFile, fatbins: Sequence[NewFatbin]) -> tuple[list[Write], list[NewFatbin]]:
-    """The writes of those fatbins that fit where the old ones are, and those that do not fit.
+def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[Write], list[NewPayload]]:
+    """The writes of those payloads that fit where the old ones are, and those that do not fit.
 
     What is left of the old place becomes zeros behind the container, which drivers and tools skip; zeros inside one would hang a driver.
     """
     writes, moved = [], []
-    for fatbin in fatbins:
-        room = _room(host, fatbin.payload)
-        if fatbin.size <= room:
-            filler = Source.zeros(max(fatbin.payload.size - fatbin.size, 0))
-            writes.append(Write(fatbin.payload.offset, Source.joined((fatbin.source(), filler))))
+    for new in renewed:
+        room = _room(host, new.payload)
+        if new.size <= room:
+            filler = Source.zeros(max(new.payload.size - new.size, 0))
+            writes.append(Write(new.payload.offset, Source.joined((new.source(), filler))))
         else:
-            moved.append(fatbin)
+            moved.append(new)
     return writes, moved
 
 
@@ -62,13 +62,13 @@ def _room(host: HostFile, payload: Payload) -> int:
     """Bytes from the fatbin's start to the next thing in its section: its own size, and zero padding behind it."""
     end = payload.offset + payload.size
     section = next((part for part in host.container.sections if part.offset <= payload.offset < part.offset + part.size), None)
-    if section is None or section.name not in FATBIN_SECTIONS:
+    if section is None or section.name not in PAYLOAD_SECTIONS:
         return payload.size  # zeros behind it may be a variable
     limit = min((other.offset for other in host.payloads if other.offset >= end), default=section.offset + section.size)
     gap = host.source.peek(end, min(limit - end, 1 << 16))
     return payload.size + len(gap) - len(gap.lstrip(b"\0"))
 
 
-def vacated(fatbins: Sequence[NewFatbin]) -> list[Write]:
+def vacated(renewed: Sequence[NewPayload]) -> list[Write]:
     """Zeros over the old places of fatbins that moved: no dead copies for tools to list, and zeros between fatbins disturb none."""
-    return [Write(fatbin.payload.offset, Source.zeros(fatbin.payload.size)) for fatbin in fatbins]
+    return [Write(new.payload.offset, Source.zeros(new.payload.size)) for new in renewed]

@@ -12,6 +12,7 @@ from fatpatch.images.signature import without_hashes
 from fatpatch.locator import escape, file_name, matches
 
 _SHOWN = 8
+_MAKERS = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
 class Match(NamedTuple):
@@ -38,15 +39,15 @@ def match(
 
     EditError when the choice is ambiguous, or when there is none for an image that is a file of its own.
     """
-    chosen = _chosen(modules, pins, members)
-    if pins and len(donations) == len(chosen) == 1:
-        return [Match(chosen[0], donations[0])], []
+    considered = chosen(modules, pins, members)
+    if pins and len(donations) == len(considered) == 1 and considered[0].vendor == donations[0].vendor:
+        return [Match(considered[0], donations[0])], []
     matched: list[Match] = []
     skipped: list[Skipped] = []
     elsewhere: list[tuple[Donation, Module]] = []
     twins = _Twins(donations, pinned=bool(pins))
     for donation in donations:
-        candidates, reason = _candidates(chosen, donation)
+        candidates, reason = _candidates([module for module in considered if module.vendor == donation.vendor], donation)
         kin = twins.own(donation, candidates if len({*pins, *members}) > 1 else _kin(candidates, donation))
         if candidates:
             matched += [Match(module, donation) for module in kin]
@@ -65,20 +66,20 @@ def match(
     return matched, skipped
 
 
-def _chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str]) -> list[Module]:
+def chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str]) -> list[Module]:
     """The modules that the user limits the graft to; EditError, with what there is, when none is left."""
-    chosen = list(modules)
+    left = list(modules)
     for word, wanted, patterns in (
         ("member", members, [f"*!{escape(member)}!*" for member in members]),
         ("module", pins, [pattern for pin in pins for pattern in (pin, f"*!{pin}")]),
     ):
         if wanted:
-            chosen = [module for module in chosen if any(matches(module.locator, pattern) for pattern in patterns)]
-        if not chosen:
+            left = [module for module in left if any(matches(module.locator, pattern) for pattern in patterns)]
+        if not left:
             names = ", ".join(map(escape, wanted))
             hint = f"the modules are: {_listed([module.locator for module in modules])}"
             raise EditError(f"no {word} with GPU code is named {names}", hint=hint)
-    return chosen
+    return left
 
 
 def _one_each(matched: list[Match]) -> list[Match]:
@@ -152,6 +153,8 @@ class _Twins:
 def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Module], str]:
     """The modules that a donation fits, by the strictest rule that gives any; else why there is none."""
     names = frozenset(donation.signature.kernels)
+    if not modules:
+        return [], f"is for {_MAKERS[donation.vendor]} GPUs, and the file has no code for those"
     if not names:
         return [], "has no kernels, so nothing tells which module it belongs to"
     links = (True, False) if donation.signature.relocatable is None else (donation.signature.relocatable,)
@@ -178,7 +181,7 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
     shared = len(nearest.forms & forms)
     return [], (
         f"fits no module: the nearest, {nearest.locator}, shares {shared} of its {len(nearest.forms)} kernels"
-        + (f" and would lose {_listed(lacking)}: launching those gives error 500, never a fallback" if shared else "")
+        + (f" and would lose {_listed(lacking)}: launching those fails (error 500), never a fallback" if shared else "")
     )
 
 

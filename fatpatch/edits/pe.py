@@ -1,4 +1,4 @@
-"""Fatbins that no longer fit their place in a PE file: in a new section, or in the last one grown (reference: graft, section E)."""
+"""Payloads that no longer fit their place in a PE file: in a new section, or in the last one grown (reference: graft, section E)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER, SECTION
-from fatpatch.edits.fatbin import NewFatbin
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
+from fatpatch.edits.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.edits.overlay import Overlay, Write, padding
 from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.payloads.wrapper import read_wrappers
 from fatpatch.source import Source
 
-_ALIGNMENT = 16
+_NAMES = {True: b".nv_fatb", False: b".hip_fat"}
 _PE32_PLUS = 0x20B
 _READ_ONLY_DATA = 0x40000040
 _DISCARDABLE = 0x02000000
@@ -153,36 +153,48 @@ class PeFile:
         return end <= min(self.long(_HEADERS_SIZE), first) and not any(self.source.read(end - SECTION.size, SECTION.size))
 
 
-def edit_pe(host: HostFile, fatbins: Sequence[NewFatbin], options: Options) -> HostEdit:
-    """Put new fatbins into a PE file: in place where they fit, else in one new section."""
+def edit_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
+    """Put new payloads into a PE file: in place where they fit, else in one new section."""
     pe = PeFile(host.source, host.locator)
-    writes, moved = split_in_place(host, fatbins)
-    tactics = {fatbin.payload.locator: IN_PLACE for fatbin in fatbins if fatbin not in moved}
+    writes, moved = split_in_place(host, renewed)
+    tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     kept, signed, notes = _without_signature(pe, options)
     writes += signed
     tail: list[Source] = []
     offsets: dict[int, int] = {}
     if moved:
-        size = sum(fatbin.size + -fatbin.size % _ALIGNMENT for fatbin in moved)
-        start, address, changes, tactic = _new_section(pe, size, kept) if pe.has_room() else _grown_section(pe, size, kept)
+        alignment = common_alignment(moved)
+        size = sum(room_for(new, alignment) for new in moved)
+        name = _section_name(moved, host.locator)
+        placed = _new_section(pe, size, kept, name) if pe.has_room() else _grown_section(pe, size, kept, alignment)
+        start, address, changes, tactic = placed
         writes += changes
         tail.append(Source.zeros(start - kept))
-        new = {}
+        addresses = {}
         offset = start
-        for fatbin in moved:
-            new[fatbin.payload.offset] = pe.base + address
-            offsets[fatbin.payload.offset] = offset
-            offset += fatbin.size + -fatbin.size % _ALIGNMENT
-            tail += [fatbin.source(), padding(fatbin.size, _ALIGNMENT)]
-            address += fatbin.size + -fatbin.size % _ALIGNMENT
-            tactics[fatbin.payload.locator] = tactic
+        for new in moved:
+            addresses[new.payload.offset] = pe.base + address
+            offsets[new.payload.offset] = offset
+            tail += [new.source(), padding(new.size, alignment)]
+            offset += room_for(new, alignment)
+            address += room_for(new, alignment)
+            tactics[new.payload.locator] = tactic
         tail.append(padding(size, pe.file_alignment))
-        writes += _pointers(host, pe, new) + vacated(moved)
+        writes += _pointers(host, pe, addresses) + vacated(moved)
     overlay = Overlay.of(host.source, writes, tail, kept)
     if pe.long(_CHECKSUM):
         at = pe.optional + _CHECKSUM
         overlay = Overlay.of(host.source, [*writes, Write.of(at, _LONG.pack(checksum(overlay.source(), at)))], tail, kept)
     return HostEdit(overlay, tactics, offsets, tuple(notes))
+
+
+def _section_name(moved: Sequence[NewPayload], locator: str) -> bytes:
+    """What the linker would call the section: readers go by the name."""
+    names = {_NAMES[new.payload.vendor == "nvidia"] for new in moved}
+    if len(names) > 1:
+        hint = "graft the images of one maker, then those of the other"
+        raise UnsupportedError("CUDA and AMD code cannot be put into one section", locator=locator, hint=hint)
+    return names.pop()
 
 
 def _without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], list[str]]:
@@ -202,21 +214,21 @@ def _without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], 
     return kept, [Write.of(at, bytes(8))], [note]
 
 
-def _new_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Write], str]:
+def _new_section(pe: PeFile, size: int, kept: int, name: bytes) -> tuple[int, int, list[Write], str]:
     start = kept + -kept % pe.file_alignment
     end = max(section.end for section in pe.sections)
     address = end + -end % pe.section_alignment
     raw = size + -size % pe.file_alignment
-    row = PeSection(b".nv_fatb", size, address, raw, start, 0, 0, 0, 0, _READ_ONLY_DATA)
+    row = PeSection(name, size, address, raw, start, 0, 0, 0, 0, _READ_ONLY_DATA)
     writes = [
         Write.of(pe.file_header + 2, _HALF.pack(len(pe.sections) + 1)),
         pe.row(len(pe.sections), row),
         *_sizes(pe, address + size, raw),
     ]
-    return start, address, writes, "new section .nv_fatb"
+    return start, address, writes, f"new section {name.decode()}"
 
 
-def _grown_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Write], str]:
+def _grown_section(pe: PeFile, size: int, kept: int, alignment: int) -> tuple[int, int, list[Write], str]:
     """The last section taken up to the end of the file and beyond: what lay behind it is mapped too, and does no harm."""
     index = max(range(len(pe.sections)), key=lambda index: pe.sections[index].address)
     last = pe.sections[index]
@@ -230,7 +242,7 @@ def _grown_section(pe: PeFile, size: int, kept: int) -> tuple[int, int, list[Wri
         message = "has no room for a section header, and its last section goes on in memory over bytes that the file has for something else"
         raise EditError(message, locator=pe.locator, hint=hint)
     start = max(kept, last.offset + last.virtual_size)
-    start += -start % pe.file_alignment
+    start += -(start - last.offset) % max(pe.file_alignment, alignment)
     length = start - last.offset + size
     raw = length + -length % pe.file_alignment
     grown = last._replace(virtual_size=length, raw_size=raw, flags=last.flags & ~_DISCARDABLE)

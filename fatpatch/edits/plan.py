@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fatpatch.coverage import all_diagnostics
+from fatpatch.edits.bundle import new_bundle
 from fatpatch.edits.cover import gaps_left
 from fatpatch.edits.donation import Donation
-from fatpatch.edits.fatbin import NewFatbin, new_fatbin
+from fatpatch.edits.fatbin import new_fatbin
 from fatpatch.edits.hashes import renames_between
 from fatpatch.edits.host import Options
-from fatpatch.edits.match import Match, Skipped, match
+from fatpatch.edits.match import Match, Skipped, chosen, match
 from fatpatch.edits.modules import Module, modules_of, reference_of
+from fatpatch.edits.new_payload import NewPayload
+from fatpatch.edits.retag import Retag, retag_matches
 from fatpatch.edits.tree import TreeEdit, edit_tree
 from fatpatch.edits.validate import Problem, problems_of
 from fatpatch.errors import EditError, FatpatchError
 from fatpatch.formats import numbers as n
+from fatpatch.images.amdgpu import same_target
 from fatpatch.model import Image, Node
 from fatpatch.payloads.content import ImageReader
 
@@ -24,7 +28,10 @@ _SHOWN = 6
 
 
 class Wishes(NamedTuple):
-    """What the user asked for. ``modules`` are locators or patterns, ``members`` paths inside archives."""
+    """What the user asked for. ``modules`` are locators or patterns, ``members`` paths inside archives.
+
+    ``retags``: AMD code objects of the file itself to be copied under another name.
+    """
 
     modules: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
@@ -34,6 +41,7 @@ class Wishes(NamedTuple):
     codec: str | None = None
     limit: int = 128 << 20
     host: Options = Options()
+    retags: tuple[Retag, ...] = ()
 
 
 class Graft(NamedTuple):
@@ -68,8 +76,11 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
         errors = [item for item in all_diagnostics(node) if item.level != "note"]
         why = f"; {errors[0].locator}: {errors[0].message}" if errors else ""
         hint = "'fatpatch inspect' says what was looked for"
-        raise EditError(f"holds no CUDA fatbin: there is nothing to graft into{why}", locator=node.locator, hint=hint)
-    matched, skipped = match(modules, donations, wishes.modules, wishes.members)
+        raise EditError(f"holds no CUDA fatbin and no AMD bundle: there is nothing to graft into{why}", locator=node.locator, hint=hint)
+    matched, skipped = match(modules, donations, wishes.modules, wishes.members) if donations else ([], [])
+    for retag in wishes.retags:
+        copies, spared = retag_matches(chosen(modules, wishes.modules, wishes.members), retag, wishes.limit, force=wishes.force)
+        matched, skipped = [*matched, *copies], [*skipped, *spared]
     if not matched:
         reasons = "; ".join(dict.fromkeys(f"{item.donation.origin} {item.reason}" for item in skipped[:3]))
         raise EditError(
@@ -91,8 +102,8 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
         grafts.append(Graft(item.module, donation, existing, tuple(forced), *counts))
     if refused:
         raise _refusal(refused)
-    fatbins = _new_fatbins(grafts, wishes)
-    edit = edit_tree(node, {fatbin.payload.locator: fatbin for fatbin in fatbins}, wishes.host) if fatbins else None
+    renewed = _renewed(grafts, wishes)
+    edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
     notes = [*(edit.notes if edit else ()), *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
 
@@ -103,7 +114,12 @@ def _existing(item: Match) -> Image | None:
 
 
 def _equals(item: Match) -> list[Image]:
-    return [image for image in item.module.payload.images if (image.kind, image.target) == (item.donation.kind, item.donation.target)]
+    kind, target = item.donation.kind, item.donation.target
+    return [image for image in item.module.payload.images if image.kind == kind and _equal_targets(kind, image.target, target)]
+
+
+def _equal_targets(kind: str, first: str, second: str) -> bool:
+    return same_target(first, second) if kind == "hsaco" else first == second
 
 
 def _same(item: Match, image: Image, limit: int) -> bool:
@@ -127,12 +143,12 @@ def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donat
     if len(_equals(item)) > 1:
         message = f"the module has {len(_equals(item))} images for {donation.target}"
         problems.append(Problem("several", message, "which of them a driver takes is not documented", survivable=False))
-    if existing is not None and existing.within is not None:
+    if existing is not None and existing.within is not None and module.vendor == "nvidia":
         message = f"the module's {donation.target} image shares a compressed block with others"
         problems.append(Problem("packed", message, "replacing it would drop them", survivable=False))
-    found = reference_of(module, donation.arch, wishes.limit, existing)
+    found = reference_of(module, donation.target, wishes.limit, existing)
     if found is None and existing is not None:
-        found = reference_of(module, donation.arch, wishes.limit)
+        found = reference_of(module, donation.target, wishes.limit)
     if found is None:
         problems.append(Problem(
             "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
@@ -167,23 +183,30 @@ def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
     return EditError("\n  ".join(lines), locator=refused[0][0].module.locator, hint=hint)
 
 
-def _new_fatbins(grafts: Sequence[Graft], wishes: Wishes) -> list[NewFatbin]:
+def _renewed(grafts: Sequence[Graft], wishes: Wishes) -> list[NewPayload]:
     by_module: dict[str, list[Graft]] = {}
     for graft in grafts:
         by_module.setdefault(graft.module.locator, []).append(graft)
-    result = []
-    for group in by_module.values():
-        module = group[0].module
-        assert module.node.source is not None
-        result.append(
-            new_fatbin(
-                module.node.source,
-                module.payload,
-                [graft.donation for graft in group],
-                {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None},
-                codec=wishes.codec,
-                host=n.FLAG_HOST_WINDOWS if module.node.container == "pe" else n.FLAG_HOST_LINUX,
-                relocatable=module.relocatable,
-            )
-        )
-    return result
+    return [_new_payload(group, wishes) for group in by_module.values()]
+
+
+def _new_payload(group: Sequence[Graft], wishes: Wishes) -> NewPayload:
+    """The payload of one module with all that it is given."""
+    module = group[0].module
+    assert module.node.source is not None
+    donations = [graft.donation for graft in group]
+    replaced = {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None}
+    if module.vendor == "amd":
+        if wishes.codec is not None:
+            hint = "leave --compress out: a bundle stays packed as it is"
+            raise EditError("--compress is for fatbins, and this is an AMD bundle", locator=module.locator, hint=hint)
+        return new_bundle(module.node.source, module.payload, donations, replaced, limit=wishes.limit)
+    return new_fatbin(
+        module.node.source,
+        module.payload,
+        donations,
+        replaced,
+        codec=wishes.codec,
+        host=n.FLAG_HOST_WINDOWS if module.node.container == "pe" else n.FLAG_HOST_LINUX,
+        relocatable=module.relocatable,
+    )

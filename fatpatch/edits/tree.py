@@ -10,8 +10,8 @@ from fatpatch.diagnostics import Diagnostics
 from fatpatch.edits.archive import edit_archive
 from fatpatch.edits.bare import edit_bare
 from fatpatch.edits.elf import edit_elf
-from fatpatch.edits.fatbin import NewFatbin
 from fatpatch.edits.host import HostEdit, HostFile, Options
+from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Overlay
 from fatpatch.edits.pe import edit_pe
 from fatpatch.edits.wheel import is_record, new_record
@@ -20,15 +20,22 @@ from fatpatch.limits import Limits
 from fatpatch.model import Container, Member, Node
 from fatpatch.walk import identify, located
 
-Editor = Callable[[HostFile, Sequence[NewFatbin], Options], HostEdit]
-_EDITORS: dict[str, Editor] = {"elf": edit_elf, "pe": edit_pe, "fatbin": edit_bare, "cubin": edit_bare, "ptx": edit_bare}
+Editor = Callable[[HostFile, Sequence[NewPayload], Options], HostEdit]
+_EDITORS: dict[str, Editor] = {
+    "elf": edit_elf,
+    "pe": edit_pe,
+    "fatbin": edit_bare,
+    "cubin": edit_bare,
+    "ptx": edit_bare,
+    "bundle": edit_bare,
+}
 _MAX_RECORD = 8 << 20
 
 
 class TreeEdit(NamedTuple):
-    """A file as it will be, how each fatbin was put in and each member replaced, and what to tell the user.
+    """A file as it will be, how each payload was put in and each member replaced, and what to tell the user.
 
-    ``moves``: by the locator of a host file, old to new offset of the fatbins that moved. ``spare_at``: the old bytes stay
+    ``moves``: by the locator of a host file, old to new offset of the payloads that moved. ``spare_at``: the old bytes stay
     as they are, so that cutting the file to its old size undoes the edit; a copy of the old zip directory lies there.
     """
 
@@ -40,10 +47,10 @@ class TreeEdit(NamedTuple):
     spare_at: int | None = None
 
 
-def edit_tree(node: Node, fatbins: Mapping[str, NewFatbin], options: Options) -> TreeEdit | None:
+def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -> TreeEdit | None:
     """The edit of a node with everything below it; None when nothing of it changes. ``fatbins`` are by locator."""
-    own = [fatbins[payload.locator] for payload in node.payloads if payload.locator in fatbins]
-    children = [(child, edit) for child in node.members if (edit := edit_tree(child, fatbins, options)) is not None]
+    own = [renewed[payload.locator] for payload in node.payloads if payload.locator in renewed]
+    children = [(child, edit) for child in node.members if (edit := edit_tree(child, renewed, options)) is not None]
     if not own and not children:
         return None
     assert node.source is not None
@@ -54,7 +61,7 @@ def edit_tree(node: Node, fatbins: Mapping[str, NewFatbin], options: Options) ->
         editor = _EDITORS.get(node.container)
         if editor is None:
             hint = "graft into the ELF or PE file itself" if node.container != "raw" else "the file type is not known"
-            raise UnsupportedError(f"fatbins in {node.container} files cannot be edited", locator=node.locator, hint=hint)
+            raise UnsupportedError(f"GPU code in {node.container} files cannot be edited", locator=node.locator, hint=hint)
         result = editor(HostFile(node.source, container, node.payloads, node.locator), own, options)
         return TreeEdit(result.overlay, dict(result.tactics), {}, {node.locator: dict(result.moves)}, result.notes)
     return _edit_members(node, container, children)
@@ -64,7 +71,7 @@ def _container(node: Node) -> Container:
     assert node.source is not None
     if node.packing is not None and node.stored_at is None and node.packing != "deflate":
         raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, graft, and pack it again")
-    if node.container in ("cubin", "ptx", "fatbin"):
+    if node.container in ("cubin", "ptx", "fatbin", "bundle"):
         return Container(kind=node.container)
     return identify(node.source, node.locator, Diagnostics())
 

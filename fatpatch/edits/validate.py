@@ -1,6 +1,7 @@
 """What a graft would break at run time, found before a byte is written.
 
-Each problem says what the driver or the host program would do; the words are what an H100 did (reference: graft, section D).
+Each problem says what the driver or the host program would do; for CUDA the words are what an H100 did (reference: graft, section D),
+for AMD what follows from the runtime's sources.
 """
 
 from __future__ import annotations
@@ -13,6 +14,34 @@ from fatpatch.images.signature import Signature
 from fatpatch.locator import escape
 
 _SHOWN = 3
+
+
+class _Effects(NamedTuple):
+    """What a wrong image does."""
+
+    missing: str
+    longer: str
+    shorter: str
+    variable: str
+    variable_size: str
+
+
+_EFFECTS = {
+    "nvidia": _Effects(
+        "launching one gives error 500, never a fallback to another image",
+        "the launch crashes the host process",
+        "the kernel runs on wrong arguments, silently",
+        "copying to or from one on the host gives error 500",
+        "the host's copy fails (error 1) or the numbers are wrong, silently",
+    ),
+    "amd": _Effects(
+        "launching one fails: the runtime finds no function of that name, and takes no other object",
+        "the runtime reads arguments that the program did not give, and may crash it",
+        "the kernel runs on wrong arguments, silently",
+        "copying to or from one on the host fails: the runtime finds no such symbol",
+        "the host's copy fails or the numbers are wrong, silently",
+    ),
+}
 
 
 class Problem(NamedTuple):
@@ -40,8 +69,8 @@ def problems_of(donation: Donation, module: Signature, relocatable: bool) -> lis
             survivable=False, hint="--rename-hash rewrites the id in the image (same length)",
         ))  # fmt: skip
         return problems
-    problems += _kernel_problems(given, module)
-    problems += _variable_problems(given, module)
+    problems += _kernel_problems(given, module, _EFFECTS[donation.vendor])
+    problems += _variable_problems(given, module, _EFFECTS[donation.vendor])
     return problems
 
 
@@ -53,20 +82,20 @@ def _link_problem(*, relocatable: bool) -> Problem:
     return Problem("link", message, effect, survivable=False, hint="compile with: nvcc -rdc=true -cubin")
 
 
-def _kernel_problems(given: Signature, module: Signature) -> list[Problem]:
+def _kernel_problems(given: Signature, module: Signature, effects: _Effects) -> list[Problem]:
     problems = []
     missing = sorted(set(module.kernels) - set(given.kernels))
     if missing:
         problems.append(Problem(
             "kernels", f"lacks {len(missing)} of {len(module.kernels)} kernels: {_some(missing)}",
-            "launching one gives error 500, never a fallback to another image", survivable=len(missing) < len(module.kernels),
+            effects.missing, survivable=len(missing) < len(module.kernels),
         ))  # fmt: skip
     for name, theirs in module.kernels.items():
         ours = given.kernels.get(name)
         if theirs is None or ours is None or ours == theirs:
             continue
         bytes_given, bytes_wanted = _end(ours), _end(theirs)
-        effect = "the launch crashes the host process" if bytes_given > bytes_wanted else "the kernel runs on wrong arguments, silently"
+        effect = effects.longer if bytes_given > bytes_wanted else effects.shorter
         message = f"{escape(name)} takes {len(ours)} parameters in {bytes_given} bytes, the module's {len(theirs)} in {bytes_wanted}"
         if len(ours) == len(theirs) and bytes_given == bytes_wanted:
             message = f"{escape(name)} has its {len(ours)} parameters at other offsets than the module's"
@@ -74,19 +103,19 @@ def _kernel_problems(given: Signature, module: Signature) -> list[Problem]:
     return problems
 
 
-def _variable_problems(given: Signature, module: Signature) -> list[Problem]:
+def _variable_problems(given: Signature, module: Signature, effects: _Effects) -> list[Problem]:
     problems = []
     missing = sorted(set(module.variables) - set(given.variables))
     if missing:
         problems.append(Problem(
             "variables", f"lacks {len(missing)} of {len(module.variables)} variables: {_some(missing)}",
-            "copying to or from one on the host gives error 500", survivable=True,
+            effects.variable, survivable=True,
         ))  # fmt: skip
     for name, size in module.variables.items():
         if given.variables.get(name, size) != size:
             problems.append(Problem(
                 "variable size", f"{escape(name)} has {given.variables[name]} bytes, the module's {size}",
-                "the host's copy fails (error 1) or the numbers are wrong, silently", survivable=False,
+                effects.variable_size, survivable=False,
                 hint="compile the very source of the binary",
             ))  # fmt: skip
     return problems

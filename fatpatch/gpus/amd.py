@@ -7,24 +7,16 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.errors import InputError
+from fatpatch.gpus.kinship import best_kin
 from fatpatch.gpus.tables import table
 from fatpatch.model import Image
 
 _OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
 _TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
+_FEATURE = re.compile(r":([a-z]+)([+-])")
 _SPIRV = "amdgcnspirv"
 _USUAL: Final = {"sramecc": "+", "xnack": "-"}
 """How a GPU that can set a feature runs unless its user says otherwise."""
-
-_ADVICE: Final = (  # device, value, the object that it leads to, what to think of it
-    (re.compile(r"gfx103[1-6]\Z"), "10.3.0", "gfx1030", "the same instructions as gfx1030"),
-    (re.compile(r"gfx1201\Z"), "12.0.0", "gfx1200", "the same instructions as gfx1200"),
-    (re.compile(r"gfx1200\Z"), "12.0.1", "gfx1201", "the same instructions as gfx1201"),
-    (re.compile(r"gfx110[1-3]\Z"), "11.0.0", "gfx1100", "often done, not promised: gfx1100 code may use more registers than there are"),
-    (re.compile(r"gfx115[0-3]\Z"), "11.0.0", "gfx1100", "often done, not promised: the number of registers differs"),
-    (re.compile(r"gfx101[1-3]\Z"), "10.1.0", "gfx1010", "a superset of gfx1010: plausible, not promised"),
-    (re.compile(r"gfx90[2c]\Z"), "9.0.0", "gfx900", "a superset of gfx900: plausible, not promised"),
-)
 
 
 class Choice(NamedTuple):
@@ -36,16 +28,12 @@ class Choice(NamedTuple):
 
 
 class Override(NamedTuple):
-    """A value for HSA_OVERRIDE_GFX_VERSION that can work, the object that it leads to, and how far it can be trusted."""
+    """A value for HSA_OVERRIDE_GFX_VERSION that can work, the processor that it stands for, and how far it can be trusted."""
 
     value: str
     target: str
     caution: str
-
-    @property
-    def safe(self) -> bool:
-        """Whether the object has the very instructions of the device."""
-        return self.caution.startswith("the same instructions")
+    safe: bool
 
 
 def overridden(value: str) -> str:
@@ -79,10 +67,20 @@ def choose_object(images: Sequence[Image], device: str) -> Choice:
     return Choice(None, "none", f"there is no code object for {processor}, only {targets}: each is for its own processor alone{refused}")
 
 
+def first_processor(target: str) -> str:
+    """The device that a code object is for: its target; of a generic target the first processor of the family, features kept."""
+    name, _, features = target.partition(":")
+    own = next((row["gfx"] for row in table("amd_targets") if row["generic"] == name), name)
+    return f"{own}:{features}" if features else own
+
+
 def _contradiction(features: str, device: str) -> str | None:
-    """A feature that an object demands and the device runs otherwise."""
-    stated = dict(re.findall(r":([a-z]+)([+-])", device))
-    for feature, sign in re.findall(r":([a-z]+)([+-])", features):
+    """A feature that an object demands and the device runs otherwise, or does not have."""
+    row = _row(device.split(":")[0])
+    stated = dict(_FEATURE.findall(device))
+    for feature, sign in _FEATURE.findall(features):
+        if row.get(feature) == "no":
+            return f"it demands {feature}{sign}, which {device.split(':')[0]} cannot set"
         runs = stated.get(feature, _USUAL.get(feature, sign))
         if runs != sign:
             return f"it demands {feature}{sign}, and the GPU runs {feature}{runs} unless it is told otherwise"
@@ -91,11 +89,14 @@ def _contradiction(features: str, device: str) -> str | None:
 
 def override_for(device: str, targets: Sequence[str]) -> Override | None:
     """The value that can make a device load an object that is there; None when none is known to be sane."""
-    there = {target.split(":")[0] for target in targets}
-    for pattern, value, target, caution in _ADVICE:
-        if pattern.match(device.split(":")[0]) and target in there:
-            return Override(value, target, caution)
-    return None
+    kin = best_kin(device, targets)
+    return None if kin is None else Override(_value(kin.code), kin.code, kin.caution, kin.same)
+
+
+def _value(processor: str) -> str:
+    """``10.3.0`` of gfx1030, ``9.0.10`` of gfx90a: the last two digits are hexadecimal."""
+    digits = processor.removeprefix("gfx")
+    return f"{int(digits[:-2])}.{int(digits[-2], 16)}.{int(digits[-1], 16)}"
 
 
 def _row(gfx: str) -> dict[str, str]:

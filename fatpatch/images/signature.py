@@ -12,6 +12,7 @@ from fatpatch.errors import LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images.cubin_kernels import cubin_kernels
 from fatpatch.images.cubin_tables import SHT_CUDA_COMPAT, Tables, name_budget
+from fatpatch.images.hsaco import CodeObject, read_code_object
 from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
 from fatpatch.images.rows import KernelRow
 
@@ -44,7 +45,15 @@ class Signature(NamedTuple):
 
 
 def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: bool = True) -> Signature:
-    """The signature of a cubin (kind ``sass``) or of PTX text; without ``detail`` names only. FormatError when it is damaged."""
+    """The signature of a cubin (kind ``sass``), of PTX text or of an AMD code object (``hsaco``); without ``detail`` names only.
+
+    FormatError when it is damaged. Arguments that AMD's runtime fills in do not count: it takes them from the object itself.
+    """
+    if kind == "hsaco":
+        found = read_code_object(data, detail=detail)
+        kernels = {row[0]: row[6] if detail else None for row in found.kernels}
+        version = (found.identity.version or 0, 0)
+        return Signature(kernels, _hip_variables(found) if detail else {}, False, found.identity.target, version)
     if kind == "sass":
         tables = Tables(data)
         if detail:
@@ -65,6 +74,11 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
         None if isa is None else (int(isa.split(".")[0]), int(isa.split(".")[1])),
         int(bits[1]) if bits else 64,
     )
+
+
+def _hip_variables(found: CodeObject) -> dict[str, int]:
+    """Those of the program; not the ids by which a compiler tells translation units apart."""
+    return {name: size for name, size in found.variables.items() if not name.startswith("__hip_cuid_")}
 
 
 def _by_name(rows: list[KernelRow]) -> dict[str, tuple[tuple[int, int], ...] | None]:

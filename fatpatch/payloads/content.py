@@ -22,7 +22,7 @@ class ImageReader:
         """All bytes of an image. FormatError when they are damaged, LimitError when too many, UnsupportedError when opaque."""
         if image.flags is not None and image.flags & n.FLAG_OBFUSCATED:
             raise UnsupportedError("obfuscated by NVIDIA's tools: kept as it is, cannot be unpacked", locator=image.locator)
-        blob = self._read_blob(image)
+        blob = self.blob(image)
         if image.within is None:
             return blob
         start, end = image.within
@@ -30,7 +30,8 @@ class ImageReader:
             raise FormatError(f"ends at {end:#x}, its blob at {len(blob):#x}", locator=image.locator, field="image offset")
         return blob[start:end]
 
-    def _read_blob(self, image: Image) -> bytes:
+    def blob(self, image: Image) -> bytes:
+        """The unpacked bytes that an image shares with others, or its own; errors as for ``read``."""
         if image.within is not None and self._blob_at == image.data_offset:
             return self._blob
         if image.compression == "none":

@@ -17,6 +17,7 @@ from fatpatch.source import Source
 
 FATBIN_SECTIONS = frozenset({".nv_fatbin", "__nv_relfatbin", ".nv_fatb", "__nv_rel"})
 BUNDLE_SECTIONS = frozenset({".hip_fatbin", ".hip_fat"})
+PAYLOAD_SECTIONS = FATBIN_SECTIONS | BUNDLE_SECTIONS
 _OFFLOAD_BINARY_SECTION = ".llvm.offloading"
 _ENTRY_SECTION = n.BUNDLE_MAGIC.decode()
 _ENTRY_SECTION_CUT = "__CLANG_"  # eight characters are all that a PE image keeps of a name

@@ -16,7 +16,9 @@ from fatpatch.source import Source, SourceStream
 
 LAYOUT = struct.Struct("<IIQQ")
 SECTION_NAMES = (".nvFatBinSegment", ".nvFatBi", ".hipFatBinSegment", ".hipFatB")
-_WRAPPED = {n.WRAPPER_MAGIC: (n.FATBIN_MAGIC_BYTES,), n.HIP_WRAPPER_MAGIC: (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC)}
+HEADS = {n.WRAPPER_MAGIC: (n.FATBIN_MAGIC_BYTES,), n.HIP_WRAPPER_MAGIC: (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC)}
+"""By the magic of a wrapper: the first four bytes of what it may lead to."""
+
 _MAX_WRAPPERS = 1 << 20
 _MAX_RELOCATIONS = 24 << 20
 _MAX_OBJECT_RELOCATIONS = 1 << 20
@@ -73,7 +75,7 @@ def _in_section(source: Source, container: Container, section: Section) -> list[
 
 def _searched(source: Source, container: Container, segment: Section) -> list[Pointer]:
     pointers = []
-    for magic, heads in _WRAPPED.items():
+    for magic, heads in HEADS.items():
         at, end = segment.offset, segment.offset + segment.size
         while (at := source.find(magic.to_bytes(4, "little"), at, end)) >= 0:
             data = source.peek(at, LAYOUT.size)

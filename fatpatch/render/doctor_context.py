@@ -134,6 +134,8 @@ def notes(found: FileVerdict) -> Iterator[str]:
         advice = environment.override
         trust = "nothing known here says that it can run it" if advice is None else advice.caution
         notes.append(f"code for {environment.device.target} on {environment.own_target}: {trust}")
+    if environment.device.vendor == "amd" and any(module.payload.format == "ccob" for module in found.modules):
+        notes.append("the bundles are compressed: that takes a runtime of ROCm 6.2 or newer")
     if environment.device.vendor == "amd" and found.modules:
         notes.append("by the sources of AMD's runtime; no AMD GPU was asked")
     if found.unread:

@@ -86,8 +86,8 @@ def _choices(outcome: Outcome) -> str:
     for effect in outcome.effects:
         before = effect.before.image.target if effect.before.image is not None else f"nothing (error {effect.before.error})"
         after = effect.after.image.target if effect.after.image is not None else f"nothing (error {effect.after.error})"
-        arch = effect.device
-        told[f"compute capability {arch // 10}.{arch % 10} loaded {before}, now loads {after}"] = None
+        device = effect.device if effect.graft.module.vendor == "amd" else f"compute capability {effect.device}"
+        told[f"{device} loaded {before}, now loads {after}"] = None
     return "".join(f"; {words}" for words in list(told)[:4])
 
 
@@ -121,7 +121,7 @@ def graft_json(outcome: Outcome, output: str | None, undo: str | None, notes: li
                     "reason": choice.reason,
                     "measured": choice.measured,
                 }
-            item["device"] = f"{effect.device // 10}.{effect.device % 10}"
+            item["device"] = effect.device
             item["now"] = effect.locator
         grafted.append(item)
     return {

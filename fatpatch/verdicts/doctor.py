@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.coverage import all_diagnostics, payloads_below
-from fatpatch.gpus.amd import choose_object
 from fatpatch.gpus.drivers import driver, last_branch
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts.dispatch import Host, host_of
@@ -18,7 +17,8 @@ from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
-from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, SEVERITY, STUB, ModuleVerdict, judge
+from fatpatch.verdicts.module import FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
+from fatpatch.verdicts.module_amd import judge_amd
 from fatpatch.verdicts.quants import launched
 from fatpatch.verdicts.requirements import needs, out_of_reach, trouble
 from fatpatch.verdicts.stubs import with_stubs
@@ -135,24 +135,7 @@ class Doctor:
         return launched(names, frozenset(types_of(self.model)), host.decides_by(arch), host.family.era)
 
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
-        choice = choose_object([image for image in payload.images if image.target.startswith(("gfx", "amdgcn"))], environment.device.target)
-        verdict = {"native": NATIVE, "generic": COMPATIBLE, "spirv": JIT}.get(choice.how, FAILS)
-        lost = tuple((image.target, "for another processor") for image in payload.images if image is not choice.image and image.size)
-        module = ModuleVerdict(
-            locator=payload.locator,
-            offset=payload.offset,
-            size=payload.size,
-            verdict=verdict,
-            cuda_error=None if choice.image is not None else NO_IMAGE,
-            outcome=None,
-            image=choice.image,
-            target=None if choice.image is None else choice.image.target,
-            reason=choice.reason,
-            lost=tuple(dict.fromkeys(lost)),
-            kernels=(),
-            cost=None,
-            measured=False,
-        )
+        module = judge_amd(node, payload, environment, self.reader)
         return Judged(node, payload, module, Host(None, (), False, None, "AMD host code is not read"))
 
 

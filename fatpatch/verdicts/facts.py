@@ -9,8 +9,10 @@ from typing import NamedTuple
 from fatpatch.errors import FatpatchError, LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images import flow
+from fatpatch.images.amdgpu import Identity
 from fatpatch.images.bodies import cubin_bodies, encoding, kernel_sections
 from fatpatch.images.cubin_tables import Tables
+from fatpatch.images.hsaco import read_code_object
 from fatpatch.images.kernels import read_image
 from fatpatch.images.messages import cubin_messages, ptx_messages
 from fatpatch.images.ptx_bodies import ptx_bodies
@@ -53,6 +55,7 @@ class FactsReader:
         self._left = _FREE + _RATIO * size
         self._names_left = _NAMES
         self._toolkits: dict[tuple[int, str], str | None] = {}
+        self._identities: dict[tuple[int, str], Identity | None] = {}
         self._known: dict[tuple[int, str], Facts] = {}
         self._names: dict[tuple[int, str], frozenset[str] | None] = {}
         self._views: dict[tuple[int, int], View] = {}
@@ -90,6 +93,17 @@ class FactsReader:
                 self.problems[image.locator] = error.message
                 self._names[key] = None
         return self._names[key]
+
+    def identity(self, source: Source, image: Image) -> Identity | None:
+        """What the header of an AMD code object says; None when the object cannot be read whole."""
+        key = (source.base, image.locator)
+        if key not in self._identities:
+            try:
+                self._identities[key] = read_code_object(self._bytes(source, image), detail=False).identity
+            except FatpatchError as error:
+                self.problems[image.locator] = error.message
+                self._identities[key] = None
+        return self._identities[key]
 
     def toolkit(self, source: Source, payload: Payload) -> str | None:
         """What made a module of which nothing is loaded, by its smallest machine code; None when that cannot be read."""

@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 
 from fatpatch.gpus.amd import override_for
-from fatpatch.verdicts.judged import GOOD, FileVerdict
+from fatpatch.gpus.kinship import Kinship, best_kin
+from fatpatch.locator import file_name
+from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
 from fatpatch.verdicts.remedy import Remedy
 
+_VARIABLE = "HSA_OVERRIDE_GFX_VERSION"
 
-def amd(found: FileVerdict) -> Iterator[Remedy]:
-    """Another value for HSA_OVERRIDE_GFX_VERSION where one can work, another build where none can."""
+
+def amd(found: FileVerdict, shown: str) -> Iterator[Remedy]:
+    """Another value for HSA_OVERRIDE_GFX_VERSION where one can work, a copy of an object that fits, another build."""
     device = found.environment.device
-    targets = [image.target for module in found.modules for image in module.payload.images if image.target.startswith("gfx")]
     if not found.modules and found.unread:
         return
     if not found.modules:
         yield Remedy("another build", None, None, f"one that holds AMD code for {device.target}")
-        yield Remedy("HSA_OVERRIDE_GFX_VERSION", None, False, "there is no AMD code in the file that it could lead to")
+        yield Remedy(_VARIABLE, None, False, "there is no AMD code in the file that it could lead to")
         return
     if found.verdict in GOOD:
         return
+    broken = [module for module in found.modules if module.verdict.verdict not in GOOD]
+    if all(module.verdict.cuda_error is None for module in broken):
+        return  # where the code is, or what it is, is not known
     if found.environment.hsa_override is not None:
-        yield Remedy("another value for HSA_OVERRIDE_GFX_VERSION", None, None, "leave it out to see which value can work")
+        yield Remedy(f"another value for {_VARIABLE}", None, None, "leave it out to see which value can work")
         return
-    advice = override_for(device.target, targets)
-    if advice is None:
-        why = f"no object in the file has the same instructions as {device.target}"
-        yield Remedy("HSA_OVERRIDE_GFX_VERSION", None, False, why)
-    else:
-        why = f"on Linux the runtime then loads {advice.target}: {advice.caution}. On Windows it does nothing"
-        yield Remedy("HSA_OVERRIDE_GFX_VERSION", f"HSA_OVERRIDE_GFX_VERSION={advice.value} PROGRAM", None, why)
+    yield from _override(device.target, broken)
+    yield from _retag(device.target, broken, shown)
     yield Remedy("rebuild from source", f"hipcc --offload-arch={device.target} ...", True, f"compiles code for {device.target} itself")
+
+
+def _override(target: str, broken: Sequence[Judged]) -> Iterator[Remedy]:
+    """The variable is of Linux, and it must lead to an object in every module that lacks one."""
+    linux = [module for module in broken if module.node.container != "pe"]
+    if not linux:
+        yield Remedy(_VARIABLE, None, False, "the runtime of Windows does not look at it")
+        return
+    advice = override_for(target, _common(linux))
+    if advice is None:
+        yield Remedy(_VARIABLE, None, False, f"no object in the file has the same instructions as {target}")
+        return
+    windows = "" if len(linux) == len(broken) else ". It does nothing for the Windows libraries"
+    why = f"on Linux the runtime then loads {advice.target}: {advice.caution}{windows}"
+    yield Remedy(_VARIABLE, f"{_VARIABLE}={advice.value} PROGRAM", None, why)
+
+
+def _retag(target: str, broken: Sequence[Judged], shown: str) -> Iterator[Remedy]:
+    """A copy of a fitting object under the GPU's own name."""
+    device = target.split(":")[0]
+    kin = best_kin(device, _common(broken))
+    if kin is None or not all(module.payload.kind == "offload_bundle" for module in broken):
+        return
+    why = f"a copy under the GPU's own name, on Windows too: {kin.caution}. Experimental: no AMD GPU was at hand"
+    yield Remedy(f"graft the {kin.code} code as {device}", _command(kin, device, shown), None, why)
+
+
+def _command(kin: Kinship, device: str, shown: str) -> str:
+    place = ["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{file_name(shown)}"]
+    path = f"./{shown}" if shown.startswith("-") else shown
+    force = [] if kin.same else ["--force"]
+    return shlex.join(["fatpatch", "graft", path, "--retag", f"{kin.code}:{device}", *force, *place])
+
+
+def _common(modules: Sequence[Judged]) -> list[str]:
+    """The targets that every one of the modules has."""
+    sets = [{image.target.split(":")[0] for image in module.payload.images if image.kind == "hsaco"} for module in modules]
+    return sorted(set.intersection(*sets)) if sets else []

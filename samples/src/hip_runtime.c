@@ -6,7 +6,5 @@ STUB(__hipRegisterFatBinary)
 STUB(__hipRegisterFunction)
 STUB(__hipRegisterVar)
 STUB(__hipUnregisterFatBinary)
-#ifdef _WIN32
 STUB(atexit)
-int _fltused;
-#endif
+int _fltused; /* what Microsoft's linker wants of code with floating point */

@@ -193,7 +193,8 @@ def test_overrides_are_trusted_as_far_as_is_known(run: Run, tmp_path: Path, gpu:
 
     target = {"10.3.0": "gfx1030", "11.0.0": "gfx1100", "9.0.0": "gfx900"}[value]
     path = tmp_path / "x.hipfb"
-    path.write_bytes(plain([(target, code_object())]))
+    mach = {"gfx1030": 0x36, "gfx1100": 0x41, "gfx900": 0x2C}[target]
+    path.write_bytes(plain([(target, code_object(mach))]))
     found = document(run, path, "--gpu", gpu, "--hsa-override", value, code=outcome != "runs")["files"][0]
     assert (found["verdict"], found["outcome"]) == ("native", outcome)
 

@@ -6,6 +6,7 @@ import pytest
 
 from fatpatch.errors import InputError
 from fatpatch.gpus.amd import choose_object, overridden, override_for
+from fatpatch.gpus.kinship import kinship
 from fatpatch.model import Image
 
 
@@ -26,12 +27,19 @@ def objects(*targets: str) -> list[Image]:
         (("gfx90a:sramecc-",), "gfx90a", None, "none"),
         (("gfx90a:xnack+",), "gfx90a:xnack+", "gfx90a:xnack+", "native"),
         ((), "gfx900", None, "none"),
+        (("gfx1030:xnack-",), "gfx1030", None, "none"),
+        (("gfx9-4-generic:sramecc+:xnack-",), "gfx942", "gfx9-4-generic:sramecc+:xnack-", "generic"),
+        (("gfx9-4-generic:xnack+",), "gfx950", None, "none"),
     ],
 )
 def test_choice(targets: tuple[str, ...], device: str, expected: str | None, how: str) -> None:
     choice = choose_object(objects(*targets), device)
     assert (None if choice.image is None else choice.image.target, choice.how) == (expected, how)
     assert choice.reason
+
+
+def test_a_feature_that_the_processor_lacks_is_told() -> None:
+    assert "cannot set" in choose_object(objects("gfx1030:xnack-"), "gfx1030").reason
 
 
 def test_a_feature_that_does_not_fit_is_told() -> None:
@@ -55,3 +63,27 @@ def test_advice() -> None:
     assert override_for("gfx1010", ["gfx1030"]) is None  # another generation of the instruction set
     assert override_for("gfx906", ["gfx900"]) is None
     assert "not promised" in override_for("gfx1102", ["gfx1100"]).caution
+
+
+@pytest.mark.parametrize(
+    ("code", "device", "same"),
+    [
+        ("gfx1030", "gfx1031", True), ("gfx1036", "gfx1032", True), ("gfx1201", "gfx1200", True), ("gfx1100", "gfx1102", False),
+        ("gfx900", "gfx90c", False), ("gfx1010", "gfx1012", False), ("gfx1012", "gfx1010", None), ("gfx1030", "gfx1030", None),
+        ("gfx906", "gfx900", None), ("gfx942", "gfx950", None), ("gfx1030", "gfx1100", None), ("gfx908", "gfx90a", None),
+        ("gfx1101", "gfx1100", None), ("gfx701", "gfx702", None),
+    ],
+)  # fmt: skip
+def test_kinship(code: str, device: str, same: bool | None) -> None:
+    kin = kinship(code, device)
+    assert (None if kin is None else kin.same) == same
+
+
+def test_the_kin_with_the_same_instructions_goes_first() -> None:
+    assert override_for("gfx1034", ["gfx1100", "gfx1032", "gfx1031"]).value == "10.3.1"
+    assert override_for("gfx90c", ["gfx900:xnack-", "gfx906"]) == (
+        "9.0.0",
+        "gfx900",
+        "a superset of gfx900: plausible, not promised",
+        False,
+    )

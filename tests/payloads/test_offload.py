@@ -139,3 +139,10 @@ def test_split_library_names_its_pack(tmp_path: Path) -> None:
     assert [(item.level, "lib/libx.so: ../.kpack/blas_@GFXARCH@.kpack" in item.message) for item in node.diagnostics] == [("note", True)]
     node, _ = read(tmp_path, built(0x10000 + at + 3), "libx.so")
     assert [item.field for item in node.diagnostics] == ["kpack reference"]
+
+
+def test_both_makers_in_one_file(tmp_path: Path) -> None:
+    amd, nvidia = bundle.plain([("gfx1030", OBJECT)]), container(entry(PTX))
+    node, kernels = read(tmp_path, elf.shared_object([(".nv_fatbin", nvidia), (".hip_fatbin", amd)]), "x.so")
+    assert images(node) == [("nvidia", "ptx", "compute_75"), ("amd", "hsaco", "gfx1030")]
+    assert kernels == [["k"], ["k"]]

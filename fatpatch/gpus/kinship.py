@@ -1,0 +1,50 @@
+"""Which AMD processors run code that was made for another one, and what is known of that.
+
+Sources: LLVM's generic targets (AMDGPU usage: a generic target without restrictions means that all its processors have the same
+instructions) and the supersets that its processor table names. Nothing here was tried on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from fatpatch.gpus.tables import table
+
+_SAME: Final = frozenset({"gfx10-3-generic", "gfx12-generic"})
+_MORE: Final = {  # code for the key on the devices named, and what to think of it
+    "gfx1100": (
+        ("gfx1101", "gfx1102", "gfx1103", "gfx1150", "gfx1151", "gfx1152", "gfx1153"),
+        "often done, not promised: gfx1100 code may use more registers than there are",
+    ),
+    "gfx1010": (("gfx1011", "gfx1012", "gfx1013"), "a superset of gfx1010: plausible, not promised"),
+    "gfx900": (("gfx902", "gfx90c"), "a superset of gfx900: plausible, not promised"),
+}
+
+
+class Kinship(NamedTuple):
+    """How far a device can be trusted with code for ``code``: ``same`` when it has the very instructions."""
+
+    code: str
+    same: bool
+    caution: str
+
+
+def kinship(code: str, device: str) -> Kinship | None:
+    """What is known of a device (gfx1031) with code for another processor (gfx1030); None when nothing speaks for it."""
+    code, device = code.split(":")[0], device.split(":")[0]
+    family = _generic(code)
+    if family in _SAME and family == _generic(device) and code != device:
+        return Kinship(code, True, f"the same instructions as {code}")
+    devices, caution = _MORE.get(code, ((), ""))
+    return Kinship(code, False, caution) if device in devices else None
+
+
+def best_kin(device: str, targets: Sequence[str]) -> Kinship | None:
+    """The kin of a device among the targets that there are: one with the same instructions if any, else one that may do."""
+    found = [kin for target in sorted(dict.fromkeys(targets)) if (kin := kinship(target, device)) is not None]
+    return min(found, key=lambda kin: not kin.same, default=None)
+
+
+def _generic(processor: str) -> str:
+    return next((row["generic"] for row in table("amd_targets") if row["gfx"] == processor), "")

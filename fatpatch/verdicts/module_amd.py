@@ -1,0 +1,71 @@
+"""The verdict on one AMD module: the object that the runtime chooses, and what its loader then says of it.
+
+Sources: ROCm's clr, comgr and ROCr (reference: HIP load rules). No AMD GPU was asked.
+"""
+
+from __future__ import annotations
+
+from fatpatch.gpus.amd import choose_object
+from fatpatch.images.amdgpu import Identity, same_target
+from fatpatch.model import Image, Node, Payload
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import FactsReader
+from fatpatch.verdicts.fate import NO_IMAGE
+from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, ModuleVerdict
+
+_HOW = {"native": NATIVE, "generic": COMPATIBLE, "spirv": JIT}
+_FIRST_VERSION, _FIRST_GENERIC = 3, 1
+
+
+def judge_amd(node: Node, payload: Payload, environment: Environment, reader: FactsReader) -> ModuleVerdict:
+    """What a GPU makes of a bundle, of a library in a kernel pack, or of a lone code object."""
+    if payload.kind == "kpack_reference":
+        return _verdict(payload, FAILS, None, None, "its device code is in a separate kernel pack, a file of its own: ask for that one")
+    kinds = {image.kind for image in payload.images}
+    if kinds and kinds <= {"bitcode"}:
+        return _verdict(payload, FAILS, None, None, "it is LLVM bitcode that becomes code when the program is linked: ask for the program")
+    deaf = environment.pretends and node.container == "pe"  # the runtime of Windows does not look at the variable
+    device = environment.own_target if deaf and environment.own_target is not None else environment.device.target
+    choice = choose_object([image for image in payload.images if image.kind in ("hsaco", "spirv")], device)
+    image = choice.image
+    if image is None:
+        why = "Windows does not look at HSA_OVERRIDE_GFX_VERSION, and " if deaf else ""
+        return _verdict(payload, FAILS, NO_IMAGE, None, why + choice.reason)
+    if image.kind == "hsaco":
+        assert node.source is not None
+        identity = reader.identity(node.source, image)
+        if identity is None:
+            return _verdict(payload, FAILS, None, image, f"{image.target} cannot be read: {reader.problems[image.locator]}")
+        if (refusal := _refused(image, identity)) is not None:
+            return _verdict(payload, FAILS, NO_IMAGE, image, refusal)
+    return _verdict(payload, _HOW[choice.how], None, image, choice.reason)
+
+
+def _refused(image: Image, identity: Identity) -> str | None:
+    """Why the loader refuses the object that the runtime has chosen by its id."""
+    if not same_target(identity.target, image.target) and identity.version != _FIRST_VERSION:
+        return f"{image.target} is chosen by its id, but its header says {identity.target}: the loader refuses it"
+    if identity.version is not None and identity.version < _FIRST_VERSION:
+        return f"{image.target} is of code object version {identity.version}, which runtimes of today refuse"
+    if image.target.split(":")[0].endswith("-generic") and identity.generic_version < _FIRST_GENERIC:
+        return f"{image.target} states no version of the generic target, and the loader wants at least {_FIRST_GENERIC}"
+    return None
+
+
+def _verdict(payload: Payload, verdict: str, error: int | None, image: Image | None, reason: str) -> ModuleVerdict:
+    lost = tuple((each.target, "for another processor") for each in payload.images if each is not image and each.size)
+    return ModuleVerdict(
+        locator=payload.locator,
+        offset=payload.offset,
+        size=payload.size,
+        verdict=verdict,
+        cuda_error=error,
+        outcome=None,
+        image=image,
+        target=None if image is None else image.target,
+        reason=reason,
+        lost=tuple(dict.fromkeys(lost)),
+        kernels=(),
+        cost=None,
+        measured=False,
+    )
