@@ -15,7 +15,6 @@ from fatpatch.limits import Limits
 from fatpatch.locator import file_name, join
 from fatpatch.model import Container, Inventory, Member, Node, Payload
 from fatpatch.payloads.bare import bare_payload, sniff_bare
-from fatpatch.payloads.kpack import read_kpack
 from fatpatch.payloads.locate import find_payloads
 from fatpatch.source import Source
 
@@ -157,6 +156,8 @@ class _Walk:
                 payload = bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics)
                 return (Container(kind="elf", detail="AMDGPU code object") if bare == "hsaco" else Container(kind=bare)), (payload,)
             if bare == "kpack":
+                from fatpatch.payloads.kpack import read_kpack
+
                 return Container(kind=bare), read_kpack(source, locator, self.workspace.limits.images, diagnostics)
             container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
             return container, find_payloads(source, container, locator, self.workspace.limits.images, diagnostics)

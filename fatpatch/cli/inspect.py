@@ -24,6 +24,9 @@ _HELP_FORMAT = "How to print: text for people, one json document, ndjson with on
     "--target", "targets", multiple=True, metavar="TARGET", help="Only images for this target, e.g. sm_61; repeatable, * allowed."
 )
 @click.option("--missing", metavar="TARGET", help="Only kernels that lack this target (implies --kernels).")
+@click.option(
+    "--resources", is_flag=True, help="Text: a table of what each kernel takes: registers, spills, shared memory, ... (implies --kernels)."
+)
 @click.option("--mangled", is_flag=True, help="Show mangled names in text.")
 @click.option("--sha256", "digest", is_flag=True, help="Compute the sha256 of every unpacked image (json, ndjson, csv).")
 @click.option(
@@ -40,6 +43,7 @@ def command(
     kernel_pattern: str | None,
     targets: tuple[str, ...],
     missing: str | None,
+    resources: bool,
     mangled: bool,
     digest: bool,
     form: str,
@@ -60,10 +64,11 @@ def command(
     except re.error as error:
         raise click.BadParameter(f"not a regular expression: {error}", param_hint="--kernel") from error
     wish = Wish(
-        kernels=kernels or pattern is not None or missing is not None,
+        kernels=kernels or resources or pattern is not None or missing is not None,
         pattern=pattern,
         targets=targets,
         missing=missing,
+        resources=resources,
         mangled=mangled,
         digest=digest,
         verbose=verbose,

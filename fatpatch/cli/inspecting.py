@@ -19,6 +19,7 @@ from fatpatch.render.words import safe
 from fatpatch.walk import inspected
 
 if TYPE_CHECKING:
+    from fatpatch.images.rows import KernelRow
     from fatpatch.survey import Finding
 
 Writer = Callable[[str], object]
@@ -31,6 +32,7 @@ class Wish(NamedTuple):
     pattern: re.Pattern[str] | None
     targets: tuple[str, ...]
     missing: str | None
+    resources: bool
     mangled: bool
     digest: bool
     verbose: bool
@@ -168,13 +170,16 @@ class Run:
 
         for index, node in enumerate(self._nodes()):
             matrices: dict[str, Matrix] = {}
+            resources: dict[str, list[tuple[str, KernelRow]]] = {}
             complaints = list(all_diagnostics(node))
             if self.wish.survey:
                 from fatpatch.survey import complaint_of
 
-                for payload, image, finding in self._findings(node, detail=False):
+                for payload, image, finding in self._findings(node, detail=self.wish.resources):
                     assert finding is not None
                     rows = finding.rows or ()
+                    if self.wish.resources:
+                        resources.setdefault(place_of(payload), []).extend((image.target, row) for row in rows)
                     devices = finding.code_version if image.kind == "zebin" else None
                     matrices.setdefault(place_of(payload), Matrix()).add(image, rows, finding.producer or devices)
                     if (complaint := complaint_of(image, finding)) is not None:
@@ -182,6 +187,7 @@ class Run:
             lines = text.report(
                 node,
                 matrices,
+                resources,
                 verbose=self.wish.verbose,
                 filtered=self.wish.pattern is not None or self.wish.missing is not None,
                 show=str if self.wish.mangled else _readable,

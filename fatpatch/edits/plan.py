@@ -25,6 +25,7 @@ from fatpatch.model import Image, Node
 from fatpatch.payloads.content import ImageReader
 
 _SHOWN = 6
+_UNTRIED = "experimental: no AMD GPU has run a file that was edited so; try it before you rely on it"
 
 
 class Wishes(NamedTuple):
@@ -104,7 +105,8 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
         raise _refusal(refused)
     renewed = _renewed(grafts, wishes)
     edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
-    notes = [*(edit.notes if edit else ()), *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
+    untried = [_UNTRIED] if any(graft.module.vendor == "amd" for graft in grafts) else []
+    notes = [*(edit.notes if edit else ()), *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
 
 

@@ -9,10 +9,10 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import join
 from fatpatch.model import Image, Payload
 from fatpatch.payloads import offload_bundle
-from fatpatch.payloads.kpack import is_kpack
 from fatpatch.source import Source
 
 _PTX_HEAD = 1 << 16
+_KPACK_VERSIONS = 16
 _KINDS = {"cubin": ("sass", "cubin", "nvidia"), "ptx": ("ptx", "ptx", "nvidia"), "hsaco": ("hsaco", "code_object", "amd")}
 
 
@@ -23,7 +23,7 @@ def sniff_bare(source: Source) -> str | None:
         return {n.EM_CUDA: "cubin", n.EM_AMDGPU: "hsaco"}.get(machine_of(source) or 0)
     if head[:4] == n.FATBIN_MAGIC_BYTES:
         return "fatbin"
-    if is_kpack(head):
+    if head[:4] == n.KPACK_MAGIC and int.from_bytes(head[4:8], "little") < _KPACK_VERSIONS:
         return "kpack"
     if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size):
         return "bundle"

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import FormatError, LimitError
-from fatpatch.formats import numbers as n
 from fatpatch.images.metadata import unpacked
 from fatpatch.locator import escape, join
 from fatpatch.model import Image, Payload
@@ -144,8 +143,3 @@ def _frames(source: Source, table: dict[str, Any]) -> Iterator[tuple[int, tuple[
             return
         yield ordinal, (at + _SIZE.size, length)
         at += _SIZE.size + length
-
-
-def is_kpack(head: bytes) -> bool:
-    """Whether a file starts as a kernel pack does."""
-    return head[:4] == n.KPACK_MAGIC and int.from_bytes(head[4:8], "little") in range(1, 16)

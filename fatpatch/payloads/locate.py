@@ -7,6 +7,7 @@ wrapper; the bare magic occurs in compilers and debuggers as a constant.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 from fatpatch.containers.zip import first_local_header
 from fatpatch.diagnostics import Diagnostics
@@ -56,27 +57,32 @@ def find_payloads(source: Source, container: Container, locator: str, limit: int
         if container.kind == "fatbin" or part.section in FATBIN_SECTIONS:
             finder.fatbin_chain(part, evidence)
         else:
-            _offload(finder, container, part, evidence)
+            _offload(finder, part, evidence)
     if container.kind not in ("fatbin", "bundle"):
         for part in _unnamed(source, container):
             finder.search(part)
             if not finder.by_toolkit:
-                _offload(finder, container, part, "magic")
+                _offload_search().search(finder, part)
         _check_pointers(finder)
     return finder.payloads()
 
 
-def _offload(finder: Finder, container: Container, part: Range, evidence: str) -> None:
-    """What clang, ROCm and SYCL put into a range."""
+def _offload_search() -> ModuleType:
+    """The searches of what is not CUDA: a listing of CUDA files does without their import."""
     from fatpatch.payloads import offload_search
 
+    return offload_search
+
+
+def _offload(finder: Finder, part: Range, evidence: str) -> None:
+    """What clang, ROCm and SYCL put into a section of theirs."""
     section = part.section or ""
     if section.startswith((_ENTRY_SECTION, _ENTRY_SECTION_CUT)):
-        offload_search.entry_section(finder, part, section[len(_ENTRY_SECTION) :])
+        _offload_search().entry_section(finder, part, section[len(_ENTRY_SECTION) :])
     elif section.startswith(_OFFLOAD_BINARY_SECTION):
-        offload_search.binary_chain(finder, part, evidence)
+        _offload_search().binary_chain(finder, part, evidence)
     else:
-        offload_search.bundle_chain(finder, part, evidence)
+        _offload_search().bundle_chain(finder, part, evidence)
 
 
 def _check_pointers(finder: Finder) -> None:
@@ -89,9 +95,7 @@ def _check_pointers(finder: Finder) -> None:
             message = f"expected a fatbin (50ed55ba) at {target:#x}, got {got or 'nothing'}"
             finder.diagnostics.error(finder.locator, pointer.wrapper.offset + 8, message, field="fatbin pointer")
     if others:
-        from fatpatch.payloads import offload_search
-
-        offload_search.check_pointers(finder)
+        _offload_search().check_pointers(finder)
 
 
 def _named(container: Container) -> Iterator[Range]:

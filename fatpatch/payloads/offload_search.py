@@ -19,35 +19,50 @@ _MAX_PIECES = 4096
 
 
 def bundle_chain(finder: Finder, part: Range, evidence: str) -> None:
-    """Bundles, each stepped over by its own size; the next one is searched only behind the last.
+    """Bundles back to back with zeros between, each stepped over by its own size; anything else is damage, and the search goes on."""
+    at, false_hits = part.start, 0
+    while not finder.full and (at := finder.skip_zeros(at, part.end, 1)) < part.end:
+        if offload_bundle.sane(finder.source, at, part.end):
+            at = _bundle(finder, at, part, evidence)
+            continue
+        false_hits += 1
+        following = _next_magic(finder, at + 1, part.end, dict.fromkeys(_MAGICS, -1))[1] if false_hits < MAX_FALSE_HITS else part.end
+        got = finder.source.peek(at, 8).hex()
+        message = f"expected a bundle or zero bytes, got {got}: {following - at:#x} bytes skipped"
+        finder.diagnostics.error(finder.locator, at, message, field="bundle header")
+        at = following
+    finder.give_up(false_hits, part)
 
-    Where only the magic is evidence, those that nothing sound follows are silent: compilers hold them as strings.
-    """
+
+def search(finder: Finder, part: Range) -> None:
+    """Bundles and OffloadBinaries that only their magic shows. What nothing sound follows is silent: compilers hold such strings."""
     at, false_hits = part.start, 0
     ahead = dict.fromkeys(_MAGICS, -1)
     while at < part.end and false_hits < MAX_FALSE_HITS and not finder.full:
-        for magic in list(ahead):
-            if ahead[magic] < at:
-                ahead[magic] = finder.source.find(magic, at, part.end)
-                if ahead[magic] < 0:
-                    del ahead[magic]
-        if not ahead:
+        magic, at = _next_magic(finder, at, part.end, ahead)
+        if at >= part.end:
             break
-        magic, at = min(ahead.items(), key=lambda item: item[1])
         before = bisect.bisect_right(finder.order, at) - 1
         around = finder.found[finder.order[before]] if before >= 0 else None
         if around is not None and at < around.offset + around.size:
             at = around.offset + around.size
         elif magic == offload_binary.MAGIC and offload_binary.sane(finder.source, at, part.end):
-            at = _binary(finder, at, part, evidence)
+            at = _binary(finder, at, part, "magic")
         elif magic != offload_binary.MAGIC and offload_bundle.sane(finder.source, at, part.end):
-            at = _bundle(finder, at, part, evidence)
+            at = _bundle(finder, at, part, "magic")
         else:
-            if evidence != "magic" and magic != offload_binary.MAGIC:
-                finder.diagnostics.error(finder.locator, at, "a bundle magic without a sound header behind it", field="bundle header")
             at += len(magic)
             false_hits += 1
     finder.give_up(false_hits, part)
+
+
+def _next_magic(finder: Finder, at: int, end: int, ahead: dict[bytes, int]) -> tuple[bytes, int]:
+    """The nearest magic from ``at`` on, and where; ``end`` when there is none. ``ahead`` keeps what was found, so nothing is read twice."""
+    for magic in _MAGICS:
+        if ahead[magic] < at:
+            found = finder.source.find(magic, at, end)
+            ahead[magic] = end if found < 0 else found
+    return min(ahead.items(), key=lambda item: item[1])
 
 
 def _bundle(finder: Finder, at: int, part: Range, evidence: str) -> int:

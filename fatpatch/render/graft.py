@@ -69,15 +69,19 @@ def _sign(graft: Graft) -> str:
 
 
 def _matched(graft: Graft) -> str:
-    words = [f"{plural(graft.kernels, 'kernel')}{'' if graft.forced else ' match'}"]
+    words = [plural(graft.kernels, "kernel") if graft.forced else _match(graft.kernels, "kernel")]
     if graft.parameters:
         words.append("parameters match")
     if graft.variables:
-        words.append(f"{plural(graft.variables, 'variable')} match")
+        words.append(_match(graft.variables, "variable"))
     if graft.replaced is not None:
         words.append("the old image replaced")
     words += [f"FORCED: {safe(problem.message)}" for problem in graft.forced]
     return ", ".join(words)
+
+
+def _match(count: int, word: str) -> str:
+    return f"{plural(count, word)} {'matches' if count == 1 else 'match'}"
 
 
 def _choices(outcome: Outcome) -> str:

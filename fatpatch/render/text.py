@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fatpatch.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Inventory, Node, Payload, place_of
+from fatpatch.render.resources import resource_lines
 from fatpatch.render.words import columns, plural, safe, size
+
+if TYPE_CHECKING:
+    from fatpatch.images.rows import KernelRow
 
 _CONTAINERS = {
     "elf": "ELF",
@@ -50,13 +55,17 @@ _LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins,
 def report(
     node: Node,
     matrices: Mapping[str, Matrix],
+    resources: Mapping[str, Sequence[tuple[str, KernelRow]]],
     *,
     verbose: bool,
     filtered: bool,
     show: Callable[[str], str],
     shown_as: str,
 ) -> Iterator[str]:
-    """The lines for one file. ``matrices`` holds the kernels by place, and nothing when they were not read."""
+    """The lines for one file. ``matrices`` holds the kernels by place, and nothing when they were not read.
+
+    ``resources``: (target, kernel) by place, for the table of what they take; none when it is not asked for.
+    """
     yield _head(node)
     rows = list(_parts(node, 1))
     width = max((len(name) for name, _ in rows), default=0)
@@ -82,9 +91,9 @@ def report(
             yield from (f"  {line}" for line in _evidence(payloads))
         if matrix is not None:
             yield ""
-            if not filtered:
-                yield from (f"  {line}" for line in hole_lines(matrix))
+            yield from (f"  {line}" for line in hole_lines(matrix) if not filtered)
             yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels")))
+        yield from (f"  {line}" for line in resource_lines(resources.get(place, ()), show))
     if not groups and not any(True for _ in _stocks(node)):
         damaged = any(item.level == "error" for item in all_diagnostics(node))
         yield f"no GPU code found{' in what could be read' if damaged else ''} ({_LOOKED_FOR})"
@@ -115,11 +124,16 @@ def hole_lines(matrix: Matrix) -> Iterator[str]:
     if not total:
         return
     if not lacking:
-        yield f"all {plural(total, 'kernel')} have all {plural(len(matrix.targets), 'target')}"
+        yield f"{_all(total, 'kernel')} {'has' if total == 1 else 'have'} {_all(len(matrix.targets), 'target')}"
         return
     yield f"{matrix.incomplete()} of {plural(total, 'kernel')} lack a target that others have:"
     for target in sorted(lacking, key=target_key):
         yield f"  {target} is missing in {lacking[target]} of {total}      (--missing {target} lists them)"
+
+
+def _all(count: int, word: str) -> str:
+    """``all 3 kernels``, ``the only kernel``."""
+    return f"the only {word}" if count == 1 else f"all {plural(count, word)}"
 
 
 def diagnostic_lines(items: Iterable[Diagnostic]) -> Iterator[str]:

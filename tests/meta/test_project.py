@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -63,7 +64,9 @@ def test_readme_session_is_real() -> None:
     blocks = re.findall(r"```console\n\$ fatpatch (.+)\n((?:.|\n)*?)```", README)
     assert blocks
     for command, expected in blocks:
-        done = subprocess.run([sys.executable, "-m", "fatpatch", *command.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "fatpatch", *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert done.stdout == expected, command
 
 
