@@ -9,6 +9,8 @@ from typing import NamedTuple
 from fatpatch.model import Diagnostic, Image, Node, Payload
 
 _ISA = {"ptx": "ISA {}", "spirv": "SPIR-V {}"}
+_GFX = re.compile(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
+_GENERIC = re.compile(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
 _NUMBER = re.compile(r"\d+")
 
 
@@ -39,7 +41,11 @@ class TargetRow:
 
 
 def target_key(target: str) -> tuple[str, int, str]:
-    """Sorts sm_61 before sm_100 and sm_90 before sm_90a; machine code before intermediate code."""
+    """Sorts sm_61 before sm_100, sm_90 before sm_90a, gfx908 before gfx90a and gfx1030; machine code before intermediate code."""
+    if processor := _GFX.match(target):
+        return "gfx", int(processor[1], 16) * 2 + 1, target
+    if family := _GENERIC.match(target):
+        return "gfx", int(f"{family[1]}{family[2] or 0}0", 16) * 2, target
     number = _NUMBER.search(target)
     prefix = target[: number.start()] if number else target
     return ({"sm_": "0"}.get(prefix, prefix), int(number[0]) if number else 0, target)

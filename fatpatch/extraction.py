@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fatpatch.coverage import members_below, payloads_below
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import EditError, FatpatchError
-from fatpatch.locator import matches, steps
+from fatpatch.locator import matches, steps, target_matches
 from fatpatch.model import Image, Node, Payload
 from fatpatch.payloads.content import ImageReader
 from fatpatch.writing import write_file
@@ -39,13 +39,13 @@ class Choice(NamedTuple):
         """Whether this image is wanted."""
         return (
             (not self.kinds or image.kind in self.kinds)
-            and (not self.targets or any(matches(image.target, target) for target in self.targets))
+            and (not self.targets or any(target_matches(image.target, target) for target in self.targets))
             and self.place(image.locator)
         )
 
     def whole(self, payload: Payload) -> bool:
         """Whether this payload is wanted as it is."""
-        targets = not self.targets or any(matches(image.target, target) for image in payload.images for target in self.targets)
+        targets = not self.targets or any(target_matches(image.target, target) for image in payload.images for target in self.targets)
         return "fatbin" in self.kinds and targets and self.place(payload.locator)
 
     def place(self, locator: str) -> bool:
@@ -74,6 +74,8 @@ def extract(node: Node, choice: Choice, folder: str, *, limit: int, replace: boo
         if holder.source is None:
             continue
         place = steps(holder.locator)[1:]
+        if payload.kind == "kpack":
+            place = (*place, steps(payload.locator)[-1])
         if choice.whole(payload):
             pieces = holder.source.chunks(payload.offset, payload.size)
             yield _write(names, payload.locator, (*place, _whole_name(payload)), payload.kind, None, pieces, replace)

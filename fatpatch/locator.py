@@ -46,6 +46,11 @@ def matches(locator: str, pattern: str) -> bool:
     return any(_covers(pattern, locator, start) for start in starts)
 
 
+def target_matches(target: str, pattern: str) -> bool:
+    """Whether a pattern names a target: sm_61, sm_9*; gfx90a names its variants with features too."""
+    return matches(target, pattern) or (":" not in pattern and ":" in target and matches(target.split(":")[0], pattern))
+
+
 def _covers(pattern: str, text: str, at: int) -> bool:
     """Whether a pattern takes all of ``text`` from ``at`` on: only the last star is ever tried again, so this stays quadratic."""
     index, star, tried = 0, -1, at

@@ -25,9 +25,9 @@ class Diagnostic(NamedTuple):
 class Image(NamedTuple):
     """One entry of a payload: machine code or intermediate code for one target.
 
-    ``offset`` is where its header starts; the stored bytes are ``stored_bytes`` long from ``data_offset`` on. ``within`` is
-    the range inside the decompressed blob that several images share (concatenated entries, compressed bundles), ``blob_digest``
-    the first 8 bytes of that blob's MD5 where the file states them.
+    ``offset`` is where its header starts, in bundles the object itself; the stored bytes are ``stored_bytes`` long from
+    ``data_offset`` on. ``within`` is the range inside the decompressed blob that several images share (concatenated entries,
+    compressed bundles), ``blob_digest`` the first 8 bytes of that blob's MD5 where the file states them.
     """
 
     locator: str

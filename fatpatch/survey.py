@@ -115,9 +115,24 @@ def _read(task: _Task) -> list[Finding]:
     source = Source.open(task.path)
     try:
         reader = ImageReader(source.slice(task.base, task.size), task.limit)
-        return [_finding(reader, image, task.digest, task.detail) for image in task.images]
+        return list(_findings(reader, task))
     finally:
         source.close()
+
+
+def _findings(reader: ImageReader, task: _Task) -> Iterator[Finding]:
+    """One for each image; of a damaged blob that several share only the first says so."""
+    damaged = -1
+    for image in task.images:
+        if image.within is not None and image.data_offset == damaged:
+            yield Finding(None)
+            continue
+        finding = _finding(reader, image, task.digest, task.detail)
+        if finding.problem is not None and image.within is not None and not reader.holds(image):
+            damaged = image.data_offset
+            message, offset, field = finding.problem
+            finding = finding._replace(problem=(f"{message}; so nothing of this blob can be read", offset, field))
+        yield finding
 
 
 def _finding(reader: ImageReader, image: Image, digest: bool, detail: bool) -> Finding:

@@ -26,6 +26,7 @@ Names, so that a reader is imported only when those before it have declined.
 
 KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "kpack", "raw")
 _MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+_LFS, _POINTER = b"version https://git-lfs", 1024
 _TAIL = (1 << 16) + (1 << 12)
 _WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
@@ -123,6 +124,8 @@ class _Walk:
             from fatpatch.containers import zip as zip_reader
 
             zip_reader.report_cut(source, locator, diagnostics)
+        if container.kind == "raw" and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
+            diagnostics.warning(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
         members = self._members(source, container, locator, depth, diagnostics)
         return Node(
             locator=locator,

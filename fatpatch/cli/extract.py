@@ -60,6 +60,10 @@ def command(
             ) from error
         written = list(extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics))
         complaints = [*all_diagnostics(node), *diagnostics.finish()]
+    if not written:
+        print_diagnostics(complaints)
+        click.echo("fatpatch: nothing matched, nothing was written; 'fatpatch inspect -v FILE' lists what there is", err=True)
+        return worse(1, FormatError.exit_code) if any(item.level == "error" for item in complaints) else 1
     document = {
         "schema": SCHEMA,
         "tool_version": __version__,
@@ -72,6 +76,4 @@ def command(
         sys.stdout.write(f"{item.path}  {size(item.size)}  {safe(item.locator)}\n")
     print_diagnostics(complaints)
     sys.stdout.write(f"{plural(len(written), 'file')} written to {safe(directory)}, and {INDEX}\n")
-    if not written:
-        click.echo("fatpatch: nothing matched; 'fatpatch inspect -v FILE' lists what there is", err=True)
     return worse(0, FormatError.exit_code) if any(item.level == "error" for item in complaints) else 0

@@ -19,7 +19,7 @@ from fatpatch.edits.host import Options
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.retag import Retag
 from fatpatch.edits.state import state_of
-from fatpatch.errors import EditError
+from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.drivers import ptx_of_driver
 from fatpatch.hosts.llamafile import is_llamafile, library_copies, notes_for, renews_copies
 from fatpatch.limits import Limits
@@ -92,7 +92,7 @@ def command(
     byte is written, and the result is read again from scratch before it gets its name. AMD: experimental, never run on a GPU.
     """
     if not (cubins or texts or fatbins or objects or retags or donor):
-        raise click.UsageError("give an image: --cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, or --from DONOR --target sm_61")
+        raise click.UsageError("give an image: --cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, or --from DONOR --target T")
     if (donor is None) != (not targets):
         raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
     if bool(output) + in_place + extracted + dry_run == 0:
@@ -117,7 +117,7 @@ def command(
         codec=compress,
         limit=max_image_size,
         host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
-        retags=tuple(map(Retag.of, retags)),
+        retags=_retags(retags),
     )
     with ExitStack() as stack:
         given = [hsaco_donation(path, limits.image) for path in objects]
@@ -128,6 +128,14 @@ def command(
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
             _one(path, given, wishes, Destination(target, overwrite, driver), limits, form, verbose=verbose)
         return 0
+
+
+def _retags(texts: tuple[str, ...]) -> tuple[Retag, ...]:
+    """The pairs of --retag; a usage error for what is none."""
+    try:
+        return tuple(map(Retag.of, texts))
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--retag") from error
 
 
 def _same_file(first: str, second: str) -> bool:

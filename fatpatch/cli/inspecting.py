@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from fatpatch.cli import print_error
 from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
-from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize
-from fatpatch.errors import FatpatchError, FormatError
+from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
+from fatpatch.errors import FatpatchError, FormatError, InputError
 from fatpatch.limits import Limits
-from fatpatch.locator import file_name, matches
+from fatpatch.locator import file_name, target_matches
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Image, Node, Payload, place_of
 from fatpatch.render.words import safe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fatpatch.images.rows import KernelRow
     from fatpatch.survey import Finding
 
+_MAX_TARGETS = 40
 Writer = Callable[[str], object]
 
 
@@ -85,7 +86,10 @@ class Run:
                         progress=progress.at,
                     ) as node,
                 ):
-                    yield self._chosen(node._replace(path=shown))
+                    chosen = self._chosen(node._replace(path=shown))
+                    if self.wish.targets:
+                        self._refuse_nothing(node, chosen, shown)
+                    yield chosen
             except FatpatchError as error:
                 error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
                 self.errors.append(error)
@@ -99,10 +103,17 @@ class Run:
         members = tuple(self._chosen(member) for member in node.members)
         payloads = []
         for payload in node.payloads:
-            images = tuple(image for image in payload.images if any(matches(image.target, target) for target in self.wish.targets))
+            images = tuple(image for image in payload.images if any(target_matches(image.target, target) for target in self.wish.targets))
             if images:
                 payloads.append(payload._replace(images=images))
         return node._replace(members=members, payloads=tuple(payloads))
+
+    def _refuse_nothing(self, node: Node, chosen: Node, shown: str) -> None:
+        """InputError when a file has images, and none for the targets asked for."""
+        there = {image.target for _, payload in payloads_below(node) for image in payload.images}
+        if there and not any(True for _ in payloads_below(chosen)):
+            listed = ", ".join(sorted(there, key=target_key)[:_MAX_TARGETS]) + (", ..." if len(there) > _MAX_TARGETS else "")
+            raise InputError(f"has no image for {', '.join(self.wish.targets)}", locator=shown, hint=f"it has: {listed}")
 
     def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, Image, Finding | None]]:
         """Every image in document order, with what the survey found and the kernel filters applied."""

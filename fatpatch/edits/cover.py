@@ -26,9 +26,9 @@ def gaps_left(modules: Sequence[Module], grafts: Sequence[tuple[Module, Donation
 def _not_in_all(target: str, lacking: Sequence[Module]) -> Iterator[str]:
     """Each bundle is a module of its own, and a runtime looks into one bundle for a kernel of that bundle."""
     if lacking:
-        more = f" and {len(lacking) - 1} more bundles" if len(lacking) > 1 else ""
+        more, whose = (f" and {len(lacking) - 1} more bundles", "their") if len(lacking) > 1 else ("", "its")
         yield (
-            f"no {target} for {lacking[0].locator}{more}: their kernels fail on such a GPU, and older runtimes end the program "
+            f"no {target} for {lacking[0].locator}{more}: {whose} kernels fail on such a GPU, and older runtimes end the program "
             "when one bundle lacks it"
         )
 

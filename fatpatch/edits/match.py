@@ -53,10 +53,16 @@ def match(
             matched += [Match(module, donation) for module in kin]
             elsewhere += [(donation, other) for other in candidates if other.node not in [module.node for module in kin]]
         elif not donation.donor:  # a file that the user named must be used
-            raise EditError(reason, locator=donation.origin, hint="if you know better, name the module with --module LOCATOR")
+            foreign = all(module.vendor != donation.vendor for module in considered)
+            hint = (
+                "give an image of the other maker, or another file"
+                if foreign
+                else "if you know better, name the module with --module LOCATOR"
+            )
+            raise EditError(reason, locator=donation.origin, hint=hint)
         else:
             skipped.append(Skipped(donation, reason))
-    matched = _one_each(matched)
+    matched = one_each(matched)
     served = {(module.locator, donation.kind, donation.target) for module, donation in matched}
     skipped += [
         Skipped(given, _elsewhere(other))
@@ -82,7 +88,7 @@ def chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str
     return left
 
 
-def _one_each(matched: list[Match]) -> list[Match]:
+def one_each(matched: list[Match]) -> list[Match]:
     """One image a module, kind and target: of several that of the file of the same name, else that of a file of the same kind.
 
     EditError when nothing tells which is meant.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fatpatch.coverage import all_diagnostics
+from fatpatch.coverage import all_diagnostics, payloads_below
 from fatpatch.edits.bundle import new_bundle
 from fatpatch.edits.cover import gaps_left
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.fatbin import new_fatbin
 from fatpatch.edits.hashes import renames_between
 from fatpatch.edits.host import Options
-from fatpatch.edits.match import Match, Skipped, chosen, match
+from fatpatch.edits.match import Match, Skipped, chosen, match, one_each
 from fatpatch.edits.modules import Module, modules_of, reference_of
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.retag import Retag, retag_matches
@@ -25,6 +25,14 @@ from fatpatch.model import Image, Node
 from fatpatch.payloads.content import ImageReader
 
 _SHOWN = 6
+_SINGLE = {
+    "code_object": (
+        "is one code object, and nothing chooses among several in it",
+        "give it with --hsaco, or bundle it first",
+    ),
+    "kpack": ("is a kernel pack, which is not edited", "graft into a library that carries its code itself"),
+    "kpack_reference": ("keeps its device code in a kernel pack, which is not edited", "graft into a library that carries its code itself"),
+}
 _UNTRIED = "experimental: no AMD GPU has run a file that was edited so; try it before you rely on it"
 
 
@@ -74,14 +82,14 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
     modules = modules_of(node, wishes.limit)
     if not modules:
-        errors = [item for item in all_diagnostics(node) if item.level != "note"]
-        why = f"; {errors[0].locator}: {errors[0].message}" if errors else ""
-        hint = "'fatpatch inspect' says what was looked for"
-        raise EditError(f"holds no CUDA fatbin and no AMD bundle: there is nothing to graft into{why}", locator=node.locator, hint=hint)
+        raise _no_module(node)
     matched, skipped = match(modules, donations, wishes.modules, wishes.members) if donations else ([], [])
+    cautions: list[str] = []
     for retag in wishes.retags:
-        copies, spared = retag_matches(chosen(modules, wishes.modules, wishes.members), retag, wishes.limit, force=wishes.force)
-        matched, skipped = [*matched, *copies], [*skipped, *spared]
+        there = chosen(modules, wishes.modules, wishes.members)
+        copies, spared, words = retag_matches(there, retag, wishes.limit, replace=wishes.replace, force=wishes.force)
+        matched, skipped, cautions = [*matched, *copies], [*skipped, *spared], [*cautions, *words]
+    matched = one_each(matched)
     if not matched:
         reasons = "; ".join(dict.fromkeys(f"{item.donation.origin} {item.reason}" for item in skipped[:3]))
         raise EditError(
@@ -106,8 +114,19 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     renewed = _renewed(grafts, wishes)
     edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
     untried = [_UNTRIED] if any(graft.module.vendor == "amd" for graft in grafts) else []
-    notes = [*(edit.notes if edit else ()), *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
+    notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
+
+
+def _no_module(node: Node) -> EditError:
+    """Why there is nothing to graft into."""
+    kinds = {payload.kind for _, payload in payloads_below(node)}
+    if single := next((_SINGLE[kind] for kind in sorted(kinds) if kind in _SINGLE), None):
+        return EditError(single[0], locator=node.locator, hint=single[1])
+    errors = [item for item in all_diagnostics(node) if item.level != "note"]
+    why = f"; {errors[0].locator}: {errors[0].message}" if errors else ""
+    message = f"holds no CUDA fatbin and no AMD bundle: there is nothing to graft into{why}"
+    return EditError(message, locator=node.locator, hint="'fatpatch inspect' says what was looked for")
 
 
 def _existing(item: Match) -> Image | None:

@@ -31,10 +31,14 @@ class Retag(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Retag:
         """``gfx1030:gfx1031``. InputError for other text, EditError for processors that do not run each other's code."""
-        code, colon, device = text.strip().lower().partition(":")
+        code, _, device = text.strip().lower().partition(":")
         known = {row["gfx"] for row in table("amd_targets")}
-        if not colon or code not in known or device not in known or code == device:
-            raise InputError(f"{text[:60]!r} is no pair of processors", hint="write for example gfx1030:gfx1031, the object's first")
+        for name in (code, device):
+            if name not in known:
+                hint = "write for example gfx1030:gfx1031: the processor of the objects, then that of the copies"
+                raise InputError(f"{text[:60]!r}: {name[:30]!r} is no AMD processor that is known here", hint=hint)
+        if code == device:
+            raise InputError(f"{text[:60]!r}: both are the same processor", hint="name the processor of the copies second")
         if kinship(code, device) is None:
             message = (
                 f"nothing known says that {device} runs the instructions of {code}: a wrong one hangs the GPU or computes wrong numbers"
@@ -63,32 +67,36 @@ def retagged(data: bytes, device: str, locator: str) -> bytes:
     return copy
 
 
-def retag_matches(modules: Sequence[Module], retag: Retag, limit: int, *, force: bool) -> tuple[list[Match], list[Skipped]]:
-    """A copy for every module that has an object for the one processor and none for the other.
+def retag_matches(
+    modules: Sequence[Module], retag: Retag, limit: int, *, replace: bool, force: bool
+) -> tuple[list[Match], list[Skipped], list[str]]:
+    """A copy for every module that has an object for the one processor, and none for the other unless that is to be replaced.
 
-    EditError when there is no such module, or when the device only probably runs the code and that was not forced.
+    Also the modules that need none, and what to warn of. EditError when there is no such module, or when the device only probably
+    runs the code and that was not forced.
     """
     kin = kinship(retag.code, retag.device)
     assert kin is not None
-    matches, skipped = [], []
+    matches: list[Match] = []
+    skipped: list[Skipped] = []
     for module in modules:
         image = next((image for image in module.payload.images if _is_for(image, retag.code)), None)
         if image is None:
             continue
         donation = _copied(module, image, retag.device, limit)
-        if any(_is_for(each, retag.device) for each in module.payload.images):
-            skipped.append(Skipped(donation, f"is not needed: {module.locator} has an object for {retag.device}"))
+        if not replace and any(_is_for(each, retag.device) for each in module.payload.images):
+            skipped.append(Skipped(donation, f"has an object for {retag.device} already"))
         else:
             matches.append(Match(module, donation))
+    if not matches and skipped:
+        hint = "--replace puts the copies in their place"
+        raise EditError(f"nothing to retag: every bundle with {retag.code} has an object for {retag.device} already", hint=hint)
     if not matches:
-        reason = skipped[0].reason if skipped else f"no bundle holds an object for {retag.code}"
-        raise EditError(f"nothing to retag: {reason}", hint="'fatpatch inspect' lists what there is")
+        raise EditError(f"nothing to retag: no bundle holds an object for {retag.code}", hint="'fatpatch inspect' lists what there is")
+    caution = f"code for {retag.code} on {retag.device}: {kin.caution}"
     if not kin.same and not force:
-        raise EditError(
-            f"code for {retag.code} on {retag.device}: {kin.caution}",
-            hint="--force makes the copy all the same; try it before you rely on it",
-        )
-    return matches, skipped
+        raise EditError(caution, hint="--force makes the copy all the same; try it before you rely on it")
+    return matches, skipped, [] if kin.same else [f"forced: {caution}"]
 
 
 def _is_for(image: Image, processor: str) -> bool:
@@ -103,4 +111,4 @@ def _copied(module: Module, image: Image, device: str, limit: int) -> Donation:
     def content() -> bytes:
         return retagged(ImageReader(source, limit).read(image), device, locator)
 
-    return hsaco_donation_of(locator, content, donor=module.node.locator, path=module.node.path, host=module.node.container)
+    return hsaco_donation_of(locator, content, donor=module.node.locator)

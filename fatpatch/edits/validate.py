@@ -14,6 +14,7 @@ from fatpatch.images.signature import Signature
 from fatpatch.locator import escape
 
 _SHOWN = 3
+_RECOMPILE = "compile the very source of the binary, for the same system"
 
 
 class _Effects(NamedTuple):
@@ -99,7 +100,9 @@ def _kernel_problems(given: Signature, module: Signature, effects: _Effects) -> 
         message = f"{escape(name)} takes {len(ours)} parameters in {bytes_given} bytes, the module's {len(theirs)} in {bytes_wanted}"
         if len(ours) == len(theirs) and bytes_given == bytes_wanted:
             message = f"{escape(name)} has its {len(ours)} parameters at other offsets than the module's"
-        problems.append(Problem("parameters", message, effect, survivable=False, hint="compile the very source of the binary"))
+        problems.append(
+            Problem("parameters", message, effect, survivable=False, hint="compile the very source of the binary, for the same system")
+        )
     return problems
 
 
@@ -116,7 +119,7 @@ def _variable_problems(given: Signature, module: Signature, effects: _Effects) -
             problems.append(Problem(
                 "variable size", f"{escape(name)} has {given.variables[name]} bytes, the module's {size}",
                 effects.variable_size, survivable=False,
-                hint="compile the very source of the binary",
+                hint=_RECOMPILE,
             ))  # fmt: skip
     return problems
 

@@ -63,8 +63,25 @@ def choose_object(images: Sequence[Image], device: str) -> Choice:
             if problem is None:
                 return Choice(image, how, f"{image.target} {why}")
             refused += f"; {image.target} is not loaded: {problem}"
-    targets = ", ".join(dict.fromkeys(image.target for image in images)) or "nothing"
-    return Choice(None, "none", f"there is no code object for {processor}, only {targets}: each is for its own processor alone{refused}")
+    if refused:
+        return Choice(None, "none", refused.removeprefix("; "))
+    targets = list(dict.fromkeys(image.target for image in images))
+    alone = ": each is for its own processor alone" if not any(target.split(":")[0].endswith("-generic") for target in targets) else ""
+    return Choice(None, "none", f"there is no code object for {processor}, only {', '.join(targets) or 'nothing'}{alone}")
+
+
+def switch_for(images: Sequence[Image], device: str) -> str | None:
+    """The setting with which a device would load an object for its own processor: HSA_XNACK=1; None when none would do."""
+    processor, stated = device.split(":")[0], dict(_FEATURE.findall(device))
+    runs = {feature: stated.get(feature, usual) for feature, usual in _USUAL.items()}
+    for image in images:
+        name, _, features = image.target.partition(":")
+        demanded = dict(_FEATURE.findall(f":{features}"))
+        if name == processor and _row(processor).get("xnack") == "yes":
+            differing = [feature for feature, sign in demanded.items() if runs.get(feature, sign) != sign]
+            if differing == ["xnack"]:
+                return f"HSA_XNACK={int(demanded['xnack'] == '+')}"
+    return None
 
 
 def first_processor(target: str) -> str:
@@ -74,12 +91,21 @@ def first_processor(target: str) -> str:
     return f"{own}:{features}" if features else own
 
 
+def feature_settings(text: str) -> list[tuple[str, str]]:
+    """(feature, sign) of ``:sramecc+:xnack-``."""
+    return _FEATURE.findall(text)
+
+
+def can_set(processor: str, feature: str) -> bool:
+    """Whether a processor has a feature that can be on or off; where the tables do not tell, it may have."""
+    return feature in _USUAL and _row(processor).get(feature) != "no"
+
+
 def _contradiction(features: str, device: str) -> str | None:
     """A feature that an object demands and the device runs otherwise, or does not have."""
-    row = _row(device.split(":")[0])
     stated = dict(_FEATURE.findall(device))
     for feature, sign in _FEATURE.findall(features):
-        if row.get(feature) == "no":
+        if not can_set(device.split(":")[0], feature):
             return f"it demands {feature}{sign}, which {device.split(':')[0]} cannot set"
         runs = stated.get(feature, _USUAL.get(feature, sign))
         if runs != sign:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.errors import InputError
+from fatpatch.gpus.amd import can_set, feature_settings
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.products import DOUBTFUL, Product, loosely_named, named, nearest, products, with_chip, with_pci_id
 from fatpatch.gpus.tables import table
@@ -19,8 +20,12 @@ _SHOWN = 8
 _PART = 3  # the rank of names that have more words than the text
 _FIRST_SEGMENTS = 3
 _SEGMENTS = ("geforce", "workstation", "datacenter", "titan", "jetson", "radeon", "pro", "instinct")
+_KNOWN_NAMES = ("Radeon", "Instinct", "GeForce")
 _PCI_VENDORS: Final = {"10de": "nvidia", "1002": "amd"}
-_CERTAINTY: Final = {"pci": "the name is from a community list", "build": "named in AMD's build scripts only"}
+_CERTAINTY: Final = {
+    "pci": "the name is from a community list",
+    "build": "the target is from AMD's build scripts only",
+}
 _ASK_ID = {
     "nvidia": "give the PCI id, such as 10de:1c03; nvidia-smi --query-gpu=pci.device_id --format=csv shows it, or lspci -nn",
     "amd": "give the PCI id, such as 1002:73bf, as lspci -nn shows it, or the target that rocminfo shows (gfx1030)",
@@ -161,6 +166,8 @@ def _by_target(text: str) -> Device | None:
         if not any(row["gfx"] == found[1] for row in table("amd_targets")):
             known = " ".join(row["gfx"] for row in table("amd_targets"))
             raise InputError(f"no GPU with target {text!r} is known", hint=f"known are {known}")
+        if unknown := [name for name, _ in feature_settings(found[2]) if not can_set(found[1], name)]:
+            raise InputError(f"{found[1]} has no setting {unknown[0]}", hint=f"the GPU is {found[1]}")
         return Device("amd", lower, lower, None, "", None, "")
     if lower.startswith("gfx") and lower.endswith("-generic"):
         raise InputError(f"{text!r} is a target for several GPUs", hint="give that of one GPU, such as gfx1030")
@@ -185,8 +192,9 @@ def _by_pci_id(digits: str, vendor: str | None) -> Device:
     found = with_pci_id(digits, vendor)
     if not found:
         raise InputError(f"no GPU with the PCI id {digits} is known", hint="give its name or its target, such as sm_61 or gfx1030")
-    device = device_of(found[0])
-    own = [part for part in (found[0].note, _CERTAINTY.get(found[0].certainty, "")) if part]
+    product = next((item for item in found if item.name.startswith(_KNOWN_NAMES)), found[0])
+    device = device_of(product)
+    own = [part for part in (product.note, _CERTAINTY.get(product.certainty, "")) if part]
     return device._replace(note="; ".join(own))  # the id has settled what the name leaves open
 
 

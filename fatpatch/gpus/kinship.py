@@ -12,18 +12,17 @@ from typing import Final, NamedTuple
 from fatpatch.gpus.tables import table
 
 _SAME: Final = frozenset({"gfx10-3-generic", "gfx12-generic"})
-_MORE: Final = {  # code for the key on the devices named, and what to think of it
-    "gfx1100": (
-        ("gfx1101", "gfx1102", "gfx1103", "gfx1150", "gfx1151", "gfx1152", "gfx1153"),
-        "often done, not promised: gfx1100 code may use more registers than there are",
-    ),
-    "gfx1010": (("gfx1011", "gfx1012", "gfx1013"), "a superset of gfx1010: plausible, not promised"),
-    "gfx900": (("gfx902", "gfx90c"), "a superset of gfx900: plausible, not promised"),
-}
+_MORE: Final = (  # code for a processor, devices, what to say of them with that code
+    ("gfx1100", ("gfx1101",), "often done, not promised: it has as many registers as gfx1100, but other hazards"),
+    ("gfx1100", ("gfx1102", "gfx1103"), "often done, not promised: gfx1100 code may use more registers than it has"),
+    ("gfx1100", ("gfx1150", "gfx1151", "gfx1152", "gfx1153"), "often done, not promised: a later revision with other hazards"),
+    ("gfx1010", ("gfx1011", "gfx1012", "gfx1013"), "plausible, not promised: it has all instructions of gfx1010 and more"),
+    ("gfx900", ("gfx902", "gfx90c"), "plausible, not promised: it has all instructions of gfx900 and more"),
+)
 
 
 class Kinship(NamedTuple):
-    """How far a device can be trusted with code for ``code``: ``same`` when it has the very instructions."""
+    """How far a device can be trusted with code for ``code``: ``same`` when it has the very instructions; ``caution`` in words."""
 
     code: str
     same: bool
@@ -35,9 +34,9 @@ def kinship(code: str, device: str) -> Kinship | None:
     code, device = code.split(":")[0], device.split(":")[0]
     family = _generic(code)
     if family in _SAME and family == _generic(device) and code != device:
-        return Kinship(code, True, f"the same instructions as {code}")
-    devices, caution = _MORE.get(code, ((), ""))
-    return Kinship(code, False, caution) if device in devices else None
+        return Kinship(code, True, f"it has the same instructions as {code}")
+    found = (caution for made_for, devices, caution in _MORE if made_for == code and device in devices)
+    return next((Kinship(code, False, caution) for caution in found), None)
 
 
 def best_kin(device: str, targets: Sequence[str]) -> Kinship | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fatpatch.errors import FormatError, UnsupportedError
+from fatpatch.errors import FatpatchError, FormatError, UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.model import Image
 from fatpatch.payloads.compression import unpack
@@ -10,13 +10,14 @@ from fatpatch.source import Source
 
 
 class ImageReader:
-    """Reads images of one source; ``limit`` bounds what one image may unpack to."""
+    """Reads images of one source; ``limit`` bounds what one image may unpack to. The last shared blob is kept, or why it is damaged."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self._source = source
         self._limit = limit
         self._blob_at = -1
         self._blob = b""
+        self._failure: FatpatchError | None = None
 
     def read(self, image: Image) -> bytes:
         """All bytes of an image. FormatError when they are damaged, LimitError when too many, UnsupportedError when opaque."""
@@ -32,8 +33,23 @@ class ImageReader:
 
     def blob(self, image: Image) -> bytes:
         """The unpacked bytes that an image shares with others, or its own; errors as for ``read``."""
-        if image.within is not None and self._blob_at == image.data_offset:
-            return self._blob
+        if image.within is None:
+            return self._unpacked(image)
+        if self._blob_at != image.data_offset:
+            self._blob_at, self._blob, self._failure = image.data_offset, b"", None
+            try:
+                self._blob = self._unpacked(image)
+            except FatpatchError as error:
+                self._failure = error
+        if self._failure is not None:
+            raise self._failure
+        return self._blob
+
+    def holds(self, image: Image) -> bool:
+        """Whether the blob of an image that was just asked for could be unpacked."""
+        return self._blob_at == image.data_offset and self._failure is None
+
+    def _unpacked(self, image: Image) -> bytes:
         if image.compression == "none":
             if image.stored_bytes > self._limit:
                 unpack(b"", "stored", image.stored_bytes, limit=self._limit)
@@ -42,8 +58,6 @@ class ImageReader:
         blob = unpack(stored, image.compression, image.blob_size or 0, limit=self._limit)
         if image.blob_digest is not None:
             _check_digest(image, blob)
-        if image.within is not None:
-            self._blob_at, self._blob = image.data_offset, blob
         return blob
 
 

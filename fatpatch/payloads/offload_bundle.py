@@ -150,7 +150,7 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
                 compression=blob.codec,
                 stored_size=size if plain else None,
                 size=size,
-                offset=where,
+                offset=offset + start if plain else offset,
                 data_offset=blob.offset + start if plain else blob.offset,
                 stored_bytes=size if plain else blob.stored,
                 blob_size=None if plain else blob.size,

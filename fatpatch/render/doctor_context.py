@@ -49,7 +49,7 @@ def host(found: FileVerdict) -> Iterator[str]:
     arch = found.environment.device.arch
     hosts = {id(module.host): module for module in found.modules if module.host.family is not None}
     if arch is None or found.trouble is not None or not hosts:
-        if found.modules and not hosts and outcome_of(found) == "may-fail":
+        if arch is not None and found.modules and not hosts and outcome_of(found) == "may-fail":
             yield ""
             yield f"Host code: {safe(found.modules[0].host.reason)}."
         return
@@ -134,15 +134,23 @@ def notes(found: FileVerdict) -> Iterator[str]:
         advice = environment.override
         trust = "nothing known here says that it can run it" if advice is None else advice.caution
         notes.append(f"code for {environment.device.target} on {environment.own_target}: {trust}")
-    if environment.device.vendor == "amd" and any(module.payload.format == "ccob" for module in found.modules):
-        notes.append("the bundles are compressed: that takes a runtime of ROCm 6.2 or newer")
     if environment.device.vendor == "amd" and found.modules:
-        notes.append("by the sources of AMD's runtime; no AMD GPU was asked")
+        notes += _packing_notes(found)
+        notes.append("derived from the sources of AMD's runtime, not tried on an AMD GPU")
     if found.unread:
         notes.append(f"{plural(len(found.unread), 'part')} of the file could not be read, so this is not the whole answer")
     if notes:
         yield ""
         yield from (f"note: {safe(note)}" for note in notes)
+
+
+def _packing_notes(found: FileVerdict) -> Iterator[str]:
+    """What compressed bundles ask of the runtime."""
+    versions = {module.payload.version for module in found.modules if module.payload.format == "ccob"}
+    if 3 in versions:
+        yield "the bundles are compressed in version 3, which ROCm 7.1 and newer write: older runtimes may not read them"
+    elif versions:
+        yield f"the bundles are compressed in version {max(filter(None, versions))}: that takes a runtime of ROCm 6.2 or newer"
 
 
 def _driver_notes(found: FileVerdict) -> Iterator[str]:

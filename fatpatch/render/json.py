@@ -105,6 +105,7 @@ def _image(image: Image, finding: Finding | None, demangle: Callable[[str], str 
         "stored_size": image.stored_size,
         "size": image.size,
         "offset": image.offset,
+        "unpacked_offset": None if image.within is None else image.within[0],
         "flags": image.flags,
         "kind_code": image.kind_code,
         "identifier": image.identifier,

@@ -49,7 +49,10 @@ _MAX_GAPS = 8
 _MAX_NAMES = 3
 _MAX_COLUMNS = 64
 _CATALOGUE = 20
-_LOOKED_FOR = "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles, code objects and kernel packs"
+_LOOKED_FOR = (
+    "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles, code objects and kernel packs; "
+    "not for SPIR-V and Metal, which --all-kinds counts"
+)
 
 
 def report(
@@ -92,7 +95,7 @@ def report(
         if matrix is not None:
             yield ""
             yield from (f"  {line}" for line in hole_lines(matrix) if not filtered)
-            yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels")))
+            yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels"), filtered=filtered))
         yield from (f"  {line}" for line in resource_lines(resources.get(place, ()), show))
     if not groups and not any(True for _ in _stocks(node)):
         damaged = any(item.level == "error" for item in all_diagnostics(node))
@@ -102,15 +105,15 @@ def report(
         yield f"Next: fatpatch inspect {shown_as} --kernels"
 
 
-def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str = _CAPTIONS["nvidia"]) -> Iterator[str]:
-    """The kernel x target matrix, names last so that the cells line up."""
+def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str, *, filtered: bool) -> Iterator[str]:
+    """The kernel x target matrix, names last so that the cells line up. ``filtered``: the user asked for some kernels only."""
     order = matrix.columns()
     if len(order) > _MAX_COLUMNS:
         yield f"{len(order)} targets are too many for a table: choose with --target, or use --format csv"
         return
     chosen = sorted(matrix.cells)
     if not chosen:
-        yield "no kernel matches" if matrix.cells else "no kernels were read"
+        yield "no kernel matches" if filtered else "no kernels were read"
         return
     rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
     yield caption
@@ -226,7 +229,7 @@ def _model(node: Node) -> str:
 
 
 def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | None) -> list[str]:
-    unit = "fatbins" if payloads[0].kind == "fatbin" else "in"
+    unit = {"fatbin": "fatbins", "offload_bundle": "bundles"}.get(payloads[0].kind, "in")
     several = len(payloads) > 1
     kernels = None if matrix is None else matrix.count()
     header = [
@@ -237,7 +240,7 @@ def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | Non
         "stored",
         "unpacked",
         "codec",
-        "toolkit or PTX ISA",
+        "toolkit or PTX ISA" if payloads[0].vendor == "nvidia" else "made by",
     ]
     rows = [
         [
@@ -325,4 +328,6 @@ def _evidence(payloads: list[Payload]) -> Iterator[str]:
         for image in payload.images:
             note = f"  options {safe(image.options)!r}" if image.options else ""
             note += f"  identifier {safe(image.identifier)!r}" if image.identifier else ""
-            yield f"  {image.target}  {image.kind}, at {image.offset:#x}, {size(image.size)}, version {image.code_version}{note}"
+            inside = "" if image.within is None else f", unpacked at {image.within[0]:#x}"
+            version = f", version {image.code_version}" if image.code_version is not None else ""
+            yield f"  {image.target}  {image.kind}, at {image.offset:#x}{inside}, {size(image.size)}{version}{note}"

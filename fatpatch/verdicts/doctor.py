@@ -18,7 +18,7 @@ from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
 from fatpatch.verdicts.module import FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
-from fatpatch.verdicts.module_amd import judge_amd
+from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.quants import launched
 from fatpatch.verdicts.requirements import needs, out_of_reach, trouble
 from fatpatch.verdicts.stubs import with_stubs
@@ -40,6 +40,7 @@ class Doctor:
 
     def judge(self, environment: Environment) -> FileVerdict:
         """The verdict for one device and driver; without a driver for any that fits both the device and the file."""
+        environment = heard(environment, [node for node, payload in self.pairs if payload.vendor == "amd"])
         if environment.device.vendor == "amd":
             modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
         else:
@@ -122,8 +123,8 @@ class Doctor:
 
     def names(self, node: Node, payload: Payload) -> frozenset[str]:
         """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""
-        readable = [image for image in payload.images if image.kind in ("sass", "ptx") and image.readable]
-        best = min(readable, key=lambda image: (image.kind != "sass", image.size or 0), default=None)
+        readable = [image for image in payload.images if image.kind in ("sass", "ptx", "hsaco") and image.readable]
+        best = min(readable, key=lambda image: (image.kind == "ptx", image.size or 0), default=None)
         return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
 
     def _needed(self, verdicts: Iterable[ModuleVerdict], host: Host, environment: Environment) -> dict[str, str] | None:

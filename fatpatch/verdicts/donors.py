@@ -80,7 +80,7 @@ def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:
     offers: list[frozenset[str]] = []
     for node, payload in payloads_below(candidate.doctor.node):
         for image in payload.images:
-            if image.target != target or image.kind != "sass" or not image.readable or node.source is None:
+            if image.target != target or image.kind not in ("sass", "hsaco") or not image.readable or node.source is None:
                 continue
             names = candidate.doctor.reader.names(node.source, image)
             if names is not None and len(offers) < _OFFERS:

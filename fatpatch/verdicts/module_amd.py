@@ -5,6 +5,8 @@ Sources: ROCm's clr, comgr and ROCr (reference: HIP load rules). No AMD GPU was 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fatpatch.gpus.amd import choose_object
 from fatpatch.images.amdgpu import Identity, same_target
 from fatpatch.model import Image, Node, Payload
@@ -15,6 +17,15 @@ from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, ModuleVerdi
 
 _HOW = {"native": NATIVE, "generic": COMPATIBLE, "spirv": JIT}
 _FIRST_VERSION, _FIRST_GENERIC = 3, 1
+
+
+def heard(environment: Environment, nodes: Sequence[Node]) -> Environment:
+    """The environment as the files hear it: where all are Windows libraries, HSA_OVERRIDE_GFX_VERSION does nothing."""
+    if not environment.pretends or not nodes or any(node.container != "pe" for node in nodes):
+        return environment
+    note = f"HSA_OVERRIDE_GFX_VERSION={environment.hsa_override} does nothing: the runtime of Windows does not look at it"
+    device = environment.device._replace(target=environment.own_target or environment.device.target, note=note)
+    return environment._replace(device=device, own_target=None, hsa_override=None)
 
 
 def judge_amd(node: Node, payload: Payload, environment: Environment, reader: FactsReader) -> ModuleVerdict:
@@ -38,7 +49,8 @@ def judge_amd(node: Node, payload: Payload, environment: Environment, reader: Fa
             return _verdict(payload, FAILS, None, image, f"{image.target} cannot be read: {reader.problems[image.locator]}")
         if (refusal := _refused(image, identity)) is not None:
             return _verdict(payload, FAILS, NO_IMAGE, image, refusal)
-    return _verdict(payload, _HOW[choice.how], None, image, choice.reason)
+    reason = choice.reason if not environment.pretends or deaf else f"{image.target} is what the GPU is told to be"
+    return _verdict(payload, _HOW[choice.how], None, image, reason)
 
 
 def _refused(image: Image, identity: Identity) -> str | None:
@@ -52,8 +64,15 @@ def _refused(image: Image, identity: Identity) -> str | None:
     return None
 
 
+def _passed_over(image: Image) -> str:
+    """Why an image is not the one that is loaded."""
+    if image.target.split(":")[0].endswith("-generic"):
+        return "for another family, or less fitting"
+    return "for another processor or setting" if ":" in image.target else "for another processor"
+
+
 def _verdict(payload: Payload, verdict: str, error: int | None, image: Image | None, reason: str) -> ModuleVerdict:
-    lost = tuple((each.target, "for another processor") for each in payload.images if each is not image and each.size)
+    lost = tuple((each.target, _passed_over(each)) for each in payload.images if each is not image and each.size)
     return ModuleVerdict(
         locator=payload.locator,
         offset=payload.offset,

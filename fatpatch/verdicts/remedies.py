@@ -27,7 +27,7 @@ _OLDEST, _NEWEST_THEN = 50, 90  # what -arch=all of a toolkit of 2023 or 2024 co
 def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> tuple[Remedy, ...]:
     """All remedies that are worth a word, the best first: those that work, those that may, those that do not."""
     if found.environment.device.vendor == "amd":
-        rows = list(amd(found, shown))
+        rows = list(amd(doctor, found, shown, candidates))
     else:
         rows = list(_nvidia(doctor, found, shown, candidates))
     order = {True: 0, None: 1, False: 2}  # the sort is stable: the rows come in the order of their use

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from fatpatch.gpus.amd import override_for
+from fatpatch.gpus.amd import override_for, switch_for
 from fatpatch.gpus.kinship import Kinship, best_kin
 from fatpatch.locator import file_name
+from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
-from fatpatch.verdicts.remedy import Remedy
+from fatpatch.verdicts.remedy import Candidate, Remedy
 
+_UNTRIED = "Experimental: no AMD GPU was at hand"
 _VARIABLE = "HSA_OVERRIDE_GFX_VERSION"
 
 
-def amd(found: FileVerdict, shown: str) -> Iterator[Remedy]:
+def amd(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
     """Another value for HSA_OVERRIDE_GFX_VERSION where one can work, a copy of an object that fits, another build."""
     device = found.environment.device
     if not found.modules and found.unread:
@@ -28,12 +31,26 @@ def amd(found: FileVerdict, shown: str) -> Iterator[Remedy]:
     broken = [module for module in found.modules if module.verdict.verdict not in GOOD]
     if all(module.verdict.cuda_error is None for module in broken):
         return  # where the code is, or what it is, is not known
+    if candidates:
+        for remedy in grafts(doctor, found, broken, shown, candidates):
+            untried = remedy.command is not None
+            yield remedy._replace(works=None, why=f"{remedy.why}. {_UNTRIED}") if untried else remedy
     if found.environment.hsa_override is not None:
         yield Remedy(f"another value for {_VARIABLE}", None, None, "leave it out to see which value can work")
         return
-    yield from _override(device.target, broken)
-    yield from _retag(device.target, broken, shown)
+    if (setting := _setting(device.target, broken)) is not None:
+        why = "an object for this processor is there, for the other setting; on Linux, where hardware and kernel allow it"
+        yield Remedy(setting.split("=")[0], f"{setting} PROGRAM", None, why)
+    else:
+        yield from _override(device.target, broken)
+        yield from _retag(device.target, broken, shown)
     yield Remedy("rebuild from source", f"hipcc --offload-arch={device.target} ...", True, f"compiles code for {device.target} itself")
+
+
+def _setting(target: str, broken: Sequence[Judged]) -> str | None:
+    """The one setting with which all modules would load."""
+    found = {switch_for([image for image in module.payload.images if image.kind == "hsaco"], target) for module in broken}
+    return found.pop() if len(found) == 1 else None
 
 
 def _override(target: str, broken: Sequence[Judged]) -> Iterator[Remedy]:
@@ -44,10 +61,10 @@ def _override(target: str, broken: Sequence[Judged]) -> Iterator[Remedy]:
         return
     advice = override_for(target, _common(linux))
     if advice is None:
-        yield Remedy(_VARIABLE, None, False, f"no object in the file has the same instructions as {target}")
+        yield Remedy(_VARIABLE, None, False, f"the file has no object whose code {target} is known to run")
         return
     windows = "" if len(linux) == len(broken) else ". It does nothing for the Windows libraries"
-    why = f"on Linux the runtime then loads {advice.target}: {advice.caution}{windows}"
+    why = f"on Linux the runtime then loads {advice.target}; {advice.caution}{windows}"
     yield Remedy(_VARIABLE, f"{_VARIABLE}={advice.value} PROGRAM", None, why)
 
 
@@ -57,7 +74,7 @@ def _retag(target: str, broken: Sequence[Judged], shown: str) -> Iterator[Remedy
     kin = best_kin(device, _common(broken))
     if kin is None or not all(module.payload.kind == "offload_bundle" for module in broken):
         return
-    why = f"a copy under the GPU's own name, on Windows too: {kin.caution}. Experimental: no AMD GPU was at hand"
+    why = f"a copy under the GPU's own name; {kin.caution}. {_UNTRIED}"
     yield Remedy(f"graft the {kin.code} code as {device}", _command(kin, device, shown), None, why)
 
 

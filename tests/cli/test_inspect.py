@@ -10,9 +10,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from builders import archive, elf
+from builders import archive, bundle, elf
 from builders.fatbin import PTX, container, entry
-from conftest import ROOT, Run
+from conftest import ROOT, SAMPLES, Run
 
 SCHEMA = json.loads((ROOT / "fatpatch/render/inspect-1.schema.json").read_text())
 GOLDEN = ROOT / "tests/golden"
@@ -154,3 +154,38 @@ def test_closed_pipe(run: Run) -> None:
         command, shell=True, cwd=ROOT / "samples", env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+def test_targets_with_features_are_found_by_their_processor(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.hipfb"
+    path.write_bytes(bundle.plain([("gfx90a:xnack+", bundle.code_object(0x3F | 3 << 8)), ("gfx1030", bundle.code_object())]))
+    assert "gfx90a:xnack+" in run("inspect", "--target", "gfx90a", path).stdout
+    done = run("inspect", "--target", "gfx999", path)
+    assert (done.returncode, "has no image for gfx999" in done.stderr, "gfx90a:xnack+, gfx1030" in done.stderr) == (3, True, True)
+
+
+def test_offsets_of_amd_objects_lead_to_them(run: Run) -> None:
+    file = json.loads(run("inspect", "libhipdemo.so", "--format", "json").stdout)["files"][0]
+    data = (SAMPLES / "libhipdemo.so").read_bytes()
+    images = [image for payload in file["payloads"] for image in payload["images"]]
+    assert {data[image["offset"] : image["offset"] + 4] for image in images} == {b"\x7fELF"}
+    file = json.loads(run("inspect", "hipdemo.dll", "--format", "json").stdout)["files"][0]
+    assert [image["unpacked_offset"] % 4096 for image in file["payloads"][0]["images"]] == [0, 0, 0]
+
+
+def test_resources_of_both_makers(run: Run) -> None:
+    amd = run("inspect", "--resources", "hipdemo.dll").stdout
+    assert "    gfx1030      4      -      8      0+0  256        0        16         32     1024   152  scale(float*, float, int)" in amd
+    nvidia = run("inspect", "--resources", "kernels.sm_61.cubin").stdout
+    assert "    sm_61           6     512      0       332          12      128   320  reverse" in nvidia
+
+
+def test_a_lfs_pointer_is_told(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "libx.so"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    assert "is a Git LFS pointer" in run("inspect", path).stderr
+
+
+def test_no_kernel_matches_and_no_kernels_were_read(run: Run) -> None:
+    assert "no kernel matches" in run("inspect", "--kernel", "nope", "libhipdemo.so").stdout
+    assert "no kernel matches" in run("inspect", "--missing", "gfx1100", "libhipdemo.so").stdout

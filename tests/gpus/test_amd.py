@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fatpatch.errors import InputError
-from fatpatch.gpus.amd import choose_object, overridden, override_for
+from fatpatch.gpus.amd import choose_object, overridden, override_for, switch_for
+from fatpatch.gpus.devices import find
 from fatpatch.gpus.kinship import kinship
 from fatpatch.model import Image
 
@@ -81,9 +82,26 @@ def test_kinship(code: str, device: str, same: bool | None) -> None:
 
 def test_the_kin_with_the_same_instructions_goes_first() -> None:
     assert override_for("gfx1034", ["gfx1100", "gfx1032", "gfx1031"]).value == "10.3.1"
-    assert override_for("gfx90c", ["gfx900:xnack-", "gfx906"]) == (
-        "9.0.0",
-        "gfx900",
-        "a superset of gfx900: plausible, not promised",
-        False,
-    )
+    found = override_for("gfx90c", ["gfx900:xnack-", "gfx906"])
+    assert (found.value, found.target, found.safe, "plausible" in found.caution) == ("9.0.0", "gfx900", False, True)
+
+
+@pytest.mark.parametrize(
+    ("targets", "device", "setting"),
+    [
+        (("gfx90a:xnack+",), "gfx90a", "HSA_XNACK=1"),
+        (("gfx90a:xnack-",), "gfx90a:xnack+", "HSA_XNACK=0"),
+        (("gfx90a:sramecc-:xnack+",), "gfx90a", None),
+        (("gfx90a:sramecc+:xnack+",), "gfx90a", "HSA_XNACK=1"),
+        (("gfx908:xnack+",), "gfx90a", None),
+        (("gfx1030",), "gfx1031", None),
+    ],
+)
+def test_settings(targets: tuple[str, ...], device: str, setting: str | None) -> None:
+    assert switch_for(objects(*targets), device) == setting
+
+
+@pytest.mark.parametrize("text", ["gfx1031:xnack-", "gfx90a:foo+", "gfx1100:sramecc+"])
+def test_a_setting_that_a_processor_lacks_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="has no setting"):
+        find(text)

@@ -78,7 +78,8 @@ def test_hash_is_checked(tmp_path: Path) -> None:
         with pytest.raises(FormatError) as caught:
             ImageReader(node.source, 1 << 24).read(node.payloads[0].images[0])
     assert caught.value.field == "CCOB hash"
-    assert [finding.problem[2] for finding in findings] == ["CCOB hash"] * 2
+    assert [finding.problem and finding.problem[2] for finding in findings] == ["CCOB hash", None], "told once"
+    assert [finding.rows for finding in findings] == [None, None]
 
 
 def test_magic_that_is_only_a_string(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import msgpack
@@ -93,11 +94,48 @@ def test_remedies_on_linux_and_windows(run: Run) -> None:
     assert not any(title.startswith("graft") for title in none)
 
 
-def test_the_override_does_nothing_for_a_dll(run: Run) -> None:
+def test_the_override_does_nothing_for_a_dll(run: Run, tmp_path: Path) -> None:
     arguments = ("--gpu", "gfx1031", "--hsa-override", "10.3.0")
     assert document(run, SAMPLES / "libhipdemo.so", *arguments, code=0)["files"][0]["outcome"] == "runs"
-    found = document(run, SAMPLES / "hipdemo.dll", *arguments, code=1)["files"][0]
-    assert "Windows does not look at HSA_OVERRIDE_GFX_VERSION" in found["modules"][0]["reason"]
+    done = run("doctor", SAMPLES / "hipdemo.dll", *arguments)
+    assert done.returncode == 1
+    assert done.stdout.startswith("WILL NOT RUN: hipdemo.dll on gfx1031\n")
+    assert "HSA_OVERRIDE_GFX_VERSION=10.3.0 does nothing: the runtime of Windows does not look at it" in done.stdout
+    path = tmp_path / "both.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("hipdemo.dll", "libhipdemo.so"):
+            archive.write(SAMPLES / name, name)
+    modules = document(run, path, *arguments, code=1)["files"][0]["modules"]
+    assert [module["verdict"] for module in modules] == ["fails", "fails", "native", "native"]
+    assert "Windows does not look at" in modules[0]["reason"]
+
+
+def test_xnack_is_a_setting_of_the_machine(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.hipfb"
+    path.write_bytes(bundle.plain([("gfx90a:xnack+", bundle.code_object(0x3F | 3 << 8))]))
+    found = remedies(run, path, "--gpu", "MI250")
+    assert found["HSA_XNACK"] == (None, "HSA_XNACK=1 PROGRAM")
+    assert not any("OVERRIDE" in title for title in found)
+
+
+def test_a_candidate_is_used(run: Run, tmp_path: Path) -> None:
+    for name in ("libhipdemo.so", "donor.so"):
+        (tmp_path / name).write_bytes((SAMPLES / "libhipdemo.so").read_bytes())
+    assert run("graft", "donor.so", "--retag", "gfx1030:gfx1031", "--in-place", cwd=tmp_path).returncode == 0
+    arguments = (tmp_path / "libhipdemo.so", "--gpu", "gfx1031", "--candidate", tmp_path / "donor.so")
+    works, command = remedies(run, *arguments)["graft gfx1031 from donor.so"]
+    assert works is None, "experimental"
+    assert run(*command.split()[1:], cwd=tmp_path).returncode == 0
+    assert run("doctor", "fixed-libhipdemo.so", "--gpu", "gfx1031", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "words"), [(2, "version 2: that takes a runtime of ROCm 6.2"), (3, "version 3, which ROCm 7.1 and newer")]
+)
+def test_compressed_bundles_ask_for_a_runtime(run: Run, tmp_path: Path, version: int, words: str) -> None:
+    path = tmp_path / "x.hipfb"
+    path.write_bytes(bundle.ccob(bundle.plain([("gfx1030", bundle.code_object())]), version))
+    assert words in run("doctor", path, "--gpu", "gfx1030").stdout
 
 
 def test_the_printed_graft_cures(run: Run, tmp_path: Path) -> None:
