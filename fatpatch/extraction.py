@@ -46,7 +46,8 @@ class Choice(NamedTuple):
     def whole(self, payload: Payload) -> bool:
         """Whether this payload is wanted as it is."""
         targets = not self.targets or any(target_matches(image.target, target) for image in payload.images for target in self.targets)
-        return "fatbin" in self.kinds and targets and self.place(payload.locator)
+        whole = payload.kind not in ("kpack", "kpack_reference")  # those are not things of their own in the file
+        return whole and "fatbin" in self.kinds and targets and self.place(payload.locator)
 
     def place(self, locator: str) -> bool:
         """Whether a locator, or anything it lies in, is selected."""

@@ -6,6 +6,7 @@ Old code objects are carried over byte for byte; of a plain bundle none is read 
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -16,11 +17,13 @@ from fatpatch.errors import EditError
 from fatpatch.formats import numbers as n
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.content import ImageReader
+from fatpatch.payloads.frames import Budget, stream_end
 from fatpatch.payloads.offload_bundle import CCOB_HEADERS, CODECS, ENTRY
 from fatpatch.source import Source
 
 ALIGNMENT = 4096
 _HEAD = len(n.BUNDLE_MAGIC) + 8
+_HIP_ID = re.compile(rb"((?:hip|hipv4)-amdgcn-amd-amdhsa-[a-z0-9_]*-)gfx", re.DOTALL)
 _METHODS = {codec: method for method, codec in CODECS.items()}
 _ZSTD_LEVEL = 9  # not larger than what clang writes (measured on six libraries), in 4 ms a megabyte
 _FULL32 = 0xFFFFFFFF
@@ -62,7 +65,12 @@ def _plain(source: Source, payload: Payload, limit: int) -> Source:
     whole = source.slice(payload.offset, payload.size)
     if payload.format != "ccob":
         return whole
-    return Source.of(ImageReader(source, limit).blob(payload.images[0]))
+    image = payload.images[0]
+    end = image.data_offset + image.stored_bytes
+    if stream_end(source, image.data_offset, end, image.compression, Budget()) != end:
+        message = "holds bytes behind its compressed stream, so it is not edited"
+        raise EditError(message, locator=payload.locator, offset=payload.offset, hint=_HINT)
+    return Source.of(ImageReader(source, limit).blob(image))
 
 
 def _refuse_hidden(bundle: Source, entries: Sequence[Entry], table_end: int, payload: Payload) -> None:
@@ -82,7 +90,7 @@ def new_bundle(source: Source, payload: Payload, donations: Sequence[Donation], 
     """
     entries = entries_of(source, payload, limit)
     takes = {image.identifier: index for index, image in replaced.items()}
-    prefix = _prefix(payload)
+    prefix = _prefix(entries, payload)
     contents = [
         (entry.identifier, Source.of(donations[takes[name]].content()) if name in takes else entry.data)
         for entry in entries
@@ -95,16 +103,16 @@ def new_bundle(source: Source, payload: Payload, donations: Sequence[Donation], 
     ]
     parts = tuple(_laid_out(contents))
     if payload.format == "ccob":
-        parts = (Source.of(_packed(Source.joined(parts), payload)),)
+        parts = (Source.of(_packed(Source.joined(parts), payload, limit)),)
     return NewPayload(payload, parts, tuple(donations), ALIGNMENT)
 
 
-def _prefix(payload: Payload) -> bytes:
-    """What stands before the target in the ids of this bundle: ``hipv4-amdgcn-amd-amdhsa--``."""
-    for image in payload.images:
-        if image.kind == "hsaco" and image.identifier is not None and image.identifier.endswith(image.target):
-            return image.identifier.removesuffix(image.target).encode()
-    raise EditError("names no code object that could serve as a pattern for its id", locator=payload.locator, offset=payload.offset)
+def _prefix(entries: Sequence[Entry], payload: Payload) -> bytes:
+    """What stands before the target in the ids that HIP's runtime looks at: ``hipv4-amdgcn-amd-amdhsa--``."""
+    for entry in entries:
+        if found := _HIP_ID.match(entry.identifier):
+            return found[1]
+    raise EditError("has no HIP entry that could serve as a pattern for the new id", locator=payload.locator, offset=payload.offset)
 
 
 def _laid_out(contents: Sequence[tuple[bytes, Source]]) -> Iterator[Source]:
@@ -123,8 +131,11 @@ def _laid_out(contents: Sequence[tuple[bytes, Source]]) -> Iterator[Source]:
     yield from objects
 
 
-def _packed(bundle: Source, payload: Payload) -> bytes:
+def _packed(bundle: Source, payload: Payload, limit: int) -> bytes:
     """The bundle compressed as the old one was: same method, same version of the header."""
+    if bundle.size > limit:
+        message = f"would unpack to {bundle.size:#x} bytes, more than the limit of {limit:#x}"
+        raise EditError(message, locator=payload.locator, hint="raise it with --max-image-size")
     data = bundle.read(0, bundle.size)
     codec = payload.images[0].compression
     version = payload.version or max(CCOB_HEADERS)

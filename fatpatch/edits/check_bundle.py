@@ -8,6 +8,7 @@ from fatpatch.edits.bundle import ALIGNMENT
 from fatpatch.edits.comparison import Pair
 from fatpatch.edits.plan import Graft
 from fatpatch.edits.result import Check, check_of
+from fatpatch.images.amdgpu import same_target
 from fatpatch.images.hsaco import read_code_object
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.content import ImageReader
@@ -24,10 +25,10 @@ def bundle_checks(pair: Pair, grafts: Sequence[Graft], limit: int) -> Iterator[C
         mine = [graft for graft in grafts if graft.module.locator == payload.locator]
         found = pair.counterpart(payload)
         assert found is not None
-        fresh = {graft.donation.target: graft for graft in mine}
+        fresh = {_key(graft.donation.target): graft for graft in mine}
         replaced = {graft.replaced.identifier for graft in mine if graft.replaced is not None}
         before = [image for image in payload.images if image.identifier not in replaced]
-        after = [image for image in found.images if image.target not in fresh]
+        after = [image for image in found.images if _key(image.target) not in fresh]
         ids += _id_problems(found, len(before) + len(mine))
         if [image.identifier for image in after] != [image.identifier for image in before]:
             kept.append(f"{found.locator}: the old entries are not as they were")
@@ -36,10 +37,10 @@ def bundle_checks(pair: Pair, grafts: Sequence[Graft], limit: int) -> Iterator[C
                 f"{new.locator} differs" for old, new in zip(before, after, strict=True) if old_reader.read(old) != new_reader.read(new)
             ]
         for image in found.images:
-            if image.target in fresh:
+            if _key(image.target) in fresh:
                 data = new_reader.read(image)
-                given += [] if data == fresh[image.target].donation.content() else [f"{image.locator} does not hold the given bytes"]
-                targets += [] if read_code_object(data).target == image.target else [f"{image.locator} is for another processor"]
+                given += [] if data == fresh[_key(image.target)].donation.content() else [f"{image.locator} does not hold the given bytes"]
+                targets += [] if same_target(read_code_object(data).target, image.target) else [f"{image.locator} is for another processor"]
         if (found.format, found.version) != (payload.format, payload.version) or _codecs(found) != _codecs(payload):
             packed.append(f"{found.locator} is packed otherwise")
         packed += [f"{image.locator} is not aligned" for image in found.images if _start(image, found) % ALIGNMENT]
@@ -48,6 +49,11 @@ def bundle_checks(pair: Pair, grafts: Sequence[Graft], limit: int) -> Iterator[C
     yield check_of("new code objects are the given bytes", given)
     yield check_of("new code objects name their own processor", targets)
     yield check_of("bundles packed as before, objects aligned", packed)
+
+
+def _key(target: str) -> tuple[str, ...]:
+    """A target whose features have no order."""
+    return tuple(sorted(target.split(":")))
 
 
 def _id_problems(bundle: Payload, expected: int) -> Iterator[str]:

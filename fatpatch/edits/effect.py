@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fatpatch.edits.comparison import Comparison
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.plan import Graft, Plan
-from fatpatch.gpus.amd import choose_object, first_processor
+from fatpatch.gpus.amd import choose_object, first_processor, offered
 from fatpatch.gpus.drivers import cuda_of_ptx, first_driver_for_cuda, ptx_of_driver
 from fatpatch.gpus.selection import DEVICES, NO_IMAGE, Choice, choose
 from fatpatch.model import Image, Payload
@@ -57,7 +57,7 @@ def _effect_amd(graft: Graft, found: Payload) -> Effect:
 
 
 def _choice_amd(images: Sequence[Image], device: str) -> Choice:
-    found = choose_object([image for image in images if image.kind in ("hsaco", "spirv")], device)
+    found = choose_object(offered(images), device)
     return Choice(found.image, None if found.image is not None else NO_IMAGE, found.reason, measured=False)
 
 

@@ -60,7 +60,9 @@ class ElfFile:
     def __init__(self, source: Source, locator: str) -> None:
         self.source, self.locator = source, locator
         fields = HEADER.unpack(source.read(0, HEADER.size))
-        _, self.type, self.machine, _, _, self.phoff, self.shoff, _, _, _, phnum, shentsize, shnum, _ = fields
+        _, self.type, self.machine, _, _, self.phoff, self.shoff, _, _, phentsize, phnum, shentsize, shnum, _ = fields
+        if phnum and phentsize != SEGMENT.size:
+            raise UnsupportedError(f"program headers of {phentsize} bytes, expected {SEGMENT.size}: not edited", locator=locator)
         if phnum > _MAX_SEGMENTS:
             raise UnsupportedError(f"{phnum} program headers: not edited", locator=locator)
         if self.type not in (n.ET_EXEC, n.ET_DYN) or self.machine not in _RELATIVE or not phnum:

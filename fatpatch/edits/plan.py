@@ -85,7 +85,7 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
         raise _no_module(node)
     matched, skipped = match(modules, donations, wishes.modules, wishes.members) if donations else ([], [])
     cautions: list[str] = []
-    for retag in wishes.retags:
+    for retag in dict.fromkeys(wishes.retags):
         there = chosen(modules, wishes.modules, wishes.members)
         copies, spared, words = retag_matches(there, retag, wishes.limit, replace=wishes.replace, force=wishes.force)
         matched, skipped, cautions = [*matched, *copies], [*skipped, *spared], [*cautions, *words]
@@ -139,6 +139,16 @@ def _equals(item: Match) -> list[Image]:
     return [image for image in item.module.payload.images if image.kind == kind and _equal_targets(kind, image.target, target)]
 
 
+def _rival(item: Match) -> str | None:
+    """An object for the same processor that leaves open what this one states, or states what this one leaves open."""
+    processor, *features = item.donation.target.split(":")
+    for image in item.module.payload.images:
+        name, *others = image.target.split(":")
+        if image.kind == "hsaco" and name == processor and {each[:-1] for each in features} != {each[:-1] for each in others}:
+            return image.target
+    return None
+
+
 def _equal_targets(kind: str, first: str, second: str) -> bool:
     return same_target(first, second) if kind == "hsaco" else first == second
 
@@ -160,6 +170,12 @@ def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donat
         problems.append(Problem(
             "duplicate", f"the module has a {donation.target} image already, a different one",
             "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
+        ))  # fmt: skip
+    if module.vendor == "amd" and (rival := _rival(item)) is not None:
+        problems.append(Problem(
+            "conflict", f"the module has {rival}, which states other settings than {donation.target}",
+            "LLVM's tools refuse such a bundle, and a runtime may take either", survivable=False,
+            hint="compile with the same settings as the module's own objects",
         ))  # fmt: skip
     if len(_equals(item)) > 1:
         message = f"the module has {len(_equals(item))} images for {donation.target}"

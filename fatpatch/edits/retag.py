@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.edits.donation import Donation, hsaco_donation_of
 from fatpatch.edits.match import Match, Skipped
 from fatpatch.edits.modules import Module
+from fatpatch.elf64 import HEADER, SECTION
 from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.kinship import kinship
 from fatpatch.gpus.tables import table
-from fatpatch.images.amdgpu import MACH, identify
-from fatpatch.images.hsaco import read_code_object
+from fatpatch.images.amdgpu import MACH, identify, same_target
+from fatpatch.images.hsaco import metadata_ranges, read_code_object
 from fatpatch.locator import join
 from fatpatch.model import Image
 from fatpatch.payloads.content import ImageReader
 
 _MACH_AT = 48  # the low byte of e_flags
+_KEY = b"\xadamdhsa.target"  # a msgpack string of 13 bytes
 _TRIPLE = b"amdgcn-amd-amdhsa--"
 _CODES = {name: code for code, name in MACH.items()}
 
@@ -48,23 +50,35 @@ class Retag(NamedTuple):
 
 
 def retagged(data: bytes, device: str, locator: str) -> bytes:
-    """A copy of a code object that names ``device``. EditError when its name stands where it cannot be replaced in place."""
-    old = identify(data[:64]).target
-    code = old.split(":")[0]
+    """A copy of a code object that names ``device``: the low byte of e_flags, and amdhsa.target in the metadata; nothing else.
+
+    FormatError when it is damaged, EditError when the name does not fit in its place.
+    """
+    before = read_code_object(data)
+    code = before.identity.target.split(":")[0]
     result = bytearray(data)
     result[_MACH_AT] = _CODES[device]
-    noted = _TRIPLE + code.encode()
-    if len(code) != len(device) and noted in data:
-        raise EditError(f"names {code} in its metadata, and {device} has another length", locator=locator)
-    at = data.find(noted)
-    while at >= 0:
-        result[at + len(_TRIPLE) : at + len(noted)] = device.encode()
-        at = data.find(noted, at + len(noted))
+    for at in _noted_targets(data, code):
+        if len(code) != len(device):
+            raise EditError(f"names {code} in its metadata, and {device} has another length", locator=locator)
+        result[at : at + len(device)] = device.encode()
     copy = bytes(result)
-    found, before = read_code_object(copy), read_code_object(data)
-    if found.target != old.replace(code, device, 1) or found.kernels != before.kernels:
+    found = read_code_object(copy)
+    if found.target != before.identity.target.replace(code, device, 1) or found.kernels != before.kernels:
         raise EditError(f"does not become an object for {device} by another name: it is now read as {found.target}", locator=locator)
     return copy
+
+
+def _noted_targets(data: bytes, code: str) -> Iterator[int]:
+    """Where the metadata names the processor: the value of amdhsa.target, a msgpack string."""
+    value = _TRIPLE + code.encode()
+    fields = HEADER.unpack_from(data)
+    sections = list(SECTION.iter_unpack(data[fields[6] : fields[6] + fields[12] * SECTION.size]))
+    for start, end in metadata_ranges(data, sections):
+        at = data.find(_KEY, start, end)
+        at = data.find(value, at, at + len(_KEY) + 2 + len(value)) if at >= 0 else -1
+        if at >= 0:
+            yield at + len(_TRIPLE)
 
 
 def retag_matches(
@@ -80,14 +94,14 @@ def retag_matches(
     matches: list[Match] = []
     skipped: list[Skipped] = []
     for module in modules:
-        image = next((image for image in module.payload.images if _is_for(image, retag.code)), None)
-        if image is None:
-            continue
-        donation = _copied(module, image, retag.device, limit)
-        if not replace and any(_is_for(each, retag.device) for each in module.payload.images):
-            skipped.append(Skipped(donation, f"has an object for {retag.device} already"))
-        else:
-            matches.append(Match(module, donation))
+        there = [image.target for image in module.payload.images if _is_for(image, retag.device)]
+        for image in module.payload.images:
+            if _is_for(image, retag.code):
+                donation = _copied(module, image, retag.device, limit)
+                if not replace and any(same_target(donation.target, target) for target in there):
+                    skipped.append(Skipped(donation, f"has an object for {retag.device} already"))
+                else:
+                    matches.append(Match(module, donation))
     if not matches and skipped:
         hint = "--replace puts the copies in their place"
         raise EditError(f"nothing to retag: every bundle with {retag.code} has an object for {retag.device} already", hint=hint)
@@ -107,6 +121,10 @@ def _copied(module: Module, image: Image, device: str, limit: int) -> Donation:
     assert module.node.source is not None
     source = module.node.source
     locator = join(module.locator, image.target)
+    header = identify(ImageReader(source, limit).read(image)[:64]).target
+    if not same_target(header, image.target):
+        message = f"is labelled {image.target}, but its header says {header}: no copy of it can be trusted"
+        raise EditError(message, locator=locator, hint="compile the object anew")
 
     def content() -> bytes:
         return retagged(ImageReader(source, limit).read(image), device, locator)

@@ -15,6 +15,7 @@ _OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
 _TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
 _FEATURE = re.compile(r":([a-z]+)([+-])")
 _SPIRV = "amdgcnspirv"
+_FOREIGN = frozenset({"openmp", "sycl", "host"})
 _USUAL: Final = {"sramecc": "+", "xnack": "-"}
 """How a GPU that can set a feature runs unless its user says otherwise."""
 
@@ -43,6 +44,11 @@ def overridden(value: str) -> str:
         hint = "three decimal numbers: 10.3.0 for gfx1030, 9.0.10 for gfx90a"
         raise InputError(f"{value[:40]!r} is no value for HSA_OVERRIDE_GFX_VERSION: the runtime would find no GPU", hint=hint)
     return f"gfx{int(found[1])}{int(found[2]):x}{int(found[3]):x}"
+
+
+def offered(images: Sequence[Image]) -> list[Image]:
+    """The entries that HIP's runtime looks at: not those of OpenMP or SYCL, nor bitcode."""
+    return [image for image in images if image.kind in ("hsaco", "spirv") and (image.identifier or "").split("-")[0] not in _FOREIGN]
 
 
 def choose_object(images: Sequence[Image], device: str) -> Choice:

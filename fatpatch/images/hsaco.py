@@ -19,6 +19,9 @@ from fatpatch.images.rows import AmdUsage, Argument, KernelRow
 
 _FIELD = "NT_AMDGPU_METADATA"
 _MAX_COMMENT = 1 << 16
+_MAX_OVERLAP = 4
+_MAX_SYMBOLS = 500_000
+_MAX_NOTES = 16 << 20
 _SHT_PROGBITS, _SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 1, 7, 11, 2
 _OBJECT = 1
 _RELEASE = re.compile(rb"\broc-(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
@@ -56,6 +59,8 @@ def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
     if shentsize != SECTION.size or shoff + shnum * SECTION.size > len(data):
         raise FormatError(f"{shnum} section headers at {shoff:#x} do not fit in {len(data):#x} bytes", offset=40, field="e_shoff")
     sections: list[Section] = list(SECTION.iter_unpack(data[shoff : shoff + shnum * SECTION.size]))
+    if sum(row[5] for row in sections if row[1] != n.SHT_NOBITS) > _MAX_OVERLAP * len(data):
+        raise LimitError("the sections overlap without end", offset=shoff, field="sh_size")
     symbols = _Symbols(data, sections)
     documents = list(_metadata(data, sections))
     listed = [kernel for document in documents for kernel in _list(document.get("amdhsa.kernels")) if isinstance(kernel, dict)]
@@ -78,6 +83,8 @@ class _Symbols:
 
     def _table(self, data: bytes, row: Section, names: Section) -> None:
         strings = data[names[4] : names[4] + names[5]]
+        if row[5] > _MAX_SYMBOLS * SYMBOL.size:
+            raise LimitError(f"{row[5] // SYMBOL.size} symbols, more than {_MAX_SYMBOLS}", offset=row[4], field="symbol table")
         table = data[row[4] : row[4] + row[5]]
         total = 0
         for name_at, info, _, index, _, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
@@ -96,11 +103,26 @@ class _Symbols:
 
 def _metadata(data: bytes, sections: list[Section]) -> Iterator[dict[str, Any]]:
     """The metadata notes: one, or with link-time optimisation one for each part."""
+    for start, end in metadata_ranges(data, sections):
+        yield unpacked(data[start:end], _FIELD)
+
+
+def metadata_ranges(data: bytes, sections: list[Section]) -> Iterator[tuple[int, int]]:
+    """Where the metadata notes lie; LimitError when they add up to more than real ones do."""
+    total = 0
     for row in sections:
-        if row[1] == _SHT_NOTE:
-            for kind, name, description in notes(data[row[4] : row[4] + row[5]]):
-                if kind == n.NOTE_AMDGPU_METADATA and name.startswith(b"AMDGPU"):
-                    yield unpacked(description, _FIELD)
+        if row[1] != _SHT_NOTE:
+            continue
+        section = data[row[4] : row[4] + row[5]]
+        at = 0
+        for kind, name, description in notes(section):
+            at = section.index(description, at) if description else at
+            if kind == n.NOTE_AMDGPU_METADATA and name.startswith(b"AMDGPU"):
+                total += len(description)
+                if total > _MAX_NOTES:
+                    raise LimitError(f"more than {_MAX_NOTES:#x} bytes of metadata", offset=row[4] + at, field=_FIELD)
+                yield row[4] + at, row[4] + at + len(description)
+            at += len(description)
 
 
 def _list(value: object) -> list[Any]:
@@ -127,8 +149,7 @@ def _producer(data: bytes, sections: list[Section], names_index: int) -> str | N
 
 def _row(kernel: dict[str, Any], sizes: dict[str, int], *, detail: bool) -> KernelRow:
     def number(key: str) -> int | None:
-        value = kernel.get(key)
-        return value if isinstance(value, int) else None
+        return _number(kernel.get(key))
 
     symbol = kernel.get(".symbol")
     own = kernel.get(".name")
@@ -160,9 +181,13 @@ def _row(kernel: dict[str, Any], sizes: dict[str, int], *, detail: bool) -> Kern
 def _arguments(listed: object) -> list[Argument]:
     found = []
     for part in _list(listed):
-        if isinstance(part, dict) and isinstance(part.get(".offset"), int) and isinstance(part.get(".size"), int):
+        offset, size = (_number(part.get(".offset")), _number(part.get(".size"))) if isinstance(part, dict) else (None, None)
+        if offset is not None and size is not None:
             kind, name = part.get(".value_kind"), part.get(".name")
-            found.append(
-                Argument(part[".offset"], part[".size"], kind if isinstance(kind, str) else "", name if isinstance(name, str) else None)
-            )
+            found.append(Argument(offset, size, kind if isinstance(kind, str) else "", name if isinstance(name, str) else None))
     return found
+
+
+def _number(value: object) -> int | None:
+    """A count or size; what is none is not told."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -6,8 +6,8 @@ from typing import Any
 
 from fatpatch.errors import FormatError, LimitError
 
-_CONTAINER_CODES = bytes(range(0x80, 0xA0))
-_MAX_BYTES = 32 << 20
+_CONTAINER_CODES = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))  # fixmap, fixarray; array and map of 16 and 32 bits
+_MAX_BYTES = 16 << 20
 _MAX_CONTAINERS = 400_000
 
 

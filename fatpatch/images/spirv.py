@@ -11,6 +11,7 @@ from fatpatch.formats import numbers as n
 _HEADER = struct.Struct("<IIIII")
 _WORD = struct.Struct("<I")
 _ENTRY_POINT, _FUNCTION, _FUNCTION_END = 15, 54, 56
+_BETWEEN_FUNCTIONS = frozenset({_FUNCTION, 8, 12, 317})  # OpFunction, OpLine, OpExtInst (non-semantic), OpNoLine
 _LAST_MAJOR, _LAST_MINOR = 1, 6
 _MAX_BOUND = 1 << 22
 _MAX_ENTRIES = 10_000
@@ -51,4 +52,6 @@ def read_module(data: bytes) -> Module:
         at += length
         if opcode == _FUNCTION_END:
             end = at
+            if at + _WORD.size > len(data) or _WORD.unpack_from(data, at)[0] & 0xFFFF not in _BETWEEN_FUNCTIONS:
+                break
     return Module(f"{data[6]}.{data[5]}", tuple(names), end or at)

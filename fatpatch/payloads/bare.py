@@ -9,6 +9,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import join
 from fatpatch.model import Image, Payload
 from fatpatch.payloads import offload_bundle
+from fatpatch.payloads.frames import Budget
 from fatpatch.source import Source
 
 _PTX_HEAD = 1 << 16
@@ -25,7 +26,7 @@ def sniff_bare(source: Source) -> str | None:
         return "fatbin"
     if head[:4] == n.KPACK_MAGIC and int.from_bytes(head[4:8], "little") < _KPACK_VERSIONS:
         return "kpack"
-    if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size):
+    if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size, Budget()):
         return "bundle"
     if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/"):
         return None

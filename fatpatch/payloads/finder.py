@@ -10,6 +10,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import join
 from fatpatch.model import Container, Payload, Wrapper
 from fatpatch.payloads import fatbin
+from fatpatch.payloads.frames import Budget
 from fatpatch.payloads.wrapper import Pointer, read_wrappers
 from fatpatch.source import Source
 
@@ -38,6 +39,7 @@ class Finder:
         self.pointers: dict[int, Pointer] = {}
         self.targets: list[int] = []
         self.by_toolkit = False
+        self.budget = Budget()
 
     def follow(self, container: Container) -> None:
         """Note what the wrappers point to; a wrapper that points nowhere is a diagnostic."""

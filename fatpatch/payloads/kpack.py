@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from fatpatch.diagnostics import Diagnostics
@@ -11,12 +12,14 @@ from fatpatch.errors import FormatError, LimitError
 from fatpatch.images.metadata import unpacked
 from fatpatch.locator import escape, join
 from fatpatch.model import Image, Payload
+from fatpatch.payloads.compression import zstd_content_size
 from fatpatch.source import Source
 
 HEADER = struct.Struct("<4sIQ")
 _VERSION = 1
-_MAX_TOC = 32 << 20
-_MAX_REFERENCE = 1 << 16
+_MAX_TOC = 16 << 20
+_MAX_REFERENCE = 1 << 13
+_FRAME_HEAD = 18
 _SIZE = struct.Struct("<I")
 _SHOWN = 4
 
@@ -64,8 +67,9 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
         raise LimitError(f"{source.size - toc_at:#x} bytes, more than {_MAX_TOC:#x}", offset=toc_at, field="table of contents")
     table = unpacked(source.peek(toc_at, source.size - toc_at), "table of contents")
     scheme = table.get("compression_scheme", "none")
+    known = scheme in ("none", "zstd-per-kernel")
     places = dict(_blobs(table) if scheme == "none" else _frames(source, table))
-    if scheme not in ("none", "zstd-per-kernel"):
+    if not known:
         diagnostics.error(
             locator, toc_at, f"the compression {escape(str(scheme))} is not known: listed, not read", field="compression_scheme"
         )
@@ -74,7 +78,8 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
     room = limit
     for library, objects in _maps(table.get("toc")):
         where = join(locator, library)
-        images = tuple(_images(where, objects, places, "zstd" if scheme != "none" else "none", source.size, diagnostics))[: max(room, 0)]
+        codec = ("none" if scheme == "none" else "zstd") if known else ""
+        images = tuple(islice(_images(source, where, objects, places, codec, diagnostics), max(room, 0)))
         room -= len(images)
         payloads.append(Payload(
             locator=where, vendor="amd", kind="kpack", section=None, offset=0, size=source.size, found_by=("file",), images=images,
@@ -86,31 +91,35 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
 
 
 def _images(
-    where: str, objects: dict[str, Any], places: dict[int, tuple[int, int]], codec: str, end: int, diagnostics: Diagnostics
+    source: Source, where: str, objects: dict[str, Any], places: dict[int, tuple[int, int]], codec: str, diagnostics: Diagnostics
 ) -> Iterator[Image]:
+    """The objects of one library; each place is given out once. ``codec`` is empty when it is not known."""
     for target, facts in _maps(objects):
         label = escape(target)
         ordinal, size = facts.get("ordinal"), facts.get("original_size")
-        place = places.get(ordinal) if isinstance(ordinal, int) else None
-        whole = place is not None and place[0] + place[1] <= end
-        if not whole and places:
-            diagnostics.error(join(where, label), None, f"object {escape(str(ordinal))} is not in the file", field="ordinal")
+        place = places.pop(ordinal, None) if isinstance(ordinal, int) else None
+        whole = place is not None and place[0] + place[1] <= source.size
         start, stored = place if place is not None and whole else (0, 0)
-        kind = facts.get("type", "hsaco")
-        known = size if isinstance(size, int) and size >= 0 else stored if codec == "none" else None
+        said = size if isinstance(size, int) and size >= 0 else None
+        real = stored if codec == "none" else zstd_content_size(source.peek(start, _FRAME_HEAD)) if codec else None
+        if codec and not whole:
+            diagnostics.error(join(where, label), None, f"object {escape(str(ordinal))} is not in the file, or another's", field="ordinal")
+        elif whole and said is not None and real is not None and said != real:
+            diagnostics.error(join(where, label), start, f"expected {real:#x} bytes, its entry says {said:#x}", field="original_size")
+        known = said if real is None else real
         yield Image(
             locator=join(where, label),
-            kind="hsaco" if kind == "hsaco" else "unknown",
+            kind="hsaco" if facts.get("type", "hsaco") == "hsaco" else "unknown",
             target=label,
             code_version=None,
-            compression=codec,
+            compression=codec or "none",
             stored_size=stored if whole else None,
             size=known,
             offset=start,
             data_offset=start,
             stored_bytes=stored,
-            blob_size=known if codec != "none" else None,
-            readable=whole,
+            blob_size=known if codec == "zstd" else None,
+            readable=bool(codec) and whole,
         )
 
 

@@ -82,8 +82,8 @@ def read_binary(source: Source, offset: int, limit: int, locator: str, diagnosti
         offset=offset + entry_offset,
         data_offset=start,
         stored_bytes=image_size,
-        flags=flags,
         kind_code=image_kind,
+        options=f"flags {flags:#x}" if flags else None,
         identifier=escape(triple) or None,
         readable=whole,
     )

@@ -15,12 +15,13 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import escape, join
 from fatpatch.model import Image
 from fatpatch.payloads.compression import unpack_prefix
-from fatpatch.payloads.frames import stream_end
+from fatpatch.payloads.frames import Budget, stream_end
 from fatpatch.source import Source
 
 ENTRY = struct.Struct("<QQQ")
 _MAX_ENTRIES = 4096
 _MAX_ID = 4096
+_MAX_HOSTS = 16
 _HEAD = 1 << 18
 _ID = re.compile(rb"[a-z0-9_]+-[!-~]*\Z")
 CODECS = {0: "zlib", 1: "zstd"}
@@ -49,21 +50,21 @@ class _Blob(NamedTuple):
     digest: bytes | None = None
 
 
-def sane(source: Source, offset: int, limit: int) -> bool:
+def sane(source: Source, offset: int, limit: int, budget: Budget) -> bool:
     """Whether a real bundle starts here: both magics also occur as mere strings in compilers."""
     data = source.peek(offset, 128)
     if data[:4] == n.CCOB_MAGIC:
-        return _compressed(source, offset, limit, head_size=len(n.BUNDLE_MAGIC)) is not None
+        return _compressed(source, offset, limit, budget, head_size=len(n.BUNDLE_MAGIC)) is not None
     if data[:24] != n.BUNDLE_MAGIC or len(data) < 56:
         return False
     count, id_size = int.from_bytes(data[24:32], "little"), int.from_bytes(data[48:56], "little")
     return 0 < count <= _MAX_ENTRIES and 0 < id_size <= _MAX_ID and _ID.match(data[56 : 56 + id_size]) is not None
 
 
-def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics) -> Bundle | None:
+def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics, budget: Budget) -> Bundle | None:
     """Read the bundle at ``offset``; None, with a diagnostic, when its header does not hold."""
     if source.peek(offset, 4) == n.CCOB_MAGIC:
-        blob = _compressed(source, offset, limit)
+        blob = _compressed(source, offset, limit, budget)
         if blob is None:
             message = "expected CCOB version 1 to 3, method 0 or 1, and sizes that fit"
             diagnostics.error(locator, offset, message, field="CCOB header")
@@ -79,7 +80,7 @@ def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnosti
     return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor, blob.version)
 
 
-def _compressed(source: Source, offset: int, limit: int, head_size: int = _HEAD) -> _Blob | None:
+def _compressed(source: Source, offset: int, limit: int, budget: Budget, head_size: int = _HEAD) -> _Blob | None:
     data = source.peek(offset, 32)
     version = int.from_bytes(data[4:6], "little")
     layout = CCOB_HEADERS.get(version)
@@ -93,7 +94,7 @@ def _compressed(source: Source, offset: int, limit: int, head_size: int = _HEAD)
     head = unpack_prefix(source.peek(start, min(limit - start, _HEAD)), codec, min(size, head_size))
     if head[:24] != n.BUNDLE_MAGIC:
         return None
-    end = offset + sizes[0] if len(sizes) > 1 else stream_end(source, start, limit, codec)
+    end = offset + sizes[0] if len(sizes) > 1 else stream_end(source, start, limit, codec, budget)
     if end is None or not start < end <= limit:
         return None
     return _Blob(start, end - start, codec, size, head, version, digest)
@@ -106,7 +107,7 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
     at, reach, total = 32, 32, 0
     images: list[Image] = []
     seen: dict[str, int] = {}
-    vendor = "amd"
+    vendor, vendors, hosts = "amd", set[str](), 0
     if count > _MAX_ENTRIES:
         diagnostics.error(locator, offset + 24, f"{count} entries announced, limit {_MAX_ENTRIES}", field="entry count")
         count = 0
@@ -123,15 +124,20 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
         at += ENTRY.size + id_size
         reach = max(reach, at)
         name = identity.decode("utf-8", "backslashreplace")
-        kind, target, vendor = classify(name, vendor)
-        if blob.codec == "none":
-            kind = kind_of(source.peek(offset + start, 4), kind)
+        kind, target, whose = classify(name, vendor)
+        if kind != "host":
+            kind = kind_of(source.peek(offset + start, 4) if blob.codec == "none" else head[start : start + 4], kind)
         total += min(size, blob.size)
         if total > 2 * blob.size:
             diagnostics.error(locator, where, "the entries overlap: the rest is left out", field="entry size")
             break
         if kind == "host" and size == 0:
+            hosts += 1
+            if hosts > _MAX_HOSTS:
+                diagnostics.error(locator, where, f"more than {_MAX_HOSTS} empty host entries: the rest is left out", field="entry count")
+                break
             continue
+        vendors.add(whose)
         seen[target] = seen.get(target, 0) + 1
         label = target if seen[target] == 1 else f"{target}#{seen[target]}"
         whole = start + size <= blob.size
@@ -160,7 +166,7 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
                 blob_digest=blob.digest,
             )
         )
-    return tuple(images), reach, vendor
+    return tuple(images), reach, next((each for each in ("amd", "nvidia", "intel") if each in vendors), vendor)
 
 
 def classify(name: str, vendor: str) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 
 from fatpatch.formats import numbers as n
+from fatpatch.images.spirv import read_module, sane_header
 from fatpatch.locator import escape, join
 from fatpatch.model import Image, Payload
 from fatpatch.payloads import kpack, offload_binary, offload_bundle
@@ -16,13 +17,15 @@ _MAGICS = (n.BUNDLE_MAGIC, n.CCOB_MAGIC, offload_binary.MAGIC)
 _HEAD = 64
 _FIRST_BLOCK = 1 << 18
 _MAX_PIECES = 4096
+_MAX_MODULE = 16 << 20
+_MAX_REFERENCES = 200
 
 
 def bundle_chain(finder: Finder, part: Range, evidence: str) -> None:
     """Bundles back to back with zeros between, each stepped over by its own size; anything else is damage, and the search goes on."""
     at, false_hits = part.start, 0
     while not finder.full and (at := finder.skip_zeros(at, part.end, 1)) < part.end:
-        if offload_bundle.sane(finder.source, at, part.end):
+        if offload_bundle.sane(finder.source, at, part.end, finder.budget):
             at = _bundle(finder, at, part, evidence)
             continue
         false_hits += 1
@@ -42,18 +45,23 @@ def search(finder: Finder, part: Range) -> None:
         magic, at = _next_magic(finder, at, part.end, ahead)
         if at >= part.end:
             break
-        before = bisect.bisect_right(finder.order, at) - 1
-        around = finder.found[finder.order[before]] if before >= 0 else None
-        if around is not None and at < around.offset + around.size:
+        if (around := _covered(finder, at)) is not None:
             at = around.offset + around.size
         elif magic == offload_binary.MAGIC and offload_binary.sane(finder.source, at, part.end):
             at = _binary(finder, at, part, "magic")
-        elif magic != offload_binary.MAGIC and offload_bundle.sane(finder.source, at, part.end):
+        elif magic != offload_binary.MAGIC and offload_bundle.sane(finder.source, at, part.end, finder.budget):
             at = _bundle(finder, at, part, "magic")
         else:
             at += len(magic)
             false_hits += 1
     finder.give_up(false_hits, part)
+
+
+def _covered(finder: Finder, at: int) -> Payload | None:
+    """The payload that was found around an offset."""
+    before = bisect.bisect_right(finder.order, at) - 1
+    around = finder.found[finder.order[before]] if before >= 0 else None
+    return around if around is not None and at < around.offset + around.size else None
 
 
 def _next_magic(finder: Finder, at: int, end: int, ahead: dict[bytes, int]) -> tuple[bytes, int]:
@@ -67,7 +75,7 @@ def _next_magic(finder: Finder, at: int, end: int, ahead: dict[bytes, int]) -> t
 
 def _bundle(finder: Finder, at: int, part: Range, evidence: str) -> int:
     locator = finder.name_for(part.section, "bundle")
-    read = offload_bundle.read_bundle(finder.source, at, part.end, locator, finder.diagnostics)
+    read = offload_bundle.read_bundle(finder.source, at, part.end, locator, finder.diagnostics, finder.budget)
     if read is None:
         return at + len(n.CCOB_MAGIC)
     found_by, wrapper = finder.evidence_for(at, evidence)
@@ -115,11 +123,15 @@ def entry_section(finder: Finder, part: Range, identity: str) -> None:
         return
     locator = finder.locator if part.section is None else join(finder.locator, part.section)
     images: list[Image] = []
+    counts: dict[str, int] = {}
     at = part.start
-    while len(images) < _MAX_PIECES and (at := finder.skip_zeros(at, part.end, 1)) < part.end:
+    while not finder.full and (at := finder.skip_zeros(at, part.end, 1)) < part.end:
+        if len(images) >= _MAX_PIECES:
+            finder.diagnostics.error(locator, at, f"more than {_MAX_PIECES} images in one section: the rest is left out")
+            break
         piece = _piece(finder, at, part.end, locator, (kind, target, identity or None))
-        count = sum(image.target == piece.target for image in images)
-        images.append(piece._replace(locator=f"{piece.locator}#{count + 1}") if count else piece)
+        number = counts[piece.target] = counts.get(piece.target, 0) + 1
+        images.append(piece._replace(locator=f"{piece.locator}#{number}") if number > 1 else piece)
         at += piece.stored_bytes
     finder.keep(Payload(
         locator=locator, vendor=vendor, kind="offload_section", section=part.section, offset=part.start, size=part.end - part.start,
@@ -128,11 +140,13 @@ def entry_section(finder: Finder, part: Range, identity: str) -> None:
 
 
 def _piece(finder: Finder, at: int, end: int, locator: str, entry: tuple[str, str, str | None]) -> Image:
-    """One image of an entry section: a zstd frame, or all the rest of the section."""
+    """One image of an entry section: a zstd frame, a SPIR-V module, or all the rest of the section."""
     kind, target, identity = entry
     source = finder.source
     head = source.peek(at, _HEAD)
-    stop = stream_end(source, at, end, "zstd") if head[:4] == n.ZSTD_MAGIC else None
+    stop = stream_end(source, at, end, "zstd", finder.budget) if head[:4] == n.ZSTD_MAGIC else None
+    if stop is None and sane_header(head):
+        end = at + min(read_module(source.peek(at, min(end - at, _MAX_MODULE))).size, end - at)
     size: int | None = end - at
     if stop is not None:
         size = zstd_content_size(head)
@@ -164,11 +178,19 @@ def spirv_version(head: bytes) -> str | None:
 def check_pointers(finder: Finder) -> None:
     """Each HIP wrapper must lead to a bundle: one that no section announces is read here; a HIPK wrapper leads to a reference."""
     source = finder.source
+    references = 0
     for target, pointer in sorted(finder.pointers.items()):
+        if finder.full or references > _MAX_REFERENCES:
+            break
         if pointer.magic == n.HIP_KPACK_MAGIC:
+            references += 1
             _reference(finder, target)
         elif pointer.magic == n.HIP_WRAPPER_MAGIC and target not in finder.found:
-            if offload_bundle.sane(source, target, source.size):
+            if _covered(finder, target):
+                message = f"leads into the middle of another payload ({target:#x})"
+                finder.diagnostics.error(finder.locator, pointer.wrapper.offset + 8, message, field="bundle pointer")
+                continue
+            if offload_bundle.sane(source, target, source.size, finder.budget):
                 _bundle(finder, target, Range(target, source.size, None), "wrapper")
                 continue
             got = escape(source.peek(target, 4).hex()) or "nothing"

@@ -129,7 +129,8 @@ def hole_lines(matrix: Matrix) -> Iterator[str]:
     if not lacking:
         yield f"{_all(total, 'kernel')} {'has' if total == 1 else 'have'} {_all(len(matrix.targets), 'target')}"
         return
-    yield f"{matrix.incomplete()} of {plural(total, 'kernel')} lack a target that others have:"
+    incomplete = matrix.incomplete()
+    yield f"{incomplete} of {plural(total, 'kernel')} {'lacks' if incomplete == 1 else 'lack'} a target that others have:"
     for target in sorted(lacking, key=target_key):
         yield f"  {target} is missing in {lacking[target]} of {total}      (--missing {target} lists them)"
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fatpatch.errors import FatpatchError, LimitError
 from fatpatch.formats import numbers as n
 from fatpatch.images import flow
-from fatpatch.images.amdgpu import Identity
+from fatpatch.images.amdgpu import Identity, identify
 from fatpatch.images.bodies import cubin_bodies, encoding, kernel_sections
 from fatpatch.images.cubin_tables import Tables
 from fatpatch.images.hsaco import read_code_object
@@ -27,6 +27,7 @@ from fatpatch.verdicts.jit import Cost, cost_of
 _FREE = 8 << 30
 _RATIO = 100
 _NAMES = 128 << 20
+_HEADER = 64
 
 
 class Facts(NamedTuple):
@@ -55,6 +56,8 @@ class FactsReader:
         self._left = _FREE + _RATIO * size
         self._names_left = _NAMES
         self._toolkits: dict[tuple[int, str], str | None] = {}
+        self._blob_key: tuple[int, int] | None = None
+        self._blob = b""
         self._identities: dict[tuple[int, str], Identity | None] = {}
         self._known: dict[tuple[int, str], Facts] = {}
         self._names: dict[tuple[int, str], frozenset[str] | None] = {}
@@ -104,6 +107,20 @@ class FactsReader:
                 self.problems[image.locator] = error.message
                 self._identities[key] = None
         return self._identities[key]
+
+    def header(self, source: Source, image: Image) -> Identity | None:
+        """As ``identity``, from the first bytes alone; those of a shared blob are all read at once."""
+        key = (source.base, image.data_offset)
+        if image.within is None:
+            return identify(source.peek(image.data_offset, _HEADER)) if image.compression == "none" else self.identity(source, image)
+        if key != self._blob_key:
+            try:
+                self.spend(image)
+                self._blob_key, self._blob = key, ImageReader(source, self.limit).blob(image)
+            except FatpatchError as error:
+                self.problems[image.locator] = error.message
+                self._blob_key, self._blob = key, b""
+        return identify(self._blob[image.within[0] : image.within[0] + _HEADER])
 
     def toolkit(self, source: Source, payload: Payload) -> str | None:
         """What made a module of which nothing is loaded, by its smallest machine code; None when that cannot be read."""

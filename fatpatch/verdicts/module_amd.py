@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fatpatch.gpus.amd import choose_object
+from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.images.amdgpu import Identity, same_target
 from fatpatch.model import Image, Node, Payload
 from fatpatch.verdicts.environment import Environment
@@ -35,9 +35,11 @@ def judge_amd(node: Node, payload: Payload, environment: Environment, reader: Fa
     kinds = {image.kind for image in payload.images}
     if kinds and kinds <= {"bitcode"}:
         return _verdict(payload, FAILS, None, None, "it is LLVM bitcode that becomes code when the program is linked: ask for the program")
+    if payload.images and not offered(payload.images):
+        return _verdict(payload, FAILS, None, None, "its code is not of HIP (but of OpenMP, say): another runtime chooses there")
     deaf = environment.pretends and node.container == "pe"  # the runtime of Windows does not look at the variable
     device = environment.own_target if deaf and environment.own_target is not None else environment.device.target
-    choice = choose_object([image for image in payload.images if image.kind in ("hsaco", "spirv")], device)
+    choice = choose_object(offered(payload.images), device)
     image = choice.image
     if image is None:
         why = "Windows does not look at HSA_OVERRIDE_GFX_VERSION, and " if deaf else ""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from fatpatch.gpus.amd import override_for, switch_for
+from fatpatch.gpus.amd import offered, override_for, switch_for
 from fatpatch.gpus.kinship import Kinship, best_kin
+from fatpatch.images.amdgpu import same_target
 from fatpatch.locator import file_name
+from fatpatch.model import Image
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
@@ -42,8 +44,9 @@ def amd(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Can
         why = "an object for this processor is there, for the other setting; on Linux, where hardware and kernel allow it"
         yield Remedy(setting.split("=")[0], f"{setting} PROGRAM", None, why)
     else:
-        yield from _override(device.target, broken)
-        yield from _retag(device.target, broken, shown)
+        sound = _common(doctor, [module for module in broken if module.node.container != "pe"])
+        yield from _override(device.target, broken, sound)
+        yield from _retag(device.target, broken, _common(doctor, broken), shown)
     yield Remedy("rebuild from source", f"hipcc --offload-arch={device.target} ...", True, f"compiles code for {device.target} itself")
 
 
@@ -53,13 +56,13 @@ def _setting(target: str, broken: Sequence[Judged]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _override(target: str, broken: Sequence[Judged]) -> Iterator[Remedy]:
+def _override(target: str, broken: Sequence[Judged], there: Sequence[str]) -> Iterator[Remedy]:
     """The variable is of Linux, and it must lead to an object in every module that lacks one."""
     linux = [module for module in broken if module.node.container != "pe"]
     if not linux:
         yield Remedy(_VARIABLE, None, False, "the runtime of Windows does not look at it")
         return
-    advice = override_for(target, _common(linux))
+    advice = override_for(target, there)
     if advice is None:
         yield Remedy(_VARIABLE, None, False, f"the file has no object whose code {target} is known to run")
         return
@@ -68,10 +71,10 @@ def _override(target: str, broken: Sequence[Judged]) -> Iterator[Remedy]:
     yield Remedy(_VARIABLE, f"{_VARIABLE}={advice.value} PROGRAM", None, why)
 
 
-def _retag(target: str, broken: Sequence[Judged], shown: str) -> Iterator[Remedy]:
+def _retag(target: str, broken: Sequence[Judged], there: Sequence[str], shown: str) -> Iterator[Remedy]:
     """A copy of a fitting object under the GPU's own name."""
     device = target.split(":")[0]
-    kin = best_kin(device, _common(broken))
+    kin = best_kin(device, there)
     if kin is None or not all(module.payload.kind == "offload_bundle" for module in broken):
         return
     why = f"a copy under the GPU's own name; {kin.caution}. {_UNTRIED}"
@@ -85,7 +88,14 @@ def _command(kin: Kinship, device: str, shown: str) -> str:
     return shlex.join(["fatpatch", "graft", path, "--retag", f"{kin.code}:{device}", *force, *place])
 
 
-def _common(modules: Sequence[Judged]) -> list[str]:
-    """The targets that every one of the modules has."""
-    sets = [{image.target.split(":")[0] for image in module.payload.images if image.kind == "hsaco"} for module in modules]
+def _common(doctor: Doctor, modules: Sequence[Judged]) -> list[str]:
+    """The processors that every one of the modules has an object for, one that is what its id says."""
+    sets = [{image.target.split(":")[0] for image in offered(module.payload.images) if _sound(doctor, module, image)} for module in modules]
     return sorted(set.intersection(*sets)) if sets else []
+
+
+def _sound(doctor: Doctor, module: Judged, image: Image) -> bool:
+    if image.kind != "hsaco" or not image.readable or module.node.source is None:
+        return False
+    identity = doctor.reader.header(module.node.source, image)
+    return identity is not None and same_target(identity.target, image.target)

@@ -174,6 +174,76 @@ def test_what_was_forced_is_said(run: Callable[..., Done[str]]) -> None:
     assert "note: experimental: no AMD GPU has run" in done.stdout
 
 
+def mislabelled() -> bytes:
+    return bundle.plain([("gfx1030", bundle.code_object(0x41, target="gfx1100"))])
+
+
+def test_an_object_under_a_wrong_name_is_not_copied(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    """Its instructions are of another processor than its id says."""
+    (tmp_path / "x.hipfb").write_bytes(mislabelled())
+    done = run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb")
+    assert (done.returncode, "its header says gfx1100" in done.stderr) == (6, True)
+    advice = run("doctor", "x.hipfb", "--gpu", "gfx1031").stdout
+    assert "no object whose code gfx1031 is known to run" in advice
+    assert "--retag" not in advice
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x01\x01" + bytes(41)])
+def test_an_object_cut_short_is_not_copied(data: bytes, run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    (tmp_path / "x.hipfb").write_bytes(plain(("gfx1030", data), ("gfx1100", GOOD)))
+    assert run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb").returncode in (4, 6)
+
+
+def test_a_copy_leaves_program_data_alone(tmp_path: Path) -> None:
+    data = bundle.code_object(0x36, ("amdgcn-amd-amdhsa--gfx1030",), target="gfx1030", comment=b"amdgcn-amd-amdhsa--gfx1030\0")
+    copy = retagged(data, "gfx1031", "x")
+    noted = data.index(b"gfx1030", data.index(b"amdhsa.target"))
+    assert [at for at, (old, new) in enumerate(zip(data, copy, strict=True)) if old != new] == [48, noted + len("gfx103")]
+    assert data.count(b"gfx1030") == 4, "twice as a kernel's name, once as a comment"
+
+
+def test_every_variant_is_copied(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    on, off = bundle.code_object(0x2C | 3 << 8), bundle.code_object(0x2C | 2 << 8)
+    (tmp_path / "x.hipfb").write_bytes(plain(("gfx900:xnack+", on), ("gfx900:xnack-", off)))
+    assert run("graft", "x.hipfb", "--retag", "gfx900:gfx902", "--force", "-o", "new.hipfb").returncode == 0
+    assert {name.removeprefix(ID) for name in hip.objects((tmp_path / "new.hipfb").read_bytes())} == {
+        f"gfx90{digit}:xnack{sign}" for digit in "02" for sign in "+-"
+    }
+
+
+def test_the_new_id_is_one_that_the_runtime_looks_at(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    data = plain(("gfx900", bundle.code_object(0x2C)), ("gfx1030", bundle.code_object(0x36)))
+    (tmp_path / "x.hipfb").write_bytes(data.replace(b"hipv4-amdgcn-amd-amdhsa--gfx900", b"openmp-amdgcn-amd-amdhsa-gfx900"))
+    assert run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb").returncode == 0
+    assert ID + "gfx1031" in hip.objects((tmp_path / "new.hipfb").read_bytes())
+
+
+def test_settings_must_not_conflict(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    (tmp_path / "x.hipfb").write_bytes(plain(("gfx90a:xnack+", bundle.code_object(0x3F | 3 << 8))))
+    for flags, code in ((0x3F | 1 << 8, 6), (0x3F | 2 << 8, 0)):
+        (tmp_path / "gift").write_bytes(bundle.code_object(flags))
+        done = run("graft", "x.hipfb", "--hsaco", "gift", "-o", f"new{flags}.hipfb")
+        assert done.returncode == code, done.stderr
+        assert ("states other settings" in done.stderr) is (code == 6)
+
+
+def test_settings_in_another_order_are_the_same(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    old, new = (bundle.code_object(0x3F | 3 << 8 | 2 << 10, comment=text) for text in (b"old", b"new"))
+    (tmp_path / "x.hipfb").write_bytes(plain(("gfx90a:xnack+:sramecc-", old)))
+    (tmp_path / "gift").write_bytes(new)
+    done = run("graft", "x.hipfb", "--hsaco", "gift", "--replace", "-o", "new.hipfb")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hip.objects((tmp_path / "new.hipfb").read_bytes()) == {ID + "gfx90a:xnack+:sramecc-": sha(new)}
+
+
+def test_bytes_behind_a_compressed_stream(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+    data = bytearray(bundle.ccob(plain(("gfx1030", GOOD)), 3) + b"tail")
+    data[8:16] = len(data).to_bytes(8, "little")
+    (tmp_path / "x.hipfb").write_bytes(bytes(data))
+    done = run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb")
+    assert (done.returncode, "behind its compressed stream" in done.stderr) == (6, True)
+
+
 def test_files_that_are_one_object_or_a_pack(run: Callable[..., Done[str]], tmp_path: Path) -> None:
     (tmp_path / "x.kpack").write_bytes(bundle.kpack({"libx.so": {"gfx1030": GOOD}}))
     shutil.copy(OBJECT, tmp_path / "x.hsaco")
