@@ -46,6 +46,11 @@ def matches(locator: str, pattern: str) -> bool:
     return any(_covers(pattern, locator, start) for start in starts)
 
 
+def covers(pattern: str, text: str) -> bool:
+    """Whether a pattern (``*`` any run, ``?`` one character, all else literal) takes all of a text."""
+    return _covers(pattern, text, 0)
+
+
 def target_matches(target: str, pattern: str) -> bool:
     """Whether a pattern names a target: sm_61, sm_9*; gfx90a names its variants with features too."""
     return matches(target, pattern) or (":" not in pattern and ":" in target and matches(target.split(":")[0], pattern))

@@ -1,0 +1,102 @@
+"""``fatpatch check``: does a release hold what it promises?"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+
+_FORMATS = ("text", "json", "sarif", "junit", "github")
+_FAILED = 1
+
+
+def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Options that may be given several times, or once with commas."""
+    return tuple(word for value in values for word in value.replace(" ", "").split(",") if word)
+
+
+@click.command("check")
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--require", multiple=True, metavar="TARGETS", help="Targets that every file must hold: sm_75,sm_90a,compute_90,gfx1100.")
+@click.option("--forbid", multiple=True, metavar="TARGETS", help="Targets that no file may hold; * stands for any.")
+@click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="A GPU that must run every file. Repeatable.")
+@click.option("--driver", metavar="VERSION", help="The driver for --gpu, e.g. 535.154.")
+@click.option("--policy", metavar="FILE", help="The policy; default: fatpatch.toml, else [tool.fatpatch] in pyproject.toml, if there.")
+@click.option("--no-policy", is_flag=True, help="Look for no policy file.")
+@click.option("--select", multiple=True, metavar="RULES", help="Only these rules: FP101, FP1, ...")
+@click.option("--ignore", multiple=True, metavar="RULES", help="Not these rules. Unreadable parts (FP00x) cannot be ignored.")
+@click.option(
+    "--fail-on", type=click.Choice(["error", "warning", "note", "never"]), help="The least level that fails (default: the policy's, error)."
+)
+@click.option("--baseline", metavar="FILE", help="Findings in it are known and do not fail.")
+@click.option("--write-baseline", metavar="FILE", help="Write what is found now as the baseline.")
+@click.option("--init", is_flag=True, help="Write a policy (fatpatch.toml, or --policy FILE) of what FILE... hold today.")
+@click.option("--explain", metavar="RULE", help="Say what a rule is for; 'all' lists them.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True, help="How to print.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Files at a time (default: all processors).")
+@click.option("-v", "--verbose", is_flag=True, help="Also what is allowed or in the baseline.")
+@image_size_option
+def command(
+    files: tuple[str, ...],
+    require: tuple[str, ...],
+    forbid: tuple[str, ...],
+    gpus: tuple[str, ...],
+    driver: str | None,
+    policy: str | None,
+    no_policy: bool,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fail_on: str | None,
+    baseline: str | None,
+    write_baseline: str | None,
+    init: bool,
+    explain: str | None,
+    form: str,
+    jobs: int | None,
+    verbose: bool,
+    max_image_size: int,
+) -> int:
+    """Hold FILE... (files, folders, wheels, llamafiles) against what they promise. Exit code 1 when something is found.
+
+    What cannot be read is always found: a gate that could not look is never green.
+    """
+    from fatpatch.cli import checking
+
+    if explain is not None:
+        return checking.explain(explain, sys.stdout.write)
+    if not files:
+        raise click.UsageError("give a file or folder to check")
+    pairs = list(zip(files, shown_paths(files), strict=True))
+    if init:
+        return checking.write_policy(pairs, policy, limits_from(max_image_size), sys.stdout.write)
+    asked = checking.Asked(_words(require), _words(forbid), gpus, driver)
+    held = checking.policy_for(asked, policy, look=not no_policy)
+    run = checking.Gate(held, _words(select), _words(ignore), fail_on or held.fail_on, limits_from(max_image_size), jobs)
+    outcome = run.check(pairs, baseline)
+    if write_baseline is not None:
+        from fatpatch.gate.baseline import write_baseline as write
+
+        count = write(write_baseline, [*outcome.findings, *outcome.known])
+        click.echo(f"fatpatch: {count} findings written to {write_baseline}", err=True)
+    failed = run.failed(outcome)
+    if form == "json":
+        from fatpatch.render.check import document
+
+        sys.stdout.write(json.dumps(document(outcome, failed=failed, policy=held.source), indent=1) + "\n")
+    elif form == "sarif":
+        from fatpatch.render.sarif import sarif
+
+        sys.stdout.write(json.dumps(sarif(outcome, failed=failed), indent=1) + "\n")
+    elif form == "junit":
+        from fatpatch.render.junit import junit
+
+        sys.stdout.write(junit(outcome, run.fail_on))
+    else:
+        from fatpatch.render import check
+
+        lines = check.github(outcome) if form == "github" else check.text(outcome, failed=failed, verbose=verbose)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return _FAILED if failed else 0

@@ -1,0 +1,139 @@
+"""One run of ``check``: the policy from file and options, the files, the explanations, the first policy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import click
+
+from fatpatch.cli.progress import Progress
+from fatpatch.coverage import members_below
+from fatpatch.errors import FatpatchError, InputError
+from fatpatch.gate.baseline import read_baseline
+from fatpatch.gate.finding import at_least
+from fatpatch.gate.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
+from fatpatch.gate.rules import RULES, selected
+from fatpatch.gate.rules_run import environment_for
+from fatpatch.gate.run import Outcome, Selection, check_files, expanded
+from fatpatch.gate.starter import starter
+from fatpatch.limits import Limits
+from fatpatch.locator import file_name
+from fatpatch.model import Node
+from fatpatch.render.check import explanation
+from fatpatch.render.words import columns
+from fatpatch.walk import inspected
+from fatpatch.writing import write_file
+
+Writer = Callable[[str], object]
+
+
+class Asked(NamedTuple):
+    """What the command line demands beside the policy file."""
+
+    require: tuple[str, ...]
+    forbid: tuple[str, ...]
+    gpus: tuple[str, ...]
+    driver: str | None
+
+
+def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
+    """The policy file's demands and those of the command line. A usage error for a GPU or driver that is not known."""
+    found = path or (find_policy() if look else None)
+    policy = Policy() if found is None else read_policy(found)
+    try:
+        for words in (asked.require, asked.forbid):
+            targets(list(words))
+    except ValueError as error:
+        raise click.UsageError(f"expected {error}, got {', '.join(words)}") from error
+    demands = policy.demands
+    run = (*demands.run, MustRun(asked.gpus, asked.driver, ())) if asked.gpus else demands.run
+    if asked.driver is not None and not asked.gpus:
+        raise click.UsageError("--driver goes with --gpu")
+    require, forbid = (tuple(dict.fromkeys(words)) for words in ((*demands.require, *asked.require), (*demands.forbid, *asked.forbid)))
+    demands = demands._replace(require=require, forbid=forbid, run=run)
+    policy = policy._replace(demands=demands)
+    _refuse_unknown_gpus(policy)
+    return policy
+
+
+def _refuse_unknown_gpus(policy: Policy) -> None:
+    """Names are looked up before a file is read: a slip must not look like a finding."""
+    for demand in (*policy.demands.run, *(each for _, changes in policy.files for each in changes.get("run", ()))):
+        for name in demand.gpus:
+            try:
+                environment_for(name, demand.driver)
+            except InputError as error:
+                hint = f"\n  hint: {error.hint}" if error.hint else ""
+                raise click.UsageError(f"{error.message}{hint}") from error
+    known = [*RULES, "*"]
+    for allowance in policy.allow:
+        if allowance.rule not in known and "*" not in allowance.rule:
+            raise InputError(f"allow: there is no rule {allowance.rule!r}", locator=policy.source, hint="'--explain all' lists the rules")
+
+
+class Gate(NamedTuple):
+    """A policy with the choices of the command line."""
+
+    policy: Policy
+    select: tuple[str, ...]
+    ignore: tuple[str, ...]
+    fail_on: str
+    limits: Limits
+    jobs: int | None
+
+    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> Outcome:
+        """Check the files; a usage error for a rule that does not exist."""
+        for word in (*self.select, *self.ignore):
+            if not any(rule.startswith(word) or selected(rule, (word,), ()) for rule in RULES if not rule.startswith("FP00")):
+                raise click.UsageError(f"no rule is called {word}; '--explain all' lists them")
+        inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
+        known = frozenset[str]() if baseline is None else read_baseline(baseline)
+        with Progress(pairs[0][1]):
+            return check_files(inputs, self.policy, Selection(self.select, self.ignore), self.limits, baseline=known, jobs=self.jobs)
+
+    def failed(self, outcome: Outcome) -> bool:
+        """Whether something is at least as serious as what fails; the unreadable always is."""
+        return any(at_least(finding.level, self.fail_on) or finding.rule.startswith("FP00") for finding in outcome.findings)
+
+
+def explain(word: str, out: Writer) -> int:
+    """The page of one rule, or the list of all."""
+    if word.lower() == "all":
+        rows = [(rule.id, rule.level, rule.name, rule.summary) for rule in RULES.values()]
+        out("".join(f"{line}\n" for line in columns(("rule", "level", "name", "what it finds"), rows, left=frozenset(range(4)))))
+        return 0
+    rule = RULES.get(word.upper()) or next((rule for rule in RULES.values() if rule.name == word.lower()), None)
+    if rule is None:
+        raise click.UsageError(f"there is no rule {word!r}; '--explain all' lists them")
+    out("".join(f"{line}\n" for line in explanation(rule)))
+    return 0
+
+
+def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Limits, out: Writer) -> int:
+    """Write a policy of what the files hold; a file that cannot be read ends it, since its promise is not known."""
+    target = path or FILE
+    if os.path.lexists(target):
+        raise InputError("exists already", locator=target, hint="give another name with --policy, or remove it")
+    holders: list[tuple[str, Node]] = []
+    for each in expanded([given for given, _ in pairs], [shown for _, shown in pairs]):
+        try:
+            with inspected(each.path, name=file_name(each.shown), limits=limits) as root:
+                found = [(node.path, node) for node in members_below(root) if node.payloads]
+                found += [(each.shown, root)] if root.payloads else []
+                holders += [(name, node._replace(source=None)) for name, node in found]
+        except FatpatchError as error:
+            error.locator = error.locator or each.shown
+            raise
+    if not holders:
+        message = "no file holds GPU code: there is nothing to promise"
+        raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
+    write_file(target, [piece.encode() for piece in starter(_distinct(holders))], replace=False)
+    out(f"wrote {target}: {len(holders)} files with GPU code; now run: fatpatch check {' '.join(shown for _, shown in pairs)}\n")
+    return 0
+
+
+def _distinct(holders: Sequence[tuple[str, Node]]) -> list[tuple[str, Node]]:
+    """One row a name; of several files of a name the last counts, as in a policy."""
+    return list({name: (name, node) for name, node in holders}.values())

@@ -1,0 +1,54 @@
+"""All rules, by id."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fatpatch.gate import rules_kernels, rules_run, rules_size, rules_targets
+from fatpatch.gate.rule import Rule
+from fatpatch.locator import covers
+
+_READING: Final = (
+    Rule(
+        "FP001", "unreadable-input", "error", "a file cannot be opened or read",
+        "It is missing, vanished during the run, or may not be read. A gate that could not look is never green.",
+    ),
+    Rule(
+        "FP002", "damaged-part", "error", "a part of a file is damaged",
+        "A container, fatbin, bundle or image breaks its format: cut off, overwritten, or packed by a broken tool. What is damaged was "
+        "not checked, so the file fails. `fatpatch inspect` names the place and the field.",
+    ),
+    Rule(
+        "FP003", "part-not-read", "error", "a part of a file was not looked into",
+        "It is encrypted, larger than a limit, nested too deeply, or says two things at once. It could hold anything.",
+    ),
+    Rule(
+        "FP004", "no-gpu-code", "error", "a file that was named holds no GPU code, and the policy demands some",
+        "A CPU-only build, or the wrong file. Files that a folder merely contains are passed over; if nothing at all holds GPU code, "
+        "that is found, too.",
+    ),
+)  # fmt: skip
+_ALLOWING: Final = (
+    Rule(
+        "FP901", "allowance-expired", "error", "an entry of [[allow]] is past its day",
+        "It no longer covers anything. Mend what it excused, or decide anew and give another day.",
+    ),
+    Rule(
+        "FP902", "allowance-unused", "note", "an entry of [[allow]] covers nothing",
+        "What it excused is mended, or its pattern does not fit. Remove it.",
+    ),
+)  # fmt: skip
+RULES: Final[dict[str, Rule]] = {
+    rule.id: rule for rule in (*_READING, *rules_targets.RULES, *rules_run.RULES, *rules_kernels.RULES, *rules_size.RULES, *_ALLOWING)
+}
+
+
+def selected(rule: str, select: tuple[str, ...], ignore: tuple[str, ...]) -> bool:
+    """Whether a rule is asked for: by its id or the start of it (FP1), or a pattern. Unreadable parts cannot be ignored."""
+
+    def named(words: tuple[str, ...]) -> bool:
+        return any(rule.startswith(word) or covers(word, rule) for word in words)
+
+    if rule.startswith("FP00"):
+        return True
+    return (not select or named(select)) and not named(ignore)

@@ -1,0 +1,234 @@
+"""One run of the gate: every file read, held against the policy, and what was found sorted and sifted."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from fatpatch.coverage import all_diagnostics, members_below
+from fatpatch.errors import FatpatchError, InternalError
+from fatpatch.gate.finding import Finding
+from fatpatch.gate.policy import Allowance, Demands, Policy, fits
+from fatpatch.gate.rules import RULES, selected
+from fatpatch.gate.rules_run import check_runs, environment_for
+from fatpatch.gate.rules_targets import vendor_of
+from fatpatch.gate.subject import Hit, Subject
+from fatpatch.limits import Limits
+from fatpatch.locator import covers, file_name
+from fatpatch.model import Node
+from fatpatch.survey import complaint_of
+from fatpatch.verdicts.doctor import Doctor
+from fatpatch.walk import inspected
+
+_MAKERS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
+
+
+class Input(NamedTuple):
+    """A file to check: its path, how it is shown, and whether the user named it or a folder that it lies in."""
+
+    path: str
+    shown: str
+    named: bool
+
+
+class Selection(NamedTuple):
+    """Which rules: ids, starts of ids, or patterns; no ``select`` means all."""
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+
+class FileResult(NamedTuple):
+    """What one file gave: its findings, how many holders of GPU code it has, and whose code they hold."""
+
+    shown: str
+    findings: tuple[Finding, ...]
+    holders: int
+    vendors: frozenset[str]
+
+
+class Outcome(NamedTuple):
+    """The whole run. ``allowed`` and ``known`` are findings that the policy allows or that the baseline holds."""
+
+    files: tuple[FileResult, ...]
+    findings: tuple[Finding, ...]
+    allowed: tuple[Finding, ...]
+    known: tuple[Finding, ...]
+
+
+def check_files(
+    inputs: Sequence[Input],
+    policy: Policy,
+    selection: Selection,
+    limits: Limits,
+    *,
+    baseline: frozenset[str] = frozenset(),
+    jobs: int | None = None,
+    today: datetime.date | None = None,
+) -> Outcome:
+    """Check every file, in processes when there are several; the order of the results is that of the inputs."""
+    files = tuple(_all(inputs, policy, selection, limits, jobs))
+    found = [finding for file in files for finding in file.findings]
+    found += _nothing_at_all(files, policy, selection)
+    left, allowed, extra = _allow(found, policy.allow, policy.source, today or datetime.date.today(), selection)
+    known = tuple(finding for finding in left if finding.fingerprint in baseline and not finding.rule.startswith("FP00"))
+    fresh = tuple(finding for finding in left if finding not in known)
+    return Outcome(files, (*fresh, *extra), tuple(allowed), known)
+
+
+def _all(inputs: Sequence[Input], policy: Policy, selection: Selection, limits: Limits, jobs: int | None) -> Iterator[FileResult]:
+    workers = min(jobs or os.cpu_count() or 1, len(inputs))
+    if workers <= 1:
+        yield from (check_file(each, policy, selection, limits) for each in inputs)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            waiting = [pool.submit(check_file, each, policy, selection, limits) for each in inputs]
+            yield from (each.result() for each in waiting)
+        except BrokenProcessPool as error:
+            raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
+
+
+def check_file(given: Input, policy: Policy, selection: Selection, limits: Limits) -> FileResult:
+    """All findings of one file. What cannot be read is a finding, never silence."""
+    findings: list[Finding] = []
+    nodes: list[Node] = []
+
+    def add(rule: str, hit: Hit) -> None:
+        if selected(rule, *selection):
+            findings.append(Finding(rule, RULES[rule].level, given.shown, hit.locator, hit.message, hit.remedy, hit.key))
+
+    try:
+        with inspected(given.path, name=file_name(given.shown), limits=limits) as node:
+            root = node._replace(path=given.shown)
+            for rule, hit in _reading(root):
+                add(rule, hit)
+            nodes = [each for each in (*members_below(root), root) if each.payloads]
+            doctor = cache(lambda: Doctor(root, limit=limits.image))
+            for holder in nodes:
+                meant = given.named or policy.names(given.shown) or policy.names(holder.path)
+                demands = demands_on(policy, given.shown, holder)
+                subject = Subject(given.shown, root, holder, demands, limits.image, doctor, meant=meant)
+                for rule, hit in _hits(subject):
+                    add(rule, hit)
+            if not nodes and given.named and policy.for_file(given.shown) != Demands():
+                add("FP004", Hit(root.locator, "holds no GPU code", "give the file that holds it", "no-gpu-code"))
+    except FatpatchError as error:
+        add("FP001", Hit(error.locator or given.shown, error.message, error.hint or "", "unreadable"))
+    vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
+    return FileResult(given.shown, tuple(findings), len(nodes), vendors)
+
+
+def demands_on(policy: Policy, shown: str, node: Node) -> Demands:
+    """The demands on a holder: by the file's path, and by that of the member inside it."""
+    demands = policy.for_file(shown)
+    member = node.path if node.path != shown else None
+    for pattern, changes in policy.files:
+        if member is not None and fits(member, pattern) and not fits(shown, pattern):
+            demands = demands._replace(**changes)
+    return demands
+
+
+def _reading(root: Node) -> Iterator[tuple[str, Hit]]:
+    for item in all_diagnostics(root):
+        if item.level != "note":
+            what = f"{item.field}: " if item.field else ""
+            at = "" if item.offset is None else f" at {item.offset:#x}"
+            yield "FP002" if item.level == "error" else "FP003", Hit(item.locator, f"{what}{item.message}{at}", "", item.field or "")
+
+
+def _hits(subject: Subject) -> Iterator[tuple[str, Hit]]:
+    for rule in RULES.values():
+        if rule.check is not None:
+            yield from ((rule.id, hit) for hit in rule.check(subject))
+    yield from check_runs(subject)
+    for _, image, reading in subject.readings if subject.demands.reads_images else ():
+        if (complaint := complaint_of(image, reading)) is not None:
+            which = "FP002" if complaint.level == "error" else "FP003"
+            yield which, Hit(complaint.locator, complaint.message, "", complaint.field or "")
+
+
+def _nothing_at_all(files: Sequence[FileResult], policy: Policy, selection: Selection) -> Iterator[Finding]:
+    """Folders in which nothing holds what is demanded: a gate that checked nothing is not green."""
+    if not files or any(finding.rule.startswith("FP00") for file in files for finding in file.findings):
+        return
+    there = frozenset[str]().union(*(file.vendors for file in files))
+    wanted = [vendor_of(target) for target in policy.demands.require]
+    wanted += [environment_for(name, None).device.vendor for demand in policy.demands.run for name in demand.gpus]
+    first, count = files[0].shown, len(files)
+    messages = [f"none of {count} files holds code for {_MAKERS[vendor]} GPUs" for vendor in dict.fromkeys(wanted) if vendor not in there]
+    if not there and not wanted and (policy.demands != Demands() or policy.files):
+        messages = [f"none of {count} files holds GPU code"]
+    named = any(finding.rule in ("FP101", "FP304") for file in files for finding in file.findings)
+    for message in messages if selected("FP004", *selection) and not (named and there) else ():
+        yield Finding("FP004", RULES["FP004"].level, first, first, message, "look whether the right files were given", message)
+
+
+def _allow(
+    found: Iterable[Finding], allow: Sequence[Allowance], source: str, today: datetime.date, selection: Selection
+) -> tuple[list[Finding], list[Finding], list[Finding]]:
+    """(what is left, what is allowed, findings about the allowances themselves)."""
+    left: list[Finding] = []
+    allowed: list[Finding] = []
+    extra: list[Finding] = []
+    used: set[int] = set()
+    for finding in found:
+        fitting = [index for index, each in enumerate(allow) if _covered(finding, each)]
+        used.update(fitting)
+        alive = any(allow[index].expires >= today for index in fitting)
+        (allowed if alive and not finding.rule.startswith("FP00") else left).append(finding)
+    for index, each in enumerate(allow):
+        where = f"allow[{index}] ({each.rule} for {each.file}: {each.reason})"
+        if each.expires < today and index in used:
+            extra.append(_of_policy("FP901", source, where, f"expired on {each.expires}"))
+        elif index not in used:
+            extra.append(_of_policy("FP902", source, where, "covers nothing that was found"))
+    return left, allowed, [finding for finding in extra if selected(finding.rule, *selection)]
+
+
+def _covered(finding: Finding, allowance: Allowance) -> bool:
+    return covers(allowance.rule, finding.rule) and fits(finding.file, allowance.file) and covers(allowance.locator, finding.locator)
+
+
+def _of_policy(rule: str, source: str, where: str, message: str) -> Finding:
+    return Finding(rule, RULES[rule].level, source, source, f"{where} {message}", "", where)
+
+
+def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
+    """The files to check: those named, those below folders, those that a pattern fits where the shell has left it; each once."""
+    seen: set[str] = set()
+    for path, name in zip(paths, shown, strict=True):
+        for each in _expanded(path, name):
+            real = os.path.realpath(each.path)
+            if real not in seen:
+                seen.add(real)
+                yield each
+
+
+def _expanded(path: str, name: str) -> Iterator[Input]:
+    if os.path.isdir(path):
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            for each in sorted(names):
+                full = os.path.join(folder, each)
+                if os.path.isfile(full):
+                    yield Input(full, f"{name.rstrip('/')}/{os.path.relpath(full, path)}".replace(os.sep, "/"), named=False)
+    elif not os.path.lexists(path) and any(char in path for char in "*?["):
+        import glob
+
+        found = sorted(glob.glob(path, recursive=True))
+        for each in found:
+            yield from (inner._replace(named=False) for inner in _expanded(each, each))
+        if not found:
+            yield Input(path, name, named=True)
+    else:
+        yield Input(path, name, named=True)

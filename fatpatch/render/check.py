@@ -1,0 +1,88 @@
+"""What the gate found, for people, for programs (schema check-1) and for GitHub's log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fatpatch import __version__
+from fatpatch.gate.finding import LEVELS, Finding
+from fatpatch.gate.rule import Rule
+from fatpatch.gate.run import Outcome
+from fatpatch.render.words import plural, safe
+
+SCHEMA = "fatpatch.check/1"
+_COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
+
+
+def text(outcome: Outcome, *, failed: bool, verbose: bool) -> Iterator[str]:
+    """The findings by file, the most serious first; then the sum in one line."""
+    by_file: dict[str, list[Finding]] = {}
+    for finding in outcome.findings:
+        by_file.setdefault(finding.file, []).append(finding)
+    for file, findings in by_file.items():
+        yield f"{safe(file)}: {_counted(findings)}"
+        for finding in sorted(findings, key=lambda each: (-LEVELS.index(each.level), each.rule, each.locator)):
+            yield f"  {finding.rule} {finding.level}  {safe(finding.locator)}"
+            yield f"    {safe(finding.message)}"
+            if finding.remedy:
+                yield f"    do: {safe(finding.remedy)}"
+        yield ""
+    if verbose:
+        for finding in outcome.allowed:
+            yield f"allowed: {finding.rule} {safe(finding.locator)}: {safe(finding.message)}"
+        for finding in outcome.known:
+            yield f"in the baseline: {finding.rule} {safe(finding.locator)}: {safe(finding.message)}"
+    sifted = [f"{len(outcome.allowed)} allowed"] if outcome.allowed else []
+    sifted += [f"{len(outcome.known)} in the baseline"] if outcome.known else []
+    more = f" ({', '.join(sifted)})" if sifted else ""
+    holding = sum(1 for file in outcome.files if file.holders)
+    counted = _counted(outcome.findings) if outcome.findings else "nothing found"
+    yield f"{'FAILED' if failed else 'passed'}: {plural(len(outcome.files), 'file')}, {holding} with GPU code: {counted}{more}"
+
+
+def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:
+    counts = {level: sum(finding.level == level for finding in findings) for level in reversed(LEVELS)}
+    return ", ".join(plural(count, level) for level, count in counts.items() if count)
+
+
+def document(outcome: Outcome, *, failed: bool, policy: str) -> dict[str, Any]:
+    """The document of schema fatpatch.check/1."""
+    return {
+        "schema": SCHEMA,
+        "tool_version": __version__,
+        "policy": policy or None,
+        "failed": failed,
+        "files": [{"path": file.shown, "holders": file.holders} for file in outcome.files],
+        "findings": [_row(finding) for finding in outcome.findings],
+        "allowed": [_row(finding) for finding in outcome.allowed],
+        "baseline": [_row(finding) for finding in outcome.known],
+    }
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {**finding._asdict(), "remedy": finding.remedy or None, "key": finding.key or None, "fingerprint": finding.fingerprint}
+
+
+def github(outcome: Outcome) -> Iterator[str]:
+    """Workflow commands: one annotation a finding."""
+    for finding in outcome.findings:
+        message = f"{finding.locator}: {finding.message}" + (f"\ndo: {finding.remedy}" if finding.remedy else "")
+        place = f"file={_property(finding.file)},title={_property(finding.rule)}"
+        yield f"::{_COMMANDS[finding.level]} {place}::{_data(safe(message).replace(chr(92) + 'n', chr(10)))}"
+
+
+def _data(value: str) -> str:
+    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(value: str) -> str:
+    return _data(safe(value)).replace(":", "%3A").replace(",", "%2C")
+
+
+def explanation(rule: Rule) -> Iterator[str]:
+    """The page of one rule."""
+    yield f"{rule.id}  {rule.name}  ({rule.level})"
+    yield f"{rule.summary[0].upper()}{rule.summary[1:]}."
+    yield ""
+    yield rule.explanation
