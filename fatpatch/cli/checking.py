@@ -16,8 +16,9 @@ from fatpatch.gate.finding import at_least
 from fatpatch.gate.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
 from fatpatch.gate.rules import RULES, selected
 from fatpatch.gate.rules_run import environment_for
-from fatpatch.gate.run import Outcome, Selection, check_files, expanded
+from fatpatch.gate.run import Outcome, Selection, check_files
 from fatpatch.gate.starter import starter
+from fatpatch.inputs import expanded
 from fatpatch.limits import Limits
 from fatpatch.locator import file_name
 from fatpatch.model import Node

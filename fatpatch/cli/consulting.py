@@ -15,10 +15,11 @@ from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics, payloads_below
 from fatpatch.errors import FatpatchError, FormatError, InputError
 from fatpatch.gpus.amd import overridden
-from fatpatch.gpus.devices import Device, all_devices, find, well_known
+from fatpatch.gpus.devices import Device, find
 from fatpatch.gpus.drivers import Driver, on_jetson_linux
 from fatpatch.gpus.drivers import driver as driver_of
-from fatpatch.gpus.generations import generation
+from fatpatch.gpus.fleet import every_target
+from fatpatch.images.demangle import readable
 from fatpatch.limits import Limits
 from fatpatch.locator import file_name
 from fatpatch.model import ModelFacts, Node
@@ -34,7 +35,6 @@ from fatpatch.walk import inspected
 
 Writer = Callable[[str], object]
 _FINDINGS = 1
-_OLDEST_IN_FLEET = 50
 
 
 class Subject(NamedTuple):
@@ -76,7 +76,7 @@ def _environments(
             version = local_driver() if given is None else None
             given = given if version is None else driver_of(version)
         elif gpu == "all":
-            chosen += _every_target()
+            chosen += every_target()
         else:
             chosen.append((find(gpu), ()))
     subjects = [Subject(_environment(device, given, force_ptx, disable_ptx, eager, hsa_override), names) for device, names in chosen]
@@ -95,20 +95,6 @@ def _environment(
         return Environment(device)
     own = device.arch is not None and on_jetson_linux(device.arch)
     return Environment(device, None if own else driver, force_ptx, disable_ptx, eager)
-
-
-def _every_target() -> list[tuple[Device, tuple[str, ...]]]:
-    """One device for each target, with the names of its products; what no driver of the last years drives is left out."""
-    groups: dict[str, list[Device]] = {}
-    for device in all_devices():
-        if device.arch is None or device.arch >= _OLDEST_IN_FLEET:
-            groups.setdefault(device.target, []).append(device)
-    result = []
-    for target, devices in groups.items():
-        first = find(target)
-        family = generation(first.arch) if first.arch is not None else ""
-        result.append((first, (*([family] if family else []), *well_known(devices))))
-    return result
 
 
 def read_model(path: str, shown: str) -> ModelFacts:
@@ -185,7 +171,7 @@ class Consultation(NamedTuple):
                         code = _worse_of(code, [found])
                         if not several or self.verbose:
                             advice = self._remedies(node, doctor, found, others)
-                            lines += text.report(found, advice, shown, _readable, verbose=self.verbose)
+                            lines += text.report(found, advice, shown, readable, verbose=self.verbose)
                     out("".join(f"{line}\n" for line in lines))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
@@ -202,7 +188,7 @@ class Consultation(NamedTuple):
         yield ""
         yield from fleet.side_by_side(compared)
         yield ""
-        yield from fleet.differences(compared, _readable)
+        yield from fleet.differences(compared, readable)
 
     def as_json(self, paths: Sequence[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
         """(exit code, document)."""
@@ -283,9 +269,3 @@ def _damage(node: Node) -> int:
 
 def _worse_of(code: int, found: Sequence[FileVerdict]) -> int:
     return worse(code, 0 if all(map(works, found)) else _FINDINGS)
-
-
-def _readable(name: str) -> str:
-    from fatpatch.images.demangle import demangle
-
-    return demangle(name) or name

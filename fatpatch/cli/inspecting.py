@@ -11,6 +11,7 @@ from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
 from fatpatch.errors import FatpatchError, FormatError, InputError
+from fatpatch.images.demangle import readable
 from fatpatch.limits import Limits
 from fatpatch.locator import file_name, target_matches
 from fatpatch.matrix import Matrix
@@ -144,7 +145,7 @@ class Run:
         def wanted(name: str) -> bool:
             if lacking is not None and name not in lacking:
                 return False
-            return pattern is None or bool(pattern.search(name) or pattern.search(_readable(name)))
+            return pattern is None or bool(pattern.search(name) or pattern.search(readable(name)))
 
         return wanted
 
@@ -201,7 +202,7 @@ class Run:
                 resources,
                 verbose=self.wish.verbose,
                 filtered=self.wish.pattern is not None or self.wish.missing is not None,
-                show=str if self.wish.mangled else _readable,
+                show=str if self.wish.mangled else readable,
                 shown_as=shown_command(node),
             )
             out("".join(f"{line}\n" for line in (*([""] if index else []), *lines)))
@@ -227,9 +228,3 @@ def shown_command(node: Node) -> str:
     """The file as a user would type it."""
     path = safe(node.path)
     return f'"{path}"' if " " in path else path
-
-
-def _readable(name: str) -> str:
-    from fatpatch.images.demangle import demangle
-
-    return demangle(name) or name

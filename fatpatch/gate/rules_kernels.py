@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fatpatch.gate.rule import Rule
 from fatpatch.gate.subject import Hit, Subject
-from fatpatch.images.demangle import demangle
+from fatpatch.images.demangle import readable
 from fatpatch.matrix import Matrix
 
 _SHOWN = 3
@@ -14,7 +14,7 @@ _SHOWN = 3
 
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(demangle(name) or name for name in names[:_SHOWN]) + more
+    return ", ".join(readable(name) for name in names[:_SHOWN]) + more
 
 
 def _holes(subject: Subject) -> Iterator[Hit]:

@@ -8,7 +8,7 @@ from fatpatch.gate.rule import Rule
 from fatpatch.gate.subject import Hit, Subject
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver, on_jetson_linux
-from fatpatch.images.demangle import demangle
+from fatpatch.images.demangle import readable
 from fatpatch.verdicts.doctor import libraries
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict, Judged
@@ -71,7 +71,7 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
     image = "" if first.image is None else f" [{first.image.locator}]"
     message = f"{where}: {words}: {first.reason}{image}{more}"
     if first.defects:
-        names = [demangle(kernel.name) or kernel.name for kernel in first.defects]
+        names = [readable(kernel.name) for kernel in first.defects]
         rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         message += f"; {len(names)} of its kernels do not work there: {', '.join(names[:_SHOWN])}{rest}"
     return Hit(first.locator, message, _remedy(subject, found), key)

@@ -17,6 +17,7 @@ from fatpatch.gate.rules import RULES, selected
 from fatpatch.gate.rules_run import check_runs, environment_for
 from fatpatch.gate.rules_targets import vendor_of
 from fatpatch.gate.subject import Hit, Subject
+from fatpatch.inputs import Input
 from fatpatch.limits import Limits
 from fatpatch.locator import covers, file_name
 from fatpatch.model import Node
@@ -25,14 +26,6 @@ from fatpatch.verdicts.doctor import Doctor
 from fatpatch.walk import inspected
 
 _MAKERS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
-
-
-class Input(NamedTuple):
-    """A file to check: its path, how it is shown, and whether the user named it or a folder that it lies in."""
-
-    path: str
-    shown: str
-    named: bool
 
 
 class Selection(NamedTuple):
@@ -201,34 +194,3 @@ def _covered(finding: Finding, allowance: Allowance) -> bool:
 
 def _of_policy(rule: str, source: str, where: str, message: str) -> Finding:
     return Finding(rule, RULES[rule].level, source, source, f"{where} {message}", "", where)
-
-
-def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
-    """The files to check: those named, those below folders, those that a pattern fits where the shell has left it; each once."""
-    seen: set[str] = set()
-    for path, name in zip(paths, shown, strict=True):
-        for each in _expanded(path, name):
-            real = os.path.realpath(each.path)
-            if real not in seen:
-                seen.add(real)
-                yield each
-
-
-def _expanded(path: str, name: str) -> Iterator[Input]:
-    if os.path.isdir(path):
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            for each in sorted(names):
-                full = os.path.join(folder, each)
-                if os.path.isfile(full):
-                    yield Input(full, f"{name.rstrip('/')}/{os.path.relpath(full, path)}".replace(os.sep, "/"), named=False)
-    elif not os.path.lexists(path) and any(char in path for char in "*?["):
-        import glob
-
-        found = sorted(glob.glob(path, recursive=True))
-        for each in found:
-            yield from (inner._replace(named=False) for inner in _expanded(each, each))
-        if not found:
-            yield Input(path, name, named=True)
-    else:
-        yield Input(path, name, named=True)

@@ -31,8 +31,13 @@ def demangle(name: str) -> str | None:
     if not name.startswith("_Z") or len(name) > _MAX_NAME or not (name.isascii() and name.isprintable()):
         return None
     many = len(re.findall(_SUBSTITUTION, name)) > _SAFE_SUBSTITUTIONS
-    readable = _child.demangle(name) if many else _demangle(name)
-    return readable if readable is None else readable.removeprefix(_SYCL)  # a SYCL kernel is named by its type
+    found = _child.demangle(name) if many else _demangle(name)
+    return found if found is None else found.removeprefix(_SYCL)  # a SYCL kernel is named by its type
+
+
+def readable(name: str) -> str:
+    """The name as people write it; as it is where it cannot be demangled."""
+    return demangle(name) or name
 
 
 def _demangle(name: str) -> str | None:

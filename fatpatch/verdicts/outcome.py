@@ -25,6 +25,9 @@ OUTCOMES: Final = {
     "not-promised": "WILL PROBABLY RUN",
     "runs": "WILL RUN",
 }
+HOPELESS: Final = frozenset({"no-code", "will-not-run", "crash", "hang", "fails-in-part", "abort", "no-road"})
+"""The outcomes in which the file surely does not run."""
+
 _WORKS: Final = frozenset({"runs", "slow-start"})
 _SLOW: Final = 2.0
 

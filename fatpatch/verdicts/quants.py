@@ -6,6 +6,7 @@ of newer ones only the two kernels that multiply quantised matrices.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
@@ -61,6 +62,7 @@ class Role(NamedTuple):
     quants: frozenset[str]
 
 
+@functools.lru_cache(maxsize=16384)
 def role_of(name: str) -> Role | None:
     """The role of a mangled kernel name; None for kernels that no model of a certain type is known to need."""
     if _QUANTISER.match(name):

@@ -14,7 +14,8 @@ from conftest import SAMPLES
 from fatpatch.gate.finding import Finding
 from fatpatch.gate.policy import parse_policy
 from fatpatch.gate.rules import RULES
-from fatpatch.gate.run import Input, Selection, check_file, check_files
+from fatpatch.gate.run import Selection, check_file, check_files
+from fatpatch.inputs import Input
 from fatpatch.limits import Limits
 
 LIMITS = Limits()

@@ -1,0 +1,56 @@
+"""``fatpatch diff``: what a release gained and lost."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from fatpatch.cli.options import image_size_option, limits_from, print_diagnostics, shown_paths, worse
+
+
+@click.command("diff")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--kernels", is_flag=True, help="Name every kernel, not the first few.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="PERCENT",
+    help="Pass over sizes and resources that change by no more than this.",
+)
+@click.option("--mangled", is_flag=True, help="Show mangled names in text and markdown.")
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="How to print.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for reading images (default: all processors).")
+@image_size_option
+def command(old: str, new: str, kernels: bool, threshold: float, mangled: bool, form: str, jobs: int | None, max_image_size: int) -> int:
+    """Compare the GPU code of two releases: files, folders, wheels, llamafiles. Exit code 0 when it is the same, 1 when not.
+
+    Tells which GPUs stop or start working, targets and kernels gained and lost, bodies that became stubs, PTX, toolkits,
+    sizes, and what kernels take. Renamed members are matched. GPUs are judged with the best driver that each can have.
+    """
+    from fatpatch.cli import print_error
+    from fatpatch.cli.progress import Progress
+    from fatpatch.diffing.run import compare
+    from fatpatch.errors import FormatError
+    from fatpatch.images.demangle import readable
+    from fatpatch.render import diff
+
+    first, second = zip((old, new), shown_paths((old, new)), strict=True)
+    with Progress(f"{first[1]}, {second[1]}") as progress:
+        found = compare(first, second, limits=limits_from(max_image_size), threshold=threshold / 100, jobs=jobs, on_read=progress.at)
+    if form == "json":
+        sys.stdout.write(json.dumps(diff.document(found), indent=1) + "\n")
+    else:
+        render = diff.markdown if form == "markdown" else diff.text
+        sys.stdout.write("".join(f"{line}\n" for line in render(found, str if mangled else readable, every=kernels)))
+    print_diagnostics(found.diagnostics)
+    code = 0 if found.empty else 1
+    if any(item.level == "error" for item in found.diagnostics):
+        code = worse(code, FormatError.exit_code)
+    for error in found.errors:
+        print_error(error)
+        code = worse(code, error.exit_code)
+    return code

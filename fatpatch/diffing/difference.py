@@ -1,0 +1,187 @@
+"""The difference of one holder between two releases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from fatpatch.coverage import target_key
+from fatpatch.diffing.facts import REAL, STUB, Cell, Facts, Module, TargetFacts
+from fatpatch.diffing.gpus import Answer, GpuChange, changes
+from fatpatch.diffing.pairing import Pair
+
+FIELDS = ("registers", "shared", "local", "spills", "code")
+"""The numbers of a cell that are compared."""
+
+
+class TargetChange(NamedTuple):
+    """A target before and after; None where it is not there."""
+
+    target: str
+    old: TargetFacts | None
+    new: TargetFacts | None
+
+
+class ModuleChange(NamedTuple):
+    """Modules with the same kernels in both releases and other targets: how many (``times``), and the first one in the new release."""
+
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    times: int
+    first: str
+
+
+class Moved(NamedTuple):
+    """A kernel, and the targets that it lost or gained, or on which it became a stub or real."""
+
+    kernel: str
+    targets: tuple[str, ...]
+
+
+class PtxChange(NamedTuple):
+    """The ISA versions of the PTX for one target; none where there is no such PTX."""
+
+    target: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+class Changed(NamedTuple):
+    """A number (one of FIELDS) of a kernel on a target."""
+
+    kernel: str
+    target: str
+    field: str
+    old: int
+    new: int
+
+
+class Difference(NamedTuple):
+    """All that differs; a holder that is gone or new has targets only.
+
+    ``targets_lost`` and ``targets_gained`` are of kernels that both releases have, on targets that both have.
+    """
+
+    pair: Pair
+    targets: tuple[TargetChange, ...] = ()
+    modules: tuple[ModuleChange, ...] = ()
+    kernels_gained: tuple[str, ...] = ()
+    kernels_lost: tuple[str, ...] = ()
+    targets_lost: tuple[Moved, ...] = ()
+    targets_gained: tuple[Moved, ...] = ()
+    now_stubs: tuple[Moved, ...] = ()
+    now_real: tuple[Moved, ...] = ()
+    ptx: tuple[PtxChange, ...] = ()
+    toolkits: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    changed: tuple[Changed, ...] = ()
+    gpus: tuple[GpuChange, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell; a new name alone is nothing."""
+        return not any(self[1:])
+
+
+def difference(pair: Pair, threshold: float, old_answers: Mapping[str, Answer], new_answers: Mapping[str, Answer]) -> Difference:
+    """Compare the facts; a number counts when it changes by more than ``threshold`` (0.05: five percent) of what it was."""
+    old, new = pair.old, pair.new
+    if pair.unchanged:
+        return Difference(pair)
+    targets = tuple(_targets(old.targets if old else {}, new.targets if new else {}, threshold))
+    if old is None or new is None:
+        return Difference(pair, targets)
+    both = sorted(old.kernels.keys() & new.kernels.keys())
+    whole = old.targets.keys() & new.targets.keys()  # a target that is gone altogether is told once, not for each kernel
+    return Difference(
+        pair=pair,
+        targets=targets,
+        modules=tuple(_modules(old.modules, new.modules)),
+        kernels_gained=tuple(sorted(new.kernels.keys() - old.kernels.keys())),
+        kernels_lost=tuple(sorted(old.kernels.keys() - new.kernels.keys())),
+        targets_lost=tuple(_only_here(old, new, both, whole)),
+        targets_gained=tuple(_only_here(new, old, both, whole)),
+        now_stubs=tuple(_turned(old, new, both, REAL, STUB)),
+        now_real=tuple(_turned(old, new, both, STUB, REAL)),
+        ptx=tuple(_ptx(old.ptx, new.ptx)),
+        toolkits=(old.toolkits, new.toolkits) if old.toolkits != new.toolkits else None,
+        changed=tuple(_changed(old, new, both, threshold)),
+        gpus=tuple(changes(old_answers, new_answers)),
+    )
+
+
+def _ordered(targets: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(targets, key=target_key))
+
+
+def _targets(old: Mapping[str, TargetFacts], new: Mapping[str, TargetFacts], threshold: float) -> Iterator[TargetChange]:
+    for target in _ordered(old.keys() | new.keys()):
+        before, after = old.get(target), new.get(target)
+        if before is None or after is None or before.modules != after.modules or _far(before, after, threshold):
+            yield TargetChange(target, before, after)
+
+
+def _far(before: TargetFacts, after: TargetFacts, threshold: float) -> bool:
+    return any(_differs(was, now, threshold) for was, now in zip(before[1:], after[1:], strict=True))
+
+
+def _differs(was: int | None, now: int | None, threshold: float) -> bool:
+    if was is None or now is None:
+        return was != now
+    return abs(now - was) > threshold * was
+
+
+def _modules(olds: Iterable[Module], news: Iterable[Module]) -> Iterator[ModuleChange]:
+    """Modules by their kernels: those that are the same first, then of several with the same kernels the first with the first."""
+    before = Counter((module.names, module.targets) for module in olds if module.names)
+    rest = []
+    for module in news:
+        key = module.names, module.targets
+        if before[key] > 0:
+            before[key] -= 1
+        elif module.names:
+            rest.append(module)
+    waiting: dict[frozenset[str], list[frozenset[str]]] = {}
+    for (names, targets), count in before.items():
+        waiting.setdefault(names, []).extend([targets] * count)
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for module in rest:
+        if was := waiting.get(module.names):
+            targets = was.pop(0)
+            change = _ordered(module.targets - targets), _ordered(targets - module.targets)
+            found.setdefault(change, []).append(module.locator)
+    for (gained, lost), locators in sorted(found.items(), key=lambda item: -len(item[1])):
+        yield ModuleChange(gained, lost, len(locators), locators[0])
+
+
+def _only_here(here: Facts, there: Facts, both: list[str], whole: set[str]) -> Iterator[Moved]:
+    for name in both:
+        if targets := (here.kernels[name].keys() - there.kernels[name].keys()) & whole:
+            yield Moved(name, _ordered(targets))
+
+
+def _turned(old: Facts, new: Facts, both: list[str], was: str, now: str) -> Iterator[Moved]:
+    for name in both:
+        before, after = old.kernels[name], new.kernels[name]
+        targets = [target for target in before.keys() & after.keys() if (before[target].body, after[target].body) == (was, now)]
+        if targets:
+            yield Moved(name, _ordered(targets))
+
+
+def _ptx(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]) -> Iterator[PtxChange]:
+    for target in _ordered(old.keys() | new.keys()):
+        if old.get(target) != new.get(target):
+            yield PtxChange(target, old.get(target, ()), new.get(target, ()))
+
+
+def _changed(old: Facts, new: Facts, both: list[str], threshold: float) -> Iterator[Changed]:
+    for name in both:
+        for target in _ordered(old.kernels[name].keys() & new.kernels[name].keys()):
+            yield from _numbers(name, target, old.kernels[name][target], new.kernels[name][target], threshold)
+
+
+def _numbers(name: str, target: str, before: Cell, after: Cell, threshold: float) -> Iterator[Changed]:
+    for field in FIELDS:
+        was, now = getattr(before, field), getattr(after, field)
+        if was is not None and now is not None and _differs(was, now, threshold):
+            yield Changed(name, target, field, was, now)

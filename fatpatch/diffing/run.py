@@ -1,0 +1,138 @@
+"""Two releases compared: files, folders, archives. What has the same GPU code on both sides is not read any further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from fatpatch.coverage import all_diagnostics, members_below
+from fatpatch.diffing.difference import Difference, difference
+from fatpatch.diffing.facts import Facts, listed, read_whole
+from fatpatch.diffing.gpus import Answer, answers
+from fatpatch.diffing.pairing import paired
+from fatpatch.errors import FatpatchError
+from fatpatch.inputs import expanded
+from fatpatch.limits import Limits
+from fatpatch.locator import SEPARATOR, escape, file_name
+from fatpatch.model import Diagnostic, Node
+from fatpatch.verdicts.doctor import Doctor
+from fatpatch.walk import inspected
+
+OnRead = Callable[[str, int, int], None]
+
+
+class Side(NamedTuple):
+    """One release: its name, and the holders of GPU code in it, with what doctor says of each by path."""
+
+    shown: str
+    facts: tuple[Facts, ...]
+    answers: dict[str, dict[str, Answer]]
+
+
+class Comparison(NamedTuple):
+    """Every holder of both releases, with what could not be read of them."""
+
+    old: Side
+    new: Side
+    differences: tuple[Difference, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    errors: tuple[FatpatchError, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether both have the same GPU code."""
+        return all(each.empty for each in self.differences)
+
+
+class _Release:
+    """One side, read in two passes: what it holds, then whole what the other side has not."""
+
+    def __init__(self, path: str, shown: str, limits: Limits, on_read: OnRead) -> None:
+        self.shown = shown
+        self.limits = limits
+        self.on_read = on_read
+        self.files = [(each.path, each.shown) for each in expanded([path], [shown])]
+        self.listed: dict[str, list[Facts]] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self.errors: list[FatpatchError] = []
+
+    def look(self) -> None:
+        """The first pass. An unreadable file is an error of the whole when it is the only one."""
+        for path, shown in self.files:
+            try:
+                with self._open(path, shown) as root:
+                    self.diagnostics += all_diagnostics(root)
+                    self.listed[path] = [listed(node, self._path(shown, node), shown) for node in _holders(root)]
+            except FatpatchError as error:
+                error.locator = error.locator or shown
+                if len(self.files) == 1:
+                    raise
+                self.errors.append(error)
+
+    @property
+    def facts(self) -> list[Facts]:
+        """Of all holders, in order."""
+        return [facts for each in self.listed.values() for facts in each]
+
+    def read(self, alike: frozenset[str], jobs: int | None) -> Side:
+        """The second pass; the holders whose path is in ``alike`` stay as they are."""
+        result: list[Facts] = []
+        found: dict[str, dict[str, Answer]] = {}
+        for path, shown in self.files:
+            facts = self.listed.get(path, [])
+            if all(each.path in alike for each in facts):
+                result += facts
+                continue
+            with self._open(path, shown) as root:
+                doctor = Doctor(root, limit=self.limits.image)
+                told = answers(doctor)
+                for each, node in zip(facts, _holders(root), strict=True):
+                    whole = each if each.path in alike else read_whole(each, node, doctor.reader, jobs=jobs)
+                    result.append(whole)
+                    found[each.path] = told.get(node.locator, {})
+                    self.diagnostics += whole.complaints
+        return Side(self.shown, tuple(result), found)
+
+    def _open(self, path: str, shown: str) -> AbstractContextManager[Node]:
+        return inspected(path, name=file_name(shown), limits=self.limits, progress=self.on_read)
+
+    def _path(self, shown: str, node: Node) -> str:
+        """Where a holder lies below what was given: the same in two releases whose outermost names differ."""
+        inside = shown[len(self.shown.rstrip("/")) + 1 :]
+        steps = node.locator.split(SEPARATOR)[1:]
+        return SEPARATOR.join([*([escape(inside)] if inside else []), *steps])
+
+
+def compare(
+    old: tuple[str, str], new: tuple[str, str], *, limits: Limits, threshold: float = 0.0, jobs: int | None = None, on_read: OnRead
+) -> Comparison:
+    """Compare two files or folders, each given as (path, the name to show). A FatpatchError when one cannot be read at all."""
+    releases = [_Release(path, shown, limits, on_read) for path, shown in (old, new)]
+    for release in releases:
+        release.look()
+    pairs = [pair for pair in paired(releases[0].facts, releases[1].facts) if pair.unchanged]
+    before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
+    after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)
+    return Comparison(
+        before,
+        after,
+        tuple(_differences(before, after, threshold)),
+        tuple(item for release in releases for item in release.diagnostics),
+        tuple(error for release in releases for error in release.errors),
+    )
+
+
+def _differences(before: Side, after: Side, threshold: float) -> Iterator[Difference]:
+    for pair in paired(before.facts, after.facts):
+        told = (_told(before, pair.old), _told(after, pair.new))
+        yield difference(pair, threshold, *told)
+
+
+def _told(side: Side, facts: Facts | None) -> dict[str, Answer]:
+    return {} if facts is None else side.answers.get(facts.path, {})
+
+
+def _holders(root: Node) -> Sequence[Node]:
+    """The file and its members that hold GPU code."""
+    return [node for node in (*members_below(root), root) if node.payloads]

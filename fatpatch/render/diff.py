@@ -1,0 +1,146 @@
+"""The comparison of two releases: text, markdown for release notes, and the document of schema fatpatch.diff/1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fatpatch import __version__
+from fatpatch.diffing.difference import Difference
+from fatpatch.diffing.pairing import Pair
+from fatpatch.diffing.run import Comparison
+from fatpatch.render.diff_words import Section, Wording, one_line, sections
+from fatpatch.render.words import columns, plural, safe, size
+
+SCHEMA = "fatpatch.diff/1"
+_LEFT = frozenset({0, 3, 4, 5})
+_MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
+
+
+def text(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
+    """The gist first; then each file that differs, with what matters most first."""
+    yield _head(found, safe)
+    wording = Wording(safe, show, every)
+    for each in _different(found):
+        yield ""
+        yield f"{safe(_name(found, each.pair))}  {_sizes(each.pair)}"
+        if gist := one_line(each):
+            yield f"  {gist}"
+        for section in sections(each, wording):
+            yield f"  {section.title}"
+            yield from (f"    {line}" for line in _table(section) or section.lines)
+    harmed = [(each, change) for each in _different(found) for change in each.gpus if change.worked and not change.works]
+    if harmed:
+        yield ""
+        yield f"Why: fatpatch doctor {safe(harmed[0][0].pair.facts.file)} --gpu {harmed[0][1].target}"
+
+
+def markdown(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
+    """To be pasted into release notes: names from the files are code or escaped."""
+    yield f"## GPU code: {_escaped(safe(found.old.shown))} → {_escaped(safe(found.new.shown))}"
+    yield ""
+    yield _head(found, lambda name: _escaped(safe(name)))
+    wording = Wording(_code, show, every)
+    for each in _different(found):
+        yield ""
+        yield f"### {_code(_name(found, each.pair))}"
+        yield ""
+        yield f"{_sizes(each.pair)}."
+        if gist := one_line(each):
+            yield ""
+            yield f"**{_escaped(gist)}**"
+        for section in sections(each, wording):
+            yield ""
+            yield f"**{_escaped(section.title)}**"
+            yield ""
+            if section.rows:
+                yield from _markdown_table(section)
+            yield from (f"- {line.replace('->', '→')}" for line in section.lines)
+
+
+def document(found: Comparison) -> dict[str, Any]:
+    """The document of schema fatpatch.diff/1."""
+    return {
+        "schema": SCHEMA,
+        "tool_version": __version__,
+        "old": found.old.shown,
+        "new": found.new.shown,
+        "empty": found.empty,
+        "unchanged": sum(each.empty for each in found.differences),
+        "files": [_file(each) for each in _different(found)],
+        "diagnostics": [item._asdict() for item in found.diagnostics],
+        "errors": [{"locator": error.locator, "message": error.message, "exit_code": error.exit_code} for error in found.errors],
+    }
+
+
+def _different(found: Comparison) -> list[Difference]:
+    return [each for each in found.differences if not each.empty]
+
+
+def _head(found: Comparison, quote: Callable[[str], str]) -> str:
+    names = f"{quote(found.old.shown)} -> {quote(found.new.shown)}"
+    total = len(found.differences)
+    if not total:
+        return f"{names}: no GPU code in either"
+    different = len(_different(found))
+    if not different:
+        return f"{names}: the same GPU code ({plural(total, 'file')})"
+    return f"{names}: {different} of {plural(total, 'file')} with GPU code {'differs' if different == 1 else 'differ'}"
+
+
+def _name(found: Comparison, pair: Pair) -> str:
+    name = pair.facts.path or (found.new if pair.new is not None else found.old).shown
+    return f"{name} (was {pair.old.path or found.old.shown})" if pair.renamed and pair.old is not None else name
+
+
+def _sizes(pair: Pair) -> str:
+    if pair.old is None or pair.new is None:
+        return f"{'new' if pair.old is None else 'gone'}: {size(pair.facts.size)}, GPU code {size(pair.facts.gpu_size)}"
+    old, new = pair.old, pair.new
+    return f"{size(old.size)} -> {size(new.size)}, GPU code {size(old.gpu_size)} -> {size(new.gpu_size)}"
+
+
+def _table(section: Section) -> list[str]:
+    return columns(section.header, section.rows, left=_LEFT) if section.rows else []
+
+
+def _markdown_table(section: Section) -> Iterator[str]:
+    yield f"| {' | '.join(section.header)} |"
+    yield f"| {' | '.join('---' for _ in section.header)} |"
+    yield from (f"| {' | '.join(row).replace('->', '→')} |" for row in section.rows)
+
+
+def _code(name: str) -> str:
+    """A code span that the name cannot leave."""
+    clean = safe(name).replace("`", "'")
+    return f"`{clean}`"
+
+
+def _escaped(words: str) -> str:
+    return words.translate(_MARKED)
+
+
+def _file(each: Difference) -> dict[str, Any]:
+    old, new = each.pair
+    return {
+        "path": each.pair.facts.path,
+        "old_path": None if old is None else old.path,
+        "status": "gained" if old is None else "lost" if new is None else "changed",
+        "size": {"old": old and old.size, "new": new and new.size},
+        "gpu_size": {"old": old and old.gpu_size, "new": new and new.gpu_size},
+        "gpus": [change._asdict() for change in each.gpus],
+        "targets": [
+            {"target": change.target, "old": change.old and change.old._asdict(), "new": change.new and change.new._asdict()}
+            for change in each.targets
+        ],
+        "modules": [change._asdict() for change in each.modules],
+        "ptx": [change._asdict() for change in each.ptx],
+        "toolkits": None if each.toolkits is None else {"old": each.toolkits[0], "new": each.toolkits[1]},
+        "kernels_lost": each.kernels_lost,
+        "kernels_gained": each.kernels_gained,
+        "targets_lost": [row._asdict() for row in each.targets_lost],
+        "targets_gained": [row._asdict() for row in each.targets_gained],
+        "now_stubs": [row._asdict() for row in each.now_stubs],
+        "now_real": [row._asdict() for row in each.now_real],
+        "changed": [change._asdict() for change in each.changed],
+    }

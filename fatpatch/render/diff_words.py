@@ -1,0 +1,185 @@
+"""What a comparison says, as titled lists of sentences: text and markdown differ in how they print them only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from fatpatch.diffing.difference import Changed, Difference, Moved, TargetChange
+from fatpatch.diffing.facts import TargetFacts
+from fatpatch.diffing.gpus import GpuChange
+from fatpatch.render.doctor_kernels import short
+from fatpatch.render.words import plural, size
+from fatpatch.verdicts.outcome import OUTCOMES
+
+Quote = Callable[[str], str]
+"""Makes a name from a file safe, and marks it as code where the format can."""
+
+_FEW = 5
+_NAMES = 3
+_WORDS = {"registers": "registers", "shared": "shared memory", "local": "stack", "spills": "spilled registers", "code": "code size"}
+_IN_BYTES = frozenset({"shared", "local", "code"})
+
+
+class Section(NamedTuple):
+    """A title, then rows of a table under ``header``, or plain lines where there is none."""
+
+    title: str
+    lines: tuple[str, ...]
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+class Wording(NamedTuple):
+    """How names are shown: ``quote`` for the format, ``show`` for kernels; ``every`` kernel or the first few."""
+
+    quote: Quote
+    show: Callable[[str], str]
+    every: bool
+
+    def kernel(self, name: str) -> str:
+        """A kernel as it is shown."""
+        return self.quote(self.show(name) if self.every else short(self.show(name)))
+
+    def some(self, lines: Sequence[str]) -> tuple[str, ...]:
+        """All lines, or the first ones and how many more there are."""
+        if self.every or len(lines) <= _FEW + 1:
+            return tuple(lines)
+        return (*lines[:_FEW], f"and {len(lines) - _FEW} more (--kernels lists all)")
+
+
+def sections(found: Difference, wording: Wording) -> Iterator[Section]:
+    """The parts that have something to say, what matters most first."""
+    yield from _gpus(found.gpus, wording.quote)
+    if found.targets:
+        header = ("target", "modules", "stored", "unpacked", "")
+        yield Section("targets", (), header, tuple(_target_row(change) for change in found.targets))
+    if found.ptx:
+        rows = tuple((change.target, _versions(change.old), "->", _versions(change.new)) for change in found.ptx)
+        yield Section("PTX", tuple(f"{target}: {old} {arrow} {new}" for target, old, arrow, new in rows))
+    if found.toolkits:
+        old, new = (", ".join(map(wording.quote, toolkits)) or "not known" for toolkits in found.toolkits)
+        yield Section("toolkit", (f"{old} -> {new}",))
+    if found.modules:
+        yield Section("modules", tuple(_module_line(*change[:3], wording.quote(change.first)) for change in found.modules))
+    yield from _kernels(found, wording)
+    if found.changed:
+        yield from _numbers(found.changed, wording)
+
+
+def one_line(found: Difference) -> str:
+    """The gist: what is gone and what is new."""
+    parts = []
+    stopped = [change for change in found.gpus if change.stops]
+    at_risk = [change for change in found.gpus if change.worked and not change.works and not change.stops]
+    started = [change for change in found.gpus if change.starts]
+    for word, changes in (("drops", stopped), ("may drop", at_risk), ("adds", started)):
+        if changes:
+            names = dict.fromkeys(change.series or change.family or change.target for change in changes)
+            count = sum(len(change.names) for change in changes)
+            parts.append(f"{word} {', '.join(names)}: {plural(count, 'product')}")
+    lost = [change.target for change in found.targets if change.new is None]
+    gained = [change.target for change in found.targets if change.old is None]
+    parts += [f"without {', '.join(lost)}"] if lost else []
+    parts += [f"with {', '.join(gained)}"] if gained else []
+    counts = (
+        (len(found.kernels_lost), "kernel gone", "kernels gone"),
+        (len(found.kernels_gained), "new kernel", "new kernels"),
+        (len(found.targets_lost), "kernel lost a target", "kernels lost a target"),
+        (len(found.now_stubs), "kernel became a stub", "kernels became stubs"),
+        (len(found.now_real), "stub became real", "stubs became real"),
+    )
+    parts += [plural(count, one, several) for count, one, several in counts if count]
+    return "; ".join(parts)
+
+
+def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
+    rest = [change for change in changes if not change.stops and not change.starts]
+    titles = (
+        ("GPUs that stop working", [change for change in changes if change.stops]),
+        ("GPUs that may stop working", [change for change in rest if change.worked and not change.works]),
+        ("GPUs that start working", [change for change in changes if change.starts]),
+        ("GPUs that fare otherwise", [change for change in rest if change.worked == change.works]),
+    )
+    for title, chosen in titles:
+        if chosen:
+            header = ("GPUs", "target", "products", "was", "now", "such as")
+            yield Section(title, (), header, tuple(_gpu_row(change, quote) for change in chosen))
+
+
+def _gpu_row(change: GpuChange, quote: Quote) -> tuple[str, ...]:
+    names = ", ".join(map(quote, change.names[:_NAMES])) + (", ..." if len(change.names) > _NAMES else "")
+    kind = f"{change.series} ({change.family})" if change.series and change.family else change.series or change.family
+    return kind, change.target, str(len(change.names)), _outcome(change.old), _outcome(change.new), names
+
+
+def _outcome(word: str) -> str:
+    return OUTCOMES[word].lower().replace("gpu", "GPU")
+
+
+def _target_row(change: TargetChange) -> tuple[str, ...]:
+    old, new = change.old, change.new
+    mark = "gained" if old is None else "lost" if new is None else ""
+    return (
+        change.target,
+        _both(old, new, lambda facts: str(facts.modules)),
+        _both(old, new, lambda facts: size(facts.stored)),
+        _both(old, new, lambda facts: size(facts.unpacked)),
+        mark or _percent(old, new),
+    )
+
+
+def _both(old: TargetFacts | None, new: TargetFacts | None, tell: Callable[[TargetFacts], str]) -> str:
+    before, after = (tell(facts) if facts is not None else "-" for facts in (old, new))
+    return before if before == after else f"{before} -> {after}"
+
+
+def _percent(old: TargetFacts | None, new: TargetFacts | None) -> str:
+    if old is None or new is None or not old.stored or new.stored is None:
+        return ""
+    return f"{100 * (new.stored - old.stored) / old.stored:+.1f}%"
+
+
+def _versions(versions: Sequence[str]) -> str:
+    return f"ISA {', '.join(versions)}" if versions else "none"
+
+
+def _module_line(gained: Sequence[str], lost: Sequence[str], count: int, first: str) -> str:
+    words = [f"{word} {', '.join(targets)}" for word, targets in (("lost", lost), ("gained", gained)) if targets]
+    return f"{plural(count, 'module')} {' and '.join(words)}: {first}{', ...' if count > 1 else ''}"
+
+
+def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
+    for title, names in (("kernels gone", found.kernels_lost), ("new kernels", found.kernels_gained)):
+        if names:
+            yield Section(f"{title}: {len(names)}", wording.some([wording.kernel(name) for name in names]))
+    moved = (
+        ("kernels that lost a target", found.targets_lost),
+        ("kernels that gained a target", found.targets_gained),
+        ("real bodies that became stubs", found.now_stubs),
+        ("stubs that became real", found.now_real),
+    )
+    for title, rows in moved:
+        if rows:
+            yield Section(f"{title}: {len(rows)}", wording.some([_moved_line(row, wording) for row in rows]))
+
+
+def _moved_line(row: Moved, wording: Wording) -> str:
+    return f"{wording.kernel(row.kernel)}: {', '.join(row.targets)}"
+
+
+def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[Section]:
+    """One section a field: how many kernels take more and less, and the largest changes."""
+    for field in dict.fromkeys(change.field for change in changed):
+        mine = [change for change in changed if change.field == field]
+        counts = Counter(change.new > change.old for change in mine)
+        words = ", ".join(f"{counts[up]} {'more' if up else 'less'}" for up in (True, False) if counts[up])
+        if not wording.every:
+            mine = sorted(mine, key=lambda change: -abs(change.new - change.old))
+        yield Section(f"{_WORDS[field]}: {words}", wording.some([_number_line(change, wording) for change in mine]))
+
+
+def _number_line(change: Changed, wording: Wording) -> str:
+    unit = " B" if change.field in _IN_BYTES else ""
+    return f"{wording.kernel(change.kernel)}, {change.target}: {change.old} -> {change.new}{unit}"
