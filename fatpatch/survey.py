@@ -7,12 +7,10 @@ grow with the file.
 from __future__ import annotations
 
 import os
-import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from fatpatch.errors import FatpatchError, InternalError
+from fatpatch.errors import FatpatchError
 from fatpatch.images.amdgpu import same_target
 from fatpatch.images.kernels import WITH_KERNELS, read_image
 from fatpatch.images.rows import Kernel, KernelRow, kernel_of
@@ -20,6 +18,7 @@ from fatpatch.model import Diagnostic, Image, Node
 from fatpatch.payloads.compression import IMAGE_LIMIT
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
+from fatpatch.workers import in_order
 
 _PARALLEL_FROM = 48 << 20
 _BATCH = 8 << 20
@@ -85,7 +84,7 @@ def survey(
     tasks = [task for node in nodes for task in _tasks(node, limit, digest, detail)]
     work = sum(image.size or 0 for task in tasks for image in task.images)
     workers = min(jobs or os.cpu_count() or 1, len(tasks))
-    results = _in_processes(tasks, workers) if workers > 1 and work >= _PARALLEL_FROM else map(_read, tasks)
+    results = in_order(_read, tasks, workers if work >= _PARALLEL_FROM else 1)
     for task, findings in zip(tasks, results, strict=True):
         yield from zip(task.images, findings, strict=True)
 
@@ -155,25 +154,3 @@ def _sha256(data: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
-
-
-def _in_processes(tasks: list[_Task], workers: int) -> Iterator[list[Finding]]:
-    """Results in order, at most a few tasks ahead of whoever consumes them; InternalError when a worker is killed."""
-    import multiprocessing
-    from concurrent.futures import Future, ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    waiting: deque[Future[list[Finding]]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(_read, task))
-                if len(waiting) >= workers * 3:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

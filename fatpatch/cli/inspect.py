@@ -33,6 +33,12 @@ _HELP_FORMAT = "How to print: text for people, one json document, ndjson with on
     "--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT
 )
 @click.option("--as", "kind", type=click.Choice(KINDS), help="Read the file as this kind instead of probing.")
+@click.option(
+    "--what-if",
+    "what_if",
+    metavar="PLAN",
+    help="Say instead what would be saved: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, zlib, none). Nothing is written.",
+)
 @click.option("--all-kinds", is_flag=True, help="Count SPIR-V (Vulkan, OpenCL) and Metal code too: it has no targets.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for --kernels (default: all processors).")
 @click.option("-v", "--verbose", is_flag=True, help="Every payload and image: offset, evidence, options.")
@@ -48,6 +54,7 @@ def command(
     digest: bool,
     form: str,
     kind: str | None,
+    what_if: str | None,
     all_kinds: bool,
     jobs: int | None,
     verbose: bool,
@@ -59,6 +66,13 @@ def command(
     and kernel packs; members are read
     inside their archives. Listing unpacks nothing.
     """
+    pairs = list(zip(files, shown_paths(files), strict=True))
+    if what_if is not None:
+        from fatpatch.cli.supposing import suppose
+
+        if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
+            raise click.UsageError("--what-if goes with --as, --jobs and --format text or json only")
+        return suppose(pairs, what_if, kind, limits_from(max_image_size), jobs, form, sys.stdout.write)
     try:
         pattern = re.compile(kernel_pattern) if kernel_pattern is not None else None
     except re.error as error:
@@ -77,4 +91,4 @@ def command(
         all_kinds=all_kinds,
         limits=limits_from(max_image_size),
     )
-    return Run(wish, list(zip(files, shown_paths(files), strict=True))).write(form, sys.stdout.write)
+    return Run(wish, pairs).write(form, sys.stdout.write)

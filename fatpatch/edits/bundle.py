@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from fatpatch.edits.new_payload import NewPayload
 from fatpatch.errors import EditError
 from fatpatch.formats import numbers as n
 from fatpatch.model import Image, Payload
+from fatpatch.payloads.compression import pack
 from fatpatch.payloads.content import ImageReader
 from fatpatch.payloads.frames import Budget, stream_end
 from fatpatch.payloads.offload_bundle import CCOB_HEADERS, CODECS, ENTRY
@@ -139,20 +139,13 @@ def _packed(bundle: Source, payload: Payload, limit: int) -> bytes:
     data = bundle.read(0, bundle.size)
     codec = payload.images[0].compression
     version = payload.version or max(CCOB_HEADERS)
-    stored = zlib.compress(data) if codec == "zlib" else _zstd(data)
+    stored = pack(data, codec, _ZSTD_LEVEL if codec == "zstd" else None, long_range=True)
     layout = CCOB_HEADERS[version]
     total = layout.size + len(stored)
     if version < max(CCOB_HEADERS) and max(total, len(data)) > _FULL32:
         raise EditError(f"would take more than {_FULL32} bytes, which its header (version {version}) cannot say", locator=payload.locator)
     sizes = (len(data),) if version == min(CCOB_HEADERS) else (total, len(data))
     return layout.pack(n.CCOB_MAGIC, version, _METHODS[codec], *sizes, _digest(data)) + stored
-
-
-def _zstd(data: bytes) -> bytes:
-    import zstandard
-
-    level = zstandard.ZstdCompressionParameters.from_level(_ZSTD_LEVEL, source_size=len(data), enable_ldm=True)
-    return zstandard.ZstdCompressor(compression_params=level).compress(data)
 
 
 def _digest(data: bytes) -> bytes:

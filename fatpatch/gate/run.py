@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 from fatpatch.coverage import all_diagnostics, members_below
-from fatpatch.errors import FatpatchError, InternalError
+from fatpatch.errors import FatpatchError
 from fatpatch.gate.finding import Finding
 from fatpatch.gate.policy import Allowance, Demands, Policy, fits
 from fatpatch.gate.rules import RULES, selected
@@ -24,6 +23,7 @@ from fatpatch.model import Node
 from fatpatch.survey import complaint_of
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.walk import inspected
+from fatpatch.workers import in_order
 
 _MAKERS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
@@ -74,21 +74,8 @@ def check_files(
 
 
 def _all(inputs: Sequence[Input], policy: Policy, selection: Selection, limits: Limits, jobs: int | None) -> Iterator[FileResult]:
-    workers = min(jobs or os.cpu_count() or 1, len(inputs))
-    if workers <= 1:
-        yield from (check_file(each, policy, selection, limits) for each in inputs)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            waiting = [pool.submit(check_file, each, policy, selection, limits) for each in inputs]
-            yield from (each.result() for each in waiting)
-        except BrokenProcessPool as error:
-            raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
+    check = partial(check_file, policy=policy, selection=selection, limits=limits)
+    yield from in_order(check, inputs, min(jobs or os.cpu_count() or 1, len(inputs)))
 
 
 def check_file(given: Input, policy: Policy, selection: Selection, limits: Limits) -> FileResult:

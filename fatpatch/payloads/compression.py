@@ -86,18 +86,24 @@ def unpack(data: bytes, codec: str, size: int, *, limit: int = IMAGE_LIMIT) -> b
     return result
 
 
-def pack(data: bytes, codec: str) -> bytes:
-    """Compress one blob as NVIDIA's tools do: one raw LZ4 block, or one zstd frame with its content size."""
+def pack(data: bytes, codec: str, level: int | None = None, *, long_range: bool = False) -> bytes:
+    """Compress one blob as NVIDIA's tools do: one raw LZ4 block, or one zstd frame with its content size; or one zlib stream.
+
+    ``long_range`` finds repetitions far apart (zstd only), as LLVM's tools do for bundles.
+    """
     if codec == "lz4":
         import lz4.block
 
-        packed: bytes = lz4.block.compress(data, mode="high_compression", compression=_LZ4_LEVEL, store_size=False)
+        packed: bytes = lz4.block.compress(data, mode="high_compression", compression=level or _LZ4_LEVEL, store_size=False)
         return packed
     if codec == "zstd":
         import zstandard
 
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True).compress(data)
-    return data
+        wish = zstandard.ZstdCompressionParameters.from_level(
+            level or _ZSTD_LEVEL, source_size=len(data), enable_ldm=long_range, write_content_size=True
+        )
+        return zstandard.ZstdCompressor(compression_params=wish).compress(data)
+    return zlib.compress(data, level or -1) if codec == "zlib" else data
 
 
 def _translate(error: Exception, codec: str) -> FormatError:

@@ -1,0 +1,64 @@
+"""``inspect --what-if``: what each file would weigh."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import click
+
+from fatpatch.cli import print_error
+from fatpatch.cli.options import print_diagnostics, worse
+from fatpatch.cli.progress import Progress
+from fatpatch.coverage import all_diagnostics, payloads_below
+from fatpatch.errors import FatpatchError, FormatError, InputError
+from fatpatch.limits import Limits
+from fatpatch.locator import file_name, target_matches
+from fatpatch.model import Node
+from fatpatch.render import what_if as render
+from fatpatch.walk import inspected
+from fatpatch.what_if import Plan, plan, savings
+
+Writer = Callable[[str], object]
+
+
+def suppose(files: Sequence[tuple[str, str]], text: str, kind: str | None, limits: Limits, jobs: int | None, form: str, out: Writer) -> int:
+    """Write the savings of every file; the exit code. A usage error for a plan that cannot be read."""
+    try:
+        wish = plan(text)
+    except ValueError as error:
+        raise click.BadParameter(f"expected {error}, got {text!r}", param_hint="--what-if") from error
+    code = 0
+    rows = []
+    for path, shown in files:
+        try:
+            with (
+                Progress(shown) as progress,
+                inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
+            ):
+                if len(files) == 1:
+                    _refuse_nothing(node, wish, shown)
+                found = list(savings(node, wish, limit=limits.image, jobs=jobs))
+                diagnostics = [*all_diagnostics(node), *(item for each in found for item in each.diagnostics)]
+                if form == "json":
+                    rows.append(render.file_json(node._replace(path=shown), found, diagnostics))
+                else:
+                    out("".join(f"{line}\n" for line in render.text(node._replace(path=shown), found, wish)))
+                print_diagnostics(diagnostics)
+                if any(item.level == "error" for item in diagnostics):
+                    code = worse(code, FormatError.exit_code)
+        except FatpatchError as error:
+            error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+            code = worse(code, error.exit_code)
+            print_error(error)
+    if form == "json":
+        out(json.dumps(render.document(rows, wish), indent=1) + "\n")
+    return code
+
+
+def _refuse_nothing(node: Node, wish: Plan, shown: str) -> None:
+    """InputError for a target to drop that the file does not have: a slip must not look like a saving of nothing."""
+    there = {image.target for _, payload in payloads_below(node) for image in payload.images}
+    for pattern in wish.drop if there else ():
+        if not any(target_matches(target, pattern) for target in there):
+            raise InputError(f"has no image for {pattern}", locator=shown, hint=f"'fatpatch inspect {shown}' lists the targets")

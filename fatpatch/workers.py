@@ -1,0 +1,39 @@
+"""Worker processes whose results come back in order, a few tasks ahead of whoever takes them: memory does not grow with the work."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from fatpatch.errors import InternalError
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+_AHEAD = 3
+
+
+def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int) -> Iterator[_Result]:
+    """The result of each task; with one worker in this process. InternalError when a worker is killed."""
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    import multiprocessing
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    waiting: deque[Future[_Result]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) >= workers * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
