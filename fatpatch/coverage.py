@@ -66,6 +66,18 @@ def members_below(node: Node) -> Iterator[Node]:
         yield member
 
 
+def holders(node: Node) -> list[Node]:
+    """The members of a node that hold GPU code, the inner ones first, and the node itself where it does."""
+    return [each for each in (*members_below(node), node) if each.payloads]
+
+
+def stored_share(image: Image) -> int:
+    """The stored bytes of an image; of a compressed blob that several share, its part by unpacked bytes."""
+    if image.stored_size is not None:
+        return image.stored_size
+    return image.stored_bytes * (image.size or 0) // image.blob_size if image.blob_size else 0
+
+
 def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
     """Those of the members first, in document order."""
     for member in node.members:

@@ -28,7 +28,7 @@ def samples() -> Path:
     return SAMPLES
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Run:
     """Run ``fatpatch ARGS`` in a process of its own, in the sample folder unless told otherwise."""
 

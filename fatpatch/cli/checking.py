@@ -9,7 +9,7 @@ from typing import NamedTuple
 import click
 
 from fatpatch.cli.progress import Progress
-from fatpatch.coverage import members_below
+from fatpatch.coverage import holders
 from fatpatch.errors import FatpatchError, InputError
 from fatpatch.gate.baseline import read_baseline
 from fatpatch.gate.finding import at_least
@@ -117,21 +117,20 @@ def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Lim
     target = path or FILE
     if os.path.lexists(target):
         raise InputError("exists already", locator=target, hint="give another name with --policy, or remove it")
-    holders: list[tuple[str, Node]] = []
+    promised: list[tuple[str, Node]] = []
     for each in expanded([given for given, _ in pairs], [shown for _, shown in pairs]):
         try:
             with inspected(each.path, name=file_name(each.shown), limits=limits) as root:
-                found = [(node.path, node) for node in members_below(root) if node.payloads]
-                found += [(each.shown, root)] if root.payloads else []
-                holders += [(name, node._replace(source=None)) for name, node in found]
+                found = [(each.shown if node is root else node.path, node) for node in holders(root)]
+                promised += [(name, node._replace(source=None)) for name, node in found]
         except FatpatchError as error:
             error.locator = error.locator or each.shown
             raise
-    if not holders:
+    if not promised:
         message = "no file holds GPU code: there is nothing to promise"
         raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
-    write_file(target, [piece.encode() for piece in starter(_distinct(holders))], replace=False)
-    out(f"wrote {target}: {len(holders)} files with GPU code; now run: fatpatch check {' '.join(shown for _, shown in pairs)}\n")
+    write_file(target, [piece.encode() for piece in starter(_distinct(promised))], replace=False)
+    out(f"wrote {target}: {len(promised)} files with GPU code; now run: fatpatch check {' '.join(shown for _, shown in pairs)}\n")
     return 0
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from fatpatch.coverage import target_key
 from fatpatch.diffing.facts import REAL, STUB, Cell, Facts, Module, TargetFacts
-from fatpatch.diffing.gpus import Answer, GpuChange, changes
+from fatpatch.diffing.gpus import GpuChange, changes
 from fatpatch.diffing.pairing import Pair
+from fatpatch.verdicts.everyone import Answer
 
 FIELDS = ("registers", "shared", "local", "spills", "code")
 """The numbers of a cell that are compared."""

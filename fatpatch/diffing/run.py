@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from fatpatch.coverage import all_diagnostics, members_below
+from fatpatch.coverage import all_diagnostics, holders
 from fatpatch.diffing.difference import Difference, difference
 from fatpatch.diffing.facts import Facts, listed, read_whole
-from fatpatch.diffing.gpus import Answer, answers
 from fatpatch.diffing.pairing import paired
 from fatpatch.errors import FatpatchError
 from fatpatch.inputs import expanded
@@ -17,6 +16,7 @@ from fatpatch.limits import Limits
 from fatpatch.locator import SEPARATOR, escape, file_name
 from fatpatch.model import Diagnostic, Node
 from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.everyone import Answer, answers
 from fatpatch.walk import inspected
 
 OnRead = Callable[[str, int, int], None]
@@ -63,7 +63,7 @@ class _Release:
             try:
                 with self._open(path, shown) as root:
                     self.diagnostics += all_diagnostics(root)
-                    self.listed[path] = [listed(node, self._path(shown, node), shown) for node in _holders(root)]
+                    self.listed[path] = [listed(node, self._path(shown, node), shown) for node in holders(root)]
             except FatpatchError as error:
                 error.locator = error.locator or shown
                 if len(self.files) == 1:
@@ -87,7 +87,7 @@ class _Release:
             with self._open(path, shown) as root:
                 doctor = Doctor(root, limit=self.limits.image)
                 told = answers(doctor)
-                for each, node in zip(facts, _holders(root), strict=True):
+                for each, node in zip(facts, holders(root), strict=True):
                     whole = each if each.path in alike else read_whole(each, node, doctor.reader, jobs=jobs)
                     result.append(whole)
                     found[each.path] = told.get(node.locator, {})
@@ -131,8 +131,3 @@ def _differences(before: Side, after: Side, threshold: float) -> Iterator[Differ
 
 def _told(side: Side, facts: Facts | None) -> dict[str, Answer]:
     return {} if facts is None else side.answers.get(facts.path, {})
-
-
-def _holders(root: Node) -> Sequence[Node]:
-    """The file and its members that hold GPU code."""
-    return [node for node in (*members_below(root), root) if node.payloads]

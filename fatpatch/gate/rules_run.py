@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fatpatch.gate.rule import Rule
 from fatpatch.gate.subject import Hit, Subject
@@ -11,9 +11,8 @@ from fatpatch.gpus.drivers import driver, on_jetson_linux
 from fatpatch.images.demangle import readable
 from fatpatch.verdicts.doctor import libraries
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import FileVerdict, Judged
-from fatpatch.verdicts.module import FAILS, STUB
-from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
+from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.outcome import OUTCOMES, deciding, outcome_of, works
 from fatpatch.verdicts.remedies import remedies
 
 _BY_OUTCOME = {
@@ -61,7 +60,7 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
         held = ", ".join(subject.targets)
         maker = "AMD" if environment.device.vendor == "amd" else "NVIDIA"
         return Hit(subject.locator, f"{where}: no code for {maker} GPUs; it holds {held}", "", key)
-    worst = _worst(found)
+    worst = deciding(found)
     words = OUTCOMES[outcome].lower()
     if found.trouble is not None or not worst:
         detail = found.trouble[1] if found.trouble is not None else "a part of it could not be read" if found.unread else ""
@@ -75,12 +74,6 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
         rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         message += f"; {len(names)} of its kernels do not work there: {', '.join(names[:_SHOWN])}{rest}"
     return Hit(first.locator, message, _remedy(subject, found), key)
-
-
-def _worst(found: FileVerdict) -> Sequence[Judged]:
-    """The modules that decide the verdict."""
-    bad = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
-    return bad or found.mismatch or [module for module in found.here if module.verdict.verdict == found.verdict]
 
 
 def _remedy(subject: Subject, found: FileVerdict) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
-from fatpatch.coverage import all_diagnostics, members_below
+from fatpatch.coverage import all_diagnostics, holders
 from fatpatch.errors import FatpatchError
 from fatpatch.gate.finding import Finding
 from fatpatch.gate.policy import Allowance, Demands, Policy, fits
@@ -92,7 +92,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
             root = node._replace(path=given.shown)
             for rule, hit in _reading(root):
                 add(rule, hit)
-            nodes = [each for each in (*members_below(root), root) if each.payloads]
+            nodes = holders(root)
             doctor = cache(lambda: Doctor(root, limit=limits.image))
             for holder in nodes:
                 meant = given.named or policy.names(given.shown) or policy.names(holder.path)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
+
 from fatpatch.gpus.devices import Device, all_devices, find, well_known
 from fatpatch.gpus.generations import generation
 
 _OLDEST = 50
+_SERIES = re.compile(r"\b(?:GeForce (GTX|RTX) (\d{1,2})(\d\d)|Radeon (RX) (\d)(\d{2,3}))\b")
+_ENOUGH = 3
 
 
 def by_target() -> dict[str, list[Device]]:
@@ -25,3 +31,12 @@ def every_target() -> list[tuple[Device, tuple[str, ...]]]:
         family = generation(first.arch) if first.arch is not None else ""
         result.append((first, (*([family] if family else []), *well_known(devices))))
     return result
+
+
+def series(names: Sequence[str]) -> str:
+    """``GTX 10 series`` where several names with a number are of one series; empty else."""
+    counts: Counter[str] = Counter()
+    for found in filter(None, map(_SERIES.search, names)):
+        line, number, rest = found.group(1, 2, 3) if found[1] else found.group(4, 5, 6)
+        counts[f"{line} {number if len(number) == 2 else number + '0' * len(rest)} series"] += 1
+    return ", ".join(name for name, count in counts.most_common(2) if count >= _ENOUGH)

@@ -19,11 +19,11 @@ _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
 
 def text(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
     """The gist first; then each file that differs, with what matters most first."""
-    yield _head(found, safe)
+    yield head(found, safe)
     wording = Wording(safe, show, every)
     for each in _different(found):
         yield ""
-        yield f"{safe(_name(found, each.pair))}  {_sizes(each.pair)}"
+        yield f"{safe(name_of(found, each.pair))}  {sizes_of(each.pair)}"
         if gist := one_line(each):
             yield f"  {gist}"
         for section in sections(each, wording):
@@ -39,13 +39,13 @@ def markdown(found: Comparison, show: Callable[[str], str], *, every: bool) -> I
     """To be pasted into release notes: names from the files are code or escaped."""
     yield f"## GPU code: {_escaped(safe(found.old.shown))} → {_escaped(safe(found.new.shown))}"
     yield ""
-    yield _head(found, lambda name: _escaped(safe(name)))
+    yield head(found, lambda name: _escaped(safe(name)))
     wording = Wording(_code, show, every)
     for each in _different(found):
         yield ""
-        yield f"### {_code(_name(found, each.pair))}"
+        yield f"### {_code(name_of(found, each.pair))}"
         yield ""
-        yield f"{_sizes(each.pair)}."
+        yield f"{sizes_of(each.pair)}."
         if gist := one_line(each):
             yield ""
             yield f"**{_escaped(gist)}**"
@@ -77,7 +77,8 @@ def _different(found: Comparison) -> list[Difference]:
     return [each for each in found.differences if not each.empty]
 
 
-def _head(found: Comparison, quote: Callable[[str], str]) -> str:
+def head(found: Comparison, quote: Callable[[str], str]) -> str:
+    """The sum in one line."""
     names = f"{quote(found.old.shown)} -> {quote(found.new.shown)}"
     total = len(found.differences)
     if not total:
@@ -88,12 +89,14 @@ def _head(found: Comparison, quote: Callable[[str], str]) -> str:
     return f"{names}: {different} of {plural(total, 'file')} with GPU code {'differs' if different == 1 else 'differ'}"
 
 
-def _name(found: Comparison, pair: Pair) -> str:
+def name_of(found: Comparison, pair: Pair) -> str:
+    """Where the file lies, and where it was."""
     name = pair.facts.path or (found.new if pair.new is not None else found.old).shown
     return f"{name} (was {pair.old.path or found.old.shown})" if pair.renamed and pair.old is not None else name
 
 
-def _sizes(pair: Pair) -> str:
+def sizes_of(pair: Pair) -> str:
+    """Of the file and of its GPU code, before and after."""
     if pair.old is None or pair.new is None:
         return f"{'new' if pair.old is None else 'gone'}: {size(pair.facts.size)}, GPU code {size(pair.facts.gpu_size)}"
     old, new = pair.old, pair.new

@@ -32,11 +32,12 @@ class Section(NamedTuple):
 
 
 class Wording(NamedTuple):
-    """How names are shown: ``quote`` for the format, ``show`` for kernels; ``every`` kernel or the first few."""
+    """How names are shown: ``quote`` for the format, ``show`` for kernels; ``every`` kernel or the first few, and where the rest is."""
 
     quote: Quote
     show: Callable[[str], str]
     every: bool
+    more: str = "--kernels lists all"
 
     def kernel(self, name: str) -> str:
         """A kernel as it is shown."""
@@ -46,7 +47,7 @@ class Wording(NamedTuple):
         """All lines, or the first ones and how many more there are."""
         if self.every or len(lines) <= _FEW + 1:
             return tuple(lines)
-        return (*lines[:_FEW], f"and {len(lines) - _FEW} more (--kernels lists all)")
+        return (*lines[:_FEW], f"and {len(lines) - _FEW} more ({self.more})")
 
 
 def sections(found: Difference, wording: Wording) -> Iterator[Section]:
@@ -111,10 +112,11 @@ def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
 def _gpu_row(change: GpuChange, quote: Quote) -> tuple[str, ...]:
     names = ", ".join(map(quote, change.names[:_NAMES])) + (", ..." if len(change.names) > _NAMES else "")
     kind = f"{change.series} ({change.family})" if change.series and change.family else change.series or change.family
-    return kind, change.target, str(len(change.names)), _outcome(change.old), _outcome(change.new), names
+    return kind, change.target, str(len(change.names)), outcome_words(change.old), outcome_words(change.new), names
 
 
-def _outcome(word: str) -> str:
+def outcome_words(word: str) -> str:
+    """A verdict within a sentence."""
     return OUTCOMES[word].lower().replace("gpu", "GPU")
 
 

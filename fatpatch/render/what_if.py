@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fatpatch import __version__
-from fatpatch.coverage import members_below
+from fatpatch.coverage import holders
 from fatpatch.gpus.drivers import first_zstd_driver
 from fatpatch.model import Diagnostic, Node
 from fatpatch.render.words import columns, plural, safe, size
@@ -41,13 +41,13 @@ def text(node: Node, found: Sequence[Saving], wish: Plan) -> Iterator[str]:
 
 
 def _notes(node: Node, wish: Plan) -> Iterator[str]:
-    holders = [each for each in (*members_below(node), node) if each.payloads]
-    if wish.codec == "zstd" and any(payload.vendor == "nvidia" for each in holders for payload in each.payloads):
+    there = holders(node)
+    if wish.codec == "zstd" and any(payload.vendor == "nvidia" for each in there for payload in each.payloads):
         linux, windows = first_zstd_driver()
         yield f"zstd in fatbins needs driver {linux} ({windows} on Windows) or newer."
-    if any(each is not node and each.stored_at is None for each in holders):
+    if any(each is not node and each.stored_at is None for each in there):
         yield "Members of this archive are compressed already: what the archive itself would lose is less."
-    if any(each.container in _LINKED for each in holders):
+    if any(each.container in _LINKED for each in there):
         yield "A linked library keeps its size until it is linked again, or its code is written anew."
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from fatpatch.verdicts.fate import NO_IMAGE
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
 from fatpatch.verdicts.requirements import beyond_jetson
 
@@ -85,6 +86,12 @@ def _trust(found: FileVerdict) -> str | None:
 def works(found: FileVerdict) -> bool:
     """Whether nothing stands against running the file: the only case that is exit code 0."""
     return outcome_of(found) in _WORKS
+
+
+def deciding(found: FileVerdict) -> Sequence[Judged]:
+    """The modules that decide the verdict."""
+    bad = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
+    return bad or found.mismatch or [module for module in found.here if module.verdict.verdict == found.verdict]
 
 
 def _certain(found: FileVerdict) -> bool:

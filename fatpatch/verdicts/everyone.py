@@ -1,0 +1,45 @@
+"""How every GPU of the tables fares with a file: asked of doctor, target by target."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.coverage import payloads_below
+from fatpatch.gpus.fleet import every_target
+from fatpatch.verdicts.doctor import Doctor, libraries
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.outcome import deciding, outcome_of, works
+
+
+class Answer(NamedTuple):
+    """``outcome`` is a key of OUTCOMES; ``why`` says what decides it."""
+
+    outcome: str
+    works: bool
+    why: str = ""
+
+
+NOTHING = Answer("no-code", False)
+
+
+def answers(doctor: Doctor) -> dict[str, dict[str, Answer]]:
+    """By the locator of the holder, then by target, each with the best driver that its GPUs can have; makers without code are left out."""
+    vendors = {payload.vendor for _, payload in payloads_below(doctor.node)}
+    found: dict[str, dict[str, Answer]] = {}
+    for device, _ in every_target():
+        if device.vendor in vendors:
+            for node, verdict in libraries(doctor.judge(Environment(device))):
+                found.setdefault(node.locator, {})[device.target] = Answer(outcome_of(verdict), works(verdict), _why(verdict))
+    return found
+
+
+def _why(found: FileVerdict) -> str:
+    if found.trouble is not None:
+        return found.trouble[1]
+    modules = deciding(found)
+    if not modules:
+        return ""
+    first = modules[0].verdict
+    dead = {kernel.name for module in modules for kernel in module.verdict.defects}
+    return f"{first.reason}; {len(dead)} of its kernels do not work there" if dead else first.reason
