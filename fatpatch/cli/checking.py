@@ -23,7 +23,7 @@ from fatpatch.limits import Limits
 from fatpatch.locator import file_name
 from fatpatch.model import Node
 from fatpatch.render.check import explanation
-from fatpatch.render.words import columns
+from fatpatch.render.words import columns, plural
 from fatpatch.walk import inspected
 from fatpatch.writing import write_file
 
@@ -102,7 +102,7 @@ class Gate(NamedTuple):
 def explain(word: str, out: Writer) -> int:
     """The page of one rule, or the list of all."""
     if word.lower() == "all":
-        rows = [(rule.id, rule.level, rule.name, rule.summary) for rule in RULES.values()]
+        rows = [(rule.id, rule.level, rule.name, rule.summary) for _, rule in sorted(RULES.items())]
         out("".join(f"{line}\n" for line in columns(("rule", "level", "name", "what it finds"), rows, left=frozenset(range(4)))))
         return 0
     rule = RULES.get(word.upper()) or next((rule for rule in RULES.values() if rule.name == word.lower()), None)
@@ -130,7 +130,7 @@ def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Lim
         message = "no file holds GPU code: there is nothing to promise"
         raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
     write_file(target, [piece.encode() for piece in starter(_distinct(promised))], replace=False)
-    out(f"wrote {target}: {len(promised)} files with GPU code; now run: fatpatch check {' '.join(shown for _, shown in pairs)}\n")
+    out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: fatpatch check {' '.join(shown for _, shown in pairs)}\n")
     return 0
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_the_wheel_holds_the_formats(tmp_path: Path) -> None:
         "fatpatch/formats/fatbin.py",
         "fatpatch/py.typed",
         "fatpatch/render/inspect-1.schema.json",
-        "fatpatch/render/graft-1.schema.json",
+        *(f"fatpatch/{path.relative_to(ROOT / 'fatpatch')}" for path in (ROOT / "fatpatch").rglob("*.schema.json")),
+        *(f"fatpatch/render/pages/{path.name}" for path in (ROOT / "fatpatch/render/pages").iterdir()),
     } <= names
     assert not any(name.startswith(("formats/", "tests/", "samples/")) for name in names)
 
@@ -68,6 +70,46 @@ def test_readme_session_is_real() -> None:
             [sys.executable, "-m", "fatpatch", *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.stdout == expected, command
+
+
+def test_readme_and_help_are_in_step() -> None:
+    """Every command is in the README, and every option that it names exists."""
+    from importlib import import_module
+
+    from fatpatch.cli import COMMANDS
+
+    lines = re.findall(
+        r"^(?:\$ |\.venv/bin/)?fatpatch (\w+)((?: .*)?)$",
+        "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)),
+        re.MULTILINE,
+    )
+    assert {name for name, _ in lines} == set(COMMANDS)
+    for name, rest in lines:
+        command = import_module(f"fatpatch.cli.{name}").command
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        given = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", rest)))
+        assert given <= known, (name, given - known)
+
+
+def test_readme_policy_is_one() -> None:
+    from fatpatch.gate.policy import read_policy
+
+    (text,) = re.findall(r"<!-- policy -->\n```toml\n(.*?)```", README, re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fatpatch.toml"
+        path.write_text(text)
+        policy = read_policy(str(path))
+    assert policy.demands.require == ("sm_75", "sm_86", "sm_90a", "compute_90")
+    assert policy.for_file("libx-rocm.so").run == ()
+    assert policy.for_file("libx.so").run[0].gpus == ("GTX 1060", "RTX 3060", "H100")
+
+
+def test_readme_action_is_one() -> None:
+    import yaml
+
+    (text,) = re.findall(r"<!-- action -->\n```yaml\n(.*?)```", README, re.DOTALL)
+    given = yaml.safe_load(text)[0]["with"]
+    assert set(given) <= set(yaml.safe_load((ROOT / "action.yml").read_text())["inputs"])
 
 
 def test_every_container_reader_has_the_shape() -> None:
