@@ -19,7 +19,8 @@ REAL, STUB = "real", "stub"
 class Cell(NamedTuple):
     """One kernel on one target. ``local``: bytes of stack or scratch of a thread, spills among them.
 
-    ``spills``: spilled registers, AMD only. ``body``: real or stub, None where it cannot be told.
+    ``spills``: spilled registers, AMD only. ``body``: real or stub, None where it cannot be told. Of a kernel that several modules hold:
+    the most of each, a stub when one of them is, and in ``code`` the bytes of all, so that the order of modules plays no part.
     """
 
     registers: int | None
@@ -102,7 +103,8 @@ def read_whole(facts: Facts, node: Node, reader: FactsReader, *, jobs: int | Non
         for row in reading.rows or ():
             name = without_hashes(row[0])
             names[payload.locator].add(name)
-            kernels.setdefault(name, {}).setdefault(image.target, _cell(row, bodies.get(row[0])))
+            cell, cells = _cell(row, bodies.get(row[0])), kernels.setdefault(name, {})
+            cells[image.target] = _together(cells[image.target], cell) if image.target in cells else cell
     return facts._replace(
         kernels=kernels,
         ptx={target: tuple(sorted(versions)) for target, versions in ptx.items()},
@@ -132,6 +134,23 @@ def _cell(row: KernelRow, body: str | None) -> Cell:
     _, registers, shared, local, _, _, _, code, amd = row
     spills = None if amd is None or amd.vgpr_spills is None else amd.vgpr_spills + (amd.sgpr_spills or 0)
     return Cell(registers, shared, local, spills, code, body)
+
+
+def _together(first: Cell, second: Cell) -> Cell:
+    """Two copies of a kernel as one."""
+    bodies = {first.body, second.body}
+    return Cell(
+        registers=_most(first.registers, second.registers),
+        shared=_most(first.shared, second.shared),
+        local=_most(first.local, second.local),
+        spills=_most(first.spills, second.spills),
+        code=None if first.code is None and second.code is None else (first.code or 0) + (second.code or 0),
+        body=STUB if STUB in bodies else REAL if bodies == {REAL} else None,
+    )
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else max(one, other)
 
 
 def _bodies(node: Node, image: Image, reader: FactsReader) -> dict[str, str]:

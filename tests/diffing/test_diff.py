@@ -115,6 +115,13 @@ def test_modules_in_another_order_are_no_change(run: Run, tmp_path: Path) -> Non
     assert file["empty"]
 
 
+def test_copies_of_a_kernel_in_any_order(run: Run, tmp_path: Path) -> None:
+    real, stub = container(ptx(REAL), sass(75, "x")), container(ptx(STUB), sass(75, "y"))
+    assert compared(run, tmp_path, library(real, stub), library(stub, real))["empty"]
+    file = only(compared(run, tmp_path, library(real, real), library(real, stub)))
+    assert file["now_stubs"] == [{"kernel": "k", "targets": ["compute_75"]}]
+
+
 def test_kernels(run: Run, tmp_path: Path) -> None:
     file = only(compared(run, tmp_path, library(container(sass(75, "a", "b"))), library(container(sass(75, "b", "c")))))
     assert (file["kernels_lost"], file["kernels_gained"]) == (["a"], ["c"])
