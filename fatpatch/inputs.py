@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from fatpatch.remote.address import scheme_of
+
 
 class Input(NamedTuple):
     """A file to read: its path, how it is shown, and whether the user named it or a folder that it lies in."""
@@ -20,14 +22,16 @@ def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
     seen: set[str] = set()
     for path, name in zip(paths, shown, strict=True):
         for each in _expanded(path, name):
-            real = os.path.realpath(each.path)
+            real = each.path if scheme_of(each.path) else os.path.realpath(each.path)
             if real not in seen:
                 seen.add(real)
                 yield each
 
 
 def _expanded(path: str, name: str) -> Iterator[Input]:
-    if os.path.isdir(path):
+    if scheme_of(path):
+        yield Input(path, name, named=True)
+    elif os.path.isdir(path):
         for folder, folders, names in os.walk(path):
             folders.sort()
             for each in sorted(names):

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
+
+
+class Fetched(NamedTuple):
+    """What was fetched of a remote file: bytes of how many, in how many requests."""
+
+    shown: str
+    fetched: int
+    size: int
+    requests: int
+
+
+class Remote(NamedTuple):
+    """How files are read from servers. ``most`` bytes of one file; ``timeout`` seconds of silence, ``patience`` seconds until an
+    answer must have begun and come in at ``slowest`` bytes a second. ``public_only``: no machine of a private network is asked.
+    ``report`` is told what was fetched when a file is closed.
+    """
+
+    most: int = 16 << 30
+    timeout: float = 15.0
+    patience: float = 30.0
+    slowest: int = 4096
+    public_only: bool = False
+    report: Callable[[Fetched], object] | None = None
 
 
 class Limits(NamedTuple):
@@ -18,3 +42,4 @@ class Limits(NamedTuple):
     ratio_free: int = 64 << 20
     image: int = 128 << 20
     images: int = 100_000
+    remote: Remote = Remote()

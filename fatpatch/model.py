@@ -7,6 +7,7 @@ defining its class ten times as long, at every start.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fatpatch.source import Source
@@ -159,3 +160,10 @@ def place_of(payload: Payload) -> str:
         if payload.section is not None or payload.kind in ("fatbin", "offload_bundle", "kpack", "kpack_reference")
         else payload.locator
     )
+
+
+def stored_ranges(payloads: Iterable[Payload]) -> Iterator[tuple[int, int]]:
+    """Where the stored bytes of all images lie, [start, end)."""
+    for payload in payloads:
+        for image in payload.images:
+            yield image.data_offset, image.data_offset + image.stored_bytes

@@ -11,9 +11,9 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from fatpatch.errors import InputError, TruncatedError
 
@@ -25,13 +25,31 @@ _SMALL = 512
 _WINDOW = 2048
 
 
-class _File:
+class Backing:
+    """What a source reads from: ``read`` gives fewer bytes at the end only. ``path`` is the file that holds them, if one does."""
+
+    __slots__ = ("path",)
+    path: str | None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``."""
+        raise NotImplementedError
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Make the [start, end) of all ranges ready to be read by path; nothing to do where they lie here."""
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+
+
+class _File(Backing):
     """One open file; ``pread`` where the system has it, else a locked seek and read.
 
     Small reads go through one window, since headers come in clusters and a system call costs more than 2 KiB.
     """
 
-    __slots__ = ("_lock", "_window", "descriptor", "path")
+    __slots__ = ("_lock", "_window", "descriptor")
+    path: str
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -68,12 +86,13 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
 
 
-class _Memory:
+class _Memory(Backing):
     """Bytes in memory."""
 
     __slots__ = ("data",)
 
     def __init__(self, data: bytes) -> None:
+        self.path = None
         self.data = data
 
     def read(self, offset: int, size: int) -> bytes:
@@ -83,20 +102,13 @@ class _Memory:
         self.data = b""
 
 
-class _Backing(Protocol):
-    """What a source reads from: ``read`` gives fewer bytes at the end only."""
-
-    def read(self, offset: int, size: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-class _Joined:
+class _Joined(Backing):
     """Sources one after the other, read as one: the content of a file that is not written yet."""
 
     __slots__ = ("_parts", "_starts")
 
     def __init__(self, parts: Sequence[Source]) -> None:
+        self.path = None
         self._parts = [part for part in parts if part.size]
         self._starts = [0, *accumulate(part.size for part in self._parts)]
 
@@ -124,12 +136,13 @@ class _Joined:
         """The parts belong to others."""
 
 
-class _Stream:
+class _Stream(Backing):
     """An open file without a name."""
 
     __slots__ = ("_stream",)
 
     def __init__(self, stream: IO[bytes]) -> None:
+        self.path = None
         self._stream = stream
 
     def read(self, offset: int, size: int) -> bytes:
@@ -140,10 +153,13 @@ class _Stream:
         """Kept open: it could not be opened again."""
 
 
-class _Zeros:
+class _Zeros(Backing):
     """Zero bytes without end."""
 
     __slots__ = ()
+
+    def __init__(self) -> None:
+        self.path = None
 
     def read(self, offset: int, size: int) -> bytes:
         return bytes(size)
@@ -157,8 +173,8 @@ class Source:
 
     __slots__ = ("_backing", "base", "size")
 
-    def __init__(self, backing: _Backing, base: int, size: int) -> None:
-        self._backing: _Backing = backing
+    def __init__(self, backing: Backing, base: int, size: int) -> None:
+        self._backing = backing
         self.base = base
         self.size = size
 
@@ -215,7 +231,11 @@ class Source:
     @property
     def path(self) -> str | None:
         """The file that holds the bytes; None for memory."""
-        return self._backing.path if isinstance(self._backing, _File) else None
+        return self._backing.path
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Make [start, end) of all ranges ready to be read from ``path``, by another process too: of a remote file they are fetched."""
+        self._backing.prefetch((self.base + start, self.base + min(end, self.size)) for start, end in ranges)
 
     def slice(self, offset: int, size: int) -> Source:
         """The window [offset, offset + size); TruncatedError when it reaches outside."""

@@ -14,7 +14,7 @@ from fatpatch.errors import FatpatchError
 from fatpatch.images.amdgpu import same_target
 from fatpatch.images.kernels import WITH_KERNELS, read_image
 from fatpatch.images.rows import Kernel, KernelRow, kernel_of
-from fatpatch.model import Diagnostic, Image, Node
+from fatpatch.model import Diagnostic, Image, Node, stored_ranges
 from fatpatch.payloads.compression import IMAGE_LIMIT
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
@@ -96,6 +96,7 @@ def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_Task
     if node.source is None or node.source.path is None:
         return
     where = (node.source.path, node.source.base, node.source.size)
+    node.source.prefetch(stored_ranges(node.payloads))
     batch: list[Image] = []
     weight = 0
     for payload in node.payloads:

@@ -16,6 +16,7 @@ from fatpatch.locator import file_name, join
 from fatpatch.model import Container, Inventory, Member, Node, Payload
 from fatpatch.payloads.bare import bare_payload, sniff_bare
 from fatpatch.payloads.locate import find_payloads
+from fatpatch.remote.opening import open_input
 from fatpatch.source import Source
 
 CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
@@ -66,7 +67,7 @@ def inspected(
     ``all_kinds`` takes an inventory of SPIR-V and Metal code. InputError when the file cannot be read.
     """
     label = name or file_name(path)
-    source = Source.open(path)
+    source = open_input(path, None if limits is None else limits.remote)
     try:
         with walked(
             source, label, path=path, limits=limits, kind=kind, everything=everything, all_kinds=all_kinds, progress=progress
@@ -199,7 +200,7 @@ class _Walk:
         content = self.workspace.open(source, member)
         node = self.node(content, locator, member.name, depth=depth, member=member)
         for used in (content, node.source):
-            if used is not None and used.path != self.path:
+            if used is not None and not used.shares(source):
                 used.close()  # thousands of members must not hold thousands of descriptors
         if self.everything:
             return node

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fatpatch.coverage import members_below, target_key
 from fatpatch.errors import FatpatchError
 from fatpatch.locator import target_matches
-from fatpatch.model import Diagnostic, Image, Node, Payload, place_of
+from fatpatch.model import Diagnostic, Image, Node, Payload, place_of, stored_ranges
 from fatpatch.payloads.compression import pack
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
@@ -175,6 +175,7 @@ def _tasks(node: Node, units: Iterable[_Unit], wish: Plan, limit: int) -> Iterat
     if node.source is None or node.source.path is None:
         return
     where = (node.source.path, node.source.base, node.source.size)
+    node.source.prefetch(stored_ranges(node.payloads))
     batch: list[_Unit] = []
     weight = 0
     for unit in units:

@@ -23,6 +23,7 @@ from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.drivers import ptx_of_driver
 from fatpatch.hosts.llamafile import is_llamafile, library_copies, notes_for, renews_copies
 from fatpatch.limits import Limits
+from fatpatch.remote.opening import refuse_address
 from fatpatch.render.graft import graft_json, graft_text
 from fatpatch.walk import inspected
 
@@ -119,6 +120,7 @@ def command(
         host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
         retags=_retags(retags),
     )
+    refuse_address(file)
     with ExitStack() as stack:
         given = [hsaco_donation(path, limits.image) for path in objects]
         given += _donations(stack, cubins, texts, fatbins, donor, targets, limits)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import click
 
-from fatpatch.limits import Limits
+from fatpatch.limits import Fetched, Limits, Remote
 from fatpatch.model import Diagnostic
+from fatpatch.remote.address import scheme_of, shown_address
 
 
 class Bytes(click.ParamType[int]):
@@ -27,18 +29,57 @@ class Bytes(click.ParamType[int]):
         return int(digits) * factor
 
 
+_REMOTE = "fatpatch.remote"
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    context.meta.setdefault(_REMOTE, {})[parameter.name] = value
+
+
 def limits_from(max_image_size: int) -> Limits:
-    """The limits of a run."""
-    return Limits(image=max_image_size)
+    """The limits of a run: the size of an image, and what the options for addresses say."""
+    given = click.get_current_context().meta.get(_REMOTE, {})
+    remote = Remote(most=given["max_download"], public_only=given["public_only"], report=_tell) if given else Remote()
+    return Limits(image=max_image_size, remote=remote)
 
 
-image_size_option = click.option(
-    "--max-image-size", type=Bytes(), default="128M", show_default=True, help="Refuse to unpack an image larger than this."
-)
+def _tell(found: Fetched) -> None:
+    """How much of a remote file was fetched, on stderr."""
+    from fatpatch.render.words import plural, size
+
+    click.echo(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}", err=True)
+
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def image_size_option(command: _Command) -> _Command:
+    """The options of every command that reads files: what may be unpacked, and what may be fetched where FILE is an address."""
+    for option in (
+        click.option("--public-only", is_flag=True, expose_value=False, callback=_keep, help="Ask no server in a private network."),
+        click.option(
+            "--max-download",
+            type=Bytes(),
+            default="16G",
+            show_default=True,
+            expose_value=False,
+            callback=_keep,
+            help="Where FILE is an address: refuse a file larger than this.",
+        ),
+        click.option(
+            "--max-image-size", type=Bytes(), default="128M", show_default=True, help="Refuse to unpack an image larger than this."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def shown_paths(paths: Sequence[str]) -> list[str]:
-    """How each path is named in results: as given; an absolute one by its last parts, as few as tell it from the others."""
+    """How each path is named in results: as given; an absolute one by its last parts, as few as tell it from the others.
+
+    An address is shown without what may be a secret in it.
+    """
+    paths = [shown_address(path) if scheme_of(path) else path for path in paths]
     absolute = [path for path in paths if os.path.isabs(path)]
     parts = {path: path.replace(os.sep, "/").strip("/").split("/") for path in absolute}
     result = []

@@ -8,6 +8,7 @@ import click
 
 from fatpatch.cli.options import shown_paths
 from fatpatch.edits.undo import undo
+from fatpatch.remote.opening import refuse_address
 from fatpatch.render.words import plural, safe, size
 
 
@@ -16,6 +17,7 @@ from fatpatch.render.words import plural, safe, size
 @click.option("--last", is_flag=True, help="Take back the last edit only.")
 def command(file: str, last: bool) -> int:
     """Give FILE back the very bytes that it had before fatpatch edited it."""
+    refuse_address(file)
     result = undo(file, last=last)
     digest = f", sha256 {result.sha256}" if result.sha256 else ""
     sys.stdout.write(f"{safe(shown_paths([file])[0])}  {plural(result.edits, 'edit')} taken back: {size(result.size)}{digest}\n")

@@ -13,6 +13,7 @@ from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import payloads_below
 from fatpatch.edits.verify import soundness
+from fatpatch.remote.address import scheme_of
 from fatpatch.render.words import safe
 from fatpatch.walk import inspected
 
@@ -30,7 +31,7 @@ def command(file: str, form: str, max_image_size: int) -> int:
     """
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
-    path = os.path.realpath(file)
+    path = file if scheme_of(file) else os.path.realpath(file)
     with Progress(shown) as progress, inspected(path, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
         checks = list(soundness(path, node, limits))
         payloads = any(payloads_below(node))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -16,10 +15,11 @@ from fatpatch.images.cubin import identify
 from fatpatch.images.hsaco import read_code_object
 from fatpatch.images.ptx import looks_like_ptx
 from fatpatch.images.signature import Signature, signature_of, split_target
-from fatpatch.locator import join
+from fatpatch.locator import file_name, join
 from fatpatch.model import Image, Node
 from fatpatch.payloads.content import ImageReader
-from fatpatch.source import Source
+from fatpatch.remote.address import shown_address
+from fatpatch.remote.opening import open_input
 
 _64_BIT_ADDRESSES = 0x400
 _KINDS = ("sass", "ptx", "hsaco")
@@ -215,9 +215,9 @@ def _checked(donation: Donation) -> Donation:
 
 
 def _read(path: str, limit: int) -> tuple[str, bytes]:
-    source = Source.open(path)
+    source = open_input(path)
     try:
-        name = join("", os.path.basename(path))
+        name = join("", file_name(shown_address(path)))
         if source.size > limit:
             raise EditError(f"is {source.size:#x} bytes, more than the limit of {limit:#x}", locator=name, hint="raise --max-image-size")
         return name, source.read(0, source.size)

@@ -1,0 +1,57 @@
+"""From what a user names to its bytes: a path, or an address."""
+
+from __future__ import annotations
+
+from fatpatch.errors import InputError
+from fatpatch.limits import Remote
+from fatpatch.remote.address import HTTP, OTHERS, scheme_of, shown_address
+from fatpatch.source import Source
+
+
+def open_input(path: str, options: Remote | None = None) -> Source:
+    """Open a file by its path or address. InputError when it cannot be read, LimitError when more would be fetched than allowed."""
+    scheme = scheme_of(path)
+    if scheme is None:
+        return Source.open(path)
+    options = options or Remote()
+    if scheme in HTTP:
+        return _http(path, options)
+    if scheme in OTHERS:
+        return _named(path, options)
+    known = ", ".join(sorted(HTTP | OTHERS))
+    raise InputError(f"addresses with {scheme}: are not read", locator=shown_address(path), hint=f"read are {known}, and paths")
+
+
+def refuse_address(path: str) -> None:
+    """InputError for an address where a file is to be changed."""
+    if scheme_of(path) is not None:
+        raise InputError("is an address, and only files can be edited", locator=shown_address(path), hint="download it first")
+
+
+def _http(url: str, options: Remote) -> Source:
+    from fatpatch.remote.http import HttpFile
+    from fatpatch.remote.spool import Spool
+
+    shown = shown_address(url)
+    file = HttpFile(url, options)
+    try:
+        if file.size == 0:
+            spool = Spool(file, 0, shown, options)
+        elif not file.ranges:
+            spool = Spool.whole(file.whole(), file, shown, options)
+        else:
+            assert file.size is not None
+            spool = Spool(file, file.size, shown, options)
+            spool.put(0, file.head)
+    except BaseException:
+        file.close()
+        raise
+    return Source(spool, 0, spool.size)
+
+
+def _named(url: str, options: Remote) -> Source:
+    from fatpatch.remote.named import NamedFile
+    from fatpatch.remote.spool import Spool
+
+    file = NamedFile(url)
+    return Source(Spool(file, file.size, shown_address(url), options), 0, file.size)
