@@ -18,6 +18,8 @@ from typing import IO, Any
 from fatpatch.errors import InputError, TruncatedError
 
 CHUNK = 1 << 20
+Place = tuple[int, int]
+"""Which bytes, and where in them."""
 _HAS_PREAD = hasattr(os, "pread")
 
 
@@ -222,6 +224,10 @@ class Source:
     def shares(self, other: Source) -> bool:
         """Whether both are windows of the same bytes; then their ``base`` can be compared."""
         return self._backing is other._backing
+
+    def place(self, offset: int) -> Place:
+        """What tells this byte from every other one that is open: members of an archive that were unpacked all begin at 0."""
+        return id(self._backing), self.base + offset
 
     @property
     def empty(self) -> bool:

@@ -19,11 +19,12 @@ from fatpatch.images.ptx_bodies import ptx_bodies
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.content import ImageReader
 from fatpatch.payloads.driver_view import View, driver_view
-from fatpatch.source import Source
+from fatpatch.source import Place, Source
 from fatpatch.verdicts import ptx_fate
 from fatpatch.verdicts.cubin_fate import unlinked
 from fatpatch.verdicts.jit import Cost, cost_of
 
+_Key = tuple[Place, str]
 _FREE = 8 << 30
 _RATIO = 100
 _NAMES = 128 << 20
@@ -55,13 +56,13 @@ class FactsReader:
         self.problems: dict[str, str] = {}
         self._left = _FREE + _RATIO * size
         self._names_left = _NAMES
-        self._toolkits: dict[tuple[int, str], str | None] = {}
-        self._blob_key: tuple[int, int] | None = None
+        self._toolkits: dict[_Key, str | None] = {}
+        self._blob_key: Place | None = None
         self._blob = b""
-        self._identities: dict[tuple[int, str], Identity | None] = {}
-        self._known: dict[tuple[int, str], Facts] = {}
-        self._names: dict[tuple[int, str], frozenset[str] | None] = {}
-        self._views: dict[tuple[int, int], View] = {}
+        self._identities: dict[_Key, Identity | None] = {}
+        self._known: dict[_Key, Facts] = {}
+        self._names: dict[_Key, frozenset[str] | None] = {}
+        self._views: dict[Place, View] = {}
 
     def spend(self, image: Image) -> None:
         """Count what an image unpacks to; LimitError when the file asks for more than all real ones do."""
@@ -71,21 +72,21 @@ class FactsReader:
 
     def view(self, source: Source, payload: Payload) -> View:
         """The fatbin as the driver walks it."""
-        key = (source.base, payload.offset)
+        key = source.place(payload.offset)
         if key not in self._views:
             self._views[key] = driver_view(source, payload.offset, payload.locator)
         return self._views[key]
 
     def facts(self, source: Source, image: Image, data: bytes | None = None) -> Facts:
         """Of one image; ``data`` are its bytes when they are at hand."""
-        key = (source.base, image.locator)
+        key = (source.place(0), image.locator)
         if key not in self._known:
             self._known[key] = self._read(source, image, data)
         return self._known[key]
 
     def names(self, source: Source, image: Image) -> frozenset[str] | None:
         """The kernel names of an image, without looking at their code; None when it cannot be read."""
-        key = (source.base, image.locator)
+        key = (source.place(0), image.locator)
         if key in self._known and not self._known[key].problem:
             return frozenset(self._known[key].bodies)
         if key not in self._names:
@@ -99,7 +100,7 @@ class FactsReader:
 
     def identity(self, source: Source, image: Image) -> Identity | None:
         """What the header of an AMD code object says; None when the object cannot be read whole."""
-        key = (source.base, image.locator)
+        key = (source.place(0), image.locator)
         if key not in self._identities:
             try:
                 self._identities[key] = read_code_object(self._bytes(source, image), detail=False).identity
@@ -110,7 +111,7 @@ class FactsReader:
 
     def header(self, source: Source, image: Image) -> Identity | None:
         """As ``identity``, from the first bytes alone; those of a shared blob are all read at once."""
-        key = (source.base, image.data_offset)
+        key = source.place(image.data_offset)
         if image.within is None:
             return identify(source.peek(image.data_offset, _HEADER)) if image.compression == "none" else self.identity(source, image)
         if key != self._blob_key:
@@ -128,7 +129,7 @@ class FactsReader:
         smallest = min(images, key=lambda image: image.size or 0, default=None)
         if smallest is None:
             return None
-        key = (source.base, smallest.locator)
+        key = (source.place(0), smallest.locator)
         if key not in self._toolkits:
             try:
                 self._toolkits[key] = Tables(self._bytes(source, smallest)).toolkit()

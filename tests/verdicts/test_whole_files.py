@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
+from builders import elf
 from builders.cubin import cubin
 from builders.fatbin import container, entry
 
@@ -14,7 +16,7 @@ from fatpatch.hosts.family import ARCH_LIST, PER_TYPE, Family
 from fatpatch.hosts.registration import Registration
 from fatpatch.model import ModelFacts, Node, Wrapper
 from fatpatch.verdicts.dispatch import Host
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.doctor import Doctor, libraries
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.models import quant_verdicts
@@ -126,3 +128,21 @@ def test_the_first_device_decides_nothing_for_the_next(
         with inspected(str(path)) as node:
             doctor = Doctor(node, limit=1 << 20)
             assert [outcome_of(doctor.judge(Environment(find(gpu)))) for gpu in order] == [outcome, outcome]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_at_the_same_offset_are_told_apart(tmp_path: Path, method: int) -> None:
+    """Members of a deflated wheel all begin at offset 0 of their own temporary file."""
+    path = tmp_path / "x.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for arch in (75, 90):
+            images = container(entry(cubin(arch=arch), kind=2, arch=arch))
+            archive.writestr(f"lib{arch}.so", elf.shared_object([(".nv_fatbin", images)]))
+    with inspected(str(path)) as node:
+        doctor = Doctor(node, limit=1 << 20)
+        for name, good in (("sm_75", "lib75.so"), ("sm_90", "lib90.so")):
+            verdicts = libraries(doctor.judge(Environment(find(name))))
+            assert {library.path: outcome_of(verdict) == "runs" for library, verdict in verdicts} == {
+                "lib75.so": good == "lib75.so",
+                "lib90.so": good == "lib90.so",
+            }
