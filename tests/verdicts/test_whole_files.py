@@ -135,14 +135,14 @@ def test_members_at_the_same_offset_are_told_apart(tmp_path: Path, method: int) 
     """Members of a deflated wheel all begin at offset 0 of their own temporary file."""
     path = tmp_path / "x.whl"
     with zipfile.ZipFile(path, "w", method) as archive:
-        for arch in (75, 90):
-            images = container(entry(cubin(arch=arch), kind=2, arch=arch))
+        for arch, kernel in ((86, "k"), (90, "k" * 200)):
+            images = container(*(entry(cubin(arch=each, kernels=(kernel,)), kind=2, arch=each) for each in (75, arch)))
             archive.writestr(f"lib{arch}.so", elf.shared_object([(".nv_fatbin", images)]))
     with inspected(str(path)) as node:
         doctor = Doctor(node, limit=1 << 20)
-        for name, good in (("sm_75", "lib75.so"), ("sm_90", "lib90.so")):
+        for name, good in (("sm_86", "lib86.so"), ("sm_90", "lib90.so")):
             verdicts = libraries(doctor.judge(Environment(find(name))))
             assert {library.path: outcome_of(verdict) == "runs" for library, verdict in verdicts} == {
-                "lib75.so": good == "lib75.so",
+                "lib86.so": good == "lib86.so",
                 "lib90.so": good == "lib90.so",
             }
