@@ -10,11 +10,12 @@ from fatpatch.remote.address import scheme_of
 
 
 class Input(NamedTuple):
-    """A file to read: its path, how it is shown, and whether the user named it or a folder that it lies in."""
+    """A file to read: its path, how it is shown, and whether the user named it or a folder that it lies in (``origin``)."""
 
     path: str
     shown: str
     named: bool
+    origin: str = ""
 
 
 def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
@@ -25,7 +26,7 @@ def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
             real = each.path if scheme_of(each.path) else os.path.realpath(each.path)
             if real not in seen:
                 seen.add(real)
-                yield each
+                yield each._replace(origin=name)
 
 
 def _expanded(path: str, name: str) -> Iterator[Input]:

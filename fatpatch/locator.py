@@ -27,6 +27,16 @@ def file_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
+def without_numbers(path: str) -> str:
+    """A path with its versions and hashes blanked out: ``libx-#.so`` of libx-1.2.so and of libx-0a1b2c3d.so."""
+    return _numbers().sub("#", path)
+
+
+@functools.lru_cache(maxsize=1)
+def _numbers() -> re.Pattern[str]:
+    return re.compile(r"(?<![0-9a-f])(?=[a-f]*\d)[0-9a-f]{8,}|\d+(?:[._]\d+)*")
+
+
 def join(parent: str, name: str) -> str:
     """The locator of the child ``name`` of ``parent``."""
     step = escape(name)

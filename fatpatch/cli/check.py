@@ -97,6 +97,6 @@ def command(
     else:
         from fatpatch.render import check
 
-        lines = check.github(outcome) if form == "github" else check.text(outcome, failed=failed, verbose=verbose)
+        lines = check.github(outcome) if form == "github" else check.text(outcome, held.source, failed=failed, verbose=verbose)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     return _FAILED if failed else 0

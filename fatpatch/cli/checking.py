@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import click
@@ -14,7 +15,7 @@ from fatpatch.errors import FatpatchError, InputError
 from fatpatch.gate.baseline import read_baseline
 from fatpatch.gate.finding import at_least
 from fatpatch.gate.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
-from fatpatch.gate.rules import RULES, selected
+from fatpatch.gate.rules import RULES, named
 from fatpatch.gate.rules_run import environment_for
 from fatpatch.gate.run import Outcome, Selection, check_files
 from fatpatch.gate.starter import starter
@@ -48,30 +49,39 @@ def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
             targets(list(words))
     except ValueError as error:
         raise click.UsageError(f"expected {error}, got {', '.join(words)}") from error
+    _check_names(policy)
+    _check_gpus([MustRun(asked.gpus, asked.driver, ())], _usage)
     demands = policy.demands
     run = (*demands.run, MustRun(asked.gpus, asked.driver, ())) if asked.gpus else demands.run
     if asked.driver is not None and not asked.gpus:
         raise click.UsageError("--driver goes with --gpu")
     require, forbid = (tuple(dict.fromkeys(words)) for words in ((*demands.require, *asked.require), (*demands.forbid, *asked.forbid)))
     demands = demands._replace(require=require, forbid=forbid, run=run)
-    policy = policy._replace(demands=demands)
-    _refuse_unknown_gpus(policy)
-    return policy
+    return policy._replace(demands=demands)
 
 
-def _refuse_unknown_gpus(policy: Policy) -> None:
+def _check_gpus(demands: Iterable[MustRun], wrong: Callable[[str, str | None], Exception]) -> None:
     """Names are looked up before a file is read: a slip must not look like a finding."""
-    for demand in (*policy.demands.run, *(each for _, changes in policy.files for each in changes.get("run", ()))):
+    for demand in demands:
         for name in demand.gpus:
             try:
                 environment_for(name, demand.driver)
             except InputError as error:
-                hint = f"\n  hint: {error.hint}" if error.hint else ""
-                raise click.UsageError(f"{error.message}{hint}") from error
-    known = [*RULES, "*"]
+                raise wrong(error.message, error.hint) from error
+
+
+def _check_names(policy: Policy) -> None:
+    """InputError for a GPU or rule in the policy file that does not exist."""
+    where = policy.source
+    runs = (*policy.demands.run, *(each for _, changes in policy.files for each in changes.get("run", ())))
+    _check_gpus(runs, lambda message, hint: InputError(f"run.gpus: {message}", locator=where, hint=hint))
     for allowance in policy.allow:
-        if allowance.rule not in known and "*" not in allowance.rule:
-            raise InputError(f"allow: there is no rule {allowance.rule!r}", locator=policy.source, hint="'--explain all' lists the rules")
+        if allowance.rule not in (*RULES, "*") and "*" not in allowance.rule:
+            raise InputError(f"allow: there is no rule {allowance.rule!r}", locator=where, hint="'--explain all' lists the rules")
+
+
+def _usage(message: str, hint: str | None) -> click.UsageError:
+    return click.UsageError(f"{message}\n  hint: {hint}" if hint else message)
 
 
 class Gate(NamedTuple):
@@ -86,13 +96,20 @@ class Gate(NamedTuple):
 
     def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> Outcome:
         """Check the files; a usage error for a rule that does not exist."""
+        if reading := [word for word in self.ignore if word.startswith("FP00")]:
+            raise click.UsageError(f"{reading[0]}: what could not be read is never ignored")
+        if not self.policy.source and not self.policy.demanding and not self.select:
+            hint = "--init writes a policy; '--select FP0' looks for unreadable parts only"
+            raise click.UsageError(f"nothing is demanded: give --require, --gpu or --policy\n  hint: {hint}")
         for word in (*self.select, *self.ignore):
-            if not any(rule.startswith(word) or selected(rule, (word,), ()) for rule in RULES if not rule.startswith("FP00")):
+            if not any(named(rule, word) for rule in RULES):
                 raise click.UsageError(f"no rule is called {word}; '--explain all' lists them")
         inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
         known = frozenset[str]() if baseline is None else read_baseline(baseline)
         with Progress(pairs[0][1]):
-            return check_files(inputs, self.policy, Selection(self.select, self.ignore), self.limits, baseline=known, jobs=self.jobs)
+            given = [shown for _, shown in pairs]
+            chosen = Selection(self.select, self.ignore)
+            return check_files(inputs, self.policy, chosen, self.limits, given=given, baseline=known, jobs=self.jobs)
 
     def failed(self, outcome: Outcome) -> bool:
         """Whether something is at least as serious as what fails; the unreadable always is."""
@@ -130,8 +147,13 @@ def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Lim
         message = "no file holds GPU code: there is nothing to promise"
         raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
     write_file(target, [piece.encode() for piece in starter(_distinct(promised))], replace=False)
-    out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: fatpatch check {' '.join(shown for _, shown in pairs)}\n")
+    out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: {_command(pairs, target)}\n")
     return 0
+
+
+def _command(pairs: Sequence[tuple[str, str]], policy: str) -> str:
+    words = ["fatpatch", "check", *(shown for _, shown in pairs), *([] if policy == FILE else ["--policy", policy])]
+    return " ".join(map(shlex.quote, words))
 
 
 def _distinct(holders: Sequence[tuple[str, Node]]) -> list[tuple[str, Node]]:

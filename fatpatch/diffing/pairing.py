@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fatpatch.diffing.facts import Facts
+from fatpatch.locator import without_numbers
 
 _ALIKE = 0.5
 _DEPTH = 4
 _STEPS = re.compile(r"[/\\!]")
-_NUMBERS = re.compile(r"[-._]?[0-9a-f]{8,}|\d+(?:[._]\d+)*")
 _Key = Callable[[Facts], str]
 
 
@@ -48,7 +48,7 @@ def paired(olds: Sequence[Facts], news: Sequence[Facts]) -> list[Pair]:
     _match(left, right, found, lambda facts: facts.path)
     _match(left, right, found, lambda facts: facts.digest)
     for depth in range(_DEPTH, 0, -1):
-        for spell in (str, _without_numbers):
+        for spell in (str, without_numbers):
             _match(left, right, found, functools.partial(_end, depth, spell))
     for new in list(right):
         best = max(left, key=lambda old: _alike(old, new), default=None)
@@ -60,10 +60,6 @@ def paired(olds: Sequence[Facts], news: Sequence[Facts]) -> list[Pair]:
 def _end(depth: int, spell: Callable[[str], str], facts: Facts) -> str:
     """The last steps of the path: folders are renamed as wholes."""
     return "/".join(map(spell, _STEPS.split(facts.path or facts.name)[-depth:]))
-
-
-def _without_numbers(step: str) -> str:
-    return _NUMBERS.sub("#", step)
 
 
 def _match(left: list[Facts], right: list[Facts], found: dict[int, Facts], key: _Key) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NamedTuple
 
+from fatpatch.locator import SEPARATOR, without_numbers
+
 LEVELS: Final = ("note", "warning", "error")
 """From the least to the most serious."""
 
@@ -25,8 +27,9 @@ class Finding(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The same from run to run, whatever the numbers in the message are."""
-        place = "\0".join((self.rule, self.file, self.locator, self.key))
+        """The same from run to run and from version to version, whatever the numbers in the message and in the file's name are."""
+        inside = self.locator.split(SEPARATOR)[1:]
+        place = "\0".join((self.rule, without_numbers(self.file), *inside, self.key))
         return hashlib.sha256(place.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import json
 import os
 import re
 import sys
@@ -75,6 +76,11 @@ class Policy(NamedTuple):
     allow: tuple[Allowance, ...] = ()
     fail_on: str = "error"
     source: str = ""
+
+    @property
+    def demanding(self) -> bool:
+        """Whether anything is demanded at all."""
+        return self.demands != Demands() or bool(self.files)
 
     def for_file(self, path: str) -> Demands:
         """The demands on one file or archive member: the general ones, changed by every pattern that fits, in order."""
@@ -154,7 +160,7 @@ Take = Callable[[Any], Any]
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > 1000:
-        raise ValueError("a text")
+        raise ValueError("a text, in quotes")
     return value
 
 
@@ -247,7 +253,8 @@ class _Reader:
         self._source = source
 
     def wrong(self, key: str, expected: str, got: Any) -> InputError:
-        return InputError(f"{key}: expected {expected}, got {str(got)[:80]!r}", locator=self._source, hint="see 'fatpatch check --help'")
+        shown = json.dumps(got, default=str, ensure_ascii=False)[:80]
+        return InputError(f"{key}: expected {expected}, got {shown}", locator=self._source, hint="the README has an example")
 
     def take(self, table: Mapping[str, Any], key: str, where: str, take: Take) -> Any:
         """A value, None when it is absent."""

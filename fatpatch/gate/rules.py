@@ -43,12 +43,13 @@ RULES: Final[dict[str, Rule]] = {
 }
 
 
+def named(rule: str, word: str) -> bool:
+    """Whether a word means a rule: its id, the start of it (FP1), or a pattern."""
+    return rule.startswith(word) or covers(word, rule)
+
+
 def selected(rule: str, select: tuple[str, ...], ignore: tuple[str, ...]) -> bool:
-    """Whether a rule is asked for: by its id or the start of it (FP1), or a pattern. Unreadable parts cannot be ignored."""
-
-    def named(words: tuple[str, ...]) -> bool:
-        return any(rule.startswith(word) or covers(word, rule) for word in words)
-
+    """Whether a rule is asked for. Unreadable parts cannot be ignored."""
     if rule.startswith("FP00"):
         return True
-    return (not select or named(select)) and not named(ignore)
+    return (not select or any(named(rule, word) for word in select)) and not any(named(rule, word) for word in ignore)

@@ -62,6 +62,9 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
         return Hit(subject.locator, f"{where}: no code for {maker} GPUs; it holds {held}", "", key)
     worst = deciding(found)
     words = OUTCOMES[outcome].lower()
+    if outcome == "not-read" and found.unread:
+        part = found.unread[0]
+        return Hit(subject.locator, f"{where}: {words}: a part could not be read: {part.locator}: {part.message}", "", key)
     if found.trouble is not None or not worst:
         detail = found.trouble[1] if found.trouble is not None else "a part of it could not be read" if found.unread else ""
         return Hit(subject.locator, f"{where}: {words}{': ' if detail else ''}{detail}", _remedy(subject, found), key)

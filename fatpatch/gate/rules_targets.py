@@ -125,6 +125,11 @@ RULES = (
         _forbidden,
     ),
     Rule(
+        "FP104", "file-missing", "error", "a file that the policy names is not there",
+        "A `[[files]]` pattern without a star is a promise that this file exists and holds GPU code. It was renamed, or left out of the "
+        "release. Where only a part of a release is checked, as before a commit, use `--ignore FP104`.",
+    ),
+    Rule(
         "FP201", "ptx-floor", "error", "no PTX that GPUs not listed could compile",
         "PTX is what a driver compiles for a GPU that has no machine code in the file, newer ones above all. The floor is the lowest "
         "generation that must be able to do so. PTX with a suffix (a, f) serves its own generation only and does not count.",

@@ -36,12 +36,19 @@ class Selection(NamedTuple):
 
 
 class FileResult(NamedTuple):
-    """What one file gave: its findings, how many holders of GPU code it has, and whose code they hold."""
+    """What one file gave: its findings, how many holders of GPU code it has, and whose code they hold.
+
+    ``origin`` is the folder or pattern that it was met in; ``promised`` are the patterns of the policy that it fits; ``release``:
+    whether it is an archive, or was met in a folder, so that more than this file was meant.
+    """
 
     shown: str
     findings: tuple[Finding, ...]
     holders: int
     vendors: frozenset[str]
+    origin: str
+    promised: frozenset[str]
+    release: bool
 
 
 class Outcome(NamedTuple):
@@ -59,14 +66,19 @@ def check_files(
     selection: Selection,
     limits: Limits,
     *,
+    given: Sequence[str] = (),
     baseline: frozenset[str] = frozenset(),
     jobs: int | None = None,
     today: datetime.date | None = None,
 ) -> Outcome:
-    """Check every file, in processes when there are several; the order of the results is that of the inputs."""
+    """Check every file, in processes when there are several; the order of the results is that of the inputs.
+
+    ``given``: the files and folders as the user named them, each of which must hold something to check.
+    """
     files = tuple(_all(inputs, policy, selection, limits, jobs))
     found = [finding for file in files for finding in file.findings]
-    found += _nothing_at_all(files, policy, selection)
+    found += _nothing_at_all(files, given, policy, selection)
+    found += _missing_files(files, policy, selection)
     left, allowed, extra = _allow(found, policy.allow, policy.source, today or datetime.date.today(), selection)
     known = tuple(finding for finding in left if finding.fingerprint in baseline and not finding.rule.startswith("FP00"))
     fresh = tuple(finding for finding in left if finding not in known)
@@ -82,6 +94,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
     """All findings of one file. What cannot be read is a finding, never silence."""
     findings: list[Finding] = []
     nodes: list[Node] = []
+    release = not given.named and not any(char in given.origin for char in "*?[")
 
     def add(rule: str, hit: Hit) -> None:
         if selected(rule, *selection):
@@ -93,6 +106,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
             for rule, hit in _reading(root):
                 add(rule, hit)
             nodes = holders(root)
+            release = release or bool(root.members)
             doctor = cache(lambda: Doctor(root, limit=limits.image))
             for holder in nodes:
                 meant = given.named or policy.names(given.shown) or policy.names(holder.path)
@@ -105,7 +119,9 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
     except FatpatchError as error:
         add("FP001", Hit(error.locator or given.shown, error.message, error.hint or "", "unreadable"))
     vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
-    return FileResult(given.shown, tuple(findings), len(nodes), vendors)
+    paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
+    promised = frozenset(pattern for pattern, _ in policy.files if any(fits(path, pattern) for path in paths))
+    return FileResult(given.shown, tuple(findings), len(nodes), vendors, given.origin, promised, release)
 
 
 def demands_on(policy: Policy, shown: str, node: Node) -> Demands:
@@ -137,20 +153,42 @@ def _hits(subject: Subject) -> Iterator[tuple[str, Hit]]:
             yield which, Hit(complaint.locator, complaint.message, "", complaint.field or "")
 
 
-def _nothing_at_all(files: Sequence[FileResult], policy: Policy, selection: Selection) -> Iterator[Finding]:
+def _nothing_at_all(files: Sequence[FileResult], given: Sequence[str], policy: Policy, selection: Selection) -> Iterator[Finding]:
     """Folders in which nothing holds what is demanded: a gate that checked nothing is not green."""
-    if not files or any(finding.rule.startswith("FP00") for file in files for finding in file.findings):
+    if not policy.demanding:
         return
+    for origin in given:
+        mine = [file for file in files if file.origin == origin]
+        if not any(file.holders or file.findings for file in mine):
+            message = f"no GPU code in any of its files ({len(mine)})" if mine else "there is no file to check"
+            yield _of_run("FP004", origin, message, "no-gpu-code", "look whether the right files were given")
     there = frozenset[str]().union(*(file.vendors for file in files))
+    if not there or any(finding.rule.startswith("FP00") for file in files for finding in file.findings):
+        return
+    if any(finding.rule in ("FP101", "FP304") for file in files for finding in file.findings):
+        return
     wanted = [vendor_of(target) for target in policy.demands.require]
     wanted += [environment_for(name, None).device.vendor for demand in policy.demands.run for name in demand.gpus]
-    first, count = files[0].shown, len(files)
-    messages = [f"none of {count} files holds code for {_MAKERS[vendor]} GPUs" for vendor in dict.fromkeys(wanted) if vendor not in there]
-    if not there and not wanted and (policy.demands != Demands() or policy.files):
-        messages = [f"none of {count} files holds GPU code"]
-    named = any(finding.rule in ("FP101", "FP304") for file in files for finding in file.findings)
-    for message in messages if selected("FP004", *selection) and not (named and there) else ():
-        yield Finding("FP004", RULES["FP004"].level, first, first, message, "look whether the right files were given", message)
+    for vendor in dict.fromkeys(wanted):
+        if vendor not in there:
+            message = f"no code for {_MAKERS[vendor]} GPUs in any file ({len(files)})"
+            yield _of_run("FP004", files[0].origin or files[0].shown, message, vendor, "look whether the right files were given")
+
+
+def _missing_files(files: Sequence[FileResult], policy: Policy, selection: Selection) -> Iterator[Finding]:
+    """Files that the policy names, by a pattern without a star: what is promised must be there."""
+    if not any(file.release for file in files):
+        return
+    there = frozenset[str]().union(*(file.promised for file in files))
+    for pattern, _ in policy.files:
+        if pattern not in there and not any(char in pattern for char in "*?") and selected("FP104", *selection):
+            message = f"no file with GPU code is called {pattern}, which the policy promises"
+            remedy = "put it back, or take it out of [[files]]; where only a part of a release is checked: --ignore FP104"
+            yield _of_run("FP104", policy.source or pattern, message, pattern, remedy)
+
+
+def _of_run(rule: str, where: str, message: str, key: str, remedy: str) -> Finding:
+    return Finding(rule, RULES[rule].level, where, where, message, remedy, key)
 
 
 def _allow(

@@ -15,18 +15,20 @@ SCHEMA = "fatpatch.check/1"
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
-def text(outcome: Outcome, *, failed: bool, verbose: bool) -> Iterator[str]:
-    """The findings by file, the most serious first; then the sum in one line."""
+def text(outcome: Outcome, policy: str, *, failed: bool, verbose: bool) -> Iterator[str]:
+    """The findings by file, the most serious first; then the sum, and what it is held against, in one line each."""
     by_file: dict[str, list[Finding]] = {}
     for finding in outcome.findings:
         by_file.setdefault(finding.file, []).append(finding)
     for file, findings in by_file.items():
         yield f"{safe(file)}: {_counted(findings)}"
+        by_place: dict[tuple[str, str, str], list[Finding]] = {}
         for finding in sorted(findings, key=lambda each: (-LEVELS.index(each.level), each.rule, each.locator)):
-            yield f"  {finding.rule} {finding.level}  {safe(finding.locator)}"
-            yield f"    {safe(finding.message)}"
-            if finding.remedy:
-                yield f"    do: {safe(finding.remedy)}"
+            by_place.setdefault((finding.rule, finding.level, finding.locator), []).append(finding)
+        for (rule, level, locator), same in by_place.items():
+            yield f"  {rule} {level}  {safe(locator)}"
+            yield from (f"    {safe(finding.message)}" for finding in same)
+            yield from (f"    do: {safe(remedy)}" for remedy in dict.fromkeys(finding.remedy for finding in same) if remedy)
         yield ""
     if verbose:
         for finding in outcome.allowed:
@@ -38,6 +40,7 @@ def text(outcome: Outcome, *, failed: bool, verbose: bool) -> Iterator[str]:
     more = f" ({', '.join(sifted)})" if sifted else ""
     holding = sum(1 for file in outcome.files if file.holders)
     counted = _counted(outcome.findings) if outcome.findings else "nothing found"
+    yield f"policy: {safe(policy)}" if policy else "no policy file: only what the command line demands"
     yield f"{'FAILED' if failed else 'passed'}: {plural(len(outcome.files), 'file')}, {holding} with GPU code: {counted}{more}"
 
 
@@ -53,6 +56,7 @@ def document(outcome: Outcome, *, failed: bool, policy: str) -> dict[str, Any]:
         "tool_version": __version__,
         "policy": policy or None,
         "failed": failed,
+        "counts": {level: sum(finding.level == level for finding in outcome.findings) for level in reversed(LEVELS)},
         "files": [{"path": file.shown, "holders": file.holders} for file in outcome.files],
         "findings": [_row(finding) for finding in outcome.findings],
         "allowed": [_row(finding) for finding in outcome.allowed],

@@ -210,8 +210,48 @@ def test_a_folder_without_gpu_code_is_not_green(run: Run, tmp_path: Path) -> Non
     (tmp_path / "a.txt").write_text("hello")
     done = run("check", tmp_path, "--require", "sm_75")
     assert (done.returncode, "FP004" in done.stdout) == (1, True)
-    assert run("check", tmp_path).returncode == 0, "nothing is demanded"
-    assert run("check", tmp_path / "gone.so").returncode == 1
+    assert run("check", tmp_path, "--select", "FP0").returncode == 0, "nothing is demanded"
+    nothing = run("check", tmp_path)
+    assert (nothing.returncode, "nothing is demanded" in nothing.stderr) == (2, True)
+    assert run("check", tmp_path / "gone.so", "--select", "FP0").returncode == 1
+    (tmp_path / "empty").mkdir()
+    for given in (["empty"], ["empty", SAMPLES / "donor.so"], [SAMPLES / "donor.so", "*.nothing"]):
+        done = run("check", *given, "--require", "sm_61", cwd=tmp_path)
+        assert (done.returncode, "FP00" in done.stdout) == (1, True)
+
+
+def test_a_file_that_the_policy_names_must_be_there(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/a.so").write_bytes((SAMPLES / "donor.so").read_bytes())
+    (tmp_path / "fatpatch.toml").write_text('[[files]]\npattern = "b.so"\nrequire = ["sm_61"]\n')
+    done = run("check", "lib", cwd=tmp_path)
+    assert (done.returncode, "FP104" in done.stdout) == (1, True)
+    assert "no file with GPU code is called b.so" in done.stdout
+    assert run("check", "lib", "--ignore", "FP104", cwd=tmp_path).returncode == 0
+    assert run("check", "lib/a.so", cwd=tmp_path).returncode == 0, "a part of a release"
+    (tmp_path / "fatpatch.toml").write_text('[[files]]\npattern = "*rocm*"\nrequire = ["gfx1030"]\n')
+    assert run("check", "lib", cwd=tmp_path).returncode == 0, "a pattern with a star is a condition, no promise"
+
+
+def test_baselines_outlive_a_version(run: Run, tmp_path: Path) -> None:
+    for version in ("1.0", "1.1"):
+        name = f"kernels-{version}-py3-none-linux_x86_64.whl"
+        (tmp_path / name).write_bytes((SAMPLES / "kernels-1.0-py3-none-linux_x86_64.whl").read_bytes())
+    old, new = (f"kernels-{version}-py3-none-linux_x86_64.whl" for version in ("1.0", "1.1"))
+    assert run("check", old, "--require", "sm_35", "--write-baseline", "b.json", cwd=tmp_path).returncode == 1
+    assert run("check", new, "--require", "sm_35", "--baseline", "b.json", cwd=tmp_path).returncode == 0
+    assert run("check", new, "--require", "sm_36", "--baseline", "b.json", cwd=tmp_path).returncode == 1
+
+
+def test_the_policy_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('require = ["sm_61"]\n')
+    assert "policy: p.toml\n" in run("check", SAMPLES / "donor.so", "--policy", "p.toml", cwd=tmp_path).stdout
+    assert "no policy file" in run("check", "donor.so", "--require", "sm_61").stdout
+    (tmp_path / "p.toml").write_text('[[run]]\ngpus = ["RTX 9999"]\n')
+    done = run("check", SAMPLES / "donor.so", "--policy", "p.toml", cwd=tmp_path)
+    assert (done.returncode, "p.toml: run.gpus" in done.stderr) == (3, True)
+    ignored = run("check", "donor.so", "--require", "sm_61", "--ignore", "FP001")
+    assert (ignored.returncode, "never ignored" in ignored.stderr) == (2, True)
 
 
 def test_order_is_that_of_the_command_line(run: Run) -> None:
