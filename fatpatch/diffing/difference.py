@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fatpatch.coverage import target_key
@@ -25,7 +25,7 @@ class TargetChange(NamedTuple):
 
 
 class ModuleChange(NamedTuple):
-    """Modules with the same kernels in both releases and other targets: how many (``times``), and the first one in the new release."""
+    """Modules of both releases (they share most of their kernels) whose targets differ so: how many, and the first in the new one."""
 
     gained: tuple[str, ...]
     lost: tuple[str, ...]
@@ -46,6 +46,14 @@ class PtxChange(NamedTuple):
     target: str
     old: tuple[str, ...]
     new: tuple[str, ...]
+
+
+class DriverChange(NamedTuple):
+    """The lowest driver on Linux for GPUs that run both releases, by the targets that it is for."""
+
+    old: str
+    new: str
+    targets: tuple[str, ...]
 
 
 class Changed(NamedTuple):
@@ -71,10 +79,12 @@ class Difference(NamedTuple):
     kernels_lost: tuple[str, ...] = ()
     targets_lost: tuple[Moved, ...] = ()
     targets_gained: tuple[Moved, ...] = ()
+    new_stubs: tuple[Moved, ...] = ()
     now_stubs: tuple[Moved, ...] = ()
     now_real: tuple[Moved, ...] = ()
     ptx: tuple[PtxChange, ...] = ()
     toolkits: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    drivers: tuple[DriverChange, ...] = ()
     changed: tuple[Changed, ...] = ()
     gpus: tuple[GpuChange, ...] = ()
 
@@ -102,10 +112,12 @@ def difference(pair: Pair, threshold: float, old_answers: Mapping[str, Answer], 
         kernels_lost=tuple(sorted(old.kernels.keys() - new.kernels.keys())),
         targets_lost=tuple(_only_here(old, new, both, whole)),
         targets_gained=tuple(_only_here(new, old, both, whole)),
+        new_stubs=tuple(_born_dead(old, new)),
         now_stubs=tuple(_turned(old, new, both, REAL, STUB)),
         now_real=tuple(_turned(old, new, both, STUB, REAL)),
         ptx=tuple(_ptx(old.ptx, new.ptx)),
         toolkits=(old.toolkits, new.toolkits) if old.toolkits != new.toolkits else None,
+        drivers=tuple(_drivers(old_answers, new_answers)),
         changed=tuple(_changed(old, new, both, threshold)),
         gpus=tuple(changes(old_answers, new_answers)),
     )
@@ -132,27 +144,41 @@ def _differs(was: int | None, now: int | None, threshold: float) -> bool:
     return abs(now - was) > threshold * was
 
 
-def _modules(olds: Iterable[Module], news: Iterable[Module]) -> Iterator[ModuleChange]:
-    """Modules by their kernels: those that are the same first, then of several with the same kernels the first with the first."""
-    before = Counter((module.names, module.targets) for module in olds if module.names)
-    rest = []
-    for module in news:
-        key = module.names, module.targets
-        if before[key] > 0:
-            before[key] -= 1
-        elif module.names:
-            rest.append(module)
-    waiting: dict[frozenset[str], list[frozenset[str]]] = {}
-    for (names, targets), count in before.items():
-        waiting.setdefault(names, []).extend([targets] * count)
+def _modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[ModuleChange]:
+    """What became of the targets of each module that both releases have."""
     found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for module in rest:
-        if was := waiting.get(module.names):
-            targets = was.pop(0)
-            change = _ordered(module.targets - targets), _ordered(targets - module.targets)
-            found.setdefault(change, []).append(module.locator)
+    for old, new in same_modules(olds, news):
+        if old.targets != new.targets:
+            change = _ordered(new.targets - old.targets), _ordered(old.targets - new.targets)
+            found.setdefault(change, []).append(new.locator)
     for (gained, lost), locators in sorted(found.items(), key=lambda item: -len(item[1])):
         yield ModuleChange(gained, lost, len(locators), locators[0])
+
+
+def same_modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[tuple[Module, Module]]:
+    """The modules that are the same by their kernels: those with equal kernels and targets first, then those that share most kernels.
+
+    Modules without kernels are nobody's.
+    """
+    waiting: dict[tuple[frozenset[str], frozenset[str]], list[Module]] = {}
+    for old in olds:
+        waiting.setdefault((old.names, old.targets), []).append(old)
+    rest = []
+    for new in news:
+        if new.names and (equal := waiting.get((new.names, new.targets))):
+            yield equal.pop(0), new
+        elif new.names:
+            rest.append(new)
+    left = {id(old): old for each in waiting.values() for old in each}
+    by_name: dict[str, list[Module]] = {}
+    for old in left.values():
+        for name in old.names:
+            by_name.setdefault(name, []).append(old)
+    for new in rest:
+        shared = Counter(id(old) for name in new.names for old in by_name.get(name, ()) if id(old) in left)
+        best = max(shared, key=lambda key: shared[key] / len(left[key].names | new.names), default=None)
+        if best is not None and 2 * shared[best] >= len(left[best].names | new.names):
+            yield left.pop(best), new
 
 
 def _only_here(here: Facts, there: Facts, both: list[str], whole: set[str]) -> Iterator[Moved]:
@@ -167,6 +193,23 @@ def _turned(old: Facts, new: Facts, both: list[str], was: str, now: str) -> Iter
         targets = [target for target in before.keys() & after.keys() if (before[target].body, after[target].body) == (was, now)]
         if targets:
             yield Moved(name, _ordered(targets))
+
+
+def _born_dead(old: Facts, new: Facts) -> Iterator[Moved]:
+    """New kernels that are stubs, and on which targets."""
+    for name in sorted(new.kernels.keys() - old.kernels.keys()):
+        if targets := [target for target, cell in new.kernels[name].items() if cell.body == STUB]:
+            yield Moved(name, _ordered(targets))
+
+
+def _drivers(old: Mapping[str, Answer], new: Mapping[str, Answer]) -> Iterator[DriverChange]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for target, after in new.items():
+        before = old.get(target)
+        if before is not None and before.driver and after.driver and before.driver != after.driver:
+            found.setdefault((before.driver, after.driver), []).append(target)
+    for (was, now), targets in found.items():
+        yield DriverChange(was, now, tuple(targets))
 
 
 def _ptx(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]) -> Iterator[PtxChange]:

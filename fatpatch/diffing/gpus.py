@@ -12,7 +12,10 @@ from fatpatch.verdicts.outcome import HOPELESS
 
 
 class GpuChange(NamedTuple):
-    """The GPUs of one target; ``names`` are its products, those that people know first; ``series`` such as "GTX 10 series"."""
+    """The GPUs of one target; ``names`` are its products, those that people know first; ``series`` such as "GTX 10 series".
+
+    ``why`` says what decides the new outcome.
+    """
 
     target: str
     family: str
@@ -22,6 +25,7 @@ class GpuChange(NamedTuple):
     new: str
     worked: bool
     works: bool
+    why: str
 
     @property
     def stops(self) -> bool:
@@ -40,7 +44,9 @@ def changes(old: Mapping[str, Answer], new: Mapping[str, Answer]) -> Iterator[Gp
         before, after = old.get(target, NOTHING), new.get(target, NOTHING)
         if _matters(before, after):
             names = well_known(devices)
-            yield GpuChange(target, family(target), series(names), names, before.outcome, after.outcome, before.works, after.works)
+            yield GpuChange(
+                target, family(target), series(names), names, before.outcome, after.outcome, before.works, after.works, after.why
+            )
 
 
 def _matters(before: Answer, after: Answer) -> bool:

@@ -49,11 +49,8 @@ def paired(olds: Sequence[Facts], news: Sequence[Facts]) -> list[Pair]:
     _match(left, right, found, lambda facts: facts.digest)
     for depth in range(_DEPTH, 0, -1):
         for spell in (str, without_numbers):
-            _match(left, right, found, functools.partial(_end, depth, spell))
-    for new in list(right):
-        best = max(left, key=lambda old: _alike(old, new), default=None)
-        if best is not None and _alike(best, new) >= _ALIKE:
-            _take(left, right, found, best, new)
+            _match(left, right, found, functools.partial(_end, depth, spell), unique_among=(olds, news))
+    _match_alike(left, right, found, (olds, news))
     return [Pair(found.get(id(new)), new) for new in news] + [Pair(old, None) for old in left]
 
 
@@ -62,13 +59,40 @@ def _end(depth: int, spell: Callable[[str], str], facts: Facts) -> str:
     return "/".join(map(spell, _STEPS.split(facts.path or facts.name)[-depth:]))
 
 
-def _match(left: list[Facts], right: list[Facts], found: dict[int, Facts], key: _Key) -> None:
-    """Pair those whose key occurs once on each side."""
-    olds, news = _by(left, key), _by(right, key)
+def _match(
+    left: list[Facts],
+    right: list[Facts],
+    found: dict[int, Facts],
+    key: _Key,
+    unique_among: tuple[Sequence[Facts], Sequence[Facts]] | None = None,
+) -> None:
+    """Pair those whose key occurs once on each side, among all of ``unique_among`` where given.
+
+    Of libx_cuda118 and libx_cuda121 the number is no version: where several differ by their numbers alone, none is another's next.
+    """
+    olds, news = (_by(each, key) for each in unique_among or (left, right))
     for value, fitting in news.items():
         before = olds.get(value, [])
-        if len(fitting) == len(before) == 1:
+        if len(fitting) == len(before) == 1 and _holds(right, fitting[0]) and _holds(left, before[0]):
             _take(left, right, found, before[0], fitting[0])
+
+
+def _match_alike(left: list[Facts], right: list[Facts], found: dict[int, Facts], every: tuple[Sequence[Facts], Sequence[Facts]]) -> None:
+    """Pair what shares most kernels, but no two of a row of variants."""
+    variants = [frozenset(name for name, each in _by(side, _plain).items() if len(each) > 1) for side in every]
+    for new in list(right):
+        others = [old for old in left if _plain(old) != _plain(new) or _plain(new) not in variants[0] | variants[1]]
+        best = max(others, key=lambda old: _alike(old, new), default=None)
+        if best is not None and _alike(best, new) >= _ALIKE:
+            _take(left, right, found, best, new)
+
+
+def _plain(facts: Facts) -> str:
+    return _end(1, without_numbers, facts)
+
+
+def _holds(each: Sequence[Facts], facts: Facts) -> bool:
+    return any(other is facts for other in each)
 
 
 def _by(each: Sequence[Facts], key: _Key) -> dict[str, list[Facts]]:

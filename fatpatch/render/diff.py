@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from fatpatch.render.diff_words import Section, Wording, one_line, sections
 from fatpatch.render.words import columns, plural, safe, size
 
 SCHEMA = "fatpatch.diff/1"
+_FEW = 4
 _LEFT = frozenset({0, 3, 4, 5})
 _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
 
@@ -20,6 +22,7 @@ _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
 def text(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
     """The gist first; then each file that differs, with what matters most first."""
     yield head(found, safe)
+    yield from (f"  {line}" for line in gists(found, safe))
     wording = Wording(safe, show, every)
     for each in _different(found):
         yield ""
@@ -28,11 +31,11 @@ def text(found: Comparison, show: Callable[[str], str], *, every: bool) -> Itera
             yield f"  {gist}"
         for section in sections(each, wording):
             yield f"  {section.title}"
-            yield from (f"    {line}" for line in _table(section) or section.lines)
+            yield from (f"    {line}" for line in (*_table(section), *section.lines))
     harmed = [(each, change) for each in _different(found) for change in each.gpus if change.worked and not change.works]
     if harmed:
         yield ""
-        yield f"Why: fatpatch doctor {safe(harmed[0][0].pair.facts.file)} --gpu {harmed[0][1].target}"
+        yield f"Why: fatpatch doctor {safe(shlex.quote(harmed[0][0].pair.facts.file))} --gpu {harmed[0][1].target}"
 
 
 def markdown(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
@@ -40,6 +43,9 @@ def markdown(found: Comparison, show: Callable[[str], str], *, every: bool) -> I
     yield f"## GPU code: {_escaped(safe(found.old.shown))} → {_escaped(safe(found.new.shown))}"
     yield ""
     yield head(found, lambda name: _escaped(safe(name)))
+    if rows := list(gists(found, _code)):
+        yield ""
+        yield from (f"- {row}" for row in rows)
     wording = Wording(_code, show, every)
     for each in _different(found):
         yield ""
@@ -87,6 +93,17 @@ def head(found: Comparison, quote: Callable[[str], str]) -> str:
     if not different:
         return f"{names}: the same GPU code ({plural(total, 'file')})"
     return f"{names}: {different} of {plural(total, 'file')} with GPU code {'differs' if different == 1 else 'differ'}"
+
+
+def gists(found: Comparison, quote: Callable[[str], str]) -> Iterator[str]:
+    """Where several files differ: each in a line, what is the same for several of them once."""
+    different = _different(found)
+    groups: dict[str, list[str]] = {}
+    for each in different if len(different) > 1 else ():
+        groups.setdefault(one_line(each) or "other bytes", []).append(quote(each.pair.facts.path or each.pair.facts.name))
+    for gist, names in groups.items():
+        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+        yield f"{', '.join(names[:_FEW])}{more}: {gist}"
 
 
 def name_of(found: Comparison, pair: Pair) -> str:
@@ -143,6 +160,8 @@ def _file(each: Difference) -> dict[str, Any]:
         "kernels_gained": each.kernels_gained,
         "targets_lost": [row._asdict() for row in each.targets_lost],
         "targets_gained": [row._asdict() for row in each.targets_gained],
+        "drivers": [change._asdict() for change in each.drivers],
+        "new_stubs": [row._asdict() for row in each.new_stubs],
         "now_stubs": [row._asdict() for row in each.now_stubs],
         "now_real": [row._asdict() for row in each.now_real],
         "changed": [change._asdict() for change in each.changed],

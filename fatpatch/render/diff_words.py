@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -62,6 +61,9 @@ def sections(found: Difference, wording: Wording) -> Iterator[Section]:
     if found.toolkits:
         old, new = (", ".join(map(wording.quote, toolkits)) or "not known" for toolkits in found.toolkits)
         yield Section("toolkit", (f"{old} -> {new}",))
+    if found.drivers:
+        lines = [f"{change.old} -> {change.new} on Linux: {', '.join(change.targets)}" for change in found.drivers]
+        yield Section("lowest driver", tuple(lines))
     if found.modules:
         yield Section("modules", tuple(_module_line(*change[:3], wording.quote(change.first)) for change in found.modules))
     yield from _kernels(found, wording)
@@ -88,6 +90,7 @@ def one_line(found: Difference) -> str:
         (len(found.kernels_lost), "kernel gone", "kernels gone"),
         (len(found.kernels_gained), "new kernel", "new kernels"),
         (len(found.targets_lost), "kernel lost a target", "kernels lost a target"),
+        (len(found.new_stubs), "new stub", "new stubs"),
         (len(found.now_stubs), "kernel became a stub", "kernels became stubs"),
         (len(found.now_real), "stub became real", "stubs became real"),
     )
@@ -106,7 +109,20 @@ def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
     for title, chosen in titles:
         if chosen:
             header = ("GPUs", "target", "products", "was", "now", "such as")
-            yield Section(title, (), header, tuple(_gpu_row(change, quote) for change in chosen))
+            rows = tuple(_gpu_row(change, quote) for change in chosen)
+            yield Section(title, tuple(_reasons(chosen, quote)), header, rows)
+
+
+def _reasons(changes: Sequence[GpuChange], quote: Quote) -> Iterator[str]:
+    """Why these GPUs do not run the new release: each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for change in changes:
+        if change.why and not change.works:
+            by_reason.setdefault(change.why, []).append(change.target)
+    rows = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    yield from (f"{', '.join(targets)}: {quote(why)}" for why, targets in rows[:_NAMES])
+    if len(rows) > _NAMES:
+        yield f"and {len(rows) - _NAMES} more reasons"
 
 
 def _gpu_row(change: GpuChange, quote: Quote) -> tuple[str, ...]:
@@ -153,12 +169,18 @@ def _module_line(gained: Sequence[str], lost: Sequence[str], count: int, first: 
 
 
 def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
-    for title, names in (("kernels gone", found.kernels_lost), ("new kernels", found.kernels_gained)):
+    for title, names, others in (
+        ("kernels gone", found.kernels_lost, found.kernels_gained),
+        ("new kernels", found.kernels_gained, found.kernels_lost),
+    ):
         if names:
-            yield Section(f"{title}: {len(names)}", wording.some([wording.kernel(name) for name in names]))
+            same = _namesakes(names, others, wording.show)
+            words = f", {same} of them with other parameters in the other release" if same else ""
+            yield Section(f"{title}: {len(names)}{words}", wording.some([wording.kernel(name) for name in names]))
     moved = (
         ("kernels that lost a target", found.targets_lost),
         ("kernels that gained a target", found.targets_gained),
+        ("new kernels that are stubs", found.new_stubs),
         ("real bodies that became stubs", found.now_stubs),
         ("stubs that became real", found.now_real),
     )
@@ -167,19 +189,27 @@ def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
             yield Section(f"{title}: {len(rows)}", wording.some([_moved_line(row, wording) for row in rows]))
 
 
+def _namesakes(names: Sequence[str], others: Sequence[str], show: Callable[[str], str]) -> int:
+    """How many of the kernels are called as one of the others, but for parameters and template arguments."""
+    called = {short(show(name)).partition("<")[0] for name in others}
+    return sum(short(show(name)).partition("<")[0] in called for name in names)
+
+
 def _moved_line(row: Moved, wording: Wording) -> str:
     return f"{wording.kernel(row.kernel)}: {', '.join(row.targets)}"
 
 
 def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[Section]:
-    """One section a field: how many kernels take more and less, and the largest changes."""
+    """For each field what takes more, then what takes less, the largest changes first."""
     for field in dict.fromkeys(change.field for change in changed):
-        mine = [change for change in changed if change.field == field]
-        counts = Counter(change.new > change.old for change in mine)
-        words = ", ".join(f"{counts[up]} {'more' if up else 'less'}" for up in (True, False) if counts[up])
-        if not wording.every:
-            mine = sorted(mine, key=lambda change: -abs(change.new - change.old))
-        yield Section(f"{_WORDS[field]}: {words}", wording.some([_number_line(change, wording) for change in mine]))
+        for word, mine in (
+            ("more", [change for change in changed if change.field == field and change.new > change.old]),
+            ("less", [change for change in changed if change.field == field and change.new < change.old]),
+        ):
+            if mine:
+                ordered = mine if wording.every else sorted(mine, key=lambda change: -abs(change.new - change.old))
+                title = f"{_WORDS[field]}: {len(mine)} take {word}"
+                yield Section(title, wording.some([_number_line(change, wording) for change in ordered]))
 
 
 def _number_line(change: Changed, wording: Wording) -> str:

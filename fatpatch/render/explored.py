@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from fatpatch.diffing.facts import STUB, Cell, Facts
 from fatpatch.images.demangle import readable
 from fatpatch.render.doctor_kernels import short
 from fatpatch.render.words import safe
-from fatpatch.reporting.contents import Holder
+from fatpatch.reporting.contents import Block, Holder
 
 _LONGEST = 400
 _BODIES = {None: 0, STUB: 2}
@@ -25,7 +27,7 @@ def explored(holder: Holder) -> dict[str, Any]:
     targets = sorted(facts.targets, key=target_key)
     place = {target: index for index, target in enumerate(targets)}
     modules: dict[str, int] = {}
-    stored = [[modules.setdefault(block.module, len(modules)), place[block.target], block.size] for block in holder.blocks]
+    stored = [[modules.setdefault(_module(block), len(modules)), place[block.target], block.size] for block in holder.blocks]
     families: dict[str, int] = {}
     code: dict[tuple[int, int], int] = {}
     kernels = []
@@ -56,6 +58,14 @@ def compared(name: str, old: Facts, new: Facts) -> dict[str, Any]:
         before, after = old.kernels.get(kernel, nothing), new.kernels.get(kernel, nothing)
         kernels.append([shown, [_pair(before.get(target), after.get(target)) for target in targets]])
     return {"name": safe(name), "targets": targets, "kernels": kernels}
+
+
+@functools.lru_cache(maxsize=16384)
+def _module(block: Block) -> str:
+    """A module by its number and by what most of its kernels are instances of."""
+    families = Counter(_family(safe(readable(name), _LONGEST)) for name in block.kernels)
+    most = min(families, key=lambda family: (-families[family], family), default="")
+    return f"{block.module} {most}".strip()
 
 
 def _ordered(names: Iterable[str]) -> list[tuple[str, str]]:

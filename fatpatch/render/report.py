@@ -75,7 +75,7 @@ def _summary(found: Contents) -> Iterator[dict[str, Any]]:
         groups = {target: devices for target, devices in by_target().items() if target in holder.answers}
         verdicts: dict[Answer, list[str]] = {}
         for target in groups:
-            verdicts.setdefault(holder.answers[target]._replace(why=""), []).append(target)
+            verdicts.setdefault(holder.answers[target]._replace(why="", driver=None), []).append(target)
         running = sum(len(groups[target]) for target in groups if holder.answers[target].works)
         known = sum(len(devices) for devices in groups.values())
         yield {

@@ -24,9 +24,10 @@ OnRead = Callable[[str, int, int], None]
 
 
 class Block(NamedTuple):
-    """The stored bytes of one module for one target."""
+    """The stored bytes of one module, with its kernels, for one target."""
 
     module: str
+    kernels: frozenset[str]
     target: str
     size: int
 
@@ -79,15 +80,15 @@ def _holders(root: Node, shown: str, limits: Limits, jobs: int | None) -> Iterat
     for node in holders(root):
         facts = read_whole(listed(node, "" if node is root else node.path, shown), node, doctor.reader, jobs=jobs)
         name = shown if node is root else f"{shown}: {node.path}"
-        yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node)), doctor.model)
+        yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model)
 
 
-def _blocks(node: Node) -> Iterator[Block]:
+def _blocks(node: Node, facts: Facts) -> Iterator[Block]:
     """Parts of a blob that several images share are counted by their share of its unpacked bytes."""
-    for payload in node.payloads:
+    for payload, module in zip(node.payloads, facts.modules, strict=True):
         step = payload.locator.rsplit("!", 1)[-1]
         for image in payload.images:
-            yield Block(step, image.target, stored_share(image))
+            yield Block(step, module.names, image.target, stored_share(image))
 
 
 def _finding(file: str, item: Diagnostic) -> Finding:

@@ -13,11 +13,12 @@ from fatpatch.verdicts.outcome import deciding, outcome_of, works
 
 
 class Answer(NamedTuple):
-    """``outcome`` is a key of OUTCOMES; ``why`` says what decides it."""
+    """``outcome`` is a key of OUTCOMES; ``why`` says what decides it; ``driver``: the lowest one on Linux, None where it is no matter."""
 
     outcome: str
     works: bool
     why: str = ""
+    driver: str | None = None
 
 
 NOTHING = Answer("no-code", False)
@@ -30,8 +31,13 @@ def answers(doctor: Doctor) -> dict[str, dict[str, Answer]]:
     for device, _ in every_target():
         if device.vendor in vendors:
             for node, verdict in libraries(doctor.judge(Environment(device))):
-                found.setdefault(node.locator, {})[device.target] = Answer(outcome_of(verdict), works(verdict), _why(verdict))
+                found.setdefault(node.locator, {})[device.target] = _answer(verdict)
     return found
+
+
+def _answer(found: FileVerdict) -> Answer:
+    driver = found.needs[0].linux if found.needs and found.modules else None
+    return Answer(outcome_of(found), works(found), _why(found), driver)
 
 
 def _why(found: FileVerdict) -> str:

@@ -109,6 +109,21 @@ def test_targets_by_module(run: Run, tmp_path: Path) -> None:
     assert file["targets_gained"] == []  # sm_90 is new altogether: that is told by the table
 
 
+def test_modules_are_known_by_most_of_their_kernels(run: Run, tmp_path: Path) -> None:
+    old = library(container(sass(75, "a", "b", "c") + sass(50, "a", "b", "c")), container(sass(75, "x") + sass(50, "x")))
+    new = library(container(sass(75, "a", "b", "new")), container(sass(75, "other") + sass(50, "other")))
+    (change,) = only(compared(run, tmp_path, old, new))["modules"]
+    assert (change["lost"], change["times"], change["first"][-9:]) == (["sm_50"], 1, "fatbin[0]")
+
+
+def test_new_stubs_and_drivers(run: Run, tmp_path: Path) -> None:
+    old = library(container(ptx(REAL, version=b"8.2")))
+    new = library(container(ptx(REAL, version=b"8.4")), container(ptx(STUB, name=b"fresh", version=b"8.4")))
+    file = only(compared(run, tmp_path, old, new))
+    assert file["new_stubs"] == [{"kernel": "fresh", "targets": ["compute_75"]}]
+    assert ("535", "550") in {(change["old"].split(".")[0], change["new"].split(".")[0]) for change in file["drivers"]}
+
+
 def test_modules_in_another_order_are_no_change(run: Run, tmp_path: Path) -> None:
     one, two = container(sass(75, "a") + sass(86, "a")), container(sass(75, "b") + sass(80, "b"))
     file = compared(run, tmp_path, library(one, two), library(two, one))
@@ -241,6 +256,16 @@ def test_hostile_names(run: Run, tmp_path: Path) -> None:
 
 def facts(path: str, digest: str, *kernels: str) -> Facts:
     return Facts(path, path, path, "elf", 1, 1, digest, {}, {name: {} for name in kernels})
+
+
+def test_variants_are_no_versions() -> None:
+    """Of a row of libraries that differ by a number, one that is gone is not the one that is new."""
+    olds = [facts(f"libx_cuda{number}.so", str(number), "p", "q", "r") for number in (117, 118, 121)]
+    news = [facts(f"libx_cuda{number}.so", f"new {number}", "p", "q", "r") for number in (118, 121, 128)]
+    pairs = [(pair.old and pair.old.path, pair.new and pair.new.path) for pair in paired(olds, news)]
+    assert (None, "libx_cuda128.so") in pairs
+    assert ("libx_cuda117.so", None) in pairs
+    assert ("libx_cuda118.so", "libx_cuda118.so") in pairs
 
 
 def test_pairing() -> None:

@@ -76,7 +76,7 @@ def many(count: int) -> Contents:
         kernels=kernels,
         modules=tuple(Module(f"fatbin[{index}]", frozenset(), frozenset(targets)) for index in range(500)),
     )
-    blocks = tuple(Block(f"fatbin[{index}]", target, 1000 * (index + 1)) for index in range(500) for target in targets)
+    blocks = tuple(Block(f"fatbin[{index}]", frozenset(), target, 1000 * (index + 1)) for index in range(500) for target in targets)
     holder = Holder("liblarge.so", facts, {target: Answer("runs", True, "its own code") for target in targets}, blocks, None)
     return Contents(("liblarge.so",), (holder,), (), "")
 
@@ -219,10 +219,21 @@ def test_prints(page: Page, large: Path) -> None:
     page.open(large)
     page.ask("dispatchEvent(new Event('beforeprint'))")
     assert page.ask(f"{ROWS}.length") == 400
-    assert "Printed: the first 400 of 19015." in page.ask("document.getElementById('legend').textContent")
+    assert "Printed: the first 400 of 19015 kernels of liblarge.so." in page.ask("document.getElementById('legend').textContent")
+    page.send("Emulation.setEmulatedMedia", media="print")
+    assert page.ask("[...document.querySelectorAll('#heat thead button')].every(button => button.getBoundingClientRect().width > 20)")
+    assert page.ask("document.getElementById('theme').getBoundingClientRect().width") == 0
+    page.send("Emulation.setEmulatedMedia", media="")
     page.ask("dispatchEvent(new Event('afterprint'))")
     assert page.ask(f"{ROWS}.length") < 120
     assert len(page.send("Page.printToPDF", printBackground=True)["data"]) > 10_000
+
+
+def test_narrow(page: Page, demo: Path) -> None:
+    page.send("Emulation.setDeviceMetricsOverride", width=500, height=900, deviceScaleFactor=1, mobile=False)
+    page.open(demo)
+    assert page.ask("document.documentElement.scrollWidth") <= 500
+    page.send("Emulation.clearDeviceMetricsOverride")
 
 
 def test_diff(page: Page, run: Run, tmp_path: Path) -> None:

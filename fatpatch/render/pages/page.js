@@ -44,7 +44,7 @@
   const diffCell = (cell, metric) => {
     if (!cell) return ["·", "none"];
     const [old, fresh] = cell;
-    if (!old) return ["new", "new"];
+    if (!old) return fresh[BODY] === STUB ? ["new stub", "gone"] : ["new", "new"];
     if (!fresh) return ["gone", "gone"];
     if (fresh[BODY] === STUB) return old[BODY] === STUB ? ["stub", "stub"] : ["now a stub", "gone"];
     if (old[BODY] === STUB) return ["now real", "new"];
@@ -61,7 +61,7 @@
     ["changed", "what changed", (row) => row[1].some(changed)],
     ["gone", "what lost a target", (row) => row[1].some((cell) => cell && cell[0] && !cell[1])],
     ["new", "what gained a target", (row) => row[1].some((cell) => cell && !cell[0])],
-    ["stubs", "what became a stub", (row) => row[1].some((cell) => cell && cell[0] && cell[1] && cell[1][BODY] === STUB && cell[0][BODY] !== STUB)],
+    ["stubs", "new stubs", (row) => row[1].some((cell) => cell && cell[1] && cell[1][BODY] === STUB && !(cell[0] && cell[0][BODY] === STUB))],
     ["all", "all kernels", () => true],
   ] : [
     ["all", "all kernels", () => true],
@@ -216,13 +216,20 @@
     addEventListener("resize", () => draw());
     addEventListener("beforeprint", () => {
       const last = Math.min(PRINTED, state.rows.length);
+      document.querySelectorAll("details").forEach((part) => {
+        part.dataset.open = part.open ? "1" : "";
+        part.open = true;
+      });
       draw(0, last);
       bottom.style.height = "0";
       byId("legend").dataset.words = byId("legend").textContent;
-      byId("legend").textContent += " Printed: the first " + last + " of " + state.rows.length + ".";
+      byId("legend").textContent += " Printed: the first " + last + " of " + state.rows.length + " kernels of " + holder.name + ".";
     });
     addEventListener("afterprint", () => {
       byId("legend").textContent = byId("legend").dataset.words;
+      document.querySelectorAll("details").forEach((part) => {
+        part.open = part.dataset.open === "1";
+      });
       draw();
     });
     return build;
@@ -291,8 +298,8 @@
       return made;
     };
     const label = (parent, x, y, width, text, kind) => {
-      const room = Math.floor((width - 8) / 7), number = /\[\d+\]$/.exec(text);
-      if (text.length > room && number) text = number[0];
+      const room = Math.floor((width - 8) / 7), number = /^\w+(\[\d+\]) ?(.*)$/.exec(text);
+      if (text.length > room && number) text = number[2].length && number[2].length <= room ? number[2] : number[1];
       if (room >= 3) shape(parent, "text", {x: x + 4, y: y + 14, class: kind}, text.length > room ? text.slice(0, room - 1) + "…" : text);
     };
     const go = (group) => {
