@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from fatpatch.coverage import members_below, target_key
+from fatpatch.coverage import holders, target_key
 from fatpatch.errors import FatpatchError
 from fatpatch.locator import target_matches
 from fatpatch.model import Diagnostic, Image, Node, Payload, place_of, stored_ranges
 from fatpatch.payloads.compression import pack
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
+from fatpatch.walk import Progress
 from fatpatch.workers import in_order
 
 LEVELS = {"zstd": 22, "lz4": 12, "zlib": 9, "none": 0}
@@ -72,7 +73,7 @@ def plan(text: str) -> Plan:
     codec, level = None, None
     for part in filter(None, (part.strip() for part in text.split(";"))):
         word, _, value = part.partition("=")
-        if word.strip() == "drop":
+        if word.strip() == "drop" and value.strip(" ,"):
             drop += [target.strip() for target in value.split(",") if target.strip()]
         elif word.strip() == "compress" and (found := re.fullmatch(r"(zstd|lz4|zlib|none)(?:-(\d{1,2}))?", value.strip(), re.ASCII)):
             codec, level = found[1], int(found[2]) if found[2] else None
@@ -105,24 +106,28 @@ class _Task(NamedTuple):
     limit: int
 
 
-def savings(root: Node, wish: Plan, *, limit: int, jobs: int | None = None) -> Iterator[Saving]:
+def savings(root: Node, wish: Plan, *, limit: int, jobs: int | None = None, progress: Progress | None = None) -> Iterator[Saving]:
     """One for each place below ``root`` that holds images, members first; in worker processes where there is much to compress."""
-    for node in (*members_below(root), root):
+    for node in holders(root):
         places: dict[str, list[Payload]] = {}
         for payload in node.payloads:
             places.setdefault(place_of(payload), []).append(payload)
         for place, payloads in places.items():
-            yield _saving(node, place, payloads, wish, limit, jobs)
+            yield _saving(node, place, payloads, wish, limit, jobs, progress)
 
 
-def _saving(node: Node, place: str, payloads: Sequence[Payload], wish: Plan, limit: int, jobs: int | None) -> Saving:
+def _saving(
+    node: Node, place: str, payloads: Sequence[Payload], wish: Plan, limit: int, jobs: int | None, progress: Progress | None
+) -> Saving:
     units = [unit for payload in payloads for unit in _units(payload, wish)]
     tasks = list(_tasks(node, units, wish, limit))
     work = sum(image.size or 0 for unit in units for image in unit.images if _to_pack(unit))
     workers = min(jobs or os.cpu_count() or 1, len(tasks)) if work >= _PARALLEL_FROM else 1
     rows: dict[str, list[int]] = {}
     diagnostics = []
-    for task, results in zip(tasks, in_order(_weigh, tasks, workers), strict=True):
+    for done, (task, results) in enumerate(zip(tasks, in_order(_weigh, tasks, workers), strict=True)):
+        if progress is not None:
+            progress(place, done, len(tasks))
         for unit, (then, problem) in zip(task.units, results, strict=True):
             if problem is not None:
                 diagnostics.append(Diagnostic(unit.images[0].locator, "error", unit.images[0].offset, problem))

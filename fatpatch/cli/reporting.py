@@ -13,7 +13,7 @@ from fatpatch.cli.checking import Asked, policy_for
 from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.diffing.run import compare
-from fatpatch.errors import EditError, FormatError
+from fatpatch.errors import EditError, FormatError, InputError
 from fatpatch.inputs import expanded
 from fatpatch.limits import Limits
 from fatpatch.render.report import diff_page, report
@@ -48,8 +48,11 @@ def page(pairs: Sequence[Named], target: Target, policy: str | None, limits: Lim
     inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
     with Progress(pairs[0][1]) as progress:
         found = contents(inputs, held, limits, jobs=jobs, on_read=progress.at)
-    target.write(report(found, target.title))
     unread = [finding for finding in found.findings if finding.rule in ("FP001", "FP002")]
+    if not found.holders and not unread:
+        message = "no file holds GPU code: there is nothing to show"
+        raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
+    target.write(report(found, target.title))
     for finding in unread:
         click.echo(f"fatpatch: {finding.rule} {finding.locator}: {finding.message}", err=True)
     return FormatError.exit_code if unread else 0

@@ -38,7 +38,7 @@ def suppose(files: Sequence[tuple[str, str]], text: str, kind: str | None, limit
             ):
                 if len(files) == 1:
                     _refuse_nothing(node, wish, shown)
-                found = list(savings(node, wish, limit=limits.image, jobs=jobs))
+                found = list(savings(node, wish, limit=limits.image, jobs=jobs, progress=progress.at))
                 diagnostics = [*all_diagnostics(node), *(item for each in found for item in each.diagnostics)]
                 if form == "json":
                     rows.append(render.file_json(node._replace(path=shown), found, diagnostics))

@@ -10,7 +10,7 @@ from fatpatch.coverage import all_diagnostics, holders
 from fatpatch.diffing.difference import Difference, difference
 from fatpatch.diffing.facts import Facts, listed, read_whole
 from fatpatch.diffing.pairing import paired
-from fatpatch.errors import FatpatchError
+from fatpatch.errors import FatpatchError, InputError
 from fatpatch.inputs import expanded
 from fatpatch.limits import Limits
 from fatpatch.locator import SEPARATOR, escape, file_name
@@ -111,6 +111,9 @@ def compare(
     releases = [_Release(path, shown, limits, on_read) for path, shown in (old, new)]
     for release in releases:
         release.look()
+    if not any(release.facts or release.errors or release.diagnostics for release in releases):
+        hint = "look whether the right files were given"
+        raise InputError("neither holds GPU code", locator=f"{old[1]}, {new[1]}", hint=hint)
     pairs = [pair for pair in paired(releases[0].facts, releases[1].facts) if pair.unchanged]
     before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
     after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)

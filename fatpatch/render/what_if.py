@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fatpatch import __version__
-from fatpatch.coverage import holders
+from fatpatch.coverage import holders, target_key
 from fatpatch.gpus.drivers import first_zstd_driver
 from fatpatch.model import Diagnostic, Node
 from fatpatch.render.words import columns, plural, safe, size
@@ -17,27 +17,41 @@ _LINKED = frozenset({"elf", "pe", "ape"})
 
 
 def text(node: Node, found: Sequence[Saving], wish: Plan) -> Iterator[str]:
-    """The sum first, then each place."""
+    """The sum and what it means first, then each place."""
     if not found:
         yield f"{safe(node.path)}: no GPU code"
         return
     stored, then = (sum(getattr(each, field) for each in found) for field in ("stored", "then"))
     yield f"{safe(node.path)}: GPU code {size(stored)} -> {size(then)}, {_saved(stored, then)}"
     yield f"  {_words(wish)}"
+    yield from (f"  {note}" for note in _notes(node, wish))
+    if len(found) > 1:
+        yield ""
+        yield from _table("all together", [row for each in found for row in each.rows])
     for each in found:
         yield ""
-        yield safe(each.place)
-        rows = [_row(row) for row in each.rows]
-        rows.append(
-            ("total", str(sum(row.images for row in each.rows)), size(each.stored), size(each.then), _percent(each.stored, each.then))
-        )
-        yield from (f"  {line}" for line in columns(("target", "images", "stored", "then", "saved"), rows))
+        yield from _table(safe(each.place), each.rows)
         if each.shared:
             yield "  images share compressed blobs: a row is the target's share of them"
         if each.kept:
             yield f"  {plural(each.kept, 'payload')} of a kind that cannot be compressed so: left as it is"
-    yield ""
-    yield from _notes(node, wish)
+
+
+def _table(title: str, rows: Sequence[Row]) -> Iterator[str]:
+    """One row a target, and their sum."""
+    targets: dict[str, list[Row]] = {}
+    for row in rows:
+        targets.setdefault(row.target, []).append(row)
+    lines = [_line(target, targets[target]) for target in sorted(targets, key=target_key)]
+    yield title
+    yield from (f"  {line}" for line in columns(("target", "images", "stored", "then", "saved", ""), [*lines, _line("total", rows)]))
+
+
+def _line(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    images, stored, then = (sum(getattr(row, field) for row in rows) for field in ("images", "stored", "then"))
+    dropped = all(row.dropped for row in rows)
+    saved = size(stored - then) if stored >= then else f"-{size(then - stored)}"
+    return name, str(images), size(stored), "-" if dropped else size(then), saved, "dropped" if dropped else _percent(stored, then)
 
 
 def _notes(node: Node, wish: Plan) -> Iterator[str]:
@@ -57,11 +71,6 @@ def _words(wish: Plan) -> str:
         level = f"-{wish.level}" if wish.level else ""
         parts.append("nothing compressed" if wish.codec == "none" else f"compressed with {wish.codec}{level}")
     return ", ".join(parts)
-
-
-def _row(row: Row) -> tuple[str, ...]:
-    saved = "dropped" if row.dropped else _percent(row.stored, row.then)
-    return row.target, str(row.images), size(row.stored), "-" if row.dropped else size(row.then), saved
 
 
 def _saved(stored: int, then: int) -> str:

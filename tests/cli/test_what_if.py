@@ -123,7 +123,19 @@ def test_text(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ";", "drop=", "drop", "compress=bzip2", "compress=zstd-23", "compress=lz4-13", "compress=none-1", "keep=sm_61"]
+    "text",
+    [
+        "",
+        ";",
+        "drop=",
+        "drop",
+        "drop=;compress=lz4",
+        "compress=bzip2",
+        "compress=zstd-23",
+        "compress=lz4-13",
+        "compress=none-1",
+        "keep=sm_61",
+    ],
 )
 def test_bad_plans(run: Run, text: str) -> None:
     with pytest.raises(ValueError, match=r"such as|level"):

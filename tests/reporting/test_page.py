@@ -141,9 +141,11 @@ def test_hostile_names(run: Run, tmp_path: Path) -> None:
 
 
 def test_nothing_inside(run: Run, tmp_path: Path) -> None:
-    text, _, data = read(made(run, tmp_path, SAMPLES / "MANIFEST.toml"))
-    assert data["holders"] == []
-    assert "No GPU code was found." in text
+    """A wrong path must not end in a page that looks fine."""
+    done = run("report", SAMPLES / "MANIFEST.toml", "-o", tmp_path / "page.html")
+    assert (done.returncode, "no file holds GPU code" in done.stderr) == (3, True)
+    assert not (tmp_path / "page.html").exists()
+    assert run("diff", "MANIFEST.toml", "MANIFEST.toml").returncode == 3
 
 
 def test_a_page_is_not_written_over(run: Run, tmp_path: Path) -> None:
