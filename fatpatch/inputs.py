@@ -33,19 +33,33 @@ def _expanded(path: str, name: str) -> Iterator[Input]:
     if scheme_of(path):
         yield Input(path, name, named=True)
     elif os.path.isdir(path):
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            for each in sorted(names):
-                full = os.path.join(folder, each)
-                if os.path.isfile(full):
-                    yield Input(full, f"{name.rstrip('/')}/{os.path.relpath(full, path)}".replace(os.sep, "/"), named=False)
+        yield from _below(path, name.rstrip("/"), set())
     elif not os.path.lexists(path) and any(char in path for char in "*?["):
         import glob
 
         found = sorted(glob.glob(path, recursive=True))
+        prefix = path.removesuffix(name) if path.endswith(name) else ""  # an absolute pattern is shown by its end
         for each in found:
-            yield from (inner._replace(named=False) for inner in _expanded(each, each))
+            yield from (inner._replace(named=False) for inner in _expanded(each, each.removeprefix(prefix)))
         if not found:
             yield Input(path, name, named=True)
     else:
         yield Input(path, name, named=True)
+
+
+def _below(folder: str, name: str, seen: set[str]) -> Iterator[Input]:
+    """Every file below a folder, linked folders too, each once. What cannot be opened is an input: reading it says why."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    try:
+        entries = [(entry.path, f"{name}/{entry.name}".replace(os.sep, "/"), entry.is_dir()) for entry in os.scandir(folder)]
+    except OSError:
+        yield Input(folder, name, named=False)
+        return
+    for path, shown, is_folder in sorted(entries, key=lambda entry: (entry[2], entry[1])):  # files first
+        if is_folder:
+            yield from _below(path, shown, seen)
+        else:
+            yield Input(path, shown, named=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import zlib
 
 SEPARATOR = "!"
 _MAX_STEP = 240
@@ -16,7 +17,8 @@ _MAX_STEP = 240
 def escape(name: str) -> str:
     """One step: control, bidirectional and separator characters percent-encoded, long names shortened in the middle."""
     if len(name) > _MAX_STEP:
-        name = f"{name[:160]}...({len(name)} characters)...{name[-40:]}"
+        digest = zlib.crc32(name.encode("utf-8", "surrogatepass"))
+        name = f"{name[:160]}...({len(name)} characters, {digest:08x})...{name[-40:]}"
     if name.isascii() and name.isprintable() and SEPARATOR not in name and "%" not in name:
         return name
     return _unsafe().sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name)

@@ -213,9 +213,13 @@ class _Walk:
 def located(members: Iterable[Member], locator: str) -> Iterator[tuple[Member, str]]:
     """Each member with its locator; a name that occurs again gets a number."""
     seen: dict[str, int] = {}
+    used: set[str] = set()
     for member in members:
-        seen[member.name] = seen.get(member.name, 0) + 1
-        label = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
+        label = member.name
+        while label in used:  # a member may be called as the second of another
+            seen[member.name] = seen.get(member.name, 1) + 1
+            label = f"{member.name}#{seen[member.name]}"
+        used.add(label)
         yield member, join(locator, label)
 
 

@@ -87,7 +87,10 @@ def plan(text: str) -> Plan:
 
 
 class _Unit(NamedTuple):
-    """Images that are compressed together: one, those of a shared blob, or those of a bundle. ``now``: bytes with headers."""
+    """Images that are compressed together: one, those of a shared blob, or those of a bundle. ``now``: bytes with headers.
+
+    ``span``: where a plain bundle lies, [start, end); None for all else.
+    """
 
     images: tuple[Image, ...]
     keep: tuple[bool, ...]
@@ -95,6 +98,7 @@ class _Unit(NamedTuple):
     header: int
     codec: str | None
     bundle: bool
+    span: tuple[int, int] | None
 
 
 class _Task(NamedTuple):
@@ -161,12 +165,12 @@ def _units(payload: Payload, wish: Plan) -> Iterator[_Unit]:
     for images in groups.values():
         first = images[0]
         header = _BUNDLE_HEADER if bundle else first.data_offset - min(image.offset for image in images)
-        stored = first.stored_bytes if first.compression != "none" else sum(image.stored_bytes for image in images)
-        if payload.kind == "fatbin":
-            stored = _padded(stored)
+        now = header + (_padded(first.stored_bytes) if payload.kind == "fatbin" else first.stored_bytes)
+        if bundle:
+            now = payload.size
         keep = tuple(not _dropped(image.target, wish) for image in images)
-        now = stored if bundle and not packed else header + stored
-        yield _Unit(tuple(images), keep, now, header, codec, bundle)
+        span = (payload.offset, payload.offset + payload.size) if bundle and not packed else None
+        yield _Unit(tuple(images), keep, now, header, codec, bundle, span)
 
 
 def _to_pack(unit: _Unit) -> bool:
@@ -210,15 +214,32 @@ def _weigh(task: _Task) -> list[tuple[int, str | None]]:
 
 
 def _weight(reader: ImageReader, unit: _Unit, level: int | None) -> int:
-    kept = [image for image, keep in zip(unit.images, unit.keep, strict=True) if keep]
-    if not kept:
+    if not any(unit.keep):
         return 0
     if not _to_pack(unit):
         return unit.now
-    data = b"".join(map(reader.read, kept))
+    data = _inside(reader, unit)
     packed = pack(data, unit.codec or unit.images[0].compression, level if unit.codec else None, long_range=unit.bundle)
     least = min(len(packed), len(data))
     return unit.header + (least if unit.bundle else _padded(least))
+
+
+def _inside(reader: ImageReader, unit: _Unit) -> bytes:
+    """What is compressed: the image; of a shared blob or bundle everything but what is dropped, its headers and padding too."""
+    first = unit.images[0]
+    if unit.span is not None:
+        start, end = unit.span
+        data, places = reader.range(start, end), [(image.data_offset - start, image.stored_bytes) for image in unit.images]
+    elif first.within is not None:
+        data, places = reader.blob(first), [(image.within[0], image.within[1] - image.within[0]) for image in unit.images if image.within]
+    else:
+        return reader.read(first)
+    pieces, at = [], 0
+    for (offset, length), keep in sorted(zip(places, unit.keep, strict=True)):
+        if not keep and offset >= at:
+            pieces.append(data[at:offset])
+            at = offset + length
+    return b"".join([*pieces, data[at:]])
 
 
 def _padded(size: int) -> int:

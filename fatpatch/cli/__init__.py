@@ -95,9 +95,10 @@ def print_error(error: FatpatchError) -> None:
     """One error on stderr: where, what, and what to do next."""
     from fatpatch.render.words import safe
 
-    click.echo("\n".join(map(safe, f"fatpatch: error: {error}".split("\n"))), err=True)
+    place, told = (safe(error.locator), str(error)[len(error.locator) :]) if error.locator else ("", str(error))
+    click.echo(f"fatpatch: error: {place}" + "\n".join(map(safe, told.split("\n"))), err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo("  hint: " + "\n".join(map(safe, error.hint.split("\n"))), err=True)
 
 
 def _silence() -> None:

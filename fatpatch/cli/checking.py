@@ -13,7 +13,7 @@ from fatpatch.cli.progress import Progress
 from fatpatch.coverage import holders
 from fatpatch.errors import FatpatchError, InputError
 from fatpatch.gate.baseline import read_baseline
-from fatpatch.gate.finding import at_least
+from fatpatch.gate.finding import fails
 from fatpatch.gate.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
 from fatpatch.gate.rules import RULES, named
 from fatpatch.gate.rules_run import environment_for
@@ -24,7 +24,7 @@ from fatpatch.limits import Limits
 from fatpatch.locator import file_name
 from fatpatch.model import Node
 from fatpatch.render.check import explanation
-from fatpatch.render.words import columns, plural
+from fatpatch.render.words import columns, plural, safe
 from fatpatch.walk import inspected
 from fatpatch.writing import write_file
 
@@ -113,7 +113,7 @@ class Gate(NamedTuple):
 
     def failed(self, outcome: Outcome) -> bool:
         """Whether something is at least as serious as what fails; the unreadable always is."""
-        return any(at_least(finding.level, self.fail_on) or finding.rule.startswith("FP00") for finding in outcome.findings)
+        return any(fails(finding, self.fail_on) for finding in outcome.findings)
 
 
 def explain(word: str, out: Writer) -> int:
@@ -153,7 +153,7 @@ def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Lim
 
 def _command(pairs: Sequence[tuple[str, str]], policy: str) -> str:
     words = ["fatpatch", "check", *(shown for _, shown in pairs), *([] if policy == FILE else ["--policy", policy])]
-    return " ".join(map(shlex.quote, words))
+    return safe(" ".join(map(shlex.quote, words)))
 
 
 def _distinct(holders: Sequence[tuple[str, Node]]) -> list[tuple[str, Node]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import click
@@ -38,6 +39,8 @@ def command(old: str, new: str, kernels: bool, threshold: float, mangled: bool, 
     from fatpatch.images.demangle import readable
     from fatpatch.render import diff
 
+    if math.isnan(threshold):
+        raise click.BadParameter("expected a percentage", param_hint="--threshold")
     first, second = zip((old, new), shown_paths((old, new)), strict=True)
     with Progress(f"{first[1]}, {second[1]}") as progress:
         found = compare(first, second, limits=limits_from(max_image_size), threshold=threshold / 100, jobs=jobs, on_read=progress.at)

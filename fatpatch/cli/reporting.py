@@ -17,6 +17,7 @@ from fatpatch.errors import EditError, FormatError, InputError
 from fatpatch.inputs import expanded
 from fatpatch.limits import Limits
 from fatpatch.render.report import diff_page, report
+from fatpatch.render.words import safe
 from fatpatch.reporting.contents import contents
 from fatpatch.writing import write_file
 
@@ -48,14 +49,15 @@ def page(pairs: Sequence[Named], target: Target, policy: str | None, limits: Lim
     inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
     with Progress(pairs[0][1]) as progress:
         found = contents(inputs, held, limits, jobs=jobs, on_read=progress.at)
-    unread = [finding for finding in found.findings if finding.rule in ("FP001", "FP002")]
+    unread = [finding for finding in found.findings if finding.rule in ("FP001", "FP002", "FP003")]
     if not found.holders and not unread:
         message = "no file holds GPU code: there is nothing to show"
         raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
     target.write(report(found, target.title))
     for finding in unread:
-        click.echo(f"fatpatch: {finding.rule} {finding.locator}: {finding.message}", err=True)
-    return FormatError.exit_code if unread else 0
+        click.echo(safe(f"fatpatch: {finding.rule} {finding.locator}: {finding.message}"), err=True)
+    codes = [InputError.exit_code if finding.rule == "FP001" else FormatError.exit_code for finding in unread]
+    return max(codes, key=lambda code: code == InputError.exit_code, default=0)
 
 
 def compare_page(old: Named, new: Named, target: Target, limits: Limits, jobs: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
@@ -29,21 +30,23 @@ def suppose(files: Sequence[tuple[str, str]], text: str, kind: str | None, limit
     except ValueError as error:
         raise click.BadParameter(f"expected {error}, got {text!r}", param_hint="--what-if") from error
     code = 0
-    rows = []
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
+    missing, holding = set(wish.drop), False
     for path, shown in files:
         try:
             with (
                 Progress(shown) as progress,
                 inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
             ):
-                if len(files) == 1:
-                    _refuse_nothing(node, wish, shown)
+                missing &= _missing(node, wish)
+                holding |= any(payloads_below(node))
                 found = list(savings(node, wish, limit=limits.image, jobs=jobs, progress=progress.at))
                 diagnostics = [*all_diagnostics(node), *(item for each in found for item in each.diagnostics)]
                 if form == "json":
                     rows.append(render.file_json(node._replace(path=shown), found, diagnostics))
                 else:
-                    out("".join(f"{line}\n" for line in render.text(node._replace(path=shown), found, wish)))
+                    lines += render.text(node._replace(path=shown), found, wish)
                 print_diagnostics(diagnostics)
                 if any(item.level == "error" for item in diagnostics):
                     code = worse(code, FormatError.exit_code)
@@ -51,14 +54,14 @@ def suppose(files: Sequence[tuple[str, str]], text: str, kind: str | None, limit
             error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
             code = worse(code, error.exit_code)
             print_error(error)
-    if form == "json":
-        out(json.dumps(render.document(rows, wish), indent=1) + "\n")
+    for pattern in sorted(missing) if code == 0 and holding else ():
+        message = f"has no image for {pattern}" if len(files) == 1 else f"no file has an image for {pattern}"
+        raise InputError(message, locator=files[0][1], hint=f"'fatpatch inspect {files[0][1]}' lists the targets")
+    out(json.dumps(render.document(rows, wish), indent=1) + "\n" if form == "json" else "".join(f"{line}\n" for line in lines))
     return code
 
 
-def _refuse_nothing(node: Node, wish: Plan, shown: str) -> None:
-    """InputError for a target to drop that the file does not have: a slip must not look like a saving of nothing."""
+def _missing(node: Node, wish: Plan) -> set[str]:
+    """The targets to drop that the file does not have: where none has them, it is a slip, not a saving of nothing."""
     there = {image.target for _, payload in payloads_below(node) for image in payload.images}
-    for pattern in wish.drop if there else ():
-        if not any(target_matches(target, pattern) for target in there):
-            raise InputError(f"has no image for {pattern}", locator=shown, hint=f"'fatpatch inspect {shown}' lists the targets")
+    return {pattern for pattern in wish.drop if not any(target_matches(target, pattern) for target in there)}

@@ -69,7 +69,8 @@ class Changed(NamedTuple):
 class Difference(NamedTuple):
     """All that differs; a holder that is gone or new has targets only.
 
-    ``targets_lost`` and ``targets_gained`` are of kernels that both releases have, on targets that both have.
+    ``targets_lost`` and ``targets_gained`` are of kernels that both releases have, on targets that both have. ``other_bytes``: there is
+    nothing else to tell, and the bytes are not the same.
     """
 
     pair: Pair
@@ -87,6 +88,7 @@ class Difference(NamedTuple):
     drivers: tuple[DriverChange, ...] = ()
     changed: tuple[Changed, ...] = ()
     gpus: tuple[GpuChange, ...] = ()
+    other_bytes: bool = False
 
     @property
     def empty(self) -> bool:
@@ -102,11 +104,16 @@ def difference(pair: Pair, threshold: float, old_answers: Mapping[str, Answer], 
     targets = tuple(_targets(old.targets if old else {}, new.targets if new else {}, threshold))
     if old is None or new is None:
         return Difference(pair, targets)
+    gpus, drivers = tuple(changes(old_answers, new_answers)), tuple(_drivers(old_answers, new_answers))
     both = sorted(old.kernels.keys() & new.kernels.keys())
+    found = _compared(pair, old, new, both, threshold)._replace(targets=targets, gpus=gpus, drivers=drivers)
+    return found._replace(other_bytes=not threshold and found.empty)
+
+
+def _compared(pair: Pair, old: Facts, new: Facts, both: list[str], threshold: float) -> Difference:
     whole = old.targets.keys() & new.targets.keys()  # a target that is gone altogether is told once, not for each kernel
     return Difference(
         pair=pair,
-        targets=targets,
         modules=tuple(_modules(old.modules, new.modules)),
         kernels_gained=tuple(sorted(new.kernels.keys() - old.kernels.keys())),
         kernels_lost=tuple(sorted(old.kernels.keys() - new.kernels.keys())),
@@ -117,9 +124,7 @@ def difference(pair: Pair, threshold: float, old_answers: Mapping[str, Answer], 
         now_real=tuple(_turned(old, new, both, STUB, REAL)),
         ptx=tuple(_ptx(old.ptx, new.ptx)),
         toolkits=(old.toolkits, new.toolkits) if old.toolkits != new.toolkits else None,
-        drivers=tuple(_drivers(old_answers, new_answers)),
         changed=tuple(_changed(old, new, both, threshold)),
-        gpus=tuple(changes(old_answers, new_answers)),
     )
 
 

@@ -51,12 +51,13 @@ class Facts(NamedTuple):
     """``kernels``: by name without build-folder ids, then by target. ``ptx``: target -> ISA versions.
 
     ``path`` is where the holder lies in what was given, empty for the file itself; ``file`` is the outermost file as it is shown;
-    ``digest`` that of the payloads alone.
+    ``digest`` that of the payloads alone, in any order.
     """
 
     path: str
     name: str
     file: str
+    locator: str
     container: str
     size: int
     gpu_size: int
@@ -75,6 +76,7 @@ def listed(node: Node, path: str, file: str) -> Facts:
         path=path,
         name=path.rsplit("!", 1)[-1] or node.path,
         file=file,
+        locator=node.locator,
         container=node.container,
         size=node.size,
         gpu_size=sum(payload.size for payload in node.payloads),
@@ -118,12 +120,15 @@ def read_whole(facts: Facts, node: Node, reader: FactsReader, *, jobs: int | Non
 
 
 def _digest(node: Node) -> str:
-    result = hashlib.sha256()
+    """Of all payloads, whatever their order."""
     assert node.source is not None
+    digests = []
     for payload in node.payloads:
+        result = hashlib.sha256()
         for chunk in node.source.chunks(payload.offset, payload.size):
             result.update(chunk)
-    return result.hexdigest()
+        digests.append(result.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def _images(node: Node) -> Iterator[tuple[Payload, Image]]:

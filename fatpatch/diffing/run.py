@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from fatpatch.diffing.difference import Difference, difference
 from fatpatch.diffing.facts import Facts, listed, read_whole
 from fatpatch.diffing.pairing import paired
 from fatpatch.errors import FatpatchError, InputError
-from fatpatch.inputs import expanded
+from fatpatch.inputs import Input, expanded
 from fatpatch.limits import Limits
 from fatpatch.locator import SEPARATOR, escape, file_name
 from fatpatch.model import Diagnostic, Node
@@ -52,7 +53,8 @@ class _Release:
         self.shown = shown
         self.limits = limits
         self.on_read = on_read
-        self.files = [(each.path, each.shown) for each in expanded([path], [shown])]
+        inputs = expanded([path], [shown]) if os.path.isdir(path) else [Input(path, shown, named=True)]  # a pattern is no release
+        self.files = [(each.path, each.shown) for each in inputs]
         self.listed: dict[str, list[Facts]] = {}
         self.diagnostics: list[Diagnostic] = []
         self.errors: list[FatpatchError] = []
@@ -65,10 +67,14 @@ class _Release:
                     self.diagnostics += all_diagnostics(root)
                     self.listed[path] = [listed(node, self._path(shown, node), shown) for node in holders(root)]
             except FatpatchError as error:
-                error.locator = error.locator or shown
-                if len(self.files) == 1:
-                    raise
-                self.errors.append(error)
+                self._failed(error, shown)
+
+    def _failed(self, error: FatpatchError, shown: str) -> None:
+        """An unreadable file is an error of the whole when it is the only one."""
+        error.locator = error.locator or shown
+        if len(self.files) == 1:
+            raise error
+        self.errors.append(error)
 
     @property
     def facts(self) -> list[Facts]:
@@ -84,15 +90,28 @@ class _Release:
             if all(each.path in alike for each in facts):
                 result += facts
                 continue
-            with self._open(path, shown) as root:
-                doctor = Doctor(root, limit=self.limits.image)
-                told = answers(doctor)
-                for each, node in zip(facts, holders(root), strict=True):
-                    whole = each if each.path in alike else read_whole(each, node, doctor.reader, jobs=jobs)
-                    result.append(whole)
-                    found[each.path] = told.get(node.locator, {})
-                    self.diagnostics += whole.complaints
+            try:
+                with self._open(path, shown) as root:
+                    result += self._read(root, facts, alike, found, jobs)
+            except FatpatchError as error:
+                self._failed(error, shown)
         return Side(self.shown, tuple(result), found)
+
+    def _read(
+        self, root: Node, facts: list[Facts], alike: frozenset[str], found: dict[str, dict[str, Answer]], jobs: int | None
+    ) -> list[Facts]:
+        nodes = holders(root)
+        if [(node.locator, node.size) for node in nodes] != [(each.locator, each.size) for each in facts]:
+            raise InputError("changed while it was read", hint="run again")
+        doctor = Doctor(root, limit=self.limits.image)
+        told = answers(doctor)
+        result = []
+        for each, node in zip(facts, nodes, strict=True):
+            whole = each if each.path in alike else read_whole(each, node, doctor.reader, jobs=jobs)
+            result.append(whole)
+            found[each.path] = told.get(node.locator, {})
+            self.diagnostics += whole.complaints
+        return result
 
     def _open(self, path: str, shown: str) -> AbstractContextManager[Node]:
         return inspected(path, name=file_name(shown), limits=self.limits, progress=self.on_read)

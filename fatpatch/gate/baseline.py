@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -38,6 +39,8 @@ def write_baseline(path: str, findings: Iterable[Finding]) -> int:
         for each in findings
         if not each.rule.startswith("FP00")
     ]
+    if os.path.lexists(path):
+        read_baseline(path)  # only a baseline is written over
     document = {"schema": SCHEMA, "findings": sorted(rows, key=lambda row: (row["file"], row["rule"], row["locator"], row["fingerprint"]))}
     write_file(path, [json.dumps(document, indent=1).encode(), b"\n"], replace=True)
     return len(rows)

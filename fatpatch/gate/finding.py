@@ -33,6 +33,11 @@ class Finding(NamedTuple):
         return hashlib.sha256(place.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
+def fails(finding: Finding, limit: str) -> bool:
+    """Whether a finding fails a run: it is serious enough, or something was not read."""
+    return at_least(finding.level, limit) or finding.rule.startswith("FP00")
+
+
 def at_least(level: str, limit: str) -> bool:
     """Whether a level is as serious as ``limit``; nothing is as serious as "never"."""
     return limit in LEVELS and LEVELS.index(level) >= LEVELS.index(limit)

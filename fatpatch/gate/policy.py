@@ -52,11 +52,6 @@ class Demands(NamedTuple):
     no_line_info: bool = False
     one_toolkit: bool = False
 
-    @property
-    def reads_images(self) -> bool:
-        """Whether kernels must be read."""
-        return self.cover or self.no_duplicates or self.one_toolkit
-
 
 class Allowance(NamedTuple):
     """Findings that are known and accepted until a day. ``file`` and ``locator`` are patterns."""
@@ -107,7 +102,7 @@ def find_policy(folder: str = ".") -> str | None:
     if os.path.isfile(path):
         return path
     path = os.path.join(folder, PROJECT)
-    return path if os.path.isfile(path) and "fatpatch" in (_toml(path).get("tool") or {}) else None
+    return path if os.path.isfile(path) and "fatpatch" in _tools(_toml(path)) else None
 
 
 def read_policy(path: str) -> Policy:
@@ -115,10 +110,16 @@ def read_policy(path: str) -> Policy:
     document = _toml(path)
     if os.path.basename(path) != PROJECT:
         return parse_policy(document, path)
-    table = (document.get("tool") or {}).get("fatpatch")
+    table = _tools(document).get("fatpatch")
     if not isinstance(table, dict):
         raise InputError("has no table tool.fatpatch", locator=path, hint=f"put one there, or give a {FILE}")
     return parse_policy(table, path)
+
+
+def _tools(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table tool of a pyproject.toml; nothing where it is no table."""
+    tools = document.get("tool")
+    return tools if isinstance(tools, dict) else {}
 
 
 def parse_policy(document: Mapping[str, Any], source: str = "") -> Policy:
@@ -150,7 +151,7 @@ def _toml(path: str) -> dict[str, Any]:
         return document
     except OSError as error:
         raise InputError(f"cannot open: {error.strerror}", locator=path, hint="'fatpatch check --init FILE...' writes a policy") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError among them, and numbers of thousands of digits
         raise InputError(f"is not TOML: {error}", locator=path, hint="see the README for an example") from error
 
 

@@ -9,7 +9,6 @@ from fatpatch.gate.subject import Hit, Subject
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver, on_jetson_linux
 from fatpatch.images.demangle import readable
-from fatpatch.verdicts.doctor import libraries
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict
 from fatpatch.verdicts.outcome import OUTCOMES, deciding, outcome_of, works
@@ -48,8 +47,7 @@ def _own(subject: Subject, environment: Environment) -> FileVerdict | None:
     """The verdict on this holder alone; None when it has no code for the GPU's maker."""
     if not any(payload.vendor == environment.device.vendor for payload in subject.payloads):
         return None
-    found = subject.doctor().judge(environment)
-    return next((verdict for node, verdict in libraries(found) if node.locator == subject.locator), found)
+    return subject.inside.verdict(environment, subject.locator)
 
 
 def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdict | None, outcome: str) -> Hit:
@@ -81,7 +79,7 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
 
 def _remedy(subject: Subject, found: FileVerdict) -> str:
     """What whoever makes the file can do: a build, a graft; else the first remedy that works, or may."""
-    rows = [row for row in remedies(subject.doctor(), found, subject.file, ()) if row.works is not False]
+    rows = [row for row in remedies(subject.inside.doctor, found, subject.inside.shown, ()) if row.works is not False]
     rows.sort(key=lambda row: next((rank for rank, word in enumerate(_MAKERS_WAY) if row.title.startswith(word)), len(_MAKERS_WAY)))
     if not rows:
         return ""

@@ -51,10 +51,11 @@ def _uneven(subject: Subject) -> Iterator[Hit]:
 def _forbidden(subject: Subject) -> Iterator[Hit]:
     for pattern in subject.demands.forbid:
         found = subject.holding(pattern)
-        for target in dict.fromkeys(image.target for image in found):
-            first = next(image for image in found if image.target == target)
-            count = sum(image.target == target for image in found)
-            yield Hit(first.locator, f"{count} images for {target}, which is forbidden", f"leave out {_flag(target)}", target)
+        by_target: dict[str, list[Image]] = {}
+        for image in found:
+            by_target.setdefault(image.target, []).append(image)
+        for target, images in by_target.items():
+            yield Hit(images[0].locator, f"{len(images)} images for {target}, which is forbidden", f"leave out {_flag(target)}", target)
 
 
 def _ptx(subject: Subject) -> list[Image]:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
-from fatpatch.coverage import all_diagnostics, holders
+from fatpatch.coverage import all_diagnostics
 from fatpatch.errors import FatpatchError
 from fatpatch.gate.finding import Finding
 from fatpatch.gate.policy import Allowance, Demands, Policy, fits
 from fatpatch.gate.rules import RULES, selected
 from fatpatch.gate.rules_run import check_runs, environment_for
 from fatpatch.gate.rules_targets import vendor_of
-from fatpatch.gate.subject import Hit, Subject
+from fatpatch.gate.subject import Hit, Inspected, Subject
 from fatpatch.inputs import Input
 from fatpatch.limits import Limits
 from fatpatch.locator import covers, file_name
 from fatpatch.model import Node
 from fatpatch.survey import complaint_of
-from fatpatch.verdicts.doctor import Doctor
 from fatpatch.walk import inspected
 from fatpatch.workers import in_order
 
@@ -80,18 +79,23 @@ def check_files(
     found += _nothing_at_all(files, given, policy, selection)
     found += _missing_files(files, policy, selection)
     left, allowed, extra = _allow(found, policy.allow, policy.source, today or datetime.date.today(), selection)
-    known = tuple(finding for finding in left if finding.fingerprint in baseline and not finding.rule.startswith("FP00"))
-    fresh = tuple(finding for finding in left if finding not in known)
+    known = tuple(finding for finding in left if _is_known(finding, baseline))
+    fresh = tuple(finding for finding in left if not _is_known(finding, baseline))
     return Outcome(files, (*fresh, *extra), tuple(allowed), known)
 
 
 def _all(inputs: Sequence[Input], policy: Policy, selection: Selection, limits: Limits, jobs: int | None) -> Iterator[FileResult]:
-    check = partial(check_file, policy=policy, selection=selection, limits=limits)
+    alone = len(inputs) == 1
+    check = partial(check_file, policy=policy, selection=selection, limits=limits, jobs=jobs if alone else 1)
     yield from in_order(check, inputs, min(jobs or os.cpu_count() or 1, len(inputs)))
 
 
-def check_file(given: Input, policy: Policy, selection: Selection, limits: Limits) -> FileResult:
-    """All findings of one file. What cannot be read is a finding, never silence."""
+def _is_known(finding: Finding, baseline: frozenset[str]) -> bool:
+    return finding.fingerprint in baseline and not finding.rule.startswith("FP00")
+
+
+def check_file(given: Input, policy: Policy, selection: Selection, limits: Limits, *, jobs: int | None = None) -> FileResult:
+    """All findings of one file. What cannot be read is a finding, never silence; so every image is read."""
     findings: list[Finding] = []
     nodes: list[Node] = []
     release = not given.named and not any(char in given.origin for char in "*?[")
@@ -105,19 +109,20 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
             root = node._replace(path=given.shown)
             for rule, hit in _reading(root):
                 add(rule, hit)
-            nodes = holders(root)
+            inside = Inspected(given.shown, root, limits.image, jobs)
+            nodes = inside.holders
             release = release or bool(root.members)
-            doctor = cache(lambda: Doctor(root, limit=limits.image))
             for holder in nodes:
                 meant = given.named or policy.names(given.shown) or policy.names(holder.path)
                 demands = demands_on(policy, given.shown, holder)
-                subject = Subject(given.shown, root, holder, demands, limits.image, doctor, meant=meant)
+                subject = Subject(inside, holder, demands, meant=meant)
                 for rule, hit in _hits(subject):
                     add(rule, hit)
             if not nodes and given.named and policy.for_file(given.shown) != Demands():
                 add("FP004", Hit(root.locator, "holds no GPU code", "give the file that holds it", "no-gpu-code"))
     except FatpatchError as error:
-        add("FP001", Hit(error.locator or given.shown, error.message, error.hint or "", "unreadable"))
+        where = error.locator.replace(given.path, given.shown) if error.locator else given.shown
+        add("FP001", Hit(where, error.message, error.hint or "", "unreadable"))
     vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
     paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
     promised = frozenset(pattern for pattern, _ in policy.files if any(fits(path, pattern) for path in paths))
@@ -147,7 +152,7 @@ def _hits(subject: Subject) -> Iterator[tuple[str, Hit]]:
         if rule.check is not None:
             yield from ((rule.id, hit) for hit in rule.check(subject))
     yield from check_runs(subject)
-    for _, image, reading in subject.readings if subject.demands.reads_images else ():
+    for _, image, reading in subject.readings:
         if (complaint := complaint_of(image, reading)) is not None:
             which = "FP002" if complaint.level == "error" else "FP003"
             yield which, Hit(complaint.locator, complaint.message, "", complaint.field or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from fatpatch.coverage import target_key
@@ -31,7 +32,7 @@ _TAIL = """
 def starter(holders: Sequence[tuple[str, Node]]) -> Iterator[str]:
     """The text of the policy. ``holders``: each file or member that holds GPU code, by the path to name it with."""
     yield _HEAD
-    for path, node in holders:
+    for path, node in sorted(holders, key=lambda holder: holder[0].count("/")):  # a later pattern wins: lib.so before sub/lib.so
         targets = sorted({image.target for payload in node.payloads for image in payload.images}, key=target_key)
         yield "\n[[files]]\n"
         yield f"pattern = {_quoted(path)}\n"
@@ -50,6 +51,7 @@ def _even(payloads: Sequence[Payload], targets: Sequence[str]) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string."""
-    escaped = "".join(f"\\u{ord(char):04x}" if ord(char) < 0x20 or ord(char) == 0x7F else char for char in text)
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if escaped == text else f'"{escaped}"'
+    """A TOML basic string that a pattern takes literally: what a pattern or TOML cannot say is a ``?``, any one character."""
+    plain = re.sub(r"[*\ud800-\udfff]", "?", text)
+    escaped = "".join(f"\\u{ord(char):04x}" if ord(char) < 0x20 or ord(char) == 0x7F or char in '"\\' else char for char in plain)
+    return f'"{escaped}"'

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from fatpatch.coverage import payloads_below, target_key
+from fatpatch.coverage import holders, target_key
 from fatpatch.gate.policy import Demands
 from fatpatch.images.debug import debug_kinds
 from fatpatch.images.rows import KernelRow
@@ -15,7 +15,9 @@ from fatpatch.model import Image, Node, Payload, place_of
 from fatpatch.payloads.content import ImageReader
 from fatpatch.survey import Finding as Read
 from fatpatch.survey import survey
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.doctor import Doctor, libraries
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
 
 
 class Hit(NamedTuple):
@@ -27,14 +29,34 @@ class Hit(NamedTuple):
     key: str = ""
 
 
+class Inspected:
+    """One file that was read, ``shown`` so: what all holders in it share. ``jobs`` processes may read its images."""
+
+    def __init__(self, shown: str, root: Node, limit: int, jobs: int | None) -> None:
+        self.shown, self.root, self.limit, self.jobs = shown, root, limit, jobs
+        self.holders = holders(root)
+        self.vendors = frozenset(payload.vendor for node in self.holders for payload in node.payloads)
+        self._verdicts: dict[Environment, tuple[FileVerdict, dict[str, FileVerdict]]] = {}
+
+    @cached_property
+    def doctor(self) -> Doctor:
+        """Of the whole file."""
+        return Doctor(self.root, limit=self.limit)
+
+    def verdict(self, environment: Environment, locator: str) -> FileVerdict:
+        """On the holder at ``locator``, or on the whole file where that has no module of its own there; judged once for all."""
+        if environment not in self._verdicts:
+            whole = self.doctor.judge(environment)
+            self._verdicts[environment] = whole, {node.locator: verdict for node, verdict in libraries(whole)}
+        whole, each = self._verdicts[environment]
+        return each.get(locator, whole)
+
+
 class Subject:
     """One holder of GPU code with the demands on it. What costs time is read when a rule asks for it."""
 
-    def __init__(
-        self, file: str, root: Node, node: Node, demands: Demands, limit: int, doctor: Callable[[], Doctor], *, meant: bool
-    ) -> None:
-        self.file, self.root, self.node, self.demands, self.limit = file, root, node, demands, limit
-        self.doctor = doctor
+    def __init__(self, inside: Inspected, node: Node, demands: Demands, *, meant: bool) -> None:
+        self.inside, self.node, self.demands = inside, node, demands
         self.meant = meant  # the file was named, not merely met in a folder
 
     def concerns(self, vendor: str) -> bool:
@@ -45,8 +67,7 @@ class Subject:
             return True
         if not self.meant:
             return False
-        holders = [payload for _, payload in payloads_below(self.root)]
-        return not any(payload.vendor == vendor for payload in holders) and self.payloads[0] is holders[0]
+        return vendor not in self.inside.vendors and self.node is self.inside.holders[0]
 
     @property
     def locator(self) -> str:
@@ -74,7 +95,7 @@ class Subject:
     def readings(self) -> list[tuple[Payload, Image, Read]]:
         """Every image with its kernels."""
         alone = self.node._replace(members=())
-        found = survey([alone], limit=self.limit, detail=False, jobs=1)
+        found = survey([alone], limit=self.inside.limit, detail=False, jobs=self.inside.jobs)
         pairs = [(payload, image) for payload in self.payloads for image in payload.images]
         return [(payload, image, reading) for (payload, image), (_, reading) in zip(pairs, found, strict=True)]
 
@@ -90,7 +111,7 @@ class Subject:
         """Images with what they hold for debuggers: ``debug``, ``lineinfo``."""
         if self.node.source is None:
             return
-        reader = ImageReader(self.node.source, self.limit)
+        reader = ImageReader(self.node.source, self.inside.limit)
         for image in self.images:
             wanted = image.readable and image.kind in ("sass", "ptx", "reloc-ptx", "hsaco")
             if wanted and (found := debug_kinds(image.kind, reader.read(image))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -93,6 +94,7 @@ def candidates(text: str) -> tuple[Device, ...]:
     return tuple(device_of(product) for _, product in ranked or loosely_named(text)[0])
 
 
+@functools.lru_cache(maxsize=1)
 def all_devices() -> tuple[Device, ...]:
     """Every GPU of the tables, NVIDIA first, in the order of targets; a name with several targets stands once for each."""
     return tuple(device_of(product) for product in products())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fatpatch.gpus.devices import Device, all_devices, find, well_known
 from fatpatch.gpus.generations import generation
@@ -14,7 +15,8 @@ _SERIES = re.compile(r"\b(?:GeForce (GTX|RTX) (\d{1,2})(\d\d)|Radeon (RX) (\d)(\
 _ENOUGH = 3
 
 
-def by_target() -> dict[str, list[Device]]:
+@functools.lru_cache(maxsize=1)
+def by_target() -> Mapping[str, Sequence[Device]]:
     """The products of each target; what no driver of the last years drives is left out."""
     groups: dict[str, list[Device]] = {}
     for device in all_devices():

@@ -31,6 +31,12 @@ class ImageReader:
             raise FormatError(f"ends at {end:#x}, its blob at {len(blob):#x}", locator=image.locator, field="image offset")
         return blob[start:end]
 
+    def range(self, start: int, end: int) -> bytes:
+        """Stored bytes as they are; LimitError when they are more than an image may be."""
+        if end - start > self._limit:
+            unpack(b"", "stored", end - start, limit=self._limit)
+        return self._source.read(start, end - start)
+
     def blob(self, image: Image) -> bytes:
         """The unpacked bytes that an image shares with others, or its own; errors as for ``read``."""
         if image.within is None:

@@ -91,7 +91,8 @@ def head(found: Comparison, quote: Callable[[str], str]) -> str:
         return f"{names}: no GPU code in either"
     different = len(_different(found))
     if not different:
-        return f"{names}: the same GPU code ({plural(total, 'file')})"
+        same = all(each.pair.unchanged for each in found.differences)
+        return f"{names}: {'the same GPU code' if same else 'no difference above the threshold'} ({plural(total, 'file')})"
     return f"{names}: {different} of {plural(total, 'file')} with GPU code {'differs' if different == 1 else 'differ'}"
 
 
@@ -100,7 +101,7 @@ def gists(found: Comparison, quote: Callable[[str], str]) -> Iterator[str]:
     different = _different(found)
     groups: dict[str, list[str]] = {}
     for each in different if len(different) > 1 else ():
-        groups.setdefault(one_line(each) or "other bytes", []).append(quote(each.pair.facts.path or each.pair.facts.name))
+        groups.setdefault(one_line(each) or "other sizes or numbers", []).append(quote(each.pair.facts.path or each.pair.facts.name))
     for gist, names in groups.items():
         more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
         yield f"{', '.join(names[:_FEW])}{more}: {gist}"
@@ -148,6 +149,7 @@ def _file(each: Difference) -> dict[str, Any]:
         "status": "gained" if old is None else "lost" if new is None else "changed",
         "size": {"old": old and old.size, "new": new and new.size},
         "gpu_size": {"old": old and old.gpu_size, "new": new and new.gpu_size},
+        "other_bytes": each.other_bytes,
         "gpus": [change._asdict() for change in each.gpus],
         "targets": [
             {"target": change.target, "old": change.old and change.old._asdict(), "new": change.new and change.new._asdict()}

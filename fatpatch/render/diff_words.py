@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from fatpatch.diffing.difference import Changed, Difference, Moved, TargetChange
+from fatpatch.diffing.difference import Changed, Difference, ModuleChange, Moved, TargetChange
 from fatpatch.diffing.facts import TargetFacts
 from fatpatch.diffing.gpus import GpuChange
 from fatpatch.render.doctor_kernels import short
@@ -54,9 +54,9 @@ def sections(found: Difference, wording: Wording) -> Iterator[Section]:
     yield from _gpus(found.gpus, wording.quote)
     if found.targets:
         header = ("target", "modules", "stored", "unpacked", "")
-        yield Section("targets", (), header, tuple(_target_row(change) for change in found.targets))
+        yield Section("targets", (), header, tuple(_target_row(change, wording.quote) for change in found.targets))
     if found.ptx:
-        rows = tuple((change.target, _versions(change.old), "->", _versions(change.new)) for change in found.ptx)
+        rows = tuple((wording.quote(change.target), _versions(change.old), "->", _versions(change.new)) for change in found.ptx)
         yield Section("PTX", tuple(f"{target}: {old} {arrow} {new}" for target, old, arrow, new in rows))
     if found.toolkits:
         old, new = (", ".join(map(wording.quote, toolkits)) or "not known" for toolkits in found.toolkits)
@@ -65,7 +65,7 @@ def sections(found: Difference, wording: Wording) -> Iterator[Section]:
         lines = [f"{change.old} -> {change.new} on Linux: {', '.join(change.targets)}" for change in found.drivers]
         yield Section("lowest driver", tuple(lines))
     if found.modules:
-        yield Section("modules", tuple(_module_line(*change[:3], wording.quote(change.first)) for change in found.modules))
+        yield Section("modules", tuple(_module_line(change, wording.quote) for change in found.modules))
     yield from _kernels(found, wording)
     if found.changed:
         yield from _numbers(found.changed, wording)
@@ -95,7 +95,7 @@ def one_line(found: Difference) -> str:
         (len(found.now_real), "stub became real", "stubs became real"),
     )
     parts += [plural(count, one, several) for count, one, several in counts if count]
-    return "; ".join(parts)
+    return "; ".join(parts) or ("other bytes: nothing that is compared here tells them apart" if found.other_bytes else "")
 
 
 def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
@@ -136,11 +136,11 @@ def outcome_words(word: str) -> str:
     return OUTCOMES[word].lower().replace("gpu", "GPU")
 
 
-def _target_row(change: TargetChange) -> tuple[str, ...]:
+def _target_row(change: TargetChange, quote: Quote) -> tuple[str, ...]:
     old, new = change.old, change.new
     mark = "gained" if old is None else "lost" if new is None else ""
     return (
-        change.target,
+        quote(change.target),
         _both(old, new, lambda facts: str(facts.modules)),
         _both(old, new, lambda facts: size(facts.stored)),
         _both(old, new, lambda facts: size(facts.unpacked)),
@@ -163,9 +163,10 @@ def _versions(versions: Sequence[str]) -> str:
     return f"ISA {', '.join(versions)}" if versions else "none"
 
 
-def _module_line(gained: Sequence[str], lost: Sequence[str], count: int, first: str) -> str:
-    words = [f"{word} {', '.join(targets)}" for word, targets in (("lost", lost), ("gained", gained)) if targets]
-    return f"{plural(count, 'module')} {' and '.join(words)}: {first}{', ...' if count > 1 else ''}"
+def _module_line(change: ModuleChange, quote: Quote) -> str:
+    parts = (("lost", change.lost), ("gained", change.gained))
+    words = [f"{word} {', '.join(map(quote, targets))}" for word, targets in parts if targets]
+    return f"{plural(change.times, 'module')} {' and '.join(words)}: {quote(change.first)}{', ...' if change.times > 1 else ''}"
 
 
 def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
@@ -196,7 +197,7 @@ def _namesakes(names: Sequence[str], others: Sequence[str], show: Callable[[str]
 
 
 def _moved_line(row: Moved, wording: Wording) -> str:
-    return f"{wording.kernel(row.kernel)}: {', '.join(row.targets)}"
+    return f"{wording.kernel(row.kernel)}: {', '.join(map(wording.quote, row.targets))}"
 
 
 def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[Section]:
@@ -214,4 +215,4 @@ def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[Section]:
 
 def _number_line(change: Changed, wording: Wording) -> str:
     unit = " B" if change.field in _IN_BYTES else ""
-    return f"{wording.kernel(change.kernel)}, {change.target}: {change.old} -> {change.new}{unit}"
+    return f"{wording.kernel(change.kernel)}, {wording.quote(change.target)}: {change.old} -> {change.new}{unit}"

@@ -15,6 +15,7 @@ from fatpatch.render.words import safe
 from fatpatch.reporting.contents import Block, Holder
 
 _LONGEST = 400
+_MOST_TARGETS = 64
 _BODIES = {None: 0, STUB: 2}
 _REAL = 1
 
@@ -24,10 +25,14 @@ Row = list[Any]
 def explored(holder: Holder) -> dict[str, Any]:
     """One file: ``kernels`` are [name, a cell for each target]; ``stored`` and ``code`` are [name, target, bytes], by index."""
     facts = holder.facts
-    targets = sorted(facts.targets, key=target_key)
+    targets = _shown_targets(facts.targets, facts.kernels)
     place = {target: index for index, target in enumerate(targets)}
     modules: dict[str, int] = {}
-    stored = [[modules.setdefault(_module(block), len(modules)), place[block.target], block.size] for block in holder.blocks]
+    stored = [
+        [modules.setdefault(_module(block), len(modules)), place[block.target], block.size]
+        for block in holder.blocks
+        if block.target in place
+    ]
     families: dict[str, int] = {}
     code: dict[tuple[int, int], int] = {}
     kernels = []
@@ -36,7 +41,7 @@ def explored(holder: Holder) -> dict[str, Any]:
         cells = facts.kernels[name]
         kernels.append([shown, [_cell(cells.get(target)) for target in targets]])
         for target, cell in cells.items():
-            if cell.code:
+            if cell.code and target in place:
                 code[family, place[target]] = code.get((family, place[target]), 0) + cell.code
     return {
         "name": safe(holder.name),
@@ -51,7 +56,7 @@ def explored(holder: Holder) -> dict[str, Any]:
 
 def compared(name: str, old: Facts, new: Facts) -> dict[str, Any]:
     """One file of two releases: a cell is [old, new]."""
-    targets = sorted(old.targets.keys() | new.targets.keys(), key=target_key)
+    targets = _shown_targets(old.targets.keys() | new.targets.keys(), {**old.kernels, **new.kernels})
     nothing: Mapping[str, Cell] = {}
     kernels = []
     for shown, kernel in _ordered(old.kernels.keys() | new.kernels.keys()):
@@ -66,6 +71,16 @@ def _module(block: Block) -> str:
     families = Counter(_family(safe(readable(name), _LONGEST)) for name in block.kernels)
     most = min(families, key=lambda family: (-families[family], family), default="")
     return f"{block.module} {most}".strip()
+
+
+def _shown_targets(targets: Iterable[str], kernels: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """All targets; of more than any real file has those with the most kernels."""
+    listed = sorted(targets, key=target_key)
+    if len(listed) <= _MOST_TARGETS:
+        return listed
+    counts = Counter(target for cells in kernels.values() for target in cells)
+    kept = {target for target, _ in counts.most_common(_MOST_TARGETS)}
+    return [target for target in listed if target in kept]
 
 
 def _ordered(names: Iterable[str]) -> list[tuple[str, str]]:

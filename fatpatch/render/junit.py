@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from fatpatch.gate.finding import Finding, at_least
+from fatpatch.gate.finding import Finding, fails
 from fatpatch.gate.run import Outcome
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -19,13 +19,13 @@ def junit(outcome: Outcome, fail_on: str) -> str:
     root = Element("testsuites", name="fatpatch")
     tests = failures = 0
     for file, findings in by_file.items():
-        failed = [each for each in findings if at_least(each.level, fail_on)]
+        failed = [each for each in findings if fails(each, fail_on)]
         count = max(len(findings), 1)
         suite = SubElement(
             root, "testsuite", name=_clean(file), tests=str(count), failures=str(len(failed)), errors="0", skipped="0", time="0"
         )
         for finding in findings:
-            _case(suite, finding, fails=finding in failed)
+            _case(suite, finding, wrong=finding in failed)
         if not findings:
             SubElement(suite, "testcase", name="no findings", classname=_clean(file), time="0")
         tests, failures = tests + count, failures + len(failed)
@@ -34,10 +34,10 @@ def junit(outcome: Outcome, fail_on: str) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
-def _case(suite: Element, finding: Finding, *, fails: bool) -> None:
+def _case(suite: Element, finding: Finding, *, wrong: bool) -> None:
     case = SubElement(suite, "testcase", name=_clean(f"{finding.rule} {finding.locator}"), classname=_clean(finding.file), time="0")
     remedy = f"\n{finding.remedy}" if finding.remedy else ""
-    if fails:
+    if wrong:
         failure = SubElement(case, "failure", type=finding.rule, message=_clean(finding.message))
         failure.text = _clean(f"{finding.locator}: {finding.message}{remedy}")
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +13,7 @@ from fatpatch.gate.finding import Finding
 from fatpatch.gate.rules import RULES
 from fatpatch.gate.run import Outcome
 from fatpatch.locator import steps
+from fatpatch.render.words import safe
 
 VERSION = "2.1.0"
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -59,13 +62,18 @@ def _result(finding: Finding, used: list[str], suppression: str = "", why: str =
         "ruleId": finding.rule,
         "ruleIndex": used.index(finding.rule),
         "level": finding.level,
-        "message": {"text": finding.message + remedy},
+        "message": {"text": _plain(finding.message + remedy)},
         "locations": [location],
         "partialFingerprints": {_FINGERPRINT: finding.fingerprint},
     }
     if suppression:
         result["suppressions"] = [{"kind": suppression, "justification": why}]
     return result
+
+
+def _plain(text: str) -> str:
+    """Text from a file in which nothing is a link (SARIF 2.1.0, 3.11.6) or moves a cursor."""
+    return re.sub(r"[\\\[\]]", r"\\\g<0>", safe(text.replace("\n", "\v"), len(text))).replace("\\\\x0b", "\n")
 
 
 def _logical(locator: str) -> list[dict[str, Any]]:
@@ -75,4 +83,4 @@ def _logical(locator: str) -> list[dict[str, Any]]:
 
 
 def _uri(path: str) -> str:
-    return quote(path.replace("\\", "/"), safe="/!._-~+@=")
+    return quote(os.fsencode(path.replace("\\", "/")), safe="/!._-~+@=")

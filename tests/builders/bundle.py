@@ -22,8 +22,8 @@ def plain(images: list[tuple[str, bytes]]) -> bytes:
     return head + bytes(4096 - len(head)) + body
 
 
-def ccob(bundle: bytes, version: int, method: int = 1) -> bytes:
-    raw = zstandard.compress(bundle) if method else zlib.compress(bundle)
+def ccob(bundle: bytes, version: int, method: int = 1, *, body: bytes | None = None) -> bytes:
+    raw = body if body is not None else zstandard.compress(bundle) if method else zlib.compress(bundle)
     digest = hashlib.md5(bundle).digest()[:8]
     head = b"CCOB" + struct.pack("<HH", version, method)
     if version == 1:

@@ -254,8 +254,70 @@ def test_hostile_names(run: Run, tmp_path: Path) -> None:
     assert "- `k'|<script>" in page  # inside a code span, which the name cannot leave
 
 
+def test_other_bytes_are_not_the_same(run: Run, tmp_path: Path) -> None:
+    data = (SAMPLES / "kernels.sm_61.cubin").read_bytes()
+    at = data.index(bytes.fromhex("e30f"), 1000) if bytes.fromhex("e30f") in data[1000:] else 3000
+    file = only(compared(run, tmp_path, data, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]))
+    assert file["other_bytes"] or file["changed"]
+    one, two = container(ptx(b"mov.u32 %r1, 1; ret;")), container(ptx(b"mov.u32 %r1, 2; ret;"))
+    file = only(compared(run, tmp_path, library(one), library(two)))
+    assert file["other_bytes"]
+    assert "the same GPU code" not in run("diff", tmp_path / "old", tmp_path / "new").stdout
+    passed = run("diff", tmp_path / "old", tmp_path / "new", "--threshold", "5")
+    assert (passed.returncode, "no difference above the threshold" in passed.stdout) == (0, True)
+    assert run("diff", tmp_path / "old", tmp_path / "new", "--threshold", "nan").returncode == 2
+
+
+def test_a_pattern_is_no_release(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.so").write_bytes(library(container(sass(75))))
+    assert run("diff", "*.so", "*.so", cwd=tmp_path).returncode == 3
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_that_share_a_name(run: Run, tmp_path: Path) -> None:
+    """A third member called as the second of another, and names that differ in their middle only."""
+    long = [f"{'a' * 170}{letter}{'b' * 100}.so" for letter in "xy"]
+    for side, kernel in (("old", "k"), ("new", "other")):
+        with zipfile.ZipFile(tmp_path / f"{side}.zip", "w") as archive:
+            for name in ("x.so", "x.so", "x.so#2", *long):
+                last = name == long[1] or name == "x.so#2"
+                archive.writestr(name, library(container(sass(75, kernel if last else "k"))))
+    document = json.loads(run("diff", tmp_path / "old.zip", tmp_path / "new.zip", "--format", "json").stdout)
+    assert [len(file["kernels_gained"]) for file in document["files"]] == [1, 1]
+    assert document["unchanged"] == 3
+
+
+def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
+    from fatpatch.diffing.run import _Release
+    from fatpatch.errors import InputError
+    from fatpatch.limits import Limits
+
+    path = wheel(tmp_path / "x.whl", {"a.so": library(container(sass(75))), "b.so": library(container(sass(86)))})
+    release = _Release(str(path), "x.whl", Limits(), lambda where, done, total: None)
+    release.look()
+    wheel(path, {"a.so": library(container(sass(75)))})
+    with pytest.raises(InputError, match="changed while it was read"):
+        release.read(frozenset(), 1)
+
+
+def test_many_files_in_good_time(run: Run, tmp_path: Path) -> None:
+    for side in ("old", "new"):
+        wheel(
+            tmp_path / f"{side}.whl", {f"{side}/{index}{side}.so": library(container(sass(75, f"{side}{index}"))) for index in range(500)}
+        )
+    done = run("diff", tmp_path / "old.whl", tmp_path / "new.whl", "--format", "json")
+    assert len(json.loads(done.stdout)["files"]) == 1000
+
+
+def test_hostile_targets(run: Run, tmp_path: Path) -> None:
+    bundles = [elf.shared_object([(".hip_fatbin", bundle.plain([(name, bundle.code_object())]))]) for name in ("gfx1030", "gfx1030|`<b>")]
+    compared(run, tmp_path, *bundles)
+    page = run("diff", tmp_path / "old", tmp_path / "new", "--format", "markdown").stdout
+    assert "`gfx1030|'<b>`" in page or "gfx1030|" not in page
+
+
 def facts(path: str, digest: str, *kernels: str) -> Facts:
-    return Facts(path, path, path, "elf", 1, 1, digest, {}, {name: {} for name in kernels})
+    return Facts(path, path, path, path, "elf", 1, 1, digest, {}, {name: {} for name in kernels})
 
 
 def test_variants_are_no_versions() -> None:

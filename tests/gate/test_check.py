@@ -302,3 +302,100 @@ def test_real_releases(name: str, expected: dict[str, str], words: str, run: Run
         assert words in row["message"]
         assert "do" if row["rule"] == "FP306" else "-gencode" in row["remedy"]
     assert done.returncode == int("FP301" in expected.values())
+
+
+def test_what_cannot_be_opened_in_a_folder(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    (folder / "a.so").write_bytes((SAMPLES / "donor.so").read_bytes())
+    assert run("check", folder, "--require", "sm_61").returncode == 0
+    (folder / "link.so").symlink_to("nowhere")
+    done = run("check", folder, "--require", "sm_61")
+    assert (done.returncode, "dist/link.so" in done.stdout) == (1, True)
+    assert str(tmp_path) not in done.stdout
+    (folder / "link.so").unlink()
+    os.mkfifo(folder / "pipe")
+    assert "not a regular file" in run("check", folder, "--require", "sm_61").stdout
+    (folder / "pipe").unlink()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/b.so").write_bytes((SAMPLES / "donor.so").read_bytes())
+    (folder / "linked").symlink_to(tmp_path / "real")
+    (folder / "linked/back").symlink_to(folder)
+    done = run("check", folder, "--forbid", "sm_61")
+    assert done.stdout.count("FP103") == 2
+
+
+def test_damaged_images_are_found_by_every_check(run: Run, tmp_path: Path) -> None:
+    data = bytearray((SAMPLES / "kernels.fatbin").read_bytes())
+    data[0xA1:0x400] = b"\xff" * (0x400 - 0xA1)
+    (tmp_path / "x.fatbin").write_bytes(data)
+    done = run("check", tmp_path / "x.fatbin", "--require", "sm_50")
+    assert (done.returncode, "FP002" in done.stdout) == (1, True)
+
+
+def test_hostile_file_names(run: Run, tmp_path: Path) -> None:
+    names = [b"bad\xff.fatbin", b'q\x01"z.fatbin', b"l*.fatbin", b"a\x1b[31m\nfatpatch: fake.fatbin"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes((SAMPLES / "kernels.fatbin").read_bytes())
+    for form in ("text", "json", "sarif", "junit", "github"):
+        done = run("check", tmp_path, "--require", "sm_999", "--format", form)
+        assert done.returncode == 1, (form, done.stderr)
+        assert "\x1b" not in done.stdout
+    done = run("check", "--init", tmp_path, "--policy", tmp_path / "p.toml")
+    assert (done.returncode, "\x1b" in done.stdout) == (0, False)
+    assert run("check", tmp_path, "--policy", tmp_path / "p.toml").returncode == 0
+
+
+def test_first_policies_pass_where_names_overlap(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/lib.so").write_bytes((SAMPLES / "donor.so").read_bytes())
+    (tmp_path / "lib.so").write_bytes((SAMPLES / "libkernels.so").read_bytes())
+    assert run("check", "--init", ".", cwd=tmp_path).returncode == 0
+    done = run("check", ".", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("text", ["tool = 1", 'tool = "fatpatch"', "[tool]\nfatpatch = 5"])
+def test_a_project_file_of_others(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    done = run("check", SAMPLES / "donor.so", "--require", "sm_61", cwd=tmp_path)
+    assert done.returncode == (3 if "fatpatch =" in text else 0), done.stderr
+
+
+@pytest.mark.parametrize("text", ["require = " + "[" * 100_000, "x = " + "9" * 10_000])
+def test_hostile_policies(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    assert run("check", "donor.so", "--policy", tmp_path / "p.toml").returncode == 3
+
+
+def test_a_baseline_is_written_over_a_baseline_only(run: Run, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.fatbin"
+    victim.write_bytes((SAMPLES / "kernels.fatbin").read_bytes())
+    assert run("check", victim, "--require", "sm_999", "--write-baseline", victim).returncode == 3
+    assert victim.read_bytes() == (SAMPLES / "kernels.fatbin").read_bytes()
+    for _ in range(2):
+        assert run("check", victim, "--require", "sm_999", "--write-baseline", tmp_path / "b.json").returncode == 1
+
+
+def test_junit_fails_where_the_exit_code_does(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.fatbin").write_bytes((SAMPLES / "kernels.fatbin").read_bytes()[:3000])
+    done = run("check", tmp_path / "x.fatbin", "--require", "sm_50", "--fail-on", "never", "--format", "junit")
+    assert done.returncode == 1
+    assert 'failures="0"' not in done.stdout.splitlines()[1]
+
+
+def test_links_in_sarif_messages_are_none(run: Run, tmp_path: Path) -> None:
+    text = (SAMPLES / "kernels.compute_52.ptx").read_bytes()
+    (tmp_path / "[click](http:x).ptx").write_bytes(text)
+    results = json.loads(run("check", tmp_path, "--require", "sm_999", "--format", "sarif").stdout)["runs"][0]["results"]
+    assert all("[" not in re.sub(r"\\\\\[", "", result["message"]["text"]) for result in results)
+
+
+def test_many_members_in_good_time(run: Run, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "x.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        for index in range(300):
+            archive.writestr(f"{index}.ptx", (SAMPLES / "kernels.compute_52.ptx").read_bytes())
+    done = run("check", tmp_path / "x.whl", "--gpu", "RTX 3060", "--gpu", "GTX 1060")
+    assert done.returncode in (0, 1)

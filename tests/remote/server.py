@@ -49,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.give()
 
+    def do_HEAD(self) -> None:
+        self.head(200, len(self.server.content), {"Accept-Ranges": "bytes"})
+
     def span(self) -> tuple[int, int]:
         """The [start, end) that is asked for."""
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))

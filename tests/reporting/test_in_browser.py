@@ -68,6 +68,7 @@ def many(count: int) -> Contents:
         path="",
         name="liblarge.so",
         file="liblarge.so",
+        locator="liblarge.so",
         container="elf",
         size=700_000_000,
         gpu_size=690_000_000,
