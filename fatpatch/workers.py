@@ -14,9 +14,9 @@ _Result = TypeVar("_Result")
 _AHEAD = 3
 
 
-def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int) -> Iterator[_Result]:
-    """The result of each task; with one worker in this process. InternalError when a worker is killed."""
-    if workers <= 1:
+def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int, *, apart: bool = False) -> Iterator[_Result]:
+    """The result of each task; with one worker in this process, unless it shall be ``apart``. InternalError when a worker is killed."""
+    if workers <= 1 and not apart:
         yield from map(function, tasks)
         return
     import multiprocessing

@@ -101,7 +101,7 @@ def read_whole(facts: Facts, node: Node, reader: FactsReader, *, jobs: int | Non
         version = reading.code_version or image.code_version
         if image.kind == "ptx" and version is not None:
             ptx.setdefault(image.target, set()).add(version)
-        bodies = _bodies(node, image, reader) if reading.rows else {}
+        bodies = body_classes(node, image, reader) if reading.rows else {}
         for row in reading.rows or ():
             name = without_hashes(row[0])
             names[payload.locator].add(name)
@@ -158,7 +158,8 @@ def _most(one: int | None, other: int | None) -> int | None:
     return one if other is None else other if one is None else max(one, other)
 
 
-def _bodies(node: Node, image: Image, reader: FactsReader) -> dict[str, str]:
+def body_classes(node: Node, image: Image, reader: FactsReader) -> dict[str, str]:
+    """Kernel name -> REAL or STUB; those of which it cannot be told are left out."""
     if image.kind not in ("sass", "ptx") or node.source is None:
         return {}
     found = reader.facts(node.source, image).bodies

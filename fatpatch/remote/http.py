@@ -75,6 +75,11 @@ class HttpFile:
         self.size: int | None = None
         self._first()
 
+    @property
+    def tag(self) -> str | None:
+        """What the server calls this state of the file: its ETag, or when it was modified."""
+        return None if self._identity is None else self._identity.tag or self._identity.modified
+
     def read(self, start: int, end: int) -> bytes:
         """The bytes [start, end); what broke off is asked for again from there."""
         got = b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from fatpatch.errors import InputError
 from fatpatch.limits import Remote
 from fatpatch.remote.address import HTTP, OTHERS, scheme_of, shown_address
@@ -20,6 +22,24 @@ def open_input(path: str, options: Remote | None = None) -> Source:
         return _named(path, options)
     known = ", ".join(sorted(HTTP | OTHERS))
     raise InputError(f"addresses with {scheme}: are not read", locator=shown_address(path), hint=f"read are {known}, and paths")
+
+
+def state_of(path: str, options: Remote | None = None) -> tuple[int | None, int | None, str | None]:
+    """(size, time of modification in ns, ETag or date of a server): by what it is known that a file has not changed."""
+    scheme = scheme_of(path)
+    if scheme is None:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None, None, None
+        return status.st_size, status.st_mtime_ns, None
+    if scheme not in HTTP:
+        return None, None, None
+    from fatpatch.remote.http import HttpFile
+
+    file = HttpFile(path, options or Remote())
+    file.close()
+    return file.size, None, file.tag
 
 
 def refuse_address(path: str) -> None:

@@ -1,0 +1,180 @@
+"""The index: one SQLite file. Contents are kept once, under a key that is made of them; a location says which contents it has.
+
+Tables (version 1):
+
+- location: path, size, mtime_ns, tag (ETag), tool_version, artifact (null when it could not be read), error
+- artifact: id, container
+- payload: artifact, inside (locator below the file), holder (locator of its file or member, empty for the file), vendor, kind, section,
+  offset, size
+- entry: artifact, payload (``inside``), ordinal, target, compression, stored_size, image (null when it cannot be unpacked)
+- image: sha256 (of the unpacked bytes), kind, size, code_version, producer
+- kernel: image, name, registers, shared_bytes, local_bytes, code_size, body (real, stub, null)
+- finding: artifact, rule, level, inside, message
+- verdict: artifact, holder, gpu (target), outcome, works (0, 1)
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from fatpatch import __version__
+from fatpatch.auditing.record import Contents, Examined, State
+from fatpatch.errors import FormatError, InputError, UnsupportedError
+
+VERSION: Final = 1
+TABLES: Final = {
+    "location": ("path", "size", "mtime_ns", "tag", "tool_version", "artifact", "error"),
+    "artifact": ("id", "container"),
+    "payload": ("artifact", "inside", "holder", "vendor", "kind", "section", "offset", "size"),
+    "entry": ("artifact", "payload", "ordinal", "target", "compression", "stored_size", "image"),
+    "image": ("sha256", "kind", "size", "code_version", "producer"),
+    "kernel": ("image", "name", "registers", "shared_bytes", "local_bytes", "code_size", "body"),
+    "finding": ("artifact", "rule", "level", "inside", "message"),
+    "verdict": ("artifact", "holder", "gpu", "outcome", "works"),
+}
+"""Table -> columns."""
+
+_KEYS: Final = {
+    "location": 1, "artifact": 1, "payload": 2, "entry": 3, "image": 1, "kernel": 2, "finding": 5, "verdict": 3,
+}  # fmt: skip
+"""How many columns, from the first on, are the key of a table."""
+
+_OF_ARTIFACT: Final = ("payload", "entry", "finding", "verdict")
+_APPLICATION: Final = 0x46505431  # "FPT1"
+
+
+class Database:
+    """An open index. Every ``store`` is one transaction: a run that is killed leaves the index as after its last file."""
+
+    def __init__(self, path: str, *, create: bool) -> None:
+        self.path = path
+        if not create and not os.path.isfile(path):
+            raise InputError("is no index", locator=path, hint=f"'fatpatch audit FILE... --db {path}' makes one")
+        try:
+            address = path if create else f"file:{quote(os.fsencode(path))}?mode=ro"
+            self._connection = sqlite3.connect(address, isolation_level=None, timeout=60, uri=not create)
+            self._prepare(create)
+        except sqlite3.Error as error:
+            raise _wrong(path, error) from error
+
+    def _prepare(self, create: bool) -> None:
+        version = self._one("PRAGMA user_version")
+        if version == 0 and create and not self._one("SELECT count(*) FROM sqlite_master"):
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("BEGIN IMMEDIATE")
+            for table, columns in TABLES.items():
+                keys = ", ".join(columns[: _KEYS[table]])
+                self._connection.execute(f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({keys})) WITHOUT ROWID")
+            self._connection.execute("CREATE INDEX entry_image ON entry (image)")
+            self._connection.execute("CREATE INDEX location_artifact ON location (artifact)")
+            self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            self._connection.execute("COMMIT")
+        elif self._one("PRAGMA application_id") != _APPLICATION:
+            raise FormatError("is a database, but no index of fatpatch", locator=self.path)
+        elif version != VERSION:
+            message = f"is an index of version {version}, this fatpatch knows {VERSION}"
+            raise UnsupportedError(message, locator=self.path, hint="use the fatpatch that made it, or make it anew")
+        if create:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def knows(self, location: str, state: State) -> bool:
+        """Whether the file is in the index as it is now, read by this version. Without any state it is not."""
+        row = self._connection.execute(
+            "SELECT size, mtime_ns, tag, tool_version FROM location WHERE path = ?", (_text(location),)
+        ).fetchone()
+        return row is not None and row == (*state, __version__) and (state.mtime_ns is not None or state.tag is not None)
+
+    def forget(self) -> None:
+        """Know no state of any file any more: all are read again."""
+        self._connection.execute("UPDATE location SET tool_version = NULL")
+
+    def store(self, found: Examined) -> None:
+        """Put one file in, in place of what was known of it."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            artifact = None
+            if found.contents is not None:
+                artifact = found.contents.key
+                if not self._one("SELECT count(*) FROM artifact WHERE id = ?", artifact):
+                    self._put(artifact, found.contents)
+            self._insert("location", [(_text(found.location), *found.state, __version__, artifact, found.error)], replace=True)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _wrong(self.path, error) from error
+
+    def _put(self, artifact: str, contents: Contents) -> None:
+        self._insert("artifact", [(artifact, contents.container)])
+        for table, rows in zip(_OF_ARTIFACT, (contents.payloads, contents.entries, contents.findings, contents.verdicts), strict=True):
+            self._insert(table, [(artifact, *row) for row in rows])
+        self._insert("image", contents.images)
+        self._insert("kernel", contents.kernels)
+
+    def _insert(self, table: str, rows: Sequence[Sequence[Any]], *, replace: bool = False) -> None:
+        marks = ", ".join("?" for _ in TABLES[table])
+        clean = (tuple(_text(value) if isinstance(value, str) else value for value in row) for row in rows)
+        self._connection.executemany(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO {table} VALUES ({marks})", clean)
+
+    def tidy(self) -> None:
+        """Remove contents that no location has any more."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("DELETE FROM artifact WHERE id NOT IN (SELECT artifact FROM location WHERE artifact IS NOT NULL)")
+        for table in _OF_ARTIFACT:
+            self._connection.execute(f"DELETE FROM {table} WHERE artifact NOT IN (SELECT id FROM artifact)")
+        self._connection.execute("DELETE FROM image WHERE sha256 NOT IN (SELECT image FROM entry WHERE image IS NOT NULL)")
+        self._connection.execute("DELETE FROM kernel WHERE image NOT IN (SELECT sha256 FROM image)")
+        self._connection.execute("COMMIT")
+
+    def merge(self, other: str) -> None:
+        """Put all of another index in; of a location that both have, this one's row stays."""
+        Database(other, create=False).close()  # what is wrong with it is said first
+        try:
+            self._connection.execute("ATTACH ? AS other", (other,))
+            self._connection.execute("BEGIN IMMEDIATE")
+            for table in TABLES:
+                self._connection.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM other.{table}")
+            self._connection.execute("COMMIT")
+            self._connection.execute("DETACH other")
+        except sqlite3.Error as error:
+            raise _wrong(other, error) from error
+        self.tidy()
+
+    def rows(self, question: str, values: Sequence[Any] = ()) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
+        """(column names, rows) of a question in SQL that changes nothing."""
+        try:
+            cursor = self._connection.execute(question, tuple(values))
+        except sqlite3.Error as error:
+            raise _wrong(self.path, error) from error
+        return tuple(column[0] for column in cursor.description or ()), self._stepped(cursor)
+
+    def _stepped(self, cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from cursor
+        except sqlite3.Error as error:
+            raise _wrong(self.path, error) from error
+
+    def dump(self) -> Iterator[tuple[Any, ...]]:
+        """Every row with its table, in an order that hangs on the rows alone."""
+        for table in TABLES:
+            _, rows = self.rows(f"SELECT * FROM {table} ORDER BY {', '.join(TABLES[table])}")
+            yield from ((table, *row) for row in rows)
+
+    def close(self) -> None:
+        """Write everything into the one file."""
+        self._connection.close()
+
+    def _one(self, question: str, *values: Any) -> Any:
+        return self._connection.execute(question, values).fetchone()[0]
+
+
+def _text(value: str) -> str:
+    """Text that SQLite takes: bytes of names that are no UTF-8 are written as escapes."""
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def _wrong(path: str, error: sqlite3.Error) -> InputError:
+    return InputError(f"the index cannot be used: {error}", locator=path, hint="look whether the file is an index, and writable")

@@ -1,0 +1,36 @@
+"""``fatpatch audit``: many files, one index."""
+
+from __future__ import annotations
+
+import click
+
+from fatpatch.cli.options import image_size_option, limits_from
+
+
+@click.command("audit")
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--db", "database", required=True, metavar="INDEX", help="The index (SQLite); made where there is none.")
+@click.option("--files-from", metavar="LIST", help="A file with one path or address a line; - for standard input.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, for several machines; 'fatpatch db merge' puts them together.")
+@click.option("--again", is_flag=True, help="Read what is unchanged, too.")
+@click.option("--ndjson", is_flag=True, help="One line of JSON on standard output for each file that was read.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Files at a time (default: all processors).")
+@image_size_option
+def command(
+    files: tuple[str, ...],
+    database: str,
+    files_from: str | None,
+    shard: str | None,
+    again: bool,
+    ndjson: bool,
+    jobs: int | None,
+    max_image_size: int,
+) -> int:
+    """Read FILE... (files, folders, patterns, addresses) into an index, which 'fatpatch query' asks.
+
+    A file that is in the index is read again only when its size or time of modification changed, on a server its ETag, or with another
+    version of fatpatch. A run can be ended at any moment and taken up by the same command. Exit code 3 when something could not be read.
+    """
+    from fatpatch.cli import auditing
+
+    return auditing.audit(files, files_from, shard, database, limits_from(max_image_size), jobs, again=again, ndjson=ndjson)

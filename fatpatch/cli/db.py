@@ -1,0 +1,32 @@
+"""``fatpatch db``: work on indexes themselves."""
+
+from __future__ import annotations
+
+import click
+
+from fatpatch.errors import EXIT_OK
+
+
+@click.group("db")
+def command() -> None:
+    """Work on the indexes that 'fatpatch audit' makes."""
+
+
+@command.command("merge")
+@click.argument("out", metavar="INDEX")
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...")
+def merge(out: str, others: tuple[str, ...]) -> int:
+    """Put all of OTHER... into INDEX, which is made where there is none: the shards of one audit become one index.
+
+    Of a file that is in several, the row that is there first stays.
+    """
+    from fatpatch.auditing.database import Database
+
+    index = Database(out, create=True)
+    try:
+        for other in others:
+            index.merge(other)
+    finally:
+        index.close()
+    click.echo(f"merged {len(others)} into {out}", err=True)
+    return EXIT_OK

@@ -1,0 +1,51 @@
+"""``fatpatch query``: what an index knows."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fatpatch.auditing.questions import QUESTIONS
+from fatpatch.errors import EXIT_OK
+
+_DEFAULTS = {"COUNT": "20"}
+_LIST = "\n".join(f"  {name} {question.argument or ''}".ljust(20) + f"  {question.words}" for name, question in QUESTIONS.items())
+
+
+@click.command("query", epilog=f"\b\nQuestions:\n{_LIST}")
+@click.argument("question", required=False, metavar="[QUESTION")
+@click.argument("argument", required=False, metavar="[ARGUMENT]]")
+@click.option("--db", "database", required=True, metavar="INDEX", help="The index that 'fatpatch audit' made.")
+@click.option("--sql", metavar="SELECT", help="A question of your own; the tables are in fatpatch/auditing/database.py.")
+@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="How to print.")
+def command(question: str | None, argument: str | None, database: str, sql: str | None, form: str) -> int:
+    """Ask an index one of the ready questions, or one in SQL. Nothing in it is changed."""
+    from fatpatch.auditing.database import Database
+    from fatpatch.render import table
+
+    if (question is None) == (sql is None):
+        raise click.UsageError("give a question, or --sql")
+    statement, values = (sql or "", ()) if question is None else _ready(question, argument)
+    index = Database(database, create=False)
+    try:
+        header, rows = index.rows(statement, values)
+        for piece in table.pieces(header, rows, form):
+            sys.stdout.write(piece)
+    finally:
+        index.close()
+    return EXIT_OK
+
+
+def _ready(name: str, argument: str | None) -> tuple[str, tuple[object, ...]]:
+    question = QUESTIONS.get(name)
+    if question is None:
+        raise click.UsageError(f"there is no question {name!r}; there are: {', '.join(QUESTIONS)}")
+    if question.argument is None:
+        if argument is not None:
+            raise click.UsageError(f"{name} takes no argument")
+        return question.sql, ()
+    argument = argument or _DEFAULTS.get(question.argument)
+    if argument is None:
+        raise click.UsageError(f"{name} needs a {question.argument}")
+    return question.sql, question.values(argument)

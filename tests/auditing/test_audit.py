@@ -1,0 +1,293 @@
+"""``audit``: one index of many files, the same however the work is shared, ended and taken up; ``query`` asks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import bundle, elf
+from builders.cubin import cubin
+from builders.fatbin import PTX, container, entry, packed
+from conftest import ROOT, SAMPLES
+from remote.server import serving
+
+from fatpatch.auditing.database import TABLES, Database
+from fatpatch.auditing.record import Contents, Examined, State
+from fatpatch.auditing.run import audit
+from fatpatch.errors import FatpatchError
+from fatpatch.inputs import Input
+from fatpatch.limits import Limits
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def library(index: int) -> bytes:
+    """One of many: some share images, some are of AMD, some broken, some hold nothing."""
+    arch = (61, 75, 86, 90)[index % 4]
+    image = cubin(arch=arch, kernels=(f"kernel_{index % 7}", "common"))
+    match index % 6:
+        case 0:
+            return elf.shared_object([(".hip_fatbin", bundle.plain([("gfx1030", bundle.code_object(kernels=(f"k{index % 3}",)))]))])
+        case 1:
+            return b"no GPU code in here" * (index + 1)
+        case 2:
+            blob = packed(image, "zstd", kind=2, major=1, minor=7, arch=arch)
+            return elf.shared_object([(".nv_fatbin", container(blob[:-20] + bytes(20), entry(PTX, options=b"")))])
+        case _:
+            stored = packed(image, "lz4", kind=2, major=1, minor=7, arch=arch)
+            return elf.shared_object([(".nv_fatbin", container(stored, entry(PTX, options=b"")))])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    for index in range(200):
+        path = folder / f"{index // 20:02}/lib{index:03}.so"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(library(index))
+    for name in ("demo.llamafile", "kernels-1.0-py3-none-linux_x86_64.whl", "libhipdemo.so"):
+        (folder / name).write_bytes((SAMPLES / name).read_bytes())
+    (folder / "gone.so").symlink_to("nowhere")
+    return folder
+
+
+def rows(path: Path) -> list[tuple[Any, ...]]:
+    index = Database(str(path), create=False)
+    try:
+        return list(index.dump())
+    finally:
+        index.close()
+
+
+@pytest.fixture(scope="module")
+def reference(many: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("index") / "one.sqlite"
+    done = run("audit", many, "--db", path, "-j", 1)
+    assert done.returncode == 3  # the link leads nowhere
+    assert "204 files: 204 read" in done.stderr
+    assert "1 could not be read" in done.stderr
+    return path
+
+
+def test_processes_give_the_same_index(run: Run, many: Path, reference: Path, tmp_path: Path) -> None:
+    assert run("audit", many, "--db", tmp_path / "two.sqlite", "-j", 2).returncode == 3
+    assert rows(tmp_path / "two.sqlite") == rows(reference)
+
+
+def test_shards_merged_give_the_same_index(run: Run, many: Path, reference: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / f"{number}.sqlite" for number in (1, 2, 3, 4)]
+    for number, part in enumerate(parts, 1):
+        run("audit", many, "--db", part, "--shard", f"{number}/4", "-j", 1)
+    assert run("db", "merge", tmp_path / "all.sqlite", *parts).returncode == 0
+    assert rows(tmp_path / "all.sqlite") == rows(reference)
+    assert run("db", "merge", tmp_path / "all.sqlite", *parts).returncode == 0
+    assert rows(tmp_path / "all.sqlite") == rows(reference)
+
+
+def test_lists_give_the_same_index(run: Run, many: Path, reference: Path, tmp_path: Path) -> None:
+    names = sorted(str(path) for path in many.rglob("*") if not path.is_dir())
+    (tmp_path / "list").write_text("# a comment\n\n" + "\n".join(names) + "\n")
+    assert run("audit", "--files-from", tmp_path / "list", "--db", tmp_path / "x.sqlite").returncode == 3
+    assert rows(tmp_path / "x.sqlite") == rows(reference)
+
+
+def test_a_second_run_reads_nothing(run: Run, many: Path, reference: Path, tmp_path: Path) -> None:
+    before = rows(reference)
+    done = run("audit", many, "--db", reference, "--ndjson")
+    assert "1 read, 203 unchanged" in done.stderr  # the link that leads nowhere has no state
+    assert [json.loads(line)["location"] for line in done.stdout.splitlines()] == [str(many / "gone.so")]
+    assert rows(reference) == before
+
+
+def test_killed_and_taken_up(run: Run, many: Path, reference: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    command = [sys.executable, "-m", "fatpatch", "audit", str(many), "--db", str(path), "-j", "1"]
+    for delay in (0.35, 0.5, 0.7, 1.0):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run("audit", many, "--db", path).returncode == 3
+    assert rows(path) == rows(reference)
+
+
+def test_what_changes_is_read_again(run: Run, tmp_path: Path) -> None:
+    folder, path = tmp_path / "files", tmp_path / "x.sqlite"
+    folder.mkdir()
+    (folder / "a.so").write_bytes(library(3))
+    (folder / "b.so").write_bytes(library(4))
+    assert run("audit", folder, "--db", path).returncode == 0
+    (folder / "b.so").write_bytes(library(5))
+    os.utime(folder / "b.so", ns=(1, 1))
+    assert "1 read, 1 unchanged" in run("audit", folder, "--db", path).stderr
+    assert run("audit", folder, "--db", tmp_path / "fresh.sqlite").returncode == 0
+    assert rows(path) == rows(tmp_path / "fresh.sqlite")  # nothing is left of what was in b.so
+    assert "2 read, 0 unchanged" in run("audit", folder, "--db", path, "--again").stderr
+    assert rows(path) == rows(tmp_path / "fresh.sqlite")
+
+
+def test_copies_cost_nothing(run: Run, tmp_path: Path) -> None:
+    for name in ("a.so", "b.so", "c.so"):
+        (tmp_path / name).write_bytes(library(3))
+    assert run("audit", tmp_path / "a.so", tmp_path / "b.so", tmp_path / "c.so", "--db", tmp_path / "x.sqlite").returncode == 0
+    counts = {table: sum(row[0] == table for row in rows(tmp_path / "x.sqlite")) for table in TABLES}
+    assert (counts["location"], counts["artifact"], counts["image"]) == (3, 1, 2)
+
+
+def test_addresses(run: Run, tmp_path: Path) -> None:
+    data = (SAMPLES / "demo.llamafile").read_bytes()
+    with serving(data) as server:
+        url = f"{server.url}/demo.llamafile?sig=s3cret"
+        assert run("audit", url, "--db", tmp_path / "x.sqlite").returncode == 0
+        asked = len(server.seen)
+        assert "0 read, 1 unchanged" in run("audit", url, "--db", tmp_path / "x.sqlite").stderr
+        assert len(server.seen) == asked + 1  # the ETag is the same
+    assert "s3cret" not in "".join(map(str, rows(tmp_path / "x.sqlite")))
+    there = [row[2:] for row in rows(tmp_path / "x.sqlite") if row[0] in ("entry", "image", "kernel", "verdict")]
+    run("audit", "demo.llamafile", "--db", tmp_path / "y.sqlite")
+    assert [row[2:] for row in rows(tmp_path / "y.sqlite") if row[0] in ("entry", "image", "kernel", "verdict")] == there
+
+
+def ask(run: Run, index: Path, *question: str) -> list[dict[str, Any]]:
+    done = run("query", "--db", index, *question, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    answer: list[dict[str, Any]] = json.loads(done.stdout)
+    return answer
+
+
+def test_questions(run: Run, tmp_path: Path) -> None:
+    index = tmp_path / "x.sqlite"
+    assert run("audit", ".", "--db", index).returncode == 0
+    demo = {row["target"]: row["modules"] for row in ask(run, index, "targets") if row["file"] == "./demo.llamafile!ggml-cuda.dll"}
+    assert demo == {"sm_60": 1, "sm_70": 1, "sm_75": 1}
+    lacking = {row["file"] for row in ask(run, index, "lacks", "sm_61")}
+    assert "./demo.llamafile!ggml-cuda.so" in lacking
+    assert not lacking & {"./donor.so", "./libkernels.so", "./libhipdemo.so"}
+    assert {row["file"]: row["outcome"] for row in ask(run, index, "fails", "GTX 1060")}["./demo.llamafile!ggml-cuda.dll"] == "abort"
+    assert "./donor.so" in {row["file"] for row in ask(run, index, "runs", "GTX 1060")}
+    assert {row["file"] for row in ask(run, index, "runs", "RX 6800")} == {"./hipdemo.dll", "./libhipdemo.so"}
+    sizes = [row["size"] for row in ask(run, index, "largest", "5")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 5
+    assert all(row["files"] > 1 for row in ask(run, index, "duplicates"))
+    assert {row["file"]: row["stubs"] for row in ask(run, index, "stubs")} == {
+        "./demo.llamafile!ggml-cuda.dll": 5,
+        "./demo.llamafile!ggml-cuda.so": 5,
+    }
+    assert ask(run, index, "errors") == []
+    assert ask(run, index, "--sql", "SELECT count(*) AS n FROM location WHERE path LIKE '%.dll'") == [{"n": 2}]
+    text = run("query", "--db", index, "lacks", "sm_61")
+    assert text.stdout.splitlines()[0].split() == ["file", "targets"]
+    assert run("query", "--db", index, "largest", "3", "--format", "csv").stdout.count("\n") == 4
+
+
+def test_kernels_equal_those_of_inspect(run: Run, tmp_path: Path) -> None:
+    assert run("audit", "libkernels.so", "--db", tmp_path / "x.sqlite").returncode == 0
+    found = {
+        (row["sha256"], row["name"]): (row["registers"], row["shared_bytes"], row["code_size"])
+        for row in ask(run, tmp_path / "x.sqlite", "--sql", "SELECT image AS sha256, * FROM kernel")
+    }
+    document = json.loads(run("inspect", "libkernels.so", "--kernels", "--sha256", "--format", "json").stdout)
+    expected = {
+        (image["sha256"], kernel["name"]): (kernel["registers"], kernel["shared_bytes"], kernel["code_size"])
+        for payload in document["files"][0]["payloads"]
+        for image in payload["images"]
+        for kernel in image["kernels"] or ()
+    }
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["audit", "--db", "x.sqlite"], 2),
+        (["audit", "a.so", "--db", "x.sqlite", "--shard", "3/2"], 2),
+        (["audit", "a.so", "--db", "x.sqlite", "--shard", "x"], 2),
+        (["audit", "--files-from", "none", "--db", "x.sqlite"], 3),
+        (["audit", "a.so", "--db", "no/such/folder/x.sqlite"], 3),
+        (["query", "--db", "none.sqlite", "targets"], 3),
+        (["query", "--db", "a.so", "targets"], 3),
+        (["query", "--db", "other.sqlite", "targets"], 4),
+        (["audit", "a.so", "--db", "other.sqlite"], 4),
+        (["query", "--db", "newer.sqlite", "targets"], 5),
+        (["query", "--db", "good.sqlite"], 2),
+        (["query", "--db", "good.sqlite", "nothing"], 2),
+        (["query", "--db", "good.sqlite", "lacks"], 2),
+        (["query", "--db", "good.sqlite", "fails", "no such GPU"], 3),
+        (["query", "--db", "good.sqlite", "largest", "many"], 3),
+        (["query", "--db", "good.sqlite", "--sql", "SELECT nothing FROM nowhere"], 3),
+        (["query", "--db", "good.sqlite", "--sql", "DELETE FROM location"], 3),
+        (["query", "--db", "good.sqlite", "--sql", "DROP TABLE location"], 3),
+        (["db", "merge", "out.sqlite", "a.so"], 3),
+    ],
+)
+def test_mistakes(run: Run, tmp_path: Path, arguments: list[str], code: int) -> None:
+    (tmp_path / "a.so").write_bytes(library(3))
+    assert run("audit", "a.so", "--db", "good.sqlite", cwd=tmp_path).returncode == 0
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE location (x)")
+    (tmp_path / "newer.sqlite").write_bytes((tmp_path / "good.sqlite").read_bytes())
+    with sqlite3.connect(tmp_path / "newer.sqlite") as newer:
+        newer.execute("PRAGMA user_version = 2")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert rows(tmp_path / "good.sqlite")
+
+
+def test_hostile_names(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for name in (b"bad\xff.so", b"a\x1b[31m\n.so", b"quote'\".so"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(library(3))
+    assert run("audit", folder, "--db", tmp_path / "x.sqlite").returncode == 0
+    assert "3 unchanged" in run("audit", folder, "--db", tmp_path / "x.sqlite").stderr
+    for form in ("text", "csv", "json"):
+        done = run("query", "--db", tmp_path / "x.sqlite", "targets", "--format", form)
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+
+
+def test_a_file_that_kills_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried alone, then it is one that cannot be read; the others are there."""
+    for name in ("a.so", "killer.so", "z.so"):
+        (tmp_path / name).write_bytes(library(3))
+    import fatpatch.auditing.run as module
+
+    monkeypatch.setattr(module, "examine", _deadly)
+    index = Database(str(tmp_path / "x.sqlite"), create=True)
+    inputs = [Input(str(tmp_path / name), name, named=True) for name in ("a.so", "killer.so", "z.so")]
+    summary = audit(inputs, index, Limits(), jobs=2, on_done=lambda found, done, total: None)
+    index.close()
+    assert (summary.files, summary.unreadable) == (3, 1)
+    found = {row[1]: row[-1] for row in rows(tmp_path / "x.sqlite") if row[0] == "location"}
+    assert [message for path, message in found.items() if "killer" in path] == ["reading it killed the process"]
+    assert [message for path, message in found.items() if "killer" not in path] == [None, None]
+
+
+def _deadly(task: Any, limits: Limits) -> Examined:
+    if "killer" in task.path:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Examined(task.location, task.state, Contents("elf", (), (), (), (), (), ()), None)
+
+
+def test_state_is_asked_for(tmp_path: Path) -> None:
+    index = Database(str(tmp_path / "x.sqlite"), create=True)
+    index.store(Examined("a", State(1, 2, None), None, "broken"))
+    index.store(Examined("b", State(1, None, None), None, "broken"))
+    assert index.knows("a", State(1, 2, None))
+    assert not index.knows("a", State(1, 3, None))
+    assert not index.knows("a", State(2, 2, None))
+    assert not index.knows("b", State(1, None, None))  # nothing by which a change would be seen
+    index.close()
+    with pytest.raises(FatpatchError):
+        Database(str(tmp_path), create=True)
