@@ -31,13 +31,16 @@ class Summary(NamedTuple):
     seconds: float
 
 
-def audit(inputs: Sequence[Input], database: Database, limits: Limits, *, jobs: int | None, on_done: OnDone) -> Summary:
-    """Bring the index up to date with the files. The database is whole after every file."""
+def audit(
+    inputs: Sequence[Input], database: Database, limits: Limits, *, jobs: int | None, cluster: str | None = None, on_done: OnDone
+) -> Summary:
+    """Bring the index up to date with the files, by processes here or on a Dask ``cluster``. The database is whole after every file."""
     began = time.monotonic()
     tasks = list(_changed(inputs, database, limits))
     unreadable = 0
     workers = min(jobs or os.cpu_count() or 1, max(len(tasks), 1))
-    for done, found in enumerate(_examined(tasks, limits, workers), 1):
+    results = _examined(tasks, limits, workers) if cluster is None else _on_cluster(cluster, tasks, limits)
+    for done, found in enumerate(results, 1):
         database.store(found)
         unreadable += found.contents is None
         on_done(found, done, len(tasks))
@@ -89,6 +92,12 @@ def _examined(tasks: Sequence[Task], limits: Limits, workers: int) -> Iterator[E
                 yield _alone(task, limits)
             done += len(suspects)
         left = left[done:]
+
+
+def _on_cluster(address: str, tasks: Sequence[Task], limits: Limits) -> Iterator[Examined]:
+    from fatpatch.auditing.cluster import examined_on
+
+    yield from examined_on(address, tasks, limits) if tasks else ()
 
 
 def _alone(task: Task, limits: Limits) -> Examined:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import click
 
@@ -15,55 +18,76 @@ from fatpatch.auditing.run import audit as run
 from fatpatch.auditing.run import shard as part
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import target_key
-from fatpatch.errors import InputError
-from fatpatch.inputs import expanded
+from fatpatch.errors import EditError, InputError
+from fatpatch.inputs import Input, expanded
 from fatpatch.limits import Limits
 from fatpatch.render.words import plural, safe
+from fatpatch.writing import write_file
 
 _MOST_LINES = 10_000_000
 _LONGEST = 10_000
 
 
-def audit(
-    files: Sequence[str],
-    files_from: str | None,
-    shard: str | None,
-    path: str,
-    limits: Limits,
-    jobs: int | None,
-    *,
-    again: bool,
-    ndjson: bool,
-) -> int:
+class Wish(NamedTuple):
+    """What the command line asks for."""
+
+    files: tuple[str, ...]
+    files_from: str | None
+    shard: str | None
+    cluster: str | None
+    simple_index: str | None
+    html: str | None
+    jobs: int | None
+    again: bool
+    ndjson: bool
+
+
+def audit(wish: Wish, path: str, limits: Limits) -> int:
     """Bring the index up to date; the exit code."""
-    names = [*files, *(_listed(files_from) if files_from is not None else ())]
-    if not names:
-        raise click.UsageError("give files or folders, or --files-from")
-    inputs = list(expanded(names, names))
-    if shard is not None:
-        inputs = part(inputs, *_shard(shard))
+    if wish.html is not None and os.path.lexists(wish.html) and not os.path.isfile(wish.html):
+        raise EditError("is no file", locator=wish.html, hint="give the name of the page to write")
+    limits = limits._replace(remote=limits.remote._replace(report=None))
+    inputs = _inputs(wish, limits)
     database = Database(path, create=True)
     try:
-        if again:
+        if wish.again:
             database.forget()
         with Progress(f"{len(inputs)} files") as progress:
+            began = time.monotonic()
 
             def done(found: Examined, count: int, total: int) -> None:
-                progress.at(found.location, count, total)
-                if ndjson:
+                rate = count / max(time.monotonic() - began, 0.001)
+                progress.at(f"{count} of {total}, {rate:.0f} a second: {safe(found.location)[-40:]}", count, total)
+                if wish.ndjson:
                     sys.stdout.write(json.dumps(_row(found)) + "\n")
 
-            result = run(inputs, database, limits._replace(remote=limits.remote._replace(report=None)), jobs=jobs, on_done=done)
+            result = run(inputs, database, limits, jobs=wish.jobs, cluster=wish.cluster, on_done=done)
+        if wish.html is not None:
+            from fatpatch.render.overview import overview
+
+            write_file(wish.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
+            click.echo(f"wrote {wish.html}", err=True)
     finally:
         database.close()
     fresh = result.files - result.unchanged
     rate = f", {fresh / result.seconds:.0f} a second" if fresh and result.seconds > 1 else ""
-    click.echo(
-        f"{plural(result.files, 'file')}: {fresh} read{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read", err=True
-    )
+    told = f"{fresh} read{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
+    click.echo(f"{plural(result.files, 'file')}: {told}", err=True)
     if result.unreadable:
         click.echo(f"  fatpatch query --db {safe(path)} errors", err=True)
     return InputError.exit_code if result.unreadable else 0
+
+
+def _inputs(wish: Wish, limits: Limits) -> list[Input]:
+    names = [*wish.files, *(_listed(wish.files_from) if wish.files_from is not None else ())]
+    if not names:
+        raise click.UsageError("give files or folders, or --files-from")
+    if wish.simple_index is not None:
+        from fatpatch.remote.index import wheels
+
+        names = [address for name in names for address in wheels(wish.simple_index, name, limits.remote)]
+    inputs = list(expanded(names, names))
+    return inputs if wish.shard is None else part(inputs, *_shard(wish.shard))
 
 
 def _listed(path: str) -> Iterator[str]:

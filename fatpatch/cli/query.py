@@ -18,20 +18,43 @@ _LIST = "\n".join(f"  {name} {question.argument or ''}".ljust(20) + f"  {questio
 @click.argument("argument", required=False, metavar="[ARGUMENT]]")
 @click.option("--db", "database", required=True, metavar="INDEX", help="The index that 'fatpatch audit' made.")
 @click.option("--sql", metavar="SELECT", help="A question of your own; the tables are in fatpatch/auditing/database.py.")
+@click.option("--export", type=click.Choice(["parquet", "csv"]), help="Write the answer, or without one every table, to -o PATH.")
+@click.option("-o", "--output", metavar="PATH", help="Where --export writes.")
+@click.option("--force", is_flag=True, help="Write over what is there.")
 @click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="How to print.")
-def command(question: str | None, argument: str | None, database: str, sql: str | None, form: str) -> int:
+def command(
+    question: str | None,
+    argument: str | None,
+    database: str,
+    sql: str | None,
+    export: str | None,
+    output: str | None,
+    force: bool,
+    form: str,
+) -> int:
     """Ask an index one of the ready questions, or one in SQL. Nothing in it is changed."""
     from fatpatch.auditing.database import Database
     from fatpatch.render import table
 
-    if (question is None) == (sql is None):
+    if (export is None) != (output is None):
+        raise click.UsageError("--export and -o go together")
+    if (question is not None and sql is not None) or (question is None and sql is None and export is None):
         raise click.UsageError("give a question, or --sql")
-    statement, values = (sql or "", ()) if question is None else _ready(question, argument)
+    statement, values = (sql, ()) if question is None else _ready(question, argument)
     index = Database(database, create=False)
     try:
-        header, rows = index.rows(statement, values)
-        for piece in table.pieces(header, rows, form):
-            sys.stdout.write(piece)
+        if export is not None and output is not None:
+            from fatpatch.auditing.export import export_answer, export_tables
+
+            if statement is None:
+                export_tables(index, output, export, replace=force)
+            else:
+                export_answer(index, statement, values, output, export, replace=force)
+            click.echo(f"wrote {output}", err=True)
+        elif statement is not None:
+            header, rows = index.rows(statement, values)
+            for piece in table.pieces(header, rows, form):
+                sys.stdout.write(piece)
     finally:
         index.close()
     return EXIT_OK

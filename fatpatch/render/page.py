@@ -11,13 +11,17 @@ from typing import Any
 
 from fatpatch import __version__
 
+_TITLES = {"kernels": "Kernels and targets", "diff": "Kernels and targets", "files": "Files and GPUs"}
 _LESS = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def page(
-    template: str, *, title: str, parts: Sequence[tuple[str, str]], explored: Sequence[Mapping[str, Any]], diff: bool, **values: Any
+    template: str, *, title: str, parts: Sequence[tuple[str, str]], explored: Sequence[Mapping[str, Any]], mode: str, **values: Any
 ) -> str:
-    """The text of a page. ``parts``: (id, name) of what the navigation lists; ``explored``: what the script shows, one a file."""
+    """The text of a page. ``parts``: (id, name) of what the navigation lists; ``explored``: what the script shows, one a file.
+
+    ``mode``: kernels of a release, a diff of two, or the files of an index.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -26,18 +30,19 @@ def page(
     environment.filters["arrow"] = lambda words: str(words).replace("->", "\u2192")
     folder = files("fatpatch.render") / "pages"
     style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    more = [("kernels", "Kernels and targets")] if explored else []
-    more += [("bytes", "Bytes")] if explored and not diff else []
+    more = [("kernels", _TITLES[mode])] if explored else []
+    more += [("bytes", "Bytes")] if explored and mode == "kernels" else []
     return environment.get_template(template).render(
         title=title,
         version=__version__,
         security=_policy(style, script),
         style=style,
         script=script,
-        data=_embedded({"diff": diff, "holders": list(explored)}),
+        data=_embedded({"mode": mode, "holders": list(explored)}),
         parts=[{"id": name, "name": words} for name, words in (*parts, *more)],
         explorer=bool(explored),
-        treemap=bool(explored) and not diff,
+        treemap=bool(explored) and mode == "kernels",
+        explorer_title=_TITLES[mode],
         holders=[each["name"] for each in explored],
         **values,
     )

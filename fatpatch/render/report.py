@@ -35,7 +35,7 @@ def report(found: Contents, title: str | None) -> str:
         title=title or ", ".join(map(safe, found.shown)),
         parts=parts,
         explored=[explored(each) for each in found.holders],
-        diff=False,
+        mode="kernels",
         summary=list(_summary(found)),
         files=[_file(each) for each in found.holders],
         policy=safe(found.policy),
@@ -62,7 +62,7 @@ def diff_page(found: Comparison, title: str | None) -> str:
         title=title or f"{safe(found.old.shown)} \u2192 {safe(found.new.shown)}",
         parts=[("summary", "Summary")] + [(f"file-{index}", row["name"]) for index, row in enumerate(rows)],
         explored=[compared(name, old, new) for name, old, new in pairs if old is not None and new is not None],
-        diff=True,
+        mode="diff",
         summary=[diff.head(found, safe)]
         + [f"{safe(item.locator)}: {safe(item.message)}" for item in found.diagnostics if item.level != "note"],
         files=rows,
@@ -83,7 +83,7 @@ def _summary(found: Contents) -> Iterator[dict[str, Any]]:
             "verdicts": [
                 {
                     "verdict": outcome_words(answer.outcome),
-                    "grade": _grade(answer),
+                    "grade": grade(answer),
                     "products": plural(sum(len(groups[target]) for target in targets), "product"),
                     "targets": ", ".join(f"{_kind(target, groups[target])} ({target})" for target in targets),
                 }
@@ -94,7 +94,7 @@ def _summary(found: Contents) -> Iterator[dict[str, Any]]:
 
 def _rank(answer: Answer) -> tuple[int, int]:
     """What runs first; then what loads and fails, before what has no code at all."""
-    return _ORDER.index(_grade(answer)), -list(OUTCOMES).index(answer.outcome)
+    return _ORDER.index(grade(answer)), -list(OUTCOMES).index(answer.outcome)
 
 
 def _kind(target: str, devices: Sequence[Device]) -> str:
@@ -152,14 +152,15 @@ def _gpus(holder: Holder) -> Iterator[dict[str, Any]]:
             "generation": f"{family(target)}, {kind}" if kind else family(target),
             "target": target,
             "verdict": outcome_words(answer.outcome),
-            "grade": _grade(answer),
+            "grade": grade(answer),
             "products": len(names),
             "names": ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else ""),
             "why": safe(answer.why),
         }
 
 
-def _grade(answer: Answer) -> str:
+def grade(answer: Answer) -> str:
+    """Good, maybe or bad: the colour of a verdict."""
     return "good" if answer.works else "bad" if answer.outcome in HOPELESS else "maybe"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, browser
 from builders import bundle, elf
 from builders.cubin import cubin
 from builders.fatbin import PTX, container, entry, packed
@@ -291,3 +292,48 @@ def test_state_is_asked_for(tmp_path: Path) -> None:
     index.close()
     with pytest.raises(FatpatchError):
         Database(str(tmp_path), create=True)
+
+
+def test_exports(run: Run, reference: Path, tmp_path: Path) -> None:
+    import csv
+
+    import pyarrow.parquet as parquet
+
+    assert run("query", "--db", reference, "--export", "csv", "-o", tmp_path / "csv").returncode == 0
+    assert run("query", "--db", reference, "--export", "parquet", "-o", tmp_path / "pq").returncode == 0
+    for table, columns in TABLES.items():
+        expected = [tuple("" if value is None else str(value) for value in row[1:]) for row in rows(reference) if row[0] == table]
+        with (tmp_path / f"csv/{table}.csv").open(newline="") as stream:
+            header, *lines = csv.reader(stream)
+        assert (tuple(header), sorted(map(tuple, lines))) == (columns, sorted(expected))
+        read = parquet.read_table(tmp_path / f"pq/{table}.parquet").to_pylist()
+        assert sorted(tuple("" if value is None else str(value) for value in row.values()) for row in read) == sorted(expected)
+    one = tmp_path / "answer.csv"
+    assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one).returncode == 0
+    assert one.read_text().startswith("file,target,modules,stored\n")
+    assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one).returncode == 6
+    assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one, "--force").returncode == 0
+    assert run("query", "--db", reference, "targets", "--export", "csv").returncode == 2
+
+
+def test_page(run: Run, many: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert run("audit", many, "--db", tmp_path / "x.sqlite", "--html", page).returncode == 3
+    text = page.read_text()
+    assert text.count("<script") == 2
+    assert "lib000.so" in text
+    assert "no GPU code" not in text
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    with browser() as opened:
+        opened.open(page)
+        assert "170 of 170 files" in opened.ask("document.getElementById('count').textContent")
+        opened.type("#filter", "demo.llamafile!ggml-cuda.dll")
+        cells = opened.ask(
+            "[...document.querySelectorAll('#heat tbody tr')].filter(r => r.children.length > 1).map(r => [...r.children].map(c => c.textContent))"
+        )
+        heads = opened.ask("[...document.querySelectorAll('#heat thead button')].map(b => b.dataset.name)")
+        assert dict(zip(heads, cells[0], strict=True))["sm_61"] == "will abort"
+        opened.choose("#only", "good")
+        assert opened.ask("document.getElementById('count').textContent").startswith("0 of")
+        assert opened.messages == []

@@ -181,7 +181,7 @@ def test_diff(run: Run, tmp_path: Path) -> None:
     fixed = tmp_path / "fixed.llamafile"
     assert run("graft", SAMPLES / "demo.llamafile", "--from", SAMPLES / "donor.dll", "--target", "sm_61", "-o", fixed).returncode == 0
     text, _, data = read(made(run, tmp_path, "--diff", SAMPLES / "demo.llamafile", fixed))
-    assert data["diff"]
+    assert data["mode"] == "diff"
     (file,) = data["holders"]
     assert file["targets"] == ["sm_60", "sm_61", "sm_70", "sm_75"]
     assert all(cells[1][0] is None and cells[1][1] for _, cells in file["kernels"])

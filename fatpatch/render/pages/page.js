@@ -7,6 +7,8 @@
   const [REGISTERS, SHARED, STACK, CODE, BODY] = [0, 1, 2, 3, 4];
   const STUB = 2;
   const METRICS = [[REGISTERS, "registers"], [CODE, "code bytes"], [SHARED, "shared memory, bytes"], [STACK, "stack, bytes"]];
+  const [DIFF, FILES] = [data.mode === "diff", data.mode === "files"];
+  const GRADES = ["good", "maybe", "bad"];
   let holder = data.holders[0];
 
   byId("theme").addEventListener("click", () => {
@@ -52,12 +54,18 @@
     if (was === now || was === null || now === null) return [now === null ? "+" : String(now), ""];
     return [was + " → " + now, now > was ? "more" : "less"];
   };
+  const fileCell = (cell) => cell === null ? ["·", "none"] : holder.outcomes[cell];
+  const gradeOf = (cell) => cell === null ? -1 : GRADES.indexOf(holder.outcomes[cell][1]);
   const details = (cell) => !cell ? "not there" : cell[BODY] === STUB ? "stub: traps or does nothing" :
     METRICS.map(([index, words]) => words + ": " + (cell[index] === null ? "not known" : cell[index])).join("\n");
-  const tip = (cell) => !data.diff || !cell ? details(cell) : "before:\n" + details(cell[0]) + "\nafter:\n" + details(cell[1]);
+  const tip = (cell) => FILES ? fileCell(cell)[0] : !DIFF || !cell ? details(cell) : "before:\n" + details(cell[0]) + "\nafter:\n" + details(cell[1]);
   const changed = (cell) => cell && (!cell[0] || !cell[1] || differs(cell[0], cell[1]));
 
-  const FILTERS = data.diff ? [
+  const FILTERS = FILES ? [
+    ["all", "all files", () => true],
+    ["bad", "those that do not run somewhere", (row) => row[1].some((cell) => gradeOf(cell) === 2)],
+    ["good", "those that run everywhere", (row) => row[1].every((cell) => cell === null || gradeOf(cell) === 0)],
+  ] : DIFF ? [
     ["changed", "what changed", (row) => row[1].some(changed)],
     ["gone", "what lost a target", (row) => row[1].some((cell) => cell && cell[0] && !cell[1])],
     ["new", "what gained a target", (row) => row[1].some((cell) => cell && !cell[0])],
@@ -78,12 +86,14 @@
     let table, body, top, bottom, buttons, bounds = [], lower = [];
     options(byId("only"), FILTERS.map(([value, words]) => [value, words]));
     options(byId("metric"), METRICS);
-    byId("legend").textContent = data.diff
+    byId("metric-label").hidden = FILES;
+    byId("legend").textContent = FILES ? "Each file, or member that holds GPU code, and how it fares on the GPUs of a target; · is another maker's GPU." : DIFF
       ? "Each cell is the old and the new value where they differ; + is PTX, of which only the driver knows; · is not there."
       : "The deeper the colour, the larger the value; + is PTX, of which only the driver knows; · is not there; a stub is a body that traps or does nothing.";
 
     const value = (cell) => {
-      const own = cell && data.diff ? cell[1] || cell[0] : cell;
+      if (FILES) return gradeOf(cell);
+      const own = cell && DIFF ? cell[1] || cell[0] : cell;
       return own ? own[state.metric] === null ? -1 : own[state.metric] : -2;
     };
     const shade = (number) => {
@@ -92,8 +102,9 @@
       return "q" + index;
     };
     const scale = () => {
+      if (FILES) return;
       const seen = [];
-      for (const [, cells] of holder.kernels) for (const cell of cells) if (cell && !data.diff && cell[state.metric] !== null) seen.push(cell[state.metric]);
+      for (const [, cells] of holder.kernels) for (const cell of cells) if (cell && !DIFF && cell[state.metric] !== null) seen.push(cell[state.metric]);
       seen.sort((a, b) => a - b);
       bounds = Array.from({length: 7}, (_, index) => seen[Math.floor((index + 1) * seen.length / 8)]);
     };
@@ -124,7 +135,7 @@
       } else if (state.down) {
         state.rows.reverse();
       }
-      byId("count").textContent = state.rows.length.toLocaleString("en") + " of " + holder.kernels.length.toLocaleString("en") + " kernels";
+      byId("count").textContent = state.rows.length.toLocaleString("en") + " of " + holder.kernels.length.toLocaleString("en") + (FILES ? " files" : " kernels");
       table.setAttribute("aria-rowcount", String(state.rows.length + 1));
       heat.scrollTop = 0;
       draw();
@@ -134,7 +145,7 @@
       row.setAttribute("aria-rowindex", String(at + 2));
       row.firstChild.textContent = row.firstChild.title = name;
       cells.forEach((cell, index) => {
-        const [text, kind] = data.diff ? diffCell(cell, state.metric) : plainCell(cell, state.metric, shade);
+        const [text, kind] = FILES ? fileCell(cell) : DIFF ? diffCell(cell, state.metric) : plainCell(cell, state.metric, shade);
         const box = row.children[index + 1];
         box.textContent = text;
         box.className = kind;
@@ -173,7 +184,7 @@
       table = element(heat, "table");
       const head = element(element(table, "thead"), "tr");
       body = element(table, "tbody");
-      buttons = ["kernel", ...holder.targets].map((name, index) => {
+      buttons = [FILES ? "file" : "kernel", ...holder.targets].map((name, index) => {
         const cell = element(head, "th", index ? "" : "name");
         cell.scope = "col";
         const button = element(cell, "button", "", name);
@@ -223,7 +234,7 @@
       draw(0, last);
       bottom.style.height = "0";
       byId("legend").dataset.words = byId("legend").textContent;
-      byId("legend").textContent += " Printed: the first " + last + " of " + state.rows.length + " kernels of " + holder.name + ".";
+      byId("legend").textContent += " Printed: the first " + last + " of " + state.rows.length + (FILES ? " files of the " : " kernels of ") + holder.name + ".";
     });
     addEventListener("afterprint", () => {
       byId("legend").textContent = byId("legend").dataset.words;
