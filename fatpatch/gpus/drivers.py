@@ -130,6 +130,7 @@ def last_cuda_on_jetson(arch: int) -> str | None:
     return _LAST_ON_JETSON.get(arch)
 
 
+@functools.lru_cache(maxsize=256)
 def drivers_for_arch(arch: int) -> tuple[str, str | None] | None:
     """The first known driver for an SM number, on Linux, and the last branch, None for "still driven".
 
@@ -151,6 +152,7 @@ def last_branch(arch: int) -> str | None:
     return None if known is None else known[1]
 
 
+@functools.lru_cache(maxsize=256)
 def first_driver_for_arch(arch: int) -> tuple[str, str] | None:
     """The first known driver for an SM number, on Linux and on Windows; None as for ``drivers_for_arch``."""
     if arch in _JETSON_LINUX:

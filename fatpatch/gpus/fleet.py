@@ -25,7 +25,8 @@ def by_target() -> Mapping[str, Sequence[Device]]:
     return groups
 
 
-def every_target() -> list[tuple[Device, tuple[str, ...]]]:
+@functools.lru_cache(maxsize=1)
+def every_target() -> Sequence[tuple[Device, tuple[str, ...]]]:
     """One device for each target, with its generation and the names of its products."""
     result = []
     for target, devices in by_target().items():

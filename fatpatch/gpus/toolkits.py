@@ -41,6 +41,7 @@ def toolkit(cuda: str) -> Toolkit | None:
     return next((release for release in releases() if release.cuda == cuda.strip()), None)
 
 
+@functools.lru_cache(maxsize=1024)
 def toolkits_for(target: str) -> tuple[str, str] | None:
     """The first and the last CUDA release that compile ``sm_61``, ``compute_90a``, ``sm_120f``; None when none does.
 
