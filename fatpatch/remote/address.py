@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from fatpatch.errors import InputError
 
 HTTP: Final = frozenset({"http", "https"})
 OTHERS: Final = frozenset({"s3", "gs", "gcs", "hf", "zip", "abfs", "az"})
@@ -22,3 +26,21 @@ def scheme_of(text: str) -> str | None:
 def shown_address(text: str) -> str:
     """The address without user, password, query and fragment."""
     return _SECRET.sub("", text)
+
+
+def parts_of(url: str, shown: str) -> tuple[SplitResult, str | None]:
+    """The parts of an address without its user and password, and those as a header."""
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError("is no address", locator=shown, hint="write for example https://host/file.whl") from error
+    clean = all(33 <= ord(char) < 127 for char in url)
+    if scheme not in HTTP or not host or not clean:
+        raise InputError("is no address that can be read", locator=shown, hint="write for example https://host/file.whl, spaces as %20")
+    authorization = None
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    netloc = f"[{host}]" if ":" in host else host
+    return parts._replace(scheme=scheme, netloc=f"{netloc}:{port}" if port else netloc, fragment=""), authorization

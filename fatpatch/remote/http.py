@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
-import ipaddress
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urljoin, urlunsplit
 
 from fatpatch import __version__
 from fatpatch.errors import InputError, LimitError, UnsupportedError
 from fatpatch.limits import Remote
-from fatpatch.remote.address import HTTP, shown_address
+from fatpatch.remote.address import parts_of, shown_address
+from fatpatch.remote.connections import ViaProxy, connect
 
 _ATTEMPTS: Final = 5
 _BACKOFF: Final = 0.25
@@ -66,7 +63,7 @@ class HttpFile:
         self.fetched = 0
         self._address = url
         self._shown = shown_address(url)
-        self._target, self._authorization = _split(url, self._shown)
+        self._target, self._authorization = parts_of(url, self._shown)
         self._origin = self._target
         self._free: list[tuple[_Place, http.client.HTTPConnection]] = []
         self._lock = threading.Lock()
@@ -225,11 +222,8 @@ class HttpFile:
             headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
         self.requests += 1
         with self._deadline(connection):
-            path = urlunsplit(("", "", target.path or "/", target.query, ""))
-            through_proxy = getattr(connection, "absolute", False)
-            connection.request(
-                "GET", urlunsplit(target._replace(netloc=headers["Host"], fragment="")) if through_proxy else path, headers=headers
-            )
+            asked = target if isinstance(connection, ViaProxy) else target._replace(scheme="", netloc="")
+            connection.request("GET", urlunsplit(asked._replace(path=target.path or "/")), headers=headers)
             return connection.getresponse()
 
     @contextmanager
@@ -267,7 +261,7 @@ class HttpFile:
     def _follow(self, target: SplitResult, answer: http.client.HTTPResponse) -> SplitResult:
         where = answer.headers.get("Location", "")
         try:
-            return _split(urljoin(urlunsplit(target), where), self._shown)[0]
+            return parts_of(urljoin(urlunsplit(target), where), self._shown)[0]
         except (InputError, ValueError) as error:
             raise self._error(f"it redirects to {shown_address(where)[:200]!r}, which is not followed") from error
 
@@ -277,7 +271,7 @@ class HttpFile:
                 if place == _place(target):
                     del self._free[index]
                     return connection
-        return _connect(target, self.options, self._shown)
+        return connect(target, self.options, self._shown)
 
     def _keep(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, target: SplitResult) -> None:
         """For the next question, when the answer was read to its end."""
@@ -326,72 +320,10 @@ def _told_apart(first: Identity, second: Identity) -> bool:
     return bool(first.modified and second.modified and first.modified != second.modified)
 
 
-def _split(url: str, shown: str) -> tuple[SplitResult, str | None]:
-    """The parts of an address without its user and password, and those as a header."""
-    try:
-        parts = urlsplit(url)
-        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
-    except ValueError as error:
-        raise InputError("is no address", locator=shown, hint="write for example https://host/file.whl") from error
-    clean = all(33 <= ord(char) < 127 for char in url)
-    if scheme not in HTTP or not host or not clean:
-        raise InputError("is no address that can be read", locator=shown, hint="write for example https://host/file.whl, spaces as %20")
-    authorization = None
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    netloc = f"[{host}]" if ":" in host else host
-    return parts._replace(scheme=scheme, netloc=f"{netloc}:{port}" if port else netloc, fragment=""), authorization
-
-
-class _Checked(http.client.HTTPConnection):
-    """Connects to public addresses only: what the name stands for is looked up once, and that is what is used."""
-
-    def connect(self) -> None:
-        self.sock = _public_socket(self.host, self.port, self.timeout)
-
-
-class _CheckedTls(http.client.HTTPSConnection):
-    """As ``_Checked``, encrypted."""
-
-    def connect(self) -> None:
-        plain = _public_socket(self.host, self.port, self.timeout)
-        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
-
-
-class _ViaProxy(http.client.HTTPConnection):
-    """To a proxy, which is asked for whole addresses."""
+def _words(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(reason)[:200]
 
 
 def _place(target: SplitResult) -> _Place:
     return target.scheme, target.netloc
-
-
-def _public_socket(host: str, port: int, timeout: float | None) -> socket.socket:
-    addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    for address in addresses:
-        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
-            message = f"{host} is at {address}, which is no public address"
-            raise InputError(message, hint="leave out --public-only to read from machines of your own network")
-    return socket.create_connection((addresses[0], port), timeout)
-
-
-def _connect(target: SplitResult, options: Remote, shown: str) -> http.client.HTTPConnection:
-    """A connection to the host, or to the proxy that the environment names for it; for public hosts only, never by a proxy."""
-    host, port, secure = target.hostname or "", target.port, target.scheme == "https"
-    if options.public_only:
-        return (_CheckedTls if secure else _Checked)(host, port, timeout=options.timeout)
-    proxy = getproxies().get(target.scheme)
-    if proxy and not proxy_bypass(host):
-        via, _ = _split(proxy if "://" in proxy else f"http://{proxy}", shown)
-        if not secure:
-            return _ViaProxy(via.hostname or "", via.port, timeout=options.timeout)
-        tunnel = http.client.HTTPSConnection(via.hostname or "", via.port, timeout=options.timeout)
-        tunnel.set_tunnel(host, port or 443)
-        return tunnel
-    return (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(host, port, timeout=options.timeout)
-
-
-def _words(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(reason)[:200]

@@ -367,6 +367,18 @@ def test_public_only(run: Run) -> None:
         assert server.seen == []
 
 
+def test_a_proxy_is_asked_for_whole_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(NOISE) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        source = open_input("http://me:secret@far.invalid/x.bin?y=1")
+        assert source.read(0, 5) == NOISE[:5]
+        source.close()
+        path, headers = server.seen[0]
+        assert (path, headers["host"]) == ("http://far.invalid/x.bin?y=1", "far.invalid")
+        assert headers["authorization"].startswith("Basic ")
+
+
 def test_secrets_stay_inside(run: Run) -> None:
     with serving(DEMO) as server:
         url = server.url.replace("://", "://me:s3cret@") + "/demo.llamafile?sig=s3cret"
