@@ -118,11 +118,17 @@ def _reasons(changes: Sequence[GpuChange], quote: Quote) -> Iterator[str]:
     by_reason: dict[str, list[str]] = {}
     for change in changes:
         if change.why and not change.works:
-            by_reason.setdefault(change.why, []).append(change.target)
+            by_reason.setdefault(_for_any(change), []).append(change.target)
     rows = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     yield from (f"{', '.join(targets)}: {quote(why)}" for why, targets in rows[:_NAMES])
     if len(rows) > _NAMES:
         yield f"and {len(rows) - _NAMES} more reasons"
+
+
+def _for_any(change: GpuChange) -> str:
+    """The reason without the GPU's own number, so that it is the same for its siblings."""
+    number = change.target.removeprefix("sm_")
+    return change.why.replace(f" {number[:-1]}.{number[-1]}", " the GPU") if number.isdigit() else change.why
 
 
 def _gpu_row(change: GpuChange, quote: Quote) -> tuple[str, ...]:
