@@ -9,7 +9,9 @@ Small files are copies of samples/libkernels.so, each with some bytes of its own
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import json
 import os
 import platform
 import resource
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from run import BIN, CUOBJDUMP
@@ -88,20 +91,44 @@ def row(name: str, seconds: float, files: int, total: float) -> None:
 
 
 def sameness(folder: Path, small: Path, corpus: Path) -> None:
-    """All the files one after the other, in two processes, and in four shards that are merged: the same rows."""
+    """All the files one after the other, in two processes, by two Dask workers, and in four shards that are merged: the same rows."""
     seconds = {
         "-j 1": audit(folder / "one.sqlite", small, corpus, "-j", 1)[0],
         "-j 2": audit(folder / "two.sqlite", small, corpus, "-j", 2)[0],
     }
+    with cluster(folder) as address:
+        seconds["two Dask workers"] = audit(folder / "dask.sqlite", small, corpus, "--dask", address)[0]
     shards = [folder / f"shard{number}.sqlite" for number in (1, 2, 3, 4)]
     for number, shard in enumerate(shards, 1):
         audit(shard, small, corpus, "--shard", f"{number}/4")
     subprocess.run([FATPATCH, "db", "merge", str(folder / "all.sqlite"), *map(str, shards)], check=True, stderr=subprocess.DEVNULL)
-    dumps = [dump(folder / f"{name}.sqlite") for name in ("one", "two", "all")]
+    dumps = [dump(folder / f"{name}.sqlite") for name in ("one", "two", "dask", "all")]
     files = sum(line[0] == "location" for line in dumps[0])
-    words = "the same" if dumps[0] == dumps[1] == dumps[2] else "NOT THE SAME"
+    words = "the same" if all(each == dumps[0] for each in dumps) else "NOT THE SAME"
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    print(f"{files} files with the corpus ({times}): {len(dumps[0])} rows, {words} with -j 1, -j 2 and four shards merged.\n", flush=True)
+    result = f"{len(dumps[0])} rows, {words} with -j 1, -j 2, Dask and four shards merged"
+    print(f"{files} files with the corpus ({times}): {result}.\n", flush=True)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """A Dask scheduler and two workers of one thread each; the scheduler's address."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    module, known = [sys.executable, "-m"], folder / "scheduler.json"
+    alone = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / "scratch")]
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(known)]
+    running = [subprocess.Popen([*module, "distributed.cli.dask_scheduler", *options], **quiet)]
+    try:
+        while not known.exists() or not known.read_text().endswith("}"):
+            time.sleep(0.1)
+        address = json.loads(known.read_text())["address"]
+        running += [subprocess.Popen([*module, "distributed.cli.dask_worker", address, *alone], **quiet) for _ in range(2)]
+        time.sleep(5)  # both have joined
+        yield address
+    finally:
+        for process in reversed(running):
+            process.kill()
+            process.wait()
 
 
 def dump(index: Path) -> list[tuple[object, ...]]:

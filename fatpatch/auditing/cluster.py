@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fatpatch import __version__
@@ -15,7 +15,7 @@ _AHEAD = 8
 _RETRIES = 3
 
 
-def examined_on(address: str, tasks: Sequence[Task], limits: Limits) -> Iterator[Examined]:
+def examined_on(address: str, tasks: Iterable[Task], limits: Limits) -> Iterator[Examined]:
     """The results as they come. A lost worker's files are given to others; one that kills its workers cannot be read."""
     try:
         from distributed import Client, as_completed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from fatpatch.remote.opening import state_of
 from fatpatch.workers import in_order
 
 OnDone = Callable[[Examined, int, int], object]
-"""Called for each file that was examined, with how many of how many are done."""
+"""Called for each file that was examined, with how many of all files are behind it."""
 
 
 class Summary(NamedTuple):
@@ -36,16 +37,16 @@ def audit(
 ) -> Summary:
     """Bring the index up to date with the files, by processes here or on a Dask ``cluster``. The database is whole after every file."""
     began = time.monotonic()
-    tasks = list(_changed(inputs, database, limits))
+    tasks = _Changed(inputs, database, limits)
     unreadable = 0
-    workers = min(jobs or os.cpu_count() or 1, max(len(tasks), 1))
+    workers = min(jobs or os.cpu_count() or 1, max(len(inputs), 1))
     results = _examined(tasks, limits, workers) if cluster is None else _on_cluster(cluster, tasks, limits)
     for done, found in enumerate(results, 1):
         database.store(found)
         unreadable += found.contents is None
-        on_done(found, done, len(tasks))
+        on_done(found, done + tasks.unchanged, len(inputs))
     database.tidy()
-    return Summary(len(inputs), len(inputs) - len(tasks), unreadable, time.monotonic() - began)
+    return Summary(len(inputs), tasks.unchanged, unreadable, time.monotonic() - began)
 
 
 def shard(inputs: Sequence[Input], index: int, count: int) -> list[Input]:
@@ -64,40 +65,55 @@ def location_of(given: Input) -> str:
     return f"{shown}?{hashlib.sha256(query.encode()).hexdigest()[:12]}" if query else shown
 
 
-def _changed(inputs: Iterable[Input], database: Database, limits: Limits) -> Iterator[Task]:
-    for each in inputs:
-        location = location_of(each)
-        try:
-            state = state_of(each.path, limits.remote)
-        except FatpatchError:
-            state = (None, None, None)  # examining it says why
-        known = State(*state)
-        if not database.knows(location, known):
-            yield Task(each.path, location, known)
+class _Changed:
+    """The files to examine, looked up one by one when they are asked for; those that are known are counted and passed over."""
+
+    def __init__(self, inputs: Iterable[Input], database: Database, limits: Limits) -> None:
+        self.unchanged = 0
+        self._left = self._tasks(inputs, database, limits)
+
+    def __iter__(self) -> Iterator[Task]:
+        return self._left
+
+    def _tasks(self, inputs: Iterable[Input], database: Database, limits: Limits) -> Iterator[Task]:
+        for each in inputs:
+            location = location_of(each)
+            try:
+                state = State(*state_of(each.path, limits.remote))
+            except FatpatchError:
+                state = State(None, None, None)  # examining it says why
+            if database.knows(location, state):
+                self.unchanged += 1
+            else:
+                yield Task(each.path, location, state)
 
 
-def _examined(tasks: Sequence[Task], limits: Limits, workers: int) -> Iterator[Examined]:
+def _examined(tasks: Iterable[Task], limits: Limits, workers: int) -> Iterator[Examined]:
     """The results in order. A file that kills its worker is tried once more alone, and then is one that cannot be read."""
     work = partial(examine, limits=limits)
-    left = list(tasks)
-    while left:
-        done = 0
+    left, taken = iter(tasks), deque[Task]()
+    while True:
         try:
-            for found in in_order(work, left, workers):
-                done += 1
+            for found in in_order(work, _noting(left, taken), workers):
+                taken.popleft()
                 yield found
+            return
         except InternalError:
-            suspects = left[done : done + 3 * workers]
-            for task in suspects:
-                yield _alone(task, limits)
-            done += len(suspects)
-        left = left[done:]
+            while taken:
+                yield _alone(taken.popleft(), limits)
 
 
-def _on_cluster(address: str, tasks: Sequence[Task], limits: Limits) -> Iterator[Examined]:
+def _noting(tasks: Iterator[Task], taken: deque[Task]) -> Iterator[Task]:
+    """The tasks, each noted when it is taken: those whose result is missing when a worker dies."""
+    for task in tasks:
+        taken.append(task)
+        yield task
+
+
+def _on_cluster(address: str, tasks: Iterable[Task], limits: Limits) -> Iterator[Examined]:
     from fatpatch.auditing.cluster import examined_on
 
-    yield from examined_on(address, tasks, limits) if tasks else ()
+    yield from examined_on(address, tasks, limits)
 
 
 def _alone(task: Task, limits: Limits) -> Examined:
