@@ -1,4 +1,7 @@
-"""The file beside an edited one that holds its records, and what it says of the state that the file is in."""
+"""The file beside an edited one that holds its records, and what it says of the state that the file is in.
+
+A JSON document; behind it, raw, the longer runs of old bytes that the edited file does not hold any more.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fatpatch.edits.record import SAMPLE, Edit, Piece, is_at
@@ -19,6 +23,8 @@ _MAX_RECORD = 1 << 28
 _MAX_EDITS = 100
 _MAX_BYTES = 1 << 28
 _MAX_RATIO = 1032
+_INLINE = 1 << 16
+_END = b"\n}\n"  # of a document written with indents: no string of it holds a line break
 
 
 def path_beside(path: str) -> str:
@@ -33,20 +39,21 @@ def load(path: str) -> tuple[Edit, ...]:
         return ()
     source = Source.open(beside)
     try:
-        if source.size > _MAX_RECORD:
-            raise FormatError(f"has {source.size:#x} bytes: not a record of fatpatch", locator=beside)
-        document = json.loads(source.read(0, source.size))
+        end = source.find(_END, 0, source.size)
+        size = source.size if end < 0 else end + len(_END)
+        if size > _MAX_RECORD:
+            raise FormatError(f"has a document of {size:#x} bytes: not a record of fatpatch", locator=beside)
+        document = json.loads(source.read(0, size))
+        held = source.slice(size, source.size - size)
         if document["schema"] != SCHEMA:
             raise FormatError(f"expected {SCHEMA}, got {str(document['schema'])[:80]}", locator=beside)
         if len(document["edits"]) > _MAX_EDITS:
             raise FormatError(f"has {len(document['edits'])} edits, more than {_MAX_EDITS}", locator=beside)
-        return tuple(_decoded(item) for item in document["edits"])
+        return tuple(_decoded(item, held) for item in document["edits"])
     except FatpatchError:
         raise
     except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError, MemoryError, zlib.error, RecursionError) as error:
         raise FormatError(f"is not a whole record: {error}", locator=beside) from error
-    finally:
-        source.close()
 
 
 def save(path: str, edits: tuple[Edit, ...]) -> None:
@@ -61,8 +68,29 @@ def save(path: str, edits: tuple[Edit, ...]) -> None:
             hint = "the file itself is as wanted; remove the record by hand"
             raise InputError(f"cannot remove it: {error.strerror}", locator=beside, hint=hint) from error
         return
-    document = {"schema": SCHEMA, "edits": [_encoded(edit) for edit in edits]}
-    write_file(beside, [json.dumps(document, indent=1).encode(), b"\n"], replace=True)
+    held = _Held()
+    document = {"schema": SCHEMA, "edits": [_encoded(edit, held) for edit in edits]}
+    write_file(beside, _written(document, held), replace=True)
+
+
+class _Held:
+    """The old bytes that go behind the document."""
+
+    def __init__(self) -> None:
+        self.parts: list[Source] = []
+        self.size = 0
+
+    def add(self, part: Source) -> int:
+        """Where it will be, from the end of the document on."""
+        self.parts.append(part)
+        self.size += part.size
+        return self.size - part.size
+
+
+def _written(document: dict[str, Any], held: _Held) -> Iterator[bytes]:
+    yield json.dumps(document, indent=1).encode() + b"\n"
+    for part in held.parts:
+        yield from part.chunks()
 
 
 class Standing(NamedTuple):
@@ -100,16 +128,20 @@ def refuse_cut_off(source: Source, edits: tuple[Edit, ...], locator: str) -> tup
     return found.done
 
 
-def _encoded(edit: Edit) -> dict[str, Any]:
-    pieces = [
-        {"at": piece.at, "size": piece.size}
-        | ({"origin": piece.origin} if piece.data is None else {"data": base64.b64encode(zlib.compress(piece.data)).decode()})
-        for piece in edit.pieces
-    ]
-    return edit._asdict() | {"pieces": pieces}
+def _encoded(edit: Edit, held: _Held) -> dict[str, Any]:
+    """One edit for the document; what is too long for it is added to ``held``."""
+    return edit._asdict() | {"pieces": [{"at": piece.at, "size": piece.size} | _bytes_of(piece, held) for piece in edit.pieces]}
 
 
-def _decoded(item: dict[str, Any]) -> Edit:
+def _bytes_of(piece: Piece, held: _Held) -> dict[str, Any]:
+    if piece.data is None:
+        return {"origin": piece.origin}
+    if piece.size > _INLINE:
+        return {"held": held.add(piece.data)}
+    return {"data": base64.b64encode(zlib.compress(piece.data.read(0, piece.size))).decode()}
+
+
+def _decoded(item: dict[str, Any], outside: Source) -> Edit:
     """One edit, its numbers checked: they decide what is read and written. ValueError when they cannot be ours."""
     old_size, new_size, kept = int(item["old_size"]), int(item["new_size"]), int(item["kept"])
     if not 0 <= kept <= min(old_size, new_size):
@@ -122,10 +154,10 @@ def _decoded(item: dict[str, Any]) -> Edit:
         if at < end or size < 0 or at + size > old_size or at < kept < at + size:
             raise ValueError(f"old bytes at {at} overlap, or lie outside the file")
         end = at + size
-        held += size if "data" in each else 0
-        if held > _MAX_BYTES:
+        held += 0 if "origin" in each else size
+        if held > _MAX_BYTES + outside.size:
             raise ValueError(f"holds more than {_MAX_BYTES} bytes")
-        pieces.append(_piece(each, at, size, new_size))
+        pieces.append(_piece(each, at, size, new_size, outside))
     if old_size > new_size + held:  # what the new file does not hold must be here
         raise ValueError(f"{old_size} bytes cannot come from {new_size} and {held}")
     sha256 = None if item["sha256"] is None else str(item["sha256"])
@@ -133,7 +165,12 @@ def _decoded(item: dict[str, Any]) -> Edit:
     return Edit(old_size, new_size, kept, tuple(pieces), *marks, int(item["modified"]), sha256)
 
 
-def _piece(item: dict[str, Any], at: int, size: int, new_size: int) -> Piece:
+def _piece(item: dict[str, Any], at: int, size: int, new_size: int, outside: Source) -> Piece:
+    if "held" in item:
+        start = int(item["held"])
+        if not 0 <= start <= outside.size - size:
+            raise ValueError(f"old bytes said to be {start} bytes behind the document, which {outside.size} follow")
+        return Piece(at, size, outside.slice(start, size), None)
     if "data" not in item:
         origin = int(item["origin"])
         if not 0 <= origin <= new_size - size:
@@ -145,7 +182,7 @@ def _piece(item: dict[str, Any], at: int, size: int, new_size: int) -> Piece:
     data = zlib.decompressobj().decompress(packed, size + 1)
     if len(data) != size:
         raise ValueError(f"expected {size} bytes, got {len(data)}")
-    return Piece(at, size, data, None)
+    return Piece(at, size, Source.of(data), None)
 
 
 def _marks(rows: Any) -> tuple[tuple[int, int, int], ...]:

@@ -23,7 +23,7 @@ class Piece(NamedTuple):
 
     at: int
     size: int
-    data: bytes | None
+    data: Source | None
     origin: int | None
 
 
@@ -89,11 +89,11 @@ def _pieces(base: Source, start: int, end: int, found: list[tuple[int, int, int]
         if first >= last:
             continue
         if first > at:
-            yield Piece(at, first - at, base.read(at, first - at), None)
+            yield Piece(at, first - at, base.slice(at, first - at), None)
         yield Piece(first, last - first, None, new + first - old)
         at = last
     if at < end:
-        yield Piece(at, end - at, base.read(at, end - at), None)
+        yield Piece(at, end - at, base.slice(at, end - at), None)
 
 
 def _mark(source: Source, at: int, size: int) -> tuple[int, int, int]:
@@ -112,7 +112,7 @@ def undone(source: Source, edit: Edit) -> Overlay:
     data: dict[int, Source] = {}
     for piece in edit.pieces:
         if piece.data is not None:
-            data[piece.at] = Source.of(piece.data)
+            data[piece.at] = piece.data
         elif piece.origin is not None:
             data[piece.at] = source.slice(piece.origin, piece.size)
     writes = [Write(at, part) for at, part in data.items() if at < kept]
