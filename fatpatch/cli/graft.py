@@ -13,8 +13,9 @@ import click
 from fatpatch import __version__
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
+from fatpatch.edits.commit import Destination, Subject
 from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
-from fatpatch.edits.graft import Destination, graft
+from fatpatch.edits.graft import graft
 from fatpatch.edits.host import Options
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.retag import Retag
@@ -128,7 +129,7 @@ def command(
         form = "lines" if form == "json" and len(paths) > 1 else form
         for path in paths:
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
-            _one(path, given, wishes, Destination(target, overwrite, driver), limits, form, verbose=verbose)
+            _one(path, given, wishes, Destination(target, overwrite), driver, limits, form, verbose=verbose)
         return 0
 
 
@@ -179,7 +180,9 @@ def _extracted(file: str, limits: Limits) -> list[str]:
     return found
 
 
-def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limits: Limits, form: str, *, verbose: bool) -> None:
+def _one(
+    path: str, given: list[Donation], wishes: Wishes, to: Destination, driver: str | None, limits: Limits, form: str, *, verbose: bool
+) -> None:
     shown = shown_paths([path])[0]
     if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
         if not os.path.isfile(to.path):
@@ -189,7 +192,7 @@ def _one(path: str, given: list[Donation], wishes: Wishes, to: Destination, limi
     real = os.path.realpath(path)
     before, links = state_of(real), os.stat(real).st_nlink
     with Progress(shown) as progress, inspected(real, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
-        outcome = graft(real, node, before, given, wishes, to)
+        outcome = graft(Subject(real, node, before), given, wishes, to, driver)
         edited = list(outcome.plan.edit.members) if outcome.plan.edit is not None else []
         notes = notes_for(node, edited)
     if real != os.path.abspath(path) and to.path == real:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from fatpatch.coverage import all_diagnostics
 from fatpatch.edits.check_archive import archive_checks
-from fatpatch.edits.check_bundle import bundle_checks
 from fatpatch.edits.check_elf import elf_checks
-from fatpatch.edits.check_fatbin import fatbin_checks
 from fatpatch.edits.check_pe import pe_checks
 from fatpatch.edits.comparison import Comparison, Pair
 from fatpatch.edits.overlay import same_bytes
-from fatpatch.edits.plan import Graft, Plan
 from fatpatch.edits.result import Check, check_of
+from fatpatch.edits.tree import TreeEdit
 from fatpatch.errors import FatpatchError
 from fatpatch.model import Node, Payload
 
+Contents = Callable[[Pair], Iterable[Check]]
+"""What must hold inside the edited payloads of one host file."""
 
-def checks_of(plan: Plan, both: Comparison, limit: int) -> list[Check]:
-    """Every check of a plan's result, by the tree that was read from its bytes alone."""
-    assert plan.edit is not None
+
+def checks_of(edit: TreeEdit, both: Comparison, edited: Collection[str], contents: Contents) -> list[Check]:
+    """Every check of an edit's result, by the tree that was read from its bytes alone. ``edited``: the payloads that are new."""
     result = [_reads_back(both.old, both.new)]
-    for locator, moves in plan.edit.moves.items():
+    for locator, moves in edit.moves.items():
         pair = both.pairs.get(locator)
         if pair is None:
             result.append(check_of("file found again", [f"{locator} is gone"]))
             continue
-        grafts = [graft for graft in plan.grafts if graft.module.node.locator == locator]
         try:
-            result += _payload_checks(pair, grafts, limit)
+            result += _payload_checks(pair, edited, contents)
             if pair.old.container == "elf":
                 result += elf_checks(pair.old, pair.new, moves)
             elif pair.old.container == "pe":
@@ -37,9 +36,9 @@ def checks_of(plan: Plan, both: Comparison, limit: int) -> list[Check]:
         except FatpatchError as error:
             result.append(check_of("result readable", [str(error)]))
     for locator, node in both.olds.items():
-        edited = {where for where in plan.edit.members if where.rsplit("!", 1)[0] == locator}
-        if edited and locator in both.news:
-            result += archive_checks(node, both.news[locator], edited)
+        members = {where for where in edit.members if where.rsplit("!", 1)[0] == locator}
+        if members and locator in both.news:
+            result += archive_checks(node, both.news[locator], members)
     return result
 
 
@@ -55,8 +54,7 @@ def _reads_back(old: Node, new: Node) -> Check:
     return check_of("reads back without new errors", errors)
 
 
-def _payload_checks(pair: Pair, grafts: list[Graft], limit: int) -> Iterator[Check]:
-    edited = {graft.module.locator for graft in grafts}
+def _payload_checks(pair: Pair, edited: Collection[str], contents: Contents) -> Iterator[Check]:
     lost, wrappers, changed = [], [], []
     for payload in pair.old.payloads:
         found = pair.counterpart(payload)
@@ -74,15 +72,7 @@ def _payload_checks(pair: Pair, grafts: list[Graft], limit: int) -> Iterator[Che
     yield check_of("every wrapper leads to its payload", wrappers)
     yield check_of("other payloads byte-identical", changed)
     if not lost:
-        yield from _content_checks(pair, grafts, limit)
-
-
-def _content_checks(pair: Pair, grafts: list[Graft], limit: int) -> Iterator[Check]:
-    """What is inside the edited payloads, by the rules of their kind."""
-    if cuda := [graft for graft in grafts if graft.module.vendor == "nvidia"]:
-        yield from fatbin_checks(pair, cuda, limit)
-    if amd := [graft for graft in grafts if graft.module.vendor == "amd"]:
-        yield from bundle_checks(pair, amd, limit)
+        yield from contents(pair)
 
 
 def _equal(old: Node, first: Payload, new: Node, second: Payload) -> bool:

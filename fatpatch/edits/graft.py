@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from fatpatch.edits import journal
-from fatpatch.edits.append import append, can_append
-from fatpatch.edits.checks import checks_of
-from fatpatch.edits.comparison import compared
-from fatpatch.edits.copying import extents_of
+from fatpatch.edits.check_bundle import bundle_checks
+from fatpatch.edits.check_fatbin import fatbin_checks
+from fatpatch.edits.checks import Contents, checks_of
+from fatpatch.edits.commit import Destination, Subject, commit, guarded
+from fatpatch.edits.comparison import Comparison, Pair
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.effect import Effect, effects_of
-from fatpatch.edits.locking import locked
-from fatpatch.edits.overlay import Overlay, same_bytes
-from fatpatch.edits.plan import Plan, Wishes, plan_graft
-from fatpatch.edits.record import Edit, edit_of
-from fatpatch.edits.record import digest as digest_of
-from fatpatch.edits.result import Check, check_of
-from fatpatch.edits.state import State, refuse_changed
-from fatpatch.edits.write import write_overlay
-from fatpatch.errors import EditError, FatpatchError, FormatError, InternalError, VerifyError
-from fatpatch.limits import Limits
-from fatpatch.model import Node
-from fatpatch.source import Source
-from fatpatch.walk import walked
-
-
-class Destination(NamedTuple):
-    """Where the result goes. ``path`` None: nowhere, the plan alone is wanted. ``driver`` is what the effect is told for."""
-
-    path: str | None
-    overwrite: bool = False
-    driver: str | None = None
+from fatpatch.edits.plan import Graft, Plan, Wishes, plan_graft
+from fatpatch.edits.result import Check
 
 
 class Outcome(NamedTuple):
@@ -48,138 +26,41 @@ class Outcome(NamedTuple):
     size_after: int
 
 
-def graft(path: str, node: Node, before: State, donations: Sequence[Donation], wishes: Wishes, to: Destination) -> Outcome:
-    """Graft ``donations`` into the file at ``path``, whose tree is ``node`` and which had the state ``before`` when it was opened.
+def graft(subject: Subject, donations: Sequence[Donation], wishes: Wishes, to: Destination, driver: str | None = None) -> Outcome:
+    """Graft ``donations`` into a file; the effect is told for ``driver``.
 
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
     """
-    try:
-        return _graft(path, node, before, donations, wishes, to)
-    except (FormatError, VerifyError, InternalError):
-        refuse_changed(path, before)  # what went wrong may have its reason there
-        raise
+    outcomes: list[Outcome] = []
+    guarded(subject, lambda: outcomes.append(_graft(subject, donations, wishes, to, driver)))
+    return outcomes[0]
 
 
-def _graft(path: str, node: Node, before: State, donations: Sequence[Donation], wishes: Wishes, to: Destination) -> Outcome:
-    assert node.source is not None
-    plan = plan_graft(node, donations, wishes)
+def _graft(subject: Subject, donations: Sequence[Donation], wishes: Wishes, to: Destination, driver: str | None) -> Outcome:
+    plan = plan_graft(subject.node, donations, wishes)
+    size = subject.before.size
     if plan.edit is None:
-        return Outcome(plan, (), (), before.size, before.size)
-    overlay = plan.edit.overlay
-    run = _Run(path, node, plan, wishes.limit, to.driver)
-    if to.path is None:
-        run.verify(overlay.source(), compare=False)
-    else:
-        if to.path != path:
-            _refuse_foreign_record(to.path)
-        with (
-            locked(path) if to.path == path else nullcontext(),
-            ThreadPoolExecutor(1) as beside,
-        ):  # the old file is hashed while the new one is written and checked
-            refuse_changed(path, before)
-            digest = beside.submit(digest_of, node.source)
-            edits = _edits_so_far(path, node.source, to)
+        return Outcome(plan, (), (), size, size)
+    edit, effects = plan.edit, list[Effect]()
 
-            def edited() -> tuple[Edit, ...]:
-                return *edits, edit_of(overlay, before.modified, digest.result())
+    def examine(both: Comparison) -> list[Check]:
+        edited = {graft.module.locator for graft in plan.grafts}
+        found = checks_of(edit, both, edited, _contents(plan.grafts, wishes.limit))
+        if all(check.ok for check in found):
+            effects[:] = effects_of(plan, both, driver)
+        return found
 
-            if to.path == path and can_append(plan.edit):
-                run.verify(overlay.source(), compare=False)
-                append(path, plan.edit, before, lambda: journal.save(path, edited()), lambda: journal.save(path, edits))
-            else:
-                _write(run, overlay, before, edited, to)
-    return Outcome(plan, tuple(run.checks), tuple(run.effects), before.size, overlay.size)
+    checks = commit(subject, edit, to, examine, wishes.limit)
+    return Outcome(plan, checks, tuple(effects), size, edit.overlay.size)
 
 
-class _Run:
-    """The verification of one result; keeps what it found."""
+def _contents(grafts: Sequence[Graft], limit: int) -> Contents:
+    """What is inside the edited payloads, by the rules of their kind."""
 
-    def __init__(self, path: str, node: Node, plan: Plan, limit: int, driver: str | None) -> None:
-        self.path, self.node, self.plan, self.limit, self.driver = path, node, plan, limit, driver
-        self.checks: list[Check] = []
-        self.effects: list[Effect] = []
+    def contents(pair: Pair) -> list[Check]:
+        mine = [graft for graft in grafts if graft.module.node.locator == pair.old.locator]
+        cuda = [graft for graft in mine if graft.module.vendor == "nvidia"]
+        amd = [graft for graft in mine if graft.module.vendor == "amd"]
+        return [*(fatbin_checks(pair, cuda, limit) if cuda else ()), *(bundle_checks(pair, amd, limit) if amd else ())]
 
-    def verify(self, result: Source, *, compare: bool) -> None:
-        """Read the result from scratch and check it; VerifyError with every check that failed."""
-        assert self.plan.edit is not None
-        with walked(result, self.node.locator, path=self.path, limits=Limits(image=self.limit)) as new:
-            both = compared(self.node, new, self.plan.edit.moves)
-            self.checks = checks_of(self.plan, both, self.limit)
-            if compare:
-                self.checks.append(_old_bytes(self.plan.edit.overlay, result))
-            failed = [check for check in self.checks if not check.ok]
-            if failed:
-                words = "; ".join(f"{check.name}: {check.detail}" for check in failed)
-                raise VerifyError(
-                    f"the result is not as planned, nothing was written: {words}",
-                    locator=self.path,
-                    hint="if 'fatpatch verify' calls the file sound, this is a bug: please report it",
-                )
-            self.effects = effects_of(self.plan, both, self.driver)
-
-
-def _write(run: _Run, overlay: Overlay, before: State, edited: Callable[[], tuple[Edit, ...]], to: Destination) -> None:
-    assert to.path is not None
-    path = to.path
-    first = path == run.path or not os.path.lexists(path)  # the record of another file of that name is needed until that is replaced
-    edits: list[tuple[Edit, ...]] = []
-
-    def verify(temporary: str) -> None:
-        result = Source.open(temporary)
-        try:
-            run.verify(result, compare=True)
-        finally:
-            result.close()
-        edits.append(edited())
-        refuse_changed(run.path, before)
-        if first:  # should we die in between, the record is known to be of an edit not begun
-            journal.save(path, edits[0])
-
-    write_overlay(overlay, path, like=run.path, replace=path == run.path or to.overwrite, verify=verify)
-    if not first:
-        journal.save(path, edits[0])
-
-
-def _refuse_foreign_record(path: str) -> None:
-    """EditError when the place of the result's record is taken by another kind of file."""
-    try:
-        journal.load(path)
-    except FatpatchError as error:
-        hint = "choose another name for the result"
-        raise EditError("is there already, and is no record of fatpatch", locator=journal.path_beside(path), hint=hint) from error
-
-
-def _edits_so_far(path: str, source: Source, to: Destination) -> tuple[Edit, ...]:
-    """The edits that the file carries, to be kept with the new one; for another file those of a stale record do not matter."""
-    try:
-        return journal.refuse_cut_off(source, journal.load(path), path)
-    except FatpatchError:
-        if to.path == path:
-            raise
-        return ()
-
-
-def _old_bytes(overlay: Overlay, result: Source) -> Check:
-    """Old bytes outside the plan are as before. Not asked where they were not copied: there nothing writes to them."""
-    name = "old bytes unchanged outside the plan"
-    if overlay.kept == 0:
-        return check_of(name, [])
-    at = 0
-    for write in (*overlay.writes, None):
-        end = overlay.kept if write is None else write.offset
-        for first, last in _with_data(overlay.base, result, at, end):
-            if not same_bytes(overlay.base.slice(first, last - first), result.slice(first, last - first)):
-                return check_of(name, [f"bytes between {first:#x} and {last:#x} differ"])
-        at = end if write is None else write.end
-    return check_of(name, [])
-
-
-def _with_data(base: Source, result: Source, start: int, end: int) -> list[tuple[int, int]]:
-    """The parts of a range that are not holes in both files: holes need not be read to be equal."""
-    parts = set()
-    for source in (base, result):
-        if source.path is None or source.base:
-            return [(start, end)] if start < end else []
-        with open(source.path, "rb") as stream:
-            parts |= set(extents_of(stream.fileno(), source.size))
-    return [(max(first, start), min(last, end)) for first, last in sorted(parts) if max(first, start) < min(last, end)]
+    return contents

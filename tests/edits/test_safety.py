@@ -24,7 +24,7 @@ from edits.zips import APE_MAGIC, Entry, build, in_process, sparse, wheel
 
 from fatpatch.cli import run as run_command
 from fatpatch.edits import append as append_module
-from fatpatch.edits import graft as graft_module
+from fatpatch.edits import commit as commit_module
 from fatpatch.edits import write as write_module
 from fatpatch.edits.undo import undo
 from fatpatch.errors import FatpatchError
@@ -528,7 +528,7 @@ def test_changed_while_it_is_read(
     name: str, mode: str, change: str, old: dict[str, bytes], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = fresh(tmp_path / name, old[name])
-    plain_dress, plain_append, theirs = write_module._dress, graft_module.append, []
+    plain_dress, plain_append, theirs = write_module._dress, commit_module.append, []
 
     def dress(*args: object) -> None:
         CHANGES[change](path)
@@ -541,7 +541,7 @@ def test_changed_while_it_is_read(
         plain_append(*args, **more)
 
     monkeypatch.setattr(write_module, "_dress", dress)
-    monkeypatch.setattr(graft_module, "append", append)
+    monkeypatch.setattr(commit_module, "append", append)
     done = ok(run("graft", path, *DONORS[name], *(("-o", tmp_path / "out") if mode == "-o" else (mode,))), 6)
     assert "changed" in done.stderr
     assert [path.read_bytes()] == theirs, "the other program's bytes were touched"
