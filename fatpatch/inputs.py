@@ -24,6 +24,7 @@ def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
     for path, name in zip(paths, shown, strict=True):
         for each in _expanded(path, name):
             real = each.path if scheme_of(each.path) else os.path.realpath(each.path)
+            real = each.path if real == each.path else real  # one string, not two, of each of a million files
             if real not in seen:
                 seen.add(real)
                 yield each._replace(origin=name)
@@ -54,11 +55,13 @@ def _below(folder: str, name: str, seen: set[str]) -> Iterator[Input]:
         return
     seen.add(real)
     try:
-        entries = [(entry.path, f"{name}/{entry.name}".replace(os.sep, "/"), entry.is_dir()) for entry in os.scandir(folder)]
+        entries = sorted((entry.is_dir(), entry.name) for entry in os.scandir(folder))  # files first
     except OSError:
         yield Input(folder, name, named=False)
         return
-    for path, shown, is_folder in sorted(entries, key=lambda entry: (entry[2], entry[1])):  # files first
+    for is_folder, last in entries:
+        path, shown = os.path.join(folder, last), f"{name}/{last}"
+        shown = path if shown == path else shown
         if is_folder:
             yield from _below(path, shown, seen)
         else:
