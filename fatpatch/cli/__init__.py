@@ -12,7 +12,10 @@ import click
 from fatpatch import __version__
 from fatpatch.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InputError, InternalError
 
-COMMANDS = ("inspect", "extract", "doctor", "check", "diff", "report", "audit", "query", "db", "graft", "undo", "verify", "gpus", "formats")
+COMMANDS = (
+    "inspect", "extract", "doctor", "check", "diff", "report", "audit", "query", "db",
+    "graft", "prune", "recompress", "expand", "undo", "verify", "gpus", "formats",
+)  # fmt: skip
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
 
 

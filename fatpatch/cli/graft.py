@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from contextlib import ExitStack
 
 import click
 
 from fatpatch import __version__
+from fatpatch.cli.editing import notes_on, opened, same_file, written
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
-from fatpatch.edits.commit import Destination, Subject
+from fatpatch.edits.commit import Destination
 from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
 from fatpatch.edits.graft import graft
 from fatpatch.edits.host import Options
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.retag import Retag
-from fatpatch.edits.state import state_of
 from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.drivers import ptx_of_driver
-from fatpatch.hosts.llamafile import is_llamafile, library_copies, notes_for, renews_copies
+from fatpatch.hosts.llamafile import is_llamafile, library_copies, renews_copies
 from fatpatch.limits import Limits
 from fatpatch.remote.opening import refuse_address
 from fatpatch.render.graft import graft_json, graft_text
@@ -101,11 +100,9 @@ def command(
         raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
     if bool(output) + in_place + extracted > 1:
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
-    if output is not None and _same_file(output, file):
+    if output is not None and same_file(output, file):
         raise click.UsageError("-o names FILE itself: use --in-place")
-    if output is not None and any(
-        _same_file(output, given) for given in (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))
-    ):
+    if output is not None and any(same_file(output, given) for given in (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))):
         raise click.UsageError("-o names one of the images' files: give a new name")
     if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
         raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
@@ -139,10 +136,6 @@ def _retags(texts: tuple[str, ...]) -> tuple[Retag, ...]:
         return tuple(map(Retag.of, texts))
     except InputError as error:
         raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--retag") from error
-
-
-def _same_file(first: str, second: str) -> bool:
-    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def _donations(
@@ -183,24 +176,11 @@ def _extracted(file: str, limits: Limits) -> list[str]:
 def _one(
     path: str, given: list[Donation], wishes: Wishes, to: Destination, driver: str | None, limits: Limits, form: str, *, verbose: bool
 ) -> None:
-    shown = shown_paths([path])[0]
-    if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
-        if not os.path.isfile(to.path):
-            raise EditError("is no regular file", locator=to.path, hint="give the name of the new file")
-        if not to.overwrite:
-            raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
-    real = os.path.realpath(path)
-    before, links = state_of(real), os.stat(real).st_nlink
-    with Progress(shown) as progress, inspected(real, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
-        outcome = graft(Subject(real, node, before), given, wishes, to, driver)
-        edited = list(outcome.plan.edit.members) if outcome.plan.edit is not None else []
-        notes = notes_for(node, edited)
-    if real != os.path.abspath(path) and to.path == real:
-        notes.append(f"{shown} is a link: the file it leads to was changed")
-    if to.path == real and links > 1 and os.stat(real).st_ino != before.inode:
-        notes.append(f"{shown} had {links} names (hard links): the others still hold the old bytes")
-    output = None if outcome.plan.edit is None or to.path is None else path if to.path == real else to.path
-    undo = None if output is None else f"fatpatch undo {shlex.quote(output)}"
+    with opened(path, to, limits) as file:
+        outcome = graft(file.subject, given, wishes, to, driver)
+        edit = outcome.plan.edit
+        notes = notes_on(file, to, [] if edit is None else list(edit.members))
+        output, undo = written(file, to, changed=edit is not None)
     if form in ("json", "lines"):
         document = graft_json(outcome, output, undo, notes, __version__)
         sys.stdout.write(json.dumps(document, indent=1 if form == "json" else None) + "\n")

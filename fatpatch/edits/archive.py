@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
@@ -52,10 +52,14 @@ class ArchiveEdit(NamedTuple):
     overlay: Overlay
     tactics: dict[Member, str]
     spare_at: int | None
+    rebuilt: bool = False
 
 
-def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay]) -> ArchiveEdit:
-    """Replace members. EditError when the archive cannot be edited without moving something, or would grow past what Windows starts."""
+def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay], *, rebuild: bool = False) -> ArchiveEdit:
+    """Replace members: in place where all fit, else appended, or with ``rebuild`` in an archive written anew.
+
+    EditError when the archive cannot be edited without moving something, or would grow past what Windows starts.
+    """
     directory = zip_reader.find_directory(source)
     if directory is None:
         raise EditError("has no zip directory any more", locator=locator)
@@ -80,6 +84,8 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
             record, changes = _in_place(source, member, content, records[index])
             writes += changes
             tactics[member] = "in place"
+        elif rebuild:
+            return _rebuilt(source, locator, directory, replaced)
         else:
             record, parts = _appended(source, member, content, records[index], end)
             tail += parts
@@ -108,6 +114,73 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
         message = f"would grow to {overlay.size} bytes; Windows starts no program of 4 GiB or more"
         raise EditError(message, locator=locator, hint=hint)
     return ArchiveEdit(overlay, tactics, spare_at)
+
+
+def _rebuilt(source: Source, locator: str, directory: zip_reader.Directory, replaced: Mapping[Member, Overlay]) -> ArchiveEdit:
+    """The archive with every member behind the one before, as far apart as their alignments want it; what lies before the first stays.
+
+    EditError when bytes between members belong to none: they would be lost.
+    """
+    records = _records(source, directory)
+    by_offset = {member.header_offset: (member, content) for member, content in replaced.items()}
+    order = sorted(range(len(records)), key=lambda index: _local_offset(records[index]))
+    start = end = _local_offset(records[order[0]]) if order else directory.offset
+    new, parts, at = list(records), list[Source](), start
+    for index in order:
+        record = records[index]
+        offset = _local_offset(record)
+        member, content = by_offset.get(offset, (None, None))
+        _refuse_between(source, locator, at, offset)
+        at = _end_of(source, record)
+        if member is not None and content is not None:
+            new[index], pieces = _appended(source, member, content, record, end)
+        else:
+            new[index], pieces = _carried(source, record, at, end)
+        parts += pieces
+        end += sum(part.size for part in pieces)
+    _refuse_between(source, locator, at, directory.offset)
+    packed = b"".join(record.packed() for record in new)
+    parts.append(Source.of(packed + _end_records(directory, len(new), end, len(packed))))
+    return ArchiveEdit(Overlay.of(source, (), parts, start), dict.fromkeys(replaced, "in an archive written anew"), None, rebuilt=True)
+
+
+def _end_of(source: Source, record: Record) -> int:
+    """Where a member's bytes end, its data descriptor included."""
+    offset = _local_offset(record)
+    local = zip_reader.LOCAL.unpack(source.read(offset, zip_reader.LOCAL.size))
+    stored = zip_reader.zip64_values(record.extra, record.fields[8], record.fields[9], record.fields[16])[0]
+    end: int = offset + zip_reader.LOCAL.size + local[9] + local[10] + stored
+    if not record.fields[3] & _DESCRIPTOR:
+        return end
+    signed = source.peek(end, 4) == _DESCRIPTOR_MAGIC
+    wide = _EXTRA_ZIP64 in _kinds(source.read(offset + zip_reader.LOCAL.size + local[9], local[10]))
+    return end + (4 if signed else 0) + (20 if wide else 12)
+
+
+def _carried(source: Source, record: Record, member_end: int, end: int) -> tuple[Record, list[Source]]:
+    """A member as it is, behind ``end``; a stored one at the alignment that it has."""
+    offset = _local_offset(record)
+    local = zip_reader.LOCAL.unpack(source.read(offset, zip_reader.LOCAL.size))
+    data = offset + zip_reader.LOCAL.size + local[9] + local[10]
+    alignment = next((each for each in _ALIGNMENTS if data % each == 0), 1) if record.fields[4] == 0 else 1
+    gap = -(end + data - offset) % alignment
+    stored, size, _ = zip_reader.zip64_values(record.extra, record.fields[8], record.fields[9], record.fields[16])
+    moved = _updated(record, record.fields[3], record.fields[7], stored, size, end + gap)
+    return moved, [Source.zeros(gap), source.slice(offset, member_end - offset)]
+
+
+def _refuse_between(source: Source, locator: str, start: int, end: int) -> None:
+    if end < start or any(any(chunk) for chunk in source.chunks(start, end - start)):
+        message = "holds bytes between its members that belong to none, or members over each other: it is not written anew"
+        raise EditError(message, locator=locator, offset=min(start, end), hint="unpack it, edit the file inside, and pack it again")
+
+
+def _kinds(extra: bytes) -> Iterator[int]:
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        yield kind
+        at += 4 + length
 
 
 def _blank(source: Source, start: int, end: int) -> int:

@@ -101,10 +101,13 @@ def new_bundle(source: Source, payload: Payload, donations: Sequence[Donation], 
         for index, donation in enumerate(donations)
         if index not in replaced
     ]
+    return NewPayload(payload, bundled(contents, payload, limit), tuple(donations), ALIGNMENT)
+
+
+def bundled(contents: Sequence[tuple[bytes, Source]], payload: Payload, limit: int, level: int = _ZSTD_LEVEL) -> tuple[Source, ...]:
+    """The parts of a bundle of these ids and objects, packed as ``payload`` is, by zstd at ``level``."""
     parts = tuple(_laid_out(contents))
-    if payload.format == "ccob":
-        parts = (Source.of(_packed(Source.joined(parts), payload, limit)),)
-    return NewPayload(payload, parts, tuple(donations), ALIGNMENT)
+    return (Source.of(_packed(Source.joined(parts), payload, limit, level)),) if payload.format == "ccob" else parts
 
 
 def _prefix(entries: Sequence[Entry], payload: Payload) -> bytes:
@@ -131,7 +134,7 @@ def _laid_out(contents: Sequence[tuple[bytes, Source]]) -> Iterator[Source]:
     yield from objects
 
 
-def _packed(bundle: Source, payload: Payload, limit: int) -> bytes:
+def _packed(bundle: Source, payload: Payload, limit: int, level: int) -> bytes:
     """The bundle compressed as the old one was: same method, same version of the header."""
     if bundle.size > limit:
         message = f"would unpack to {bundle.size:#x} bytes, more than the limit of {limit:#x}"
@@ -139,7 +142,7 @@ def _packed(bundle: Source, payload: Payload, limit: int) -> bytes:
     data = bundle.read(0, bundle.size)
     codec = payload.images[0].compression
     version = payload.version or max(CCOB_HEADERS)
-    stored = pack(data, codec, _ZSTD_LEVEL if codec == "zstd" else None, long_range=True)
+    stored = pack(data, codec, level if codec == "zstd" else None, long_range=True)
     layout = CCOB_HEADERS[version]
     total = layout.size + len(stored)
     if version < max(CCOB_HEADERS) and max(total, len(data)) > _FULL32:

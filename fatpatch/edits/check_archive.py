@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fatpatch.containers import zip as zip_reader
 from fatpatch.diagnostics import Diagnostics
+from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.sums import sum_problems
 from fatpatch.limits import Limits
@@ -16,20 +17,36 @@ from fatpatch.walk import identify, located
 _DESCRIPTOR = 0x8
 
 
-def archive_checks(old_node: Node, new_node: Node, edited: set[str]) -> Iterator[Check]:
-    """Members, their places and headers, and the bytes of those that were replaced (``edited``: their locators)."""
+def archive_checks(old_node: Node, new_node: Node, edited: set[str], *, rebuilt: bool) -> Iterator[Check]:
+    """Members, their places and headers, and the bytes of those that were replaced (``edited``: their locators).
+
+    In an archive written anew the others have moved, and each is compared byte for byte.
+    """
     assert old_node.source is not None
     assert new_node.source is not None
     before, after = _members(old_node), _members(new_node)
     others = {where: member for where, member in before.items() if where not in edited}
     moved = [f"{where} has changed its place or size" for where, member in others.items() if after.get(where) != member]
     yield check_of("same members in the same order", [] if list(before) == list(after) else ["the list of members has changed"])
-    yield check_of("other members where they were", moved)
+    if rebuilt:
+        yield check_of("other members byte-identical", _content_problems(old_node.source, new_node.source, others, after))
+    else:
+        yield check_of("other members where they were", moved)
     if list(before) == list(after):
         changed = [(before[where], after[where]) for where in sorted(edited)]
-        yield check_of("alignment and packing kept", _placing_problems(changed))
+        pairs = [(before[where], after[where]) for where in before] if rebuilt else changed
+        yield check_of("alignment and packing kept", _placing_problems(pairs))
         yield check_of("local headers agree with the directory", _header_problems(new_node.source, [new for _, new in changed]))
         yield check_of("check sums of replaced members right", sum_problems(new_node.source, [new for _, new in changed], Limits()))
+
+
+def _content_problems(old: Source, new: Source, before: Mapping[str, Member], after: Mapping[str, Member]) -> Iterator[str]:
+    for where, member in before.items():
+        now = after.get(where)
+        if now is None or now._replace(offset=0, header_offset=0) != member._replace(offset=0, header_offset=0):
+            yield f"{where} has another size or check sum"
+        elif not same_bytes(old.slice(member.offset, member.stored_size), new.slice(now.offset, now.stored_size)):
+            yield f"{where} has other bytes"
 
 
 def _members(node: Node) -> dict[str, Member]:

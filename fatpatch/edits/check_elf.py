@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fatpatch.diagnostics import Diagnostics
+from fatpatch.edits.check_memory import Place, memory_problems
 from fatpatch.edits.elf_file import ElfFile, Segment
+from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.result import Check, check_of
-from fatpatch.elf64 import SECTION, SEGMENT
+from fatpatch.elf64 import HEADER, SECTION, SEGMENT
+from fatpatch.errors import EditError
 from fatpatch.formats import numbers as n
 from fatpatch.model import Node
 from fatpatch.payloads.wrapper import HEADS, read_wrappers
 from fatpatch.walk import identify
 
+_GIVEN_UP = (n.PT_LOAD, n.PT_NULL, n.PT_NOTE)
 _KEPT = (n.PT_GNU_STACK, n.PT_GNU_PROPERTY, n.PT_GNU_RELRO, n.PT_TLS, n.PT_DYNAMIC)
 
 
-def elf_checks(old_node: Node, new_node: Node, moves: Mapping[int, int]) -> Iterator[Check]:
-    """Segments, sections, and the relocations of the wrappers."""
+def elf_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[Check]:
+    """Segments, sections, and the relocations of the wrappers; of a compacted file all that is loaded."""
     assert old_node.source is not None
     assert new_node.source is not None
     old, new = ElfFile(old_node.source, old_node.locator), ElfFile(new_node.source, new_node.locator)
     yield check_of("segments ascending, apart and congruent", segment_problems(new))
-    yield check_of("other program headers unchanged", _kept_problems(old, new))
-    yield check_of("section headers inside the file", _section_problems(old, new))
+    if compacted:
+        yield check_of("sections and other program headers where they were in memory", _moved_problems(old, new))
+        yield check_of("memory as before but for the payloads", _memory_problems(old_node, old, new, moves))
+        yield check_of("bytes that are not loaded as before", _unloaded_problems(old, new))
+    else:
+        yield check_of("other program headers unchanged", _kept_problems(old, new))
+        yield check_of("section headers inside the file", _section_problems(old, new))
     yield check_of("relocations agree with the wrappers", _relocation_problems(old, new, new_node, moves))
 
 
@@ -93,3 +102,67 @@ def _relocation_problems(old: ElfFile, new: ElfFile, node: Node, moves: Mapping[
             yield f"the wrapper at {pointer.wrapper.offset:#x} holds {stored:#x}, its relocation {addend:#x}"
         if pointer.target is None or new.source.peek(pointer.target, 4) not in HEADS[pointer.magic]:
             yield f"the wrapper at {pointer.wrapper.offset:#x} leads to no payload"
+
+
+def _moved_problems(old: ElfFile, new: ElfFile) -> Iterator[str]:
+    """Of a compacted file: what may not change of sections and program headers."""
+    before = [_in_memory(row) for row in old.segments if row.type not in _GIVEN_UP]
+    after = [_in_memory(row) for row in new.segments if row.type not in _GIVEN_UP]
+    if before != after:
+        yield "a program header has changed its type, address or size"
+    if len(old.sections) != len(new.sections):
+        yield f"{len(new.sections)} section headers, expected {len(old.sections)}"
+    for row, now in zip(old.sections, new.sections, strict=False):
+        if row._replace(address=0, offset=0, size=0) != now._replace(address=0, offset=0, size=0):
+            yield f"the section at {row.offset:#x} has changed its kind"
+        if row.type not in (0, n.SHT_NOBITS) and now.offset + now.size > new.source.size:
+            yield f"the section at {now.offset:#x} ends outside the file"
+        if row.flags & n.SHF_ALLOC and now.type != n.SHT_NOBITS and now.size and new.address_of(now.offset) != now.address:
+            yield f"the section at {now.offset:#x} is loaded to {new.address_of(now.offset):#x}, its header says {now.address:#x}"
+
+
+def _in_memory(row: Segment) -> tuple[int, int, int, int]:
+    return row.type, row.address, row.file_size, row.memory_size
+
+
+def _memory_problems(node: Node, old: ElfFile, new: ElfFile, moves: Mapping[int, int]) -> Iterator[str]:
+    container = identify(old.source, node.locator, Diagnostics())
+    wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, container)}
+    addends = {old.address_of(at) for place, _, at in old.relative_relocations()[0] if place in wrappers}
+    start = old.address_of(0)
+    headers = range(start, start + max(old.phoff + len(old.segments) * SEGMENT.size, HEADER.size), 8)
+    spans = [(segment.address, segment.address + segment.file_size) for segment in old.loads]
+    payloads = [_room_of(old, offset) for offset in moves]
+    yield from memory_problems(spans, (old.source, _place(old)), (new.source, _place(new)), {*wrappers, *addends, *headers}, payloads)
+
+
+def _room_of(elf: ElfFile, offset: int) -> tuple[int, int]:
+    """The addresses of the section that holds a payload, with the padding up to what comes behind it."""
+    section = elf.section_of(offset)
+    if section is None:
+        return 0, 0
+    end = section.address + section.size
+    behind = (row.address for row in elf.sections if row.flags & n.SHF_ALLOC and row.size and row.address >= end)
+    return section.address, min(behind, default=end)
+
+
+def _place(elf: ElfFile) -> Place:
+    def place(address: int) -> int | None:
+        try:
+            return elf.offset_of(address)
+        except EditError:
+            return None
+
+    return place
+
+
+def _unloaded_problems(old: ElfFile, new: ElfFile) -> Iterator[str]:
+    """Debug information, names, symbols: the bytes of all sections that are not loaded, symbol tables by size alone."""
+    for row, now in zip(old.sections, new.sections, strict=False):
+        if row.flags & n.SHF_ALLOC or row.type in (0, n.SHT_NOBITS):
+            continue
+        changed = row.size != now.size
+        if not changed and row.type != n.SHT_SYMTAB:  # symbols of payloads lead elsewhere now
+            changed = not same_bytes(old.source.slice(row.offset, row.size), new.source.slice(now.offset, now.size))
+        if changed:
+            yield f"the section at {row.offset:#x} has other bytes"

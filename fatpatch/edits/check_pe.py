@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from fatpatch.diagnostics import Diagnostics
+from fatpatch.edits.check_memory import memory_problems
 from fatpatch.edits.pe import PeFile, checksum_field
 from fatpatch.edits.result import Check, check_of
 from fatpatch.model import Node
+from fatpatch.payloads.wrapper import read_wrappers
 from fatpatch.source import Source
+from fatpatch.walk import identify
 
-_RELOCATIONS = 5
+_RELOCATIONS, _DEBUG = 5, 6
 
 
-def pe_checks(old_node: Node, new_node: Node) -> Iterator[Check]:
-    """Sections, sizes, base relocations and the checksum."""
+def pe_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[Check]:
+    """Sections, sizes, base relocations and the checksum; of a compacted file all that is loaded."""
     assert old_node.source is not None
     assert new_node.source is not None
     old, new = PeFile(old_node.source, old_node.locator), PeFile(new_node.source, new_node.locator)
     yield check_of("sections ascending, apart and inside the file", section_problems(new))
-    yield check_of("old sections unchanged", _kept_problems(old, new))
+    if compacted:
+        yield check_of("sections where they were in memory", _moved_problems(old, new))
+        yield check_of("memory as before but for the payloads", _memory_problems(old_node, old, new, moves))
+    else:
+        yield check_of("old sections unchanged", _kept_problems(old, new))
     image = max(section.end for section in new.sections)
     image += -image % new.section_alignment
     yield check_of(
@@ -50,6 +58,26 @@ def _kept_problems(old: PeFile, new: PeFile) -> Iterator[str]:
         )
         if now != section and not grown:
             yield f"section {index} has changed"
+
+
+def _moved_problems(old: PeFile, new: PeFile) -> Iterator[str]:
+    """Of a compacted file: what may not change of a section header."""
+    if len(old.sections) != len(new.sections):
+        yield f"{len(new.sections)} sections, expected {len(old.sections)}"
+    for index, (row, now) in enumerate(zip(old.sections, new.sections, strict=False)):
+        if row._replace(offset=0, raw_size=0, virtual_size=0) != now._replace(offset=0, raw_size=0, virtual_size=0) or row.end != now.end:
+            yield f"section {index} has changed its kind or its place in memory"
+
+
+def _memory_problems(node: Node, old: PeFile, new: PeFile, moves: Mapping[int, int]) -> Iterator[str]:
+    container = identify(old.source, node.locator, Diagnostics())
+    wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, container)}
+    holders = [row for row in old.sections if any(row.offset <= offset < row.offset + row.raw_size for offset in moves)]
+    address, size = old.directory(_DEBUG)
+    spans = [(row.address, row.address + min(row.raw_size, row.virtual_size or row.raw_size)) for row in old.sections]
+    payloads = [(row.address, row.end) for row in holders]
+    apart = {*wrappers, *range(address, address + size, 8)}
+    yield from memory_problems(spans, (old.source, old.offset_of), (new.source, new.offset_of), apart, payloads)
 
 
 def _relocation_problems(old: PeFile, new: PeFile) -> list[str]:

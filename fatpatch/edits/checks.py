@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from fatpatch.coverage import all_diagnostics
 from fatpatch.edits.check_archive import archive_checks
@@ -13,7 +13,7 @@ from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.tree import TreeEdit
 from fatpatch.errors import FatpatchError
-from fatpatch.model import Node, Payload
+from fatpatch.model import Node, Payload, Wrapper
 
 Contents = Callable[[Pair], Iterable[Check]]
 """What must hold inside the edited payloads of one host file."""
@@ -28,17 +28,17 @@ def checks_of(edit: TreeEdit, both: Comparison, edited: Collection[str], content
             result.append(check_of("file found again", [f"{locator} is gone"]))
             continue
         try:
-            result += _payload_checks(pair, edited, contents)
+            result += _payload_checks(pair, edited, contents, compacted=locator in edit.compacted)
             if pair.old.container == "elf":
-                result += elf_checks(pair.old, pair.new, moves)
+                result += elf_checks(pair.old, pair.new, moves, compacted=locator in edit.compacted)
             elif pair.old.container == "pe":
-                result += pe_checks(pair.old, pair.new)
+                result += pe_checks(pair.old, pair.new, moves, compacted=locator in edit.compacted)
         except FatpatchError as error:
             result.append(check_of("result readable", [str(error)]))
     for locator, node in both.olds.items():
         members = {where for where in edit.members if where.rsplit("!", 1)[0] == locator}
         if members and locator in both.news:
-            result += archive_checks(node, both.news[locator], members)
+            result += archive_checks(node, both.news[locator], members, rebuilt=locator in edit.compacted)
     return result
 
 
@@ -54,14 +54,15 @@ def _reads_back(old: Node, new: Node) -> Check:
     return check_of("reads back without new errors", errors)
 
 
-def _payload_checks(pair: Pair, edited: Collection[str], contents: Contents) -> Iterator[Check]:
+def _payload_checks(pair: Pair, edited: Collection[str], contents: Contents, *, compacted: bool) -> Iterator[Check]:
     lost, wrappers, changed = [], [], []
+    before, after = (_ranks(each) if compacted else {} for each in (pair.old, pair.new))
     for payload in pair.old.payloads:
         found = pair.counterpart(payload)
         if found is None or found.kind != ("fatbin" if payload.locator in edited and payload.vendor == "nvidia" else payload.kind):
             lost.append(f"{payload.locator} is not at its place")
             continue
-        if payload.wrapper != found.wrapper:
+        if _placed(payload.wrapper, before) != _placed(found.wrapper, after):
             wrappers.append(f"{payload.locator}: its wrapper was {payload.wrapper}, is {found.wrapper}")
         if payload.locator not in edited and not _equal(pair.old, payload, pair.new, found):
             changed.append(f"{payload.locator} has other bytes than before")
@@ -73,6 +74,15 @@ def _payload_checks(pair: Pair, edited: Collection[str], contents: Contents) -> 
     yield check_of("other payloads byte-identical", changed)
     if not lost:
         yield from contents(pair)
+
+
+def _ranks(node: Node) -> dict[int, int]:
+    """Which wrapper of the file, in order, one at an offset is: in a compacted file all have moved, and none has overtaken another."""
+    return {offset: rank for rank, offset in enumerate(sorted(each.wrapper.offset for each in node.payloads if each.wrapper is not None))}
+
+
+def _placed(wrapper: Wrapper | None, ranks: Mapping[int, int]) -> Wrapper | None:
+    return None if wrapper is None else wrapper._replace(offset=ranks.get(wrapper.offset, wrapper.offset))
 
 
 def _equal(old: Node, first: Payload, new: Node, second: Payload) -> bool:

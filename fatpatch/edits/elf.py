@@ -9,6 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fatpatch.edits.compact_elf import compact_elf
 from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
 from fatpatch.edits.new_payload import NewPayload, common_alignment, room_for
@@ -44,6 +45,8 @@ class Placement(NamedTuple):
 
 def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
+    if options.compact and (edit := compact_elf(host, renewed)) is not None:
+        return edit
     writes, moved = split_in_place(host, renewed)
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:

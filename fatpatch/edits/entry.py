@@ -11,10 +11,11 @@ from fatpatch.edits.donation import Donation
 from fatpatch.formats import numbers as n
 from fatpatch.images.signature import SUFFIX_FLAGS, split_target
 from fatpatch.payloads.compression import pack
-from fatpatch.payloads.entry import HEADER
+from fatpatch.payloads.entry import HEADER, Header
 
 CODEC_FLAGS = {"none": 0, "lz4": n.FLAG_LZ4, "zstd": n.FLAG_ZSTD}
 HOST_FLAGS = n.FLAG_HOST_LINUX | n.FLAG_HOST_MAC | n.FLAG_HOST_WINDOWS
+_CODECS = n.FLAG_ZLIB | n.FLAG_LZ4 | n.FLAG_LZ4_FRAME | n.FLAG_ZSTD
 _FIRST_MERCURY_ARCH = 100
 _COMPILE_ONLY = "--compile-only  "
 
@@ -42,28 +43,40 @@ def entry_bytes(donation: Donation, *, codec: str, host: int, relocatable: bool)
     options_offset = n.ENTRY_HEADER_SIZE + len(extension) if block is not None else 0
     if block is not None:
         extension += struct.pack("<II", options_offset + 8, len(block)) + _string(block)
-    stored = pack(data, codec)
+    header = Header(
+        kind=n.KIND_PTX if is_ptx else n.KIND_ELF,
+        version=n.ENTRY_VERSION,
+        header_size=0,
+        payload_size=0,
+        compressed_size=0,
+        options_offset=options_offset,
+        minor=minor,
+        major=major,
+        arch=arch,
+        identifier_offset=n.ENTRY_HEADER_SIZE if identifier else 0,
+        identifier_length=len(identifier),
+        flags=flags,
+        key=0,
+        uncompressed_size=0,
+    )
+    return packed_entry(header, extension, data, codec)
+
+
+def packed_entry(header: Header, extension: bytes, data: bytes, codec: str, level: int | None = None) -> bytes:
+    """An entry of these bytes: the sizes and codec flags of ``header`` are made anew. What does not get smaller is not compressed."""
+    stored = pack(data, codec, level)
     if len(stored) >= len(data):
         stored, codec = data, "none"
     padded = stored + bytes(-len(stored) % 8)
     packed = codec != "none"
-    header = HEADER.pack(
-        n.KIND_PTX if is_ptx else n.KIND_ELF,
-        n.ENTRY_VERSION,
-        n.ENTRY_HEADER_SIZE + len(extension),
-        len(padded),
-        len(stored) if packed else 0,
-        options_offset,
-        minor,
-        major,
-        arch,
-        n.ENTRY_HEADER_SIZE if identifier else 0,
-        len(identifier),
-        flags | CODEC_FLAGS[codec],
-        0,
-        len(data) if packed else 0,
+    header = header._replace(
+        header_size=n.ENTRY_HEADER_SIZE + len(extension),
+        payload_size=len(padded),
+        compressed_size=len(stored) if packed else 0,
+        uncompressed_size=len(data) if packed else 0,
+        flags=header.flags & ~_CODECS | CODEC_FLAGS[codec],
     )
-    return header + extension + padded
+    return HEADER.pack(*header) + extension + padded
 
 
 def _string(text: bytes) -> bytes:

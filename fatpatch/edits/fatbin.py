@@ -86,10 +86,11 @@ def new_fatbin(
     parts = [Source.of(data) for data in first]
     parts += [Source.of(takes[entry.offset]) if entry.offset in takes else source.slice(entry.offset, entry.size) for entry in entries]
     parts += [Source.of(data) for data in last]
-    return _contained(payload, parts, donations)
+    return contained(payload, parts, donations)
 
 
-def _contained(payload: Payload, parts: Sequence[Source], donations: Sequence[Donation]) -> NewPayload:
+def contained(payload: Payload, parts: Sequence[Source], donations: Sequence[Donation] = ()) -> NewPayload:
+    """A fatbin of these entries."""
     header = CONTAINER.pack(n.FATBIN_MAGIC, n.FATBIN_VERSION, CONTAINER.size, sum(part.size for part in parts))
     return NewPayload(payload, (Source.of(header), *parts), tuple(donations))
 
@@ -104,4 +105,4 @@ def _from_bare(source: Source, payload: Payload, donations: Sequence[Donation], 
     own = Donation(image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature)
     everything = sorted((own, *donations), key=lambda donation: donation.kind != "sass")
     entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=bool(each.signature.relocatable)) for each in everything]
-    return _contained(payload, [Source.of(entry) for entry in entries], donations)
+    return contained(payload, [Source.of(entry) for entry in entries], donations)

@@ -24,22 +24,28 @@ class HostFile(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What the user allows or asks for."""
+    """What the user allows or asks for. ``compact``: files shrink by what is no longer needed.
+
+    ``rebuild``: an archive whose members do not fit their places is written anew, not appended to.
+    """
 
     cuobjdump: bool = False
     drop_signature: bool = False
+    compact: bool = False
+    rebuild: bool = False
 
 
 class HostEdit(NamedTuple):
     """The file as it will be; by payload locator the tactic in words; by old offset the new one of each payload that moved.
 
-    ``notes`` are what the user should know.
+    ``notes`` are what the user should know; ``compacted``: bytes were taken out of the middle of the file.
     """
 
     overlay: Overlay
     tactics: Mapping[str, str]
     moves: Mapping[int, int]
     notes: tuple[str, ...] = ()
+    compacted: bool = False
 
 
 def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[Write], list[NewPayload]]:
@@ -51,8 +57,9 @@ def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[
     for new in renewed:
         room = _room(host, new.payload)
         if new.size <= room:
-            filler = Source.zeros(max(new.payload.size - new.size, 0))
-            writes.append(Write(new.payload.offset, Source.joined((new.source(), filler))))
+            writes.append(Write(new.payload.offset, new.source()))
+            if new.size < new.payload.size:
+                writes.append(Write(new.payload.offset + new.size, Source.zeros(new.payload.size - new.size)))
         else:
             moved.append(new)
     return writes, moved

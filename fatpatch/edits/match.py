@@ -10,6 +10,7 @@ from fatpatch.edits.modules import Module
 from fatpatch.errors import EditError
 from fatpatch.images.signature import without_hashes
 from fatpatch.locator import escape, file_name, matches
+from fatpatch.model import Node, Payload
 
 _SHOWN = 8
 _MAKERS = {"nvidia": "NVIDIA", "amd": "AMD"}
@@ -74,17 +75,27 @@ def match(
 
 def chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str]) -> list[Module]:
     """The modules that the user limits the graft to; EditError, with what there is, when none is left."""
-    left = list(modules)
+    left = set(_named([module.locator for module in modules], pins, members))
+    return [module for module in modules if module.locator in left]
+
+
+def pinned(modules: Sequence[tuple[Node, Payload]], pins: Sequence[str], members: Sequence[str]) -> list[tuple[Node, Payload]]:
+    """The payloads, with their holders, that the user limits an edit to; EditError as ``chosen``."""
+    left = set(_named([payload.locator for _, payload in modules], pins, members))
+    return [(node, payload) for node, payload in modules if payload.locator in left]
+
+
+def _named(locators: Sequence[str], pins: Sequence[str], members: Sequence[str]) -> list[str]:
+    left = list(locators)
     for word, wanted, patterns in (
         ("member", members, [f"*!{escape(member)}!*" for member in members]),
         ("module", pins, [pattern for pin in pins for pattern in (pin, f"*!{pin}")]),
     ):
         if wanted:
-            left = [module for module in left if any(matches(module.locator, pattern) for pattern in patterns)]
+            left = [locator for locator in left if any(matches(locator, pattern) for pattern in patterns)]
         if not left:
             names = ", ".join(map(escape, wanted))
-            hint = f"the modules are: {_listed([module.locator for module in modules])}"
-            raise EditError(f"no {word} with GPU code is named {names}", hint=hint)
+            raise EditError(f"no {word} with GPU code is named {names}", hint=f"the modules are: {_listed(locators)}")
     return left
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER, SECTION
@@ -28,8 +28,9 @@ _BLOCK = struct.Struct("<II")
 _MAX_RELOCATIONS = 64 << 20
 _WORD, _LONG, _HALF = struct.Struct("<Q"), struct.Struct("<I"), struct.Struct("<H")
 # Offsets in the PE32+ optional header (PE/COFF specification, optional header)
-_INITIALIZED, _BASE, _SECTION_ALIGNMENT, _FILE_ALIGNMENT, _IMAGE_SIZE, _HEADERS_SIZE, _CHECKSUM, _DIRECTORY_COUNT, _DIRECTORIES = (
-    8, 24, 32, 36, 56, 60, 64, 108, 112,
+INITIALIZED_DATA = 8
+_BASE, _SECTION_ALIGNMENT, _FILE_ALIGNMENT, _IMAGE_SIZE, _HEADERS_SIZE, _CHECKSUM, _DIRECTORY_COUNT, _DIRECTORIES = (
+    24, 32, 36, 56, 60, 64, 108, 112,
 )  # fmt: skip
 
 
@@ -155,10 +156,12 @@ class PeFile:
 
 def edit_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into a PE file: in place where they fit, else in one new section."""
+    if options.compact and (edit := _compact(host, renewed, options)) is not None:
+        return edit
     pe = PeFile(host.source, host.locator)
     writes, moved = split_in_place(host, renewed)
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
-    kept, signed, notes = _without_signature(pe, options)
+    kept, signed, notes = without_signature(pe, options)
     writes += signed
     tail: list[Source] = []
     offsets: dict[int, int] = {}
@@ -180,12 +183,23 @@ def edit_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> 
             address += room_for(new, alignment)
             tactics[new.payload.locator] = tactic
         tail.append(padding(size, pe.file_alignment))
-        writes += _pointers(host, pe, addresses) + vacated(moved)
-    overlay = Overlay.of(host.source, writes, tail, kept)
-    if pe.long(_CHECKSUM):
-        at = pe.optional + _CHECKSUM
-        overlay = Overlay.of(host.source, [*writes, Write.of(at, _LONG.pack(checksum(overlay.source(), at)))], tail, kept)
-    return HostEdit(overlay, tactics, offsets, tuple(notes))
+        writes += wrappers_led(host, pe, addresses) + vacated(moved)
+    return HostEdit(sealed(pe, Overlay.of(host.source, writes, tail, kept)), tactics, offsets, tuple(notes))
+
+
+def sealed(pe: PeFile, overlay: Overlay) -> Overlay:
+    """The edited file with its checksum made right, where it states one."""
+    if not pe.long(_CHECKSUM):
+        return overlay
+    at = pe.optional + _CHECKSUM
+    right = Write.of(at, _LONG.pack(checksum(overlay.source(), at)))
+    return Overlay.of(overlay.base, [*overlay.writes, right], overlay.tail, overlay.kept)
+
+
+def _compact(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
+    from fatpatch.edits.compact_pe import compact_pe
+
+    return compact_pe(host, renewed, options)
 
 
 def _section_name(moved: Sequence[NewPayload], locator: str) -> bytes:
@@ -197,7 +211,7 @@ def _section_name(moved: Sequence[NewPayload], locator: str) -> bytes:
     return names.pop()
 
 
-def _without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], list[str]]:
+def without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], list[str]]:
     """Bytes to keep, the writes that drop the Authenticode table, and what to say; EditError without leave to drop it."""
     offset, size = pe.signature()
     if not offset:
@@ -254,14 +268,14 @@ def _sizes(pe: PeFile, end: int, added: int) -> list[Write]:
     image = end + -end % pe.section_alignment
     if image > _MAX_IMAGE:
         raise EditError(f"would take {image:#x} bytes in memory, more than Windows loads", locator=pe.locator, hint="graft fewer images")
-    return [pe.put(_IMAGE_SIZE, image), pe.put(_INITIALIZED, pe.long(_INITIALIZED) + added)]
+    return [pe.put(_IMAGE_SIZE, image), pe.put(INITIALIZED_DATA, pe.long(INITIALIZED_DATA) + added)]
 
 
-def _pointers(host: HostFile, pe: PeFile, moves: dict[int, int]) -> list[Write]:
+def wrappers_led(host: HostFile, pe: PeFile, moves: Mapping[int, int]) -> list[Write]:
     """The wrappers of moved fatbins led to their new addresses. Their base relocations stay: they name the place, not the value."""
     writes, reached = [], set()
     for pointer in read_wrappers(host.source, host.container):
-        if pointer.target in moves:
+        if pointer.target is not None and pointer.target in moves:
             reached.add(pointer.target)
             writes.append(Write.of(pointer.wrapper.offset + 8, _WORD.pack(moves[pointer.target])))
     for offset in moves.keys() - reached:
@@ -270,7 +284,7 @@ def _pointers(host: HostFile, pe: PeFile, moves: dict[int, int]) -> list[Write]:
     return writes
 
 
-def _refuse_other_references(host: HostFile, pe: PeFile, moves: dict[int, int], known: set[int]) -> None:
+def _refuse_other_references(host: HostFile, pe: PeFile, moves: Mapping[int, int], known: set[int]) -> None:
     """EditError when a relocated pointer that is no wrapper's leads into a fatbin that moves."""
     old = [(pe.base + pe.address_of(each.offset), each.size) for each in host.payloads if each.offset in moves]
     for place in pe.relocated():

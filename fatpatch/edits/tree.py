@@ -37,6 +37,7 @@ class TreeEdit(NamedTuple):
 
     ``moves``: by the locator of a host file, old to new offset of the payloads that moved. ``spare_at``: the old bytes stay
     as they are, so that cutting the file to its old size undoes the edit; a copy of the old zip directory lies there.
+    ``compacted``: the host files and archives that bytes were taken out of.
     """
 
     overlay: Overlay
@@ -45,6 +46,7 @@ class TreeEdit(NamedTuple):
     moves: dict[str, dict[int, int]]
     notes: tuple[str, ...]
     spare_at: int | None = None
+    compacted: frozenset[str] = frozenset()
 
 
 def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -> TreeEdit | None:
@@ -63,8 +65,9 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
             hint = "graft into the ELF or PE file itself" if node.container != "raw" else "the file type is not known"
             raise UnsupportedError(f"GPU code in {node.container} files cannot be edited", locator=node.locator, hint=hint)
         result = editor(HostFile(node.source, container, node.payloads, node.locator), own, options)
-        return TreeEdit(result.overlay, dict(result.tactics), {}, {node.locator: dict(result.moves)}, result.notes)
-    return _edit_members(node, container, children)
+        where = frozenset({node.locator} if result.compacted else ())
+        return TreeEdit(result.overlay, dict(result.tactics), {}, {node.locator: dict(result.moves)}, result.notes, compacted=where)
+    return _edit_members(node, container, children, options)
 
 
 def _container(node: Node) -> Container:
@@ -76,7 +79,7 @@ def _container(node: Node) -> Container:
     return identify(node.source, node.locator, Diagnostics())
 
 
-def _edit_members(node: Node, container: Container, children: Sequence[tuple[Node, TreeEdit]]) -> TreeEdit:
+def _edit_members(node: Node, container: Container, children: Sequence[tuple[Node, TreeEdit]], options: Options) -> TreeEdit:
     assert node.source is not None
     if not any(member.crc32 is not None for member in container.members):
         hint = "unpack it, graft into the file itself, and pack it again"
@@ -97,9 +100,10 @@ def _edit_members(node: Node, container: Container, children: Sequence[tuple[Nod
         moves |= edit.moves
         notes += edit.notes
     notes += _renew_record(node, container, replaced)
-    result = edit_archive(node.source, node.locator, replaced)
+    result = edit_archive(node.source, node.locator, replaced, rebuild=options.rebuild)
     members |= {where: result.tactics[member] for where, member in by_locator.items() if member in replaced}
-    return TreeEdit(result.overlay, tactics, members, moves, tuple(notes), result.spare_at)
+    compacted = frozenset(where for _, edit in children for where in edit.compacted) | ({node.locator} if result.rebuilt else set())
+    return TreeEdit(result.overlay, tactics, members, moves, tuple(notes), result.spare_at, compacted)
 
 
 def _renew_record(node: Node, container: Container, replaced: dict[Member, Overlay]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from fatpatch.edits.graft import Outcome
 from fatpatch.edits.plan import Graft
-from fatpatch.render.words import plural, safe, size
+from fatpatch.render.edit import Told, result_lines
+from fatpatch.render.words import plural, safe
 
 SCHEMA = "fatpatch.graft/1"
 _SHOWN = 12
@@ -20,18 +21,8 @@ def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: li
     if outcome.plan.edit is None:
         yield "nothing to do: every image is there already; nothing was written, FILE is as wanted"
         return
-    if verbose:
-        yield from (f"  ok: {check.name}" for check in outcome.checks)
-    passed = sum(check.ok for check in outcome.checks)
-    yield f"{passed} of {len(outcome.checks)} checks passed{_choices(outcome)}"
-    grown = outcome.size_after - outcome.size_before
-    change = f"{'+' if grown >= 0 else '-'}{size(abs(grown))}"
-    if output is None:
-        yield f"dry run: nothing was written; the file would {'grow' if grown >= 0 else 'shrink'} by {size(abs(grown))}"
-    else:
-        yield f"wrote {safe(output)} ({change})      undo: {safe(undo or '')}"
-    for note in _notes(outcome, notes):
-        yield f"note: {safe(note)}"
+    told = Told("graft", "", output, undo, tuple(_notes(outcome, notes)), dry=output is None)
+    yield from result_lines(outcome.checks, (outcome.size_before, outcome.size_after), told, verbose=verbose, more=_choices(outcome))
 
 
 def _places(outcome: Outcome, shown: int) -> Iterator[str]:

@@ -1,0 +1,146 @@
+"""What the commands that change a file share: where the result goes, the file as it is read, and what to say of names and links."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from fatpatch import __version__
+from fatpatch.cli.options import limits_from, shown_paths
+from fatpatch.cli.progress import Progress
+from fatpatch.edits.commit import Destination, Subject
+from fatpatch.edits.renewal import Plan, renew
+from fatpatch.edits.state import state_of
+from fatpatch.errors import EditError
+from fatpatch.hosts.llamafile import notes_for
+from fatpatch.limits import Limits
+from fatpatch.locator import file_name
+from fatpatch.model import Node
+from fatpatch.remote.opening import refuse_address
+from fatpatch.render.edit import Told, edit_json, edit_text
+from fatpatch.walk import inspected
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+class Opened(NamedTuple):
+    """The file to edit: as it was given, how it is shown, and as it was read; ``links``: how many names it had."""
+
+    path: str
+    shown: str
+    subject: Subject
+    links: int
+
+
+class Place(NamedTuple):
+    """Where the result of an edit goes, as the options say it."""
+
+    output: str | None
+    in_place: bool
+    dry_run: bool
+    overwrite: bool
+    undo: bool = True
+
+    def destination(self, path: str) -> Destination:
+        """A usage error when the options do not say it, or contradict each other."""
+        if bool(self.output) + self.in_place + self.dry_run == 0:
+            raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+        if self.output and self.in_place:
+            raise click.UsageError("-o and --in-place exclude each other")
+        if self.output is not None and same_file(self.output, path):
+            raise click.UsageError("-o names FILE itself: use --in-place")
+        target = None if self.dry_run else os.path.realpath(path) if self.in_place else self.output
+        return Destination(target, self.overwrite, self.undo)
+
+
+def destination_options(command: _Command) -> _Command:
+    """-o, --in-place, --dry-run, --overwrite, --no-undo, --module, --member, --drop-signature, --format and -v."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Every module and every check by name."),
+        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."),
+        click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which the edit would break."),
+        click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules in this member of the archive. Repeatable."),
+        click.option(
+            "--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable."
+        ),
+        click.option("--no-undo", is_flag=True, help="Keep no record of what was taken out: there is no way back, and no second file."),
+        click.option("--overwrite", is_flag=True, help="Let -o replace a file."),
+        click.option("--dry-run", is_flag=True, help="Plan and check, write nothing."),
+        click.option("--in-place", is_flag=True, help="Change FILE itself; 'fatpatch undo FILE' takes it back."),
+        click.option("-o", "--output", metavar="OUT", help="Write the result to this new file."),
+    ):
+        command = option(command)
+    return command
+
+
+def same_file(first: str, second: str) -> bool:
+    """Whether two paths lead to one file."""
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
+@contextmanager
+def opened(path: str, to: Destination, limits: Limits) -> Iterator[Opened]:
+    """The file as it is read now; EditError when the place of the result is taken."""
+    shown = shown_paths([path])[0]
+    if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
+        if not os.path.isfile(to.path):
+            raise EditError("is no regular file", locator=to.path, hint="give the name of the new file")
+        if not to.overwrite:
+            raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
+    real = os.path.realpath(path)
+    before, links = state_of(real), os.stat(real).st_nlink
+    with Progress(shown) as progress, inspected(real, name=file_name(shown), limits=limits, progress=progress.at) as node:
+        yield Opened(path, shown, Subject(real, node, before), links)
+
+
+def notes_on(file: Opened, to: Destination, members: list[str]) -> list[str]:
+    """What to say of the file's names, and of copies that a llamafile makes of its members."""
+    notes = notes_for(file.subject.node, members)
+    real = file.subject.path
+    if real != os.path.abspath(file.path) and to.path == real:
+        notes.append(f"{file.shown} is a link: the file it leads to was changed")
+    if to.path == real and file.links > 1 and os.stat(real).st_ino != file.subject.before.inode:
+        notes.append(f"{file.shown} had {file.links} names (hard links): the others still hold the old bytes")
+    return notes
+
+
+def written(file: Opened, to: Destination, *, changed: bool) -> tuple[str | None, str | None]:
+    """The name of the result, and the command that takes the edit back; None where there is none."""
+    if not changed or to.path is None:
+        return None, None
+    output = file.path if to.path == file.subject.path else to.path
+    return output, f"fatpatch undo {shlex.quote(output)}" if to.record else None
+
+
+class Telling(NamedTuple):
+    """The command, and how its result is told."""
+
+    command: str
+    form: str
+    verbose: bool
+
+
+def renewed(file: str, place: Place, plan_of: Callable[[Node], Plan], telling: Telling, max_image_size: int) -> int:
+    """Plan and carry out an edit that takes nothing from outside, and tell it; the exit code."""
+    to = place.destination(file)
+    refuse_address(file)
+    with opened(file, to, limits_from(max_image_size)) as source:
+        plan = plan_of(source.subject.node)
+        done = renew(source.subject, plan, to, max_image_size)
+        notes = notes_on(source, to, [] if plan.edit is None else list(plan.edit.members))
+        output, undo = written(source, to, changed=plan.edit is not None)
+    told = Told(telling.command, source.shown, output, undo, tuple(dict.fromkeys([*plan.notes, *notes])), dry=to.path is None)
+    if telling.form == "json":
+        document: dict[str, Any] = edit_json(plan, done, told, __version__)
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        for line in edit_text(plan, done, told, verbose=telling.verbose):
+            sys.stdout.write(line + "\n")
+    return 0

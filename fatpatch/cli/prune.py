@@ -1,0 +1,70 @@
+"""``fatpatch prune``: images that nobody needs taken out of a file that is linked already."""
+
+from __future__ import annotations
+
+import click
+
+from fatpatch.cli.editing import Place, Telling, destination_options, renewed
+from fatpatch.cli.options import image_size_option
+from fatpatch.edits.host import Options
+from fatpatch.edits.keep import Wish
+from fatpatch.edits.prune import Wishes, plan_prune
+from fatpatch.errors import InputError
+from fatpatch.gpus.devices import Device, find
+
+
+@click.command("prune")
+@click.argument("file")
+@click.option("--keep", metavar="TARGETS", multiple=True, help="Keep these alone, e.g. sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.")
+@click.option("--drop", metavar="TARGETS", multiple=True, help="Take these out, e.g. sm_50,sm_52. Repeatable.")
+@click.option("--for", "gpus", metavar="GPU", multiple=True, help='Keep what these GPUs load, by name or target: "RTX 3060". Repeatable.')
+@click.option("--compact", is_flag=True, help="Take the freed bytes out of the file; else they become zeros in their place.")
+@click.option("--force", is_flag=True, help="Prune though a GPU that still runs other modules loses one.")
+@destination_options
+@image_size_option
+def command(
+    file: str,
+    keep: tuple[str, ...],
+    drop: tuple[str, ...],
+    gpus: tuple[str, ...],
+    compact: bool,
+    force: bool,
+    output: str | None,
+    in_place: bool,
+    dry_run: bool,
+    overwrite: bool,
+    no_undo: bool,
+    modules: tuple[str, ...],
+    members: tuple[str, ...],
+    drop_signature: bool,
+    form: str,
+    verbose: bool,
+    max_image_size: int,
+) -> int:
+    """Take GPU code that nobody needs out of FILE: a .so, .dll, program, wheel, llamafile, fatbin or bundle.
+
+    Which image a GPU loads is decided module by module, lower minors and PTX included: a module that a GPU still in use would no
+    longer find code in is never emptied. What stays is not changed by a byte.
+    """
+    if bool(keep) + bool(drop) + bool(gpus) != 1:
+        raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU")
+    wish = Wish(_split(keep), _split(drop), tuple(map(_device, gpus)))
+    host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
+    wishes = Wishes(wish, modules, members, force, host, max_image_size)
+    place = Place(output, in_place, dry_run, overwrite, not no_undo)
+    return renewed(file, place, lambda node: plan_prune(node, wishes), Telling("prune", form, verbose), max_image_size)
+
+
+def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that commas part; a usage error for none."""
+    found = tuple(name for text in texts for name in map(str.strip, text.split(",")) if name)
+    if texts and not found:
+        raise click.UsageError("a list of targets is empty; write for example sm_75,sm_86")
+    return found
+
+
+def _device(text: str) -> Device:
+    try:
+        return find(text)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--for") from error

@@ -1,0 +1,282 @@
+"""An ELF file that shrinks: payloads packed together, and the pages behind them taken out of the file, not out of memory's map.
+
+A segment with a payload section in its middle becomes two, at the addresses that it had; that takes a program header.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from fatpatch.containers.zip import find_directory
+from fatpatch.edits.compaction import Cut, Laid, compacted, inside_cut, laid_out, section_parts, shift
+from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
+from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, split_in_place
+from fatpatch.edits.new_payload import NewPayload
+from fatpatch.edits.overlay import Write
+from fatpatch.elf64 import SECTION, SEGMENT, SYMBOL
+from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.formats import numbers as n
+from fatpatch.payloads.locate import PAYLOAD_SECTIONS
+from fatpatch.payloads.wrapper import read_wrappers
+
+_PAGES = {n.EM_X86_64: 0x1000, n.EM_AARCH64: 0x10000}
+_E_SHOFF = 40
+_WORD = struct.Struct("<Q")
+_SYMBOLS = 0x10000 * SYMBOL.size
+_NO_SECTIONS = "has no section headers, so nothing says what lies where"
+_LEAVE = "leave out --compact: the freed bytes become zeros, which take no room where the file system knows holes"
+
+
+class Placed(NamedTuple):
+    """A payload section by its number in the table: its start, as those of its payloads counted from the region's, and its size."""
+
+    number: int
+    start: int
+    size: int
+    laids: tuple[Laid, ...]
+
+
+class Region(NamedTuple):
+    """Payload sections side by side, from the file offset ``start`` on; ``resume``: where the file goes on behind them."""
+
+    start: int
+    resume: int
+    sections: tuple[Placed, ...]
+
+    @property
+    def laids(self) -> list[Laid]:
+        """All its payloads."""
+        return [laid for placed in self.sections for laid in placed.laids]
+
+    @property
+    def used(self) -> int:
+        """Bytes that its payloads take now."""
+        return max((laid.end for laid in self.laids), default=0)
+
+    def removable(self, page: int) -> int:
+        """Whole pages that it can do without."""
+        return max(self.resume - self.start - self.used, 0) // page * page
+
+
+def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> HostEdit | None:
+    """The file without the room that its payloads no longer need; None when that is less than a page everywhere."""
+    elf = ElfFile(host.source, host.locator)
+    if not elf.sections:
+        raise UnsupportedError(_NO_SECTIONS, locator=host.locator, hint=_LEAVE)
+    if find_directory(host.source) is not None:
+        message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
+        raise UnsupportedError(message, locator=host.locator, hint=_LEAVE)
+    page = _PAGES[elf.machine]
+    by_offset = {new.payload.offset: new for new in renewed}
+    regions = [region for region in _regions(host, elf, by_offset) if region.removable(page)]
+    segments, regions, notes = _split(elf, regions, page)
+    if not regions:
+        return None
+    cuts = [Cut(each.start, tuple(section_parts(each.laids)), each.resume, each.removable(page)) for each in regions]
+    inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
+    writes, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
+    if outside:
+        message = "does not fit its place, and lies in a section that is not written anew"
+        raise EditError(message, locator=outside[0].payload.locator, hint="leave out --compact")
+    table = elf.shoff, elf.shoff + len(elf.sections) * SECTION.size
+    if inside_cut(cuts, *table):
+        raise EditError("its section headers lie among its payloads", locator=host.locator, offset=elf.shoff, hint=_LEAVE)
+    writes += _pointers(host, elf, regions)
+    writes += _symbols(elf, regions)
+    writes.append(Write.of(elf.phoff, b"".join(SEGMENT.pack(*_shifted(elf, each, cuts, page)) for each in segments)))
+    writes.append(Write.of(elf.shoff, b"".join(SECTION.pack(*row) for row in _rows(elf, regions, cuts))))
+    writes.append(Write.of(_E_SHOFF, _WORD.pack(shift(cuts, elf.shoff))))
+    moves = {}
+    for payload in host.payloads:
+        if payload.offset in inner:
+            region, laid = inner[payload.offset]
+            moves[payload.offset] = shift(cuts, region.start) + laid.start
+        else:
+            moves[payload.offset] = shift(cuts, payload.offset)
+    tactics = {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
+    return HostEdit(compacted(host.source, writes, cuts, host.source.size), tactics, moves, tuple(notes), compacted=True)
+
+
+def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region]) -> list[Write]:
+    """The wrappers of payloads that get another address."""
+    moves = {}
+    for region in regions:
+        for laid in region.laids:
+            old, new = elf.address_of(laid.new.payload.offset), elf.address_of(region.start) + laid.start
+            if old != new:
+                moves[laid.new.payload.offset] = (old, new)
+    sizes = {payload.offset: payload.size for payload in host.payloads}
+    return retarget(elf, read_wrappers(host.source, host.container), moves, sizes) if moves else []
+
+
+def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[Region]:
+    """Runs of payload sections that nothing else lies between; only those in which something changes."""
+    allocated = sorted(
+        (row.address, index) for index, row in enumerate(elf.sections) if row.flags & n.SHF_ALLOC and row.size and row.type != n.SHT_NOBITS
+    )
+    names = {section.offset: section.name for section in host.container.sections if section.name in PAYLOAD_SECTIONS}
+    run: list[int] = []
+    for _, index in (*allocated, (0, -1)):
+        row = elf.sections[index] if index >= 0 else None
+        mine = row is not None and names.get(row.offset) is not None
+        joined = mine and row is not None and (not run or _segment_of(elf, elf.sections[run[0]]) == _segment_of(elf, row))
+        if run and not joined:
+            region = _region(host, elf, run, renewed)
+            if any(region.start <= offset < region.resume for offset in renewed):
+                yield region
+            run = []
+        if mine:
+            run.append(index)
+
+
+def _region(host: HostFile, elf: ElfFile, run: Sequence[int], renewed: Mapping[int, NewPayload]) -> Region:
+    first, last = elf.sections[run[0]], elf.sections[run[-1]]
+    segment, end = _segment_of(elf, first), last.offset + last.size
+    sections, at = [], 0
+    for index in run:
+        row = elf.sections[index]
+        alignment = max(row.alignment, 8)
+        laids, size = laid_out(host, renewed, row.offset, row.size, alignment)
+        start = at + -(first.address + at) % alignment
+        sections.append(Placed(index, start, size, tuple(each._replace(start=start + each.start, end=start + each.end) for each in laids)))
+        at = start + size
+    segment_end = segment.offset + segment.file_size
+    behind = (row.offset for row in elf.sections if row.flags & n.SHF_ALLOC and row.type != n.SHT_NOBITS and row.size)
+    resume = min((offset for offset in behind if end <= offset < segment_end), default=segment_end)
+    return Region(first.offset, resume, tuple(sections))
+
+
+def _segment_of(elf: ElfFile, row: SectionRow) -> Segment:
+    for segment in elf.loads:
+        if segment.offset <= row.offset and row.offset + row.size <= segment.offset + segment.file_size:
+            return segment
+    raise EditError("a section with payloads lies in no loadable segment", locator=elf.locator, offset=row.offset, hint=_LEAVE)
+
+
+def _split(elf: ElfFile, regions: Sequence[Region], page: int) -> tuple[list[Segment], list[Region], list[str]]:
+    """The program headers (at old file offsets) with a gap for each region, the largest first; those regions; what to say."""
+    segments, done, notes = list(elf.segments), list[Region](), list[str]()
+    for region in sorted(regions, key=lambda each: -each.removable(page)):
+        freed = segments
+        if region.resume < _end(segments[_holder(segments, region)]):
+            found, note = _without_one(segments)
+            if found is None:
+                notes.append(f"{region.removable(page):#x} freed bytes stay as zeros: no program header can be spared for one more gap")
+                continue
+            freed, notes = found, [*notes, note] if note else notes
+        index = _holder(freed, region)
+        whole = freed[index]
+        size = region.start + region.used - whole.offset
+        if region.resume == _end(whole) and whole.memory_size != whole.file_size:
+            notes.append(f"{region.removable(page):#x} freed bytes stay as zeros: blank memory follows them")
+            continue
+        pieces = [whole._replace(file_size=size, memory_size=size)]
+        if region.resume < _end(whole):
+            gone = region.resume - whole.offset
+            pieces.append(
+                whole._replace(
+                    offset=region.resume,
+                    address=whole.address + gone,
+                    physical=whole.physical + gone,
+                    file_size=whole.file_size - gone,
+                    memory_size=whole.memory_size - gone,
+                )
+            )
+        segments = [*freed[:index], *pieces, *freed[index + 1 :]]
+        done.append(region)
+    return segments, sorted(done, key=lambda each: each.start), notes
+
+
+def _holder(segments: Sequence[Segment], region: Region) -> int:
+    return next(index for index, each in enumerate(segments) if each.type == n.PT_LOAD and each.offset <= region.start < _end(each))
+
+
+def _end(segment: Segment) -> int:
+    return segment.offset + segment.file_size
+
+
+def _without_one(segments: Sequence[Segment]) -> tuple[list[Segment] | None, str]:
+    """The program headers with one fewer, and what is lost with it; None when none can be spared."""
+    kinds = [segment.type for segment in segments]
+    if n.PT_NULL in kinds:
+        return _dropped(segments, kinds.index(n.PT_NULL)), ""
+    properties = [(each.offset, each.file_size) for each in segments if each.type == n.PT_GNU_PROPERTY]
+    notes = [index for index, kind in enumerate(kinds) if kind == n.PT_NOTE]
+    for index in notes:
+        if (segments[index].offset, segments[index].file_size) in properties:
+            return _dropped(segments, index), ""  # PT_GNU_PROPERTY says the same
+    if notes:
+        return _dropped(segments, notes[-1]), "the build-id is no longer among the program headers (its section stays)"
+    for index, (first, second) in enumerate(pairwise(segments)):
+        if _mergeable(first, second):
+            end = second.offset + second.file_size - first.offset
+            merged = first._replace(flags=first.flags | second.flags, file_size=end, memory_size=end)
+            words = "the segment of the headers is now one with that of the code, as older linkers have it: no program header was free"
+            return [*segments[:index], merged, *segments[index + 2 :]], words
+    return None, ""
+
+
+def _dropped(segments: Sequence[Segment], index: int) -> list[Segment]:
+    return [each for position, each in enumerate(segments) if position != index]
+
+
+def _mergeable(first: Segment, second: Segment) -> bool:
+    """Whether two segments are read-only data and code that one page of padding at most lies between."""
+    plain = first.type == second.type == n.PT_LOAD and first.flags == n.PF_R and second.flags == n.PF_R | n.PF_X
+    gap = second.offset - first.offset - first.file_size
+    level = first.address - first.offset == second.address - second.offset and first.alignment == second.alignment
+    return plain and level and first.file_size == first.memory_size and 0 <= gap < max(first.alignment, 1)
+
+
+def _shifted(elf: ElfFile, segment: Segment, cuts: Sequence[Cut], page: int) -> Segment:
+    """A program header at its new offset. An alignment that no longer holds becomes that of a page."""
+    if segment.type != n.PT_LOAD and segment.file_size and inside_cut(cuts, segment.offset, segment.offset + segment.file_size):
+        message = f"a program header of type {segment.type:#x} covers payloads"
+        raise EditError(message, locator=elf.locator, offset=segment.offset, hint=_LEAVE)
+    offset = shift(cuts, segment.offset)
+    aligned = segment.type != n.PT_LOAD or segment.alignment <= 1 or (offset - segment.address) % segment.alignment == 0
+    return segment._replace(offset=offset, alignment=segment.alignment if aligned else page)
+
+
+def _rows(elf: ElfFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Iterator[SectionRow]:
+    """The section headers, those of payloads where these are now."""
+    renewed = {placed.number: (region, placed) for region in regions for placed in region.sections}
+    for index, row in enumerate(elf.sections):
+        if index in renewed:
+            region, placed = renewed[index]
+            start = elf.address_of(region.start)
+            yield row._replace(address=start + placed.start, offset=shift(cuts, region.start) + placed.start, size=placed.size)
+            continue
+        if row.type not in (0, n.SHT_NOBITS) and row.size and inside_cut(cuts, row.offset, row.offset + row.size):
+            raise EditError("a section lies over another one with payloads", locator=elf.locator, offset=row.offset, hint=_LEAVE)
+        yield row._replace(offset=shift(cuts, row.offset))
+
+
+def _symbols(elf: ElfFile, regions: Sequence[Region]) -> Iterator[Write]:
+    """The symbols that name payloads, led to where these are now."""
+    sections = {placed.number: (region, placed) for region in regions for placed in region.sections}
+    places = {
+        elf.address_of(laid.new.payload.offset): (elf.address_of(region.start) + laid.start, laid.new)
+        for region in regions
+        for placed in region.sections
+        for laid in placed.laids
+    }
+    for table in elf.sections:
+        if table.type not in (n.SHT_SYMTAB, n.SHT_DYNSYM):
+            continue
+        for start in range(0, table.size - SYMBOL.size + 1, _SYMBOLS):
+            data = elf.source.peek(table.offset + start, min(_SYMBOLS, table.size - start))
+            for position in range(0, len(data) - SYMBOL.size + 1, SYMBOL.size):
+                name, info, other, index, value, size = SYMBOL.unpack_from(data, position)
+                if index not in sections:
+                    continue
+                if table.type == n.SHT_DYNSYM:
+                    message = "exports a symbol that lies among its payloads: other files may count on its address"
+                    raise EditError(message, locator=elf.locator, offset=table.offset + start + position, hint=_LEAVE)
+                region, placed = sections[index]
+                address, new = places.get(value, (elf.address_of(region.start) + placed.start, None))
+                length = new.size if new is not None and size == new.payload.size else size
+                yield Write.of(table.offset + start + position, SYMBOL.pack(name, info, other, index, address, length))

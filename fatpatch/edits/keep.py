@@ -1,0 +1,166 @@
+"""Which images a user wants to keep: by target, or as those that some GPUs load. And whom that leaves without code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from fatpatch.coverage import target_key
+from fatpatch.errors import EditError
+from fatpatch.gpus.amd import choose_object, feature_settings, offered
+from fatpatch.gpus.devices import Device
+from fatpatch.gpus.fleet import by_target
+from fatpatch.gpus.selection import DEVICES, choose
+from fatpatch.locator import target_matches
+from fatpatch.model import Image, Node, Payload
+
+_LOADABLE = frozenset({"sass", "ptx", "hsaco", "spirv"})
+_SHOWN = 6
+
+
+class Wish(NamedTuple):
+    """Patterns of targets to keep or to drop (sm_75, sm_8*, gfx90a), or the GPUs that the file is for; one of the three."""
+
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+
+
+class Choice(NamedTuple):
+    """For each payload (by locator) the images that go; what to tell the user; names of targets that no longer run anything."""
+
+    dropped: dict[str, tuple[Image, ...]]
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def chosen(modules: Sequence[tuple[Node, Payload]], wish: Wish, *, force: bool) -> Choice:
+    """What the wish takes out of the modules.
+
+    EditError when a target is named that is nowhere, or when a module would no longer load on a GPU that other modules still serve.
+    """
+    _refuse_unknown(modules, wish)
+    vendors = {device.vendor for device in wish.devices}
+    dropped = {}
+    notes: list[str] = []
+    for _, payload in modules:
+        if wish.devices and payload.vendor not in vendors:
+            notes.append(f"code of {payload.vendor.upper()} GPUs is left as it is: none of those named is one")
+            continue
+        kept = {id(image) for image in _kept(payload, wish)}
+        if gone := tuple(image for image in payload.images if id(image) not in kept):
+            dropped[payload.locator] = gone
+    if wish.devices:
+        others = {image.kind for _, payload in modules for image in payload.images} - _LOADABLE
+        notes += [f"images of kind {kind} are kept: no GPU loads them itself; --drop takes them by target" for kind in sorted(others)]
+    lost, broken = _losses(modules, dropped, wish.devices)
+    if broken and not force:
+        raise _broken(broken)
+    return Choice(dropped, lost, tuple(dict.fromkeys(notes)))
+
+
+def _kept(payload: Payload, wish: Wish) -> Iterator[Image]:
+    for image in payload.images:
+        if wish.keep:
+            if any(target_matches(image.target, pattern) for pattern in wish.keep):
+                yield image
+        elif wish.drop:
+            if not any(target_matches(image.target, pattern) for pattern in wish.drop):
+                yield image
+        elif image.kind not in _LOADABLE:
+            yield image
+    for device in wish.devices:
+        yield from loaded(payload, device.target, device.arch)
+
+
+class Loss(NamedTuple):
+    """A module, the GPU on which it would no longer load, and the target of the image that it loads there now."""
+
+    locator: str
+    target: str
+    loaded: str
+
+
+def loaded(payload: Payload, target: str, arch: int | None) -> Iterator[Image]:
+    """What a GPU loads of a payload; an AMD GPU in each of the modes that it can run in."""
+    if payload.vendor == "nvidia" and arch is not None:
+        image = choose(payload.images, arch).image
+        if image is not None:
+            yield image
+            if image.kind == "reloc-ptx":  # all of them are linked together
+                yield from (other for other in payload.images if other.kind == "reloc-ptx" and other is not image)
+    elif payload.vendor == "amd" and arch is None:
+        images = offered(payload.images)
+        for mode in _modes(target, images):
+            image = choose_object(images, mode).image
+            if image is not None:
+                yield image
+
+
+def _modes(target: str, images: Sequence[Image]) -> list[str]:
+    """The target as it is, and with every setting that objects for it demand: a user may switch XNACK."""
+    processor = target.split(":")[0]
+    demanded = [image.target for image in images if image.target.split(":")[0] == processor and feature_settings(image.target)]
+    return list(dict.fromkeys([target, *demanded]))
+
+
+def _losses(
+    modules: Sequence[tuple[Node, Payload]], dropped: Mapping[str, tuple[Image, ...]], devices: Sequence[Device]
+) -> tuple[tuple[str, ...], list[Loss]]:
+    """(targets that are not served any more; modules that no longer load on a GPU that is to be kept).
+
+    To be kept are the devices, where some are named; else every GPU that some module of the file still serves.
+    """
+    lost: list[str] = []
+    broken: list[Loss] = []
+    named = {device.target for device in devices}
+    for target, arch in _targets({payload.vendor for _, payload in modules}):
+        without, still = [], False
+        for _, payload in modules:
+            before = next(loaded(payload, target, arch), None)
+            gone = dropped.get(payload.locator)
+            after = before if before is None or gone is None else next(loaded(_without(payload, gone), target, arch), None)
+            if after is not None:
+                still = True
+            elif before is not None:
+                without.append(Loss(payload.locator, target, before.target))
+        if without and (target in named if named else still):
+            broken += without
+        elif without:
+            lost.append(target)
+    return tuple(lost), broken
+
+
+def _targets(vendors: set[str]) -> Iterator[tuple[str, int | None]]:
+    if "nvidia" in vendors:
+        yield from ((f"sm_{arch}", arch) for arch in DEVICES)
+    if "amd" in vendors:
+        yield from ((target, None) for target, devices in by_target().items() if devices[0].vendor == "amd")
+
+
+def _without(payload: Payload, gone: Sequence[Image]) -> Payload:
+    away = set(map(id, gone))
+    return payload._replace(images=tuple(image for image in payload.images if id(image) not in away))
+
+
+def _broken(broken: Sequence[Loss]) -> EditError:
+    """The refusal in words, and the targets that would have to stay."""
+    locator, target, image = broken[0]
+    devices = sorted({loss.target for loss in broken}, key=target_key)
+    modules = len({loss.locator for loss in broken})
+    more = f"; {modules} modules would be lost so, on {', '.join(devices)}" if len(broken) > 1 else ""
+    message = f"a GPU of {target} loads {image} here and would find nothing, while other modules of the file still run on it{more}"
+    wanted = sorted({loss.loaded for loss in broken}, key=target_key)
+    return EditError(message, locator=locator, hint=f"keep {', '.join(wanted)} too; --force prunes all the same")
+
+
+def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], wish: Wish) -> None:
+    there = sorted({image.target for _, payload in modules for image in payload.images}, key=target_key)
+    for pattern in (*wish.keep, *wish.drop):
+        if not any(target_matches(target, pattern) for target in there):
+            raise EditError(f"nothing in the file is for {pattern!r}", hint=f"its targets are {', '.join(there)}")
+    if wish.devices and not any(
+        True for _, payload in modules for device in wish.devices for _ in loaded(payload, device.target, device.arch)
+    ):
+        names = ", ".join(device.name for device in wish.devices)
+        raise EditError(f"nothing in the file runs on {names}, so nothing would be left", hint=f"its targets are {', '.join(there)}")

@@ -1,0 +1,49 @@
+"""Images taken out of a file: those that no target or GPU that is to be kept has a use for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.coverage import payloads_below
+from fatpatch.edits.host import Options
+from fatpatch.edits.keep import Wish, chosen
+from fatpatch.edits.match import pinned
+from fatpatch.edits.renewal import Plan, planned
+from fatpatch.edits.thin import KINDS, thinned
+from fatpatch.errors import EditError, FatpatchError
+from fatpatch.model import Node
+
+
+class Wishes(NamedTuple):
+    """What to keep, in which modules (locators or patterns) and archive members, and how."""
+
+    wish: Wish
+    modules: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    force: bool = False
+    host: Options = Options()
+    limit: int = 128 << 20
+
+
+def plan_prune(node: Node, wishes: Wishes) -> Plan:
+    """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break."""
+    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in KINDS]
+    if not everything:
+        raise EditError("holds no fatbin and no bundle: there is nothing to take out", locator=node.locator)
+    modules = pinned(everything, wishes.modules, wishes.members)
+    choice = chosen(modules, wishes.wish, force=wishes.force)
+    changes, notes = [], list(choice.notes)
+    for holder, payload in modules:
+        gone = choice.dropped.get(payload.locator)
+        if gone is None:
+            continue
+        try:
+            change = thinned(holder, payload, gone, wishes.limit)
+        except FatpatchError as error:
+            notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
+            continue
+        if change is None or len(change.dropped) < len(gone):
+            notes.append(f"{payload.locator}: images in one compressed block with others that stay are kept; 'fatpatch expand' parts them")
+        if change is not None:
+            changes.append(change)
+    return planned(node, modules, changes, wishes.host, notes, choice.lost)
