@@ -23,7 +23,7 @@ def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
     seen: set[str] = set()
     for path, name in zip(paths, shown, strict=True):
         for each in _expanded(path, name):
-            real = each.path if scheme_of(each.path) else os.path.realpath(each.path)
+            real = each.path if scheme_of(each.path) or "\0" in each.path else os.path.realpath(each.path)
             real = each.path if real == each.path else real  # one string, not two, of each of a million files
             if real not in seen:
                 seen.add(real)
@@ -31,10 +31,10 @@ def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
 
 
 def _expanded(path: str, name: str) -> Iterator[Input]:
-    if scheme_of(path):
+    if scheme_of(path) or "\0" in path:
         yield Input(path, name, named=True)
     elif os.path.isdir(path):
-        yield from _below(path, name.rstrip("/"), set())
+        yield from _below(path, name.rstrip("/"))
     elif not os.path.lexists(path) and any(char in path for char in "*?["):
         import glob
 
@@ -48,21 +48,31 @@ def _expanded(path: str, name: str) -> Iterator[Input]:
         yield Input(path, name, named=True)
 
 
-def _below(folder: str, name: str, seen: set[str]) -> Iterator[Input]:
+def _below(folder: str, name: str) -> Iterator[Input]:
     """Every file below a folder, linked folders too, each once. What cannot be opened is an input: reading it says why."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
+    seen: set[str] = set()
+    left = [(folder, name)]
+    while left:
+        folder, name = left.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted((_is_folder(entry), entry.name) for entry in os.scandir(folder))  # files first
+        except OSError:
+            yield Input(folder, name, named=False)
+            continue
+        for is_folder, last in entries:
+            path, shown = os.path.join(folder, last), f"{name}/{last}"
+            if not is_folder:
+                yield Input(path, path if shown == path else shown, named=False)
+        left += [(os.path.join(folder, last), f"{name}/{last}") for is_folder, last in reversed(entries) if is_folder]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Not of a link that leads nowhere or in a circle: reading it says so."""
     try:
-        entries = sorted((entry.is_dir(), entry.name) for entry in os.scandir(folder))  # files first
+        return entry.is_dir()
     except OSError:
-        yield Input(folder, name, named=False)
-        return
-    for is_folder, last in entries:
-        path, shown = os.path.join(folder, last), f"{name}/{last}"
-        shown = path if shown == path else shown
-        if is_folder:
-            yield from _below(path, shown, seen)
-        else:
-            yield Input(path, shown, named=False)
+        return False

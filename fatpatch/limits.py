@@ -17,7 +17,8 @@ class Fetched(NamedTuple):
 
 class Remote(NamedTuple):
     """How files are read from servers. ``most`` bytes of one file; ``timeout`` seconds of silence, ``patience`` seconds until an
-    answer must have begun and come in at ``slowest`` bytes a second. ``public_only``: no machine of a private network is asked.
+    answer must have begun and come in at ``slowest`` bytes a second. ``public_only``: no machine of a private network is asked;
+    of ``attempts`` the last one's trouble is an error.
     ``report`` is told what was fetched when a file is closed.
     """
 
@@ -26,6 +27,7 @@ class Remote(NamedTuple):
     patience: float = 30.0
     slowest: int = 4096
     public_only: bool = False
+    attempts: int = 5
     report: Callable[[Fetched], object] | None = None
 
 

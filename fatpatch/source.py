@@ -55,6 +55,7 @@ class _File(Backing):
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.descriptor = -1
         self._window = (0, b"")
         self.descriptor = _open(path)
         self._lock = threading.Lock()
@@ -189,7 +190,9 @@ class Source:
         try:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
-                what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                what = "not a regular file"
+                if stat.S_ISDIR(status.st_mode):
+                    what = "a folder" if os.access(path, os.R_OK | os.X_OK) else "a folder that may not be read"
                 raise InputError(f"is {what}", locator=path, hint="name the files to read, one by one or by a shell pattern")
             backing = _File(path)
             return cls(backing, 0, os.lseek(backing.descriptor, 0, os.SEEK_END))

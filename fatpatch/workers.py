@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,26 @@ from fatpatch.errors import InternalError
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _AHEAD = 3
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for: it must not live on. One that is told to end does so quietly."""
+    import multiprocessing
+    import signal
+    import threading
+    from multiprocessing.connection import wait
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that its temporary files are removed
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int, *, apart: bool = False) -> Iterator[_Result]:
@@ -25,7 +46,7 @@ def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], worke
 
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     waiting: deque[Future[_Result]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(function, task))

@@ -16,6 +16,8 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool 
     Without ``sync`` a power cut may lose the file, as it may any that can be made again.
     """
     folder, name = os.path.split(path)
+    if replace and os.path.lexists(path) and not (os.path.isfile(path) or os.path.islink(path)):
+        raise EditError("is there already, and is no regular file", locator=path, hint="give another name")
     temporary = ""
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".fatpatch-", suffix=".tmp", dir=folder or ".")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fatpatch import __version__
-from fatpatch.auditing.examine import Task, examine
+from fatpatch.auditing.examine import Task, examine, failed
 from fatpatch.auditing.record import Examined
 from fatpatch.errors import InputError, ToolError
 from fatpatch.limits import Limits
@@ -21,10 +22,12 @@ def examined_on(address: str, tasks: Iterable[Task], limits: Limits) -> Iterator
         from distributed import Client, as_completed
     except ImportError as error:
         raise ToolError("needs dask.distributed, which is not installed", hint="pip install 'fatpatch[dask]'") from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it would say of a lost worker is said here
     try:
         client = Client(address, timeout="20s", set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(f"no scheduler answers: {error}", locator=address, hint="such as tcp://scheduler:8786") from error
+    except Exception as error:  # whatever a protocol raises that is not installed, not known, or not set up
+        words = f"no scheduler answers: {type(error).__name__}: {error!s:.200}"
+        raise InputError(words, locator=address, hint="such as tcp://scheduler:8786") from error
     with client:
         _check_versions(client, address)
         waiting = iter(tasks)
@@ -43,18 +46,21 @@ def examined_on(address: str, tasks: Iterable[Task], limits: Limits) -> Iterator
         done = as_completed(first, loop=client.loop)
         try:
             for future in done:
-                yield _result(future, running.pop(future))
+                task = running.pop(future)
+                if client.status != "running":
+                    raise InputError("the cluster went away", locator=address, hint="run the same command again: it goes on from here")
+                yield _result(future, task, limits)
                 if (following := start()) is not None:
                     done.add(following)
         finally:
             client.cancel(list(running))
 
 
-def _result(future: Any, task: Task) -> Examined:
+def _result(future: Any, task: Task, limits: Limits) -> Examined:
     try:
         found: Examined = future.result()
     except Exception as error:  # KilledWorker, or whatever a broken worker raises: one file must not end the audit
-        return Examined(task.location, task.state, None, f"reading it failed on the cluster: {type(error).__name__}")
+        return failed(task, limits, f"reading it failed on the cluster: {type(error).__name__}")
     return found
 
 

@@ -12,6 +12,7 @@ from fatpatch.errors import FatpatchError
 from fatpatch.limits import Limits
 from fatpatch.locator import SEPARATOR, file_name
 from fatpatch.model import Diagnostic, Node
+from fatpatch.remote.opening import state_of
 from fatpatch.survey import complaint_of, survey
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.everyone import answers
@@ -19,20 +20,41 @@ from fatpatch.walk import inspected
 
 
 class Task(NamedTuple):
-    """A file to examine: where it is, and what the index calls it."""
+    """A file to examine: where it is, what the index calls it, and its state where that is known beforehand."""
 
     path: str
     location: str
-    state: State
+    state: State | None
+
+
+def current(path: str, limits: Limits, attempts: int) -> State | None:
+    """The state of a file as it is now; None when it cannot be told: reading the file says why."""
+    try:
+        return State(*state_of(path, limits.remote._replace(attempts=attempts)), limits.image)
+    except FatpatchError:
+        return None
 
 
 def examine(task: Task, limits: Limits) -> Examined:
     """Read one file whole. What is wrong with it is part of the answer, never an exception."""
+    if task.state is None:
+        task = task._replace(state=current(task.path, limits, attempts=1))
     try:
         with inspected(task.path, name=file_name(task.location) or "file", limits=limits) as root:
-            return Examined(task.location, task.state, _contents(root, limits), None)
+            return Examined(task.location, task.state or _unknown(limits), _contents(root, limits), None)
     except FatpatchError as error:
-        return Examined(task.location, task.state, None, error.message)
+        return failed(task, limits, error.message)
+    except Exception as error:  # a bug of ours, or memory that ran out: one file must not end the audit of all
+        return failed(task, limits, f"internal error, please report it: {type(error).__name__}: {error!s:.200}")
+
+
+def failed(task: Task, limits: Limits, why: str) -> Examined:
+    """The answer for a file that could not be read."""
+    return Examined(task.location, task.state or _unknown(limits), None, why)
+
+
+def _unknown(limits: Limits) -> State:
+    return State(None, None, None, limits.image)
 
 
 def _contents(root: Node, limits: Limits) -> Contents:

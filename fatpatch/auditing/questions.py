@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +27,12 @@ def _number(text: str) -> Values:
     return (int(text),)
 
 
+def _one_target(text: str) -> Values:
+    if not re.fullmatch(r"(?:sm|compute|lto)_\d{2,3}[af]?|gfx[0-9a-z-]+(?::[a-z]+[+-])*", text, re.ASCII):
+        raise InputError(f"expected a target, got {text!r}", hint="such as sm_61, compute_75 or gfx1030")
+    return (text,)
+
+
 def _target_of(text: str) -> Values:
     return (find(text).target,)
 
@@ -45,8 +52,8 @@ QUESTIONS: Final[dict[str, Question]] = {
         f"""SELECT {_HOLDER} AS file, group_concat(DISTINCT entry.target) AS targets
         FROM location JOIN payload USING (artifact) JOIN entry ON entry.artifact = payload.artifact AND entry.payload = payload.inside
         WHERE payload.vendor = CASE WHEN ?1 LIKE 'gfx%' THEN 'amd' ELSE 'nvidia' END
-        GROUP BY 1 HAVING sum(entry.target = ?1 OR entry.target LIKE ?1 || ':%') = 0 ORDER BY 1""",
-        lambda text: (text,),
+        GROUP BY 1 HAVING sum(entry.target = ?1 OR substr(entry.target, 1, length(?1) + 1) = ?1 || ':') = 0 ORDER BY 1""",
+        _one_target,
     ),
     "fails": Question(
         "the files that do not run on a GPU, and what they do",

@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 
 class State(NamedTuple):
-    """By what a file is known not to have changed: size, time of modification (ns), and what a server calls it (ETag)."""
+    """By what a file is known not to have changed: size, time of modification (ns), and what a server calls it (ETag).
+
+    ``image_limit``: what an image might unpack to when it was read.
+    """
 
     size: int | None
     mtime_ns: int | None
     tag: str | None
+    image_limit: int
 
 
 class PayloadRow(NamedTuple):

@@ -10,13 +10,12 @@ from functools import partial
 from typing import NamedTuple
 
 from fatpatch.auditing.database import Database
-from fatpatch.auditing.examine import Task, examine
-from fatpatch.auditing.record import Examined, State
-from fatpatch.errors import FatpatchError, InternalError
+from fatpatch.auditing.examine import Task, current, examine, failed
+from fatpatch.auditing.record import Examined
+from fatpatch.errors import InternalError
 from fatpatch.inputs import Input
 from fatpatch.limits import Limits
-from fatpatch.remote.address import scheme_of, shown_address
-from fatpatch.remote.opening import state_of
+from fatpatch.remote.address import HTTP, scheme_of, shown_address
 from fatpatch.workers import in_order
 
 OnDone = Callable[[Examined, int, int], object]
@@ -24,11 +23,12 @@ OnDone = Callable[[Examined, int, int], object]
 
 
 class Summary(NamedTuple):
-    """What a run did: files given, those that were known and unchanged, those that could not be read; seconds."""
+    """What a run did: files given, those that were known and unchanged, those that could not be read, or in part only; seconds."""
 
     files: int
     unchanged: int
     unreadable: int
+    partly: int
     seconds: float
 
 
@@ -38,15 +38,16 @@ def audit(
     """Bring the index up to date with the files, by processes here or on a Dask ``cluster``. The database is whole after every file."""
     began = time.monotonic()
     tasks = _Changed(inputs, database, limits)
-    unreadable = 0
+    unreadable = partly = 0
     workers = min(jobs or os.cpu_count() or 1, max(len(inputs), 1))
     results = _examined(tasks, limits, workers) if cluster is None else _on_cluster(cluster, tasks, limits)
     for done, found in enumerate(results, 1):
         database.store(found)
         unreadable += found.contents is None
+        partly += found.contents is not None and any(item.level == "error" for item in found.contents.findings)
         on_done(found, done + tasks.unchanged, len(inputs))
     database.tidy()
-    return Summary(len(inputs), tasks.unchanged, unreadable, time.monotonic() - began)
+    return Summary(len(inputs), tasks.unchanged, unreadable, partly, time.monotonic() - began)
 
 
 def shard(inputs: Sequence[Input], index: int, count: int) -> list[Input]:
@@ -55,14 +56,18 @@ def shard(inputs: Sequence[Input], index: int, count: int) -> list[Input]:
 
 
 def location_of(given: Input) -> str:
-    """What the index calls a file: its path as it was given; of an address no secrets, but a mark of its query."""
-    if scheme_of(given.path) is None:
-        return given.path
+    """What the index calls a file: its path as it was given; of an address no secrets, but a mark of what was left out."""
     import hashlib
 
-    shown = shown_address(given.path)
-    query = given.path.partition("?")[2]
-    return f"{shown}?{hashlib.sha256(query.encode()).hexdigest()[:12]}" if query else shown
+    scheme, path = scheme_of(given.path), given.path
+    if scheme is None:
+        shown = path.replace(f"{os.sep}{os.sep}", os.sep).removeprefix(f".{os.sep}")
+        foreign = any("\udc80" <= char <= "\udcff" for char in path)  # bytes that are no UTF-8 are written as escapes
+        apart = path if foreign else ""
+    else:
+        shown = shown_address(path)
+        apart = path.partition("#")[0].partition("?")[2] if scheme in HTTP else path if path != shown else ""
+    return f"{shown}?{hashlib.sha256(apart.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}" if apart else shown
 
 
 class _Changed:
@@ -78,11 +83,12 @@ class _Changed:
     def _tasks(self, inputs: Iterable[Input], database: Database, limits: Limits) -> Iterator[Task]:
         for each in inputs:
             location = location_of(each)
-            try:
-                state = State(*state_of(each.path, limits.remote))
-            except FatpatchError:
-                state = State(None, None, None)  # examining it says why
-            if database.knows(location, state):
+            remote = scheme_of(each.path) is not None
+            if remote and not database.has(location):
+                yield Task(each.path, location, None)  # whoever reads it asks for its state
+                continue
+            state = current(each.path, limits, attempts=1)
+            if state is not None and database.knows(location, state):
                 self.unchanged += 1
             else:
                 yield Task(each.path, location, state)
@@ -120,4 +126,4 @@ def _alone(task: Task, limits: Limits) -> Examined:
     try:
         return next(iter(in_order(partial(examine, limits=limits), [task], 1, apart=True)))
     except InternalError:
-        return Examined(task.location, task.state, None, "reading it killed the process")
+        return failed(task, limits, "reading it killed the process")

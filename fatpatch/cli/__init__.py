@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -48,6 +49,7 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for the rest of the run)
         else:
             stream.reconfigure(errors="backslashreplace")  # a name that the output cannot encode must not end the run
+    _end_by_signal()
     code = run()
     try:
         sys.stdout.flush()
@@ -60,6 +62,19 @@ def main() -> None:
         for worker in workers.active_children():  # none, unless the run was cut short
             worker.terminate()
     os._exit(code)  # everything is closed and written: tearing down a million records would only take time
+
+
+def _end_by_signal() -> None:
+    """Being told to end is like Ctrl-C: temporary files are removed, workers ended."""
+    import signal
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def run() -> int:
@@ -81,10 +96,16 @@ def run() -> int:
             raise
         print_error(error)
         return error.exit_code
+    except SystemExit:  # click ends so when the reader of the output has gone
+        _silence()
+        return EXIT_OK
     except OSError as error:
         if debug:
             raise
-        print_error(InputError(f"cannot write the output: {error.strerror}", hint="look whether the disk is full"))
+        writing = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+        what = "cannot write the output" if writing else "the system refused"
+        hint = "look whether the disk is full" if writing else "look at the folder and its permissions"
+        print_error(InputError(f"{what}: {error.strerror}", locator=str(error.filename or ""), hint=hint))
         return InputError.exit_code
     except Exception as error:
         if debug:

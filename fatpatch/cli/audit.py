@@ -39,7 +39,8 @@ def command(
     """Read FILE... (files, folders, patterns, addresses) into an index, which 'fatpatch query' asks.
 
     A file that is in the index is read again only when its size or time of modification changed, on a server its ETag, or with another
-    version of fatpatch. A run can be ended at any moment and taken up by the same command. Exit code 3 when something could not be read.
+    version of fatpatch; one that could not be read is tried again. A run can be ended at any moment and taken up by the same command.
+    Files that are gone stay in the index. Exit code 3 when something could not be read.
     """
     from fatpatch.cli import auditing
 

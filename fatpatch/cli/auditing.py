@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import click
@@ -44,8 +45,8 @@ class Wish(NamedTuple):
 
 def audit(wish: Wish, path: str, limits: Limits) -> int:
     """Bring the index up to date; the exit code."""
-    if wish.html is not None and os.path.lexists(wish.html) and not os.path.isfile(wish.html):
-        raise EditError("is no file", locator=wish.html, hint="give the name of the page to write")
+    if wish.html is not None:
+        _refuse_other(wish.html)
     limits = limits._replace(remote=limits.remote._replace(report=None))
     inputs = _inputs(wish, limits)
     database = Database(path, create=True)
@@ -71,11 +72,23 @@ def audit(wish: Wish, path: str, limits: Limits) -> int:
         database.close()
     fresh = result.files - result.unchanged
     rate = f", {fresh / result.seconds:.0f} a second" if fresh and result.seconds > 1 else ""
-    told = f"{fresh} read{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
+    partly = f" ({result.partly} in part)" if result.partly else ""
+    told = f"{fresh - result.unreadable} read{partly}{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
     click.echo(f"{plural(result.files, 'file')}: {told}", err=True)
-    if result.unreadable:
+    if result.unreadable or result.partly:
         click.echo(f"  fatpatch query --db {safe(path)} errors", err=True)
     return InputError.exit_code if result.unreadable else 0
+
+
+def _refuse_other(page: str) -> None:
+    """EditError when something else than a page is where the page is to be."""
+    if not os.path.lexists(page):
+        return
+    if os.path.isfile(page):
+        with open(page, "rb") as there:
+            if there.read(64).lstrip().lower().startswith(b"<!doctype html"):
+                return
+    raise EditError("is there already, and is no page", locator=page, hint="give another name for the page")
 
 
 def _inputs(wish: Wish, limits: Limits) -> list[Input]:
@@ -93,9 +106,9 @@ def _inputs(wish: Wish, limits: Limits) -> list[Input]:
 def _listed(path: str) -> Iterator[str]:
     """The lines of a list, without empty ones and comments."""
     try:
-        stream = sys.stdin if path == "-" else open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 (closed below)
+        stream = sys.stdin if path == "-" else open(path, encoding="utf-8-sig", errors="surrogateescape")  # noqa: SIM115 (closed below)
         with stream:
-            for count, line in enumerate(stream):
+            for count, line in enumerate(iter(partial(stream.readline, _LONGEST + 1), "")):
                 if count >= _MOST_LINES or len(line) > _LONGEST:
                     raise InputError("is no list of files: too many lines, or one that is too long", locator=path)
                 name = line.strip()

@@ -22,6 +22,8 @@ def merge(out: str, others: tuple[str, ...]) -> int:
     """
     from fatpatch.auditing.database import Database
 
+    for other in others:
+        Database(other, create=False).close()  # before INDEX is made
     index = Database(out, create=True)
     try:
         for other in others:

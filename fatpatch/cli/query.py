@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -40,6 +41,10 @@ def command(
         raise click.UsageError("--export and -o go together")
     if (question is not None and sql is not None) or (question is None and sql is None and export is None):
         raise click.UsageError("give a question, or --sql")
+    if sql is not None and not sql.strip():
+        raise click.UsageError("--sql is empty")
+    if output is not None and os.path.exists(output) and os.path.exists(database) and os.path.samefile(output, database):
+        raise click.UsageError("-o names the index itself")
     statement, values = (sql, ()) if question is None else _ready(question, argument)
     index = Database(database, create=False)
     try:

@@ -16,6 +16,9 @@ OTHERS: Final = frozenset({"s3", "gs", "gcs", "hf", "zip", "abfs", "az"})
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?://|:)", re.IGNORECASE)
 _SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*\Z", re.DOTALL)
 
+_AUTHORITY = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*)", re.IGNORECASE)
+_NO_PORT = re.compile(r"(?<!\]):(?!\d{0,5}\Z)[^\]]*\Z")
+
 
 def scheme_of(text: str) -> str | None:
     """``https`` of an address; None for a path. ``C:\\x`` and names with a colon are paths."""
@@ -24,7 +27,10 @@ def scheme_of(text: str) -> str | None:
 
 
 def shown_address(text: str) -> str:
-    """The address without user, password, query and fragment."""
+    """The address without user, password, query and fragment; of one whose password holds a slash, all up to the last @ is left out."""
+    found = _AUTHORITY.match(text)
+    if found is not None and "@" not in found[2] and _NO_PORT.search(found[2]) and "@" in text:
+        text = found[1] + text.rpartition("@")[2]
     return _SECRET.sub("", text)
 
 

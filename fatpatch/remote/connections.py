@@ -11,11 +11,15 @@ from urllib.request import getproxies, proxy_bypass
 
 from fatpatch.errors import InputError
 from fatpatch.limits import Remote
-from fatpatch.remote.address import parts_of
+from fatpatch.remote.address import parts_of, shown_address
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class ViaProxy(http.client.HTTPConnection):
-    """To a proxy, which is asked for whole addresses."""
+    """To a proxy, which is asked for whole addresses; ``authorization`` is what it wants to be told."""
+
+    authorization: str | None = None
 
 
 def connect(target: SplitResult, options: Remote, shown: str) -> http.client.HTTPConnection:
@@ -25,13 +29,37 @@ def connect(target: SplitResult, options: Remote, shown: str) -> http.client.HTT
         return (_CheckedTls if secure else _Checked)(host, port, timeout=options.timeout)
     proxy = getproxies().get(target.scheme)
     if proxy and not proxy_bypass(host):
-        via, _ = parts_of(proxy if "://" in proxy else f"http://{proxy}", shown)
+        via, authorization = _proxy(proxy, target.scheme, shown)
         if not secure:
-            return ViaProxy(via.hostname or "", via.port, timeout=options.timeout)
-        tunnel = http.client.HTTPSConnection(via.hostname or "", via.port, timeout=options.timeout)
-        tunnel.set_tunnel(host, port or 443)
+            plain = ViaProxy(via.hostname or "", via.port, timeout=options.timeout)
+            plain.authorization = authorization
+            return plain
+        tunnel = _Tls(via.hostname or "", via.port, timeout=options.timeout)
+        tunnel.set_tunnel(host, port or 443, {"Proxy-Authorization": authorization} if authorization else {})
         return tunnel
-    return (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(host, port, timeout=options.timeout)
+    return (_Tls if secure else http.client.HTTPConnection)(host, port, timeout=options.timeout)
+
+
+def _proxy(text: str, scheme: str, shown: str) -> tuple[SplitResult, str | None]:
+    try:
+        return parts_of(text if "://" in text else f"http://{text}", shown)
+    except InputError as error:
+        message = f"the proxy in {scheme}_proxy cannot be used: {shown_address(text)}"
+        raise InputError(message, locator=shown, hint="set it to http://host:port, or unset it") from error
+
+
+class _Tls(http.client.HTTPSConnection):
+    """Encrypted; the socket is at hand while hands are shaken, so that a deadline can end that too."""
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        tunnel: str | None = getattr(self, "_tunnel_host", None)
+        secure = ssl.create_default_context().wrap_socket(self.sock, server_hostname=tunnel or self.host, do_handshake_on_connect=False)
+        self.sock = secure
+        secure.do_handshake()
 
 
 class _Checked(http.client.HTTPConnection):
@@ -41,18 +69,29 @@ class _Checked(http.client.HTTPConnection):
         self.sock = _public_socket(self.host, self.port, self.timeout)
 
 
-class _CheckedTls(http.client.HTTPSConnection):
+class _CheckedTls(_Tls):
     """As ``_Checked``, encrypted."""
 
     def connect(self) -> None:
-        plain = _public_socket(self.host, self.port, self.timeout)
-        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+        self.sock = _public_socket(self.host, self.port, self.timeout)
+        self._shake_hands()
 
 
 def _public_socket(host: str, port: int, timeout: float | None) -> socket.socket:
     addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
-        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
+        if not _public(ipaddress.ip_address(address.partition("%")[0])):
             message = f"{host} is at {address}, which is no public address"
             raise InputError(message, hint="leave out --public-only to read from machines of your own network")
     return socket.create_connection((addresses[0], port), timeout)
+
+
+def _public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of the internet; one that stands for an IPv4 address (mapped, 6to4, NAT64) as that is."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return _public(inner)
+    return address.is_global and not address.is_multicast

@@ -18,7 +18,6 @@ from fatpatch.limits import Remote
 from fatpatch.remote.address import parts_of, shown_address
 from fatpatch.remote.connections import ViaProxy, connect
 
-_ATTEMPTS: Final = 5
 _BACKOFF: Final = 0.25
 _MOST_WAIT: Final = 10.0
 _REDIRECTS: Final = 5
@@ -28,7 +27,8 @@ _PIECE: Final = 64 << 10
 _TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STALE: Final = frozenset({401, 403, 404, 410})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+_EMPTY = "bytes */0"
 _REASONS: Final = {401: "it wants a password", 403: "it is forbidden", 404: "it is not there", 410: "it is gone"}
 
 
@@ -98,15 +98,17 @@ class HttpFile:
             with attempt, self._answer(None) as answer:
                 if answer.status != 200:
                     raise self._error(f"it answers with the status {answer.status}")
-                at = 0
+                at, told = 0, self._announced(answer)
                 most = self.options.most if self.size is not None else min(self.options.most, _UNANNOUNCED)
                 for piece in self._body(answer, most + 1):
                     yield at, piece
                     at += len(piece)
                     if at > most:
                         raise self._too_large(most)
-                if self.size is not None and at != self.size:
-                    raise _TroubleError(f"{at:#x} bytes came, {self.size:#x} were announced")
+                if told is not None and at != told:
+                    raise _TroubleError(f"{at:#x} bytes came, {told:#x} were announced")
+                if not at and told is None and not answer.chunked:
+                    raise _TroubleError("nothing came, and no length was announced")  # as when it hangs up in the head of its answer
                 return
 
     def close(self) -> None:
@@ -121,9 +123,10 @@ class HttpFile:
         for attempt in self._attempts():
             with attempt, self._answer((0, _HEAD)) as answer:
                 if answer.status == 416:
-                    self._remember(Identity(0, None, None))
-                    self.size = 0
-                    return
+                    if answer.headers.get("Content-Range") == _EMPTY:
+                        self._remember(Identity(0, None, None))
+                        self.size = 0
+                    return  # else it is asked for without a range: the answer to that tells
                 self.size = size = self._announced(answer)
                 if size is not None and size > self.options.most:
                     raise self._too_large(self.options.most)
@@ -142,9 +145,13 @@ class HttpFile:
     def _announced(self, answer: http.client.HTTPResponse) -> int | None:
         if answer.status == 206:
             found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-            return int(found[3]) if found and len(found[3]) < 20 else None
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+            return int(found[3]) if found else None
+        length = answer.headers.get("Content-Length")
+        if length is None or answer.chunked:
+            return None
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
+            raise self._error(f"it announces {length[:30]!r} bytes")
+        return int(length)
 
     def _check_range(self, answer: http.client.HTTPResponse, start: int, end: int) -> None:
         found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
@@ -177,8 +184,8 @@ class HttpFile:
 
     def _attempts(self) -> Iterator[_Attempt]:
         wait = _BACKOFF
-        for number in range(_ATTEMPTS):
-            attempt = _Attempt(last=number == _ATTEMPTS - 1, shown=self._shown)
+        for number in range(self.options.attempts):
+            attempt = _Attempt(last=number == self.options.attempts - 1, shown=self._shown)
             yield attempt
             if attempt.trouble is None:
                 return
@@ -206,6 +213,9 @@ class HttpFile:
                 yield answer
                 self._keep(connection, answer, target)
                 return
+            except UnicodeError as error:  # a name that no host can have
+                connection.close()
+                raise self._error(f"{shown_address(target.netloc)[:80]!r} is no name of a host") from error
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 raise _TroubleError(_words(error)) from error
@@ -216,8 +226,10 @@ class HttpFile:
 
     def _ask(self, connection: http.client.HTTPConnection, target: SplitResult, span: tuple[int, int] | None) -> http.client.HTTPResponse:
         headers = {"User-Agent": f"fatpatch/{__version__}", "Accept-Encoding": "identity", "Host": target.netloc}
-        if self._authorization and (target.hostname, target.port) == (self._origin.hostname, self._origin.port):
+        if self._authorization and _server(target) == _server(self._origin):
             headers["Authorization"] = self._authorization
+        if isinstance(connection, ViaProxy) and connection.authorization:
+            headers["Proxy-Authorization"] = connection.authorization
         if span is not None:
             headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
         self.requests += 1
@@ -230,7 +242,10 @@ class HttpFile:
     def _deadline(self, connection: http.client.HTTPConnection) -> Iterator[None]:
         """However slowly the head of an answer drips in, it does not take longer than this."""
 
+        late = threading.Event()
+
         def cut() -> None:
+            late.set()
             if connection.sock is not None:
                 with suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
@@ -242,6 +257,8 @@ class HttpFile:
             yield
         finally:
             timer.cancel()
+        if late.is_set():  # a head that was cut looks like one that ended
+            raise _TroubleError(f"it did not answer within {self.options.patience:.0f} s")
 
     def _judge(self, answer: http.client.HTTPResponse) -> None:
         """Errors for answers without the file; what may be over soon is worth another try."""
@@ -314,15 +331,25 @@ class _Attempt:
 
 
 def _told_apart(first: Identity, second: Identity) -> bool:
-    """Whether two answers are of different states of a file: by the tag where both have one, else by the date."""
+    """Whether two answers are of different states of a file: by the tag where both have one, else by the date.
+
+    An answer that says neither, where the first one did, is of something else.
+    """
     if first.tag and second.tag:
         return first.tag != second.tag
-    return bool(first.modified and second.modified and first.modified != second.modified)
+    if first.modified and second.modified:
+        return first.modified != second.modified
+    return bool(first.tag or first.modified) and not (second.tag or second.modified)
 
 
 def _words(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(reason)[:200]
+
+
+def _server(target: SplitResult) -> tuple[str, str | None, int]:
+    """Who gets a password: the same host and port, by the same protocol."""
+    return target.scheme, target.hostname, target.port or {"https": 443}.get(target.scheme, 80)
 
 
 def _place(target: SplitResult) -> _Place:

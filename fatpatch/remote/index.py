@@ -11,7 +11,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from fatpatch.errors import FormatError, InputError
 from fatpatch.limits import Remote
-from fatpatch.remote.address import scheme_of, shown_address
+from fatpatch.remote.address import HTTP, scheme_of, shown_address
 
 _MOST = 64 << 20
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,200})(?:==([A-Za-z0-9.!+_*-]{1,100}))?")
@@ -26,8 +26,12 @@ def wheels(index: str, wanted: str, options: Remote | None = None) -> list[str]:
     if found is None:
         raise InputError(f"expected the name of a project, got {wanted[:80]!r}", hint="such as torch or torch==2.9.0")
     name, version = re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]
-    links = _in_folder(index, name) if scheme_of(index) is None else _on_server(index, name, options or Remote())
-    result = [link for link in links if _is_wheel(link, name, version)]
+    scheme = scheme_of(index)
+    if scheme is not None and urlsplit(index).query:
+        raise InputError("an index has no query", locator=shown_address(index), hint="give the address that ends in /simple/")
+    links = _in_folder(index, name) if scheme is None else _on_server(index, name, options or Remote())
+    followed = HTTP | {scheme}  # a page must not lead to files here, nor to stores with the reader's own credentials
+    result = [link for link in links if (scheme is None or scheme_of(link) in followed) and _is_wheel(link, name, version)]
     if not result:
         where = shown_address(index) if scheme_of(index) else index
         raise InputError(f"has no wheel of {wanted}", locator=where, hint="look at the name and the version")
@@ -62,7 +66,10 @@ def _on_server(index: str, name: str, options: Remote) -> list[str]:
     if text.lstrip().startswith("{"):
         return _of_json(text, page)
     parser = _Links(page)
-    parser.feed(text)
+    try:
+        parser.feed(text)
+    except (AssertionError, ValueError) as error:  # what the parser of the standard library raises for broken declarations
+        raise FormatError("is no page of a simple index", locator=shown_address(page)) from error
     return parser.found
 
 

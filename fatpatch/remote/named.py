@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fatpatch.errors import InputError, ToolError
+from fatpatch.errors import InputError, LimitError, ToolError
+from fatpatch.limits import Remote
 from fatpatch.remote.address import shown_address
 
 
 class NamedFile:
     """A file at an address whose scheme is fsspec's."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Remote) -> None:
         try:
             import fsspec
         except ImportError as error:
@@ -20,6 +21,9 @@ class NamedFile:
         self.requests = 1
         self.fetched = 0
         self._shown = shown_address(url)
+        if options.public_only:
+            hint = "leave out --public-only, or give an address with https://"
+            raise InputError("where a store is cannot be checked beforehand", locator=self._shown, hint=hint)
         try:
             self._system, self._path = fsspec.core.url_to_fs(url)
             about: dict[str, Any] = self._system.info(self._path)
@@ -28,7 +32,11 @@ class NamedFile:
         if about.get("type") == "directory" or not isinstance(about.get("size"), int):
             raise InputError("is no file whose size is known", locator=self._shown)
         self.size: int = about["size"]
-        self._tag = about.get("ETag") or about.get("etag") or about.get("LastModified")
+        if self.size > options.most:
+            message = f"is larger than the {options.most:#x} bytes that may be fetched"
+            raise LimitError(message, locator=self._shown, hint="raise it with --max-download if you trust the server")
+        tag = about.get("ETag") or about.get("etag") or about.get("LastModified")
+        self.tag = None if tag is None else str(tag)
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes [start, end)."""
@@ -49,7 +57,8 @@ class NamedFile:
     def _error(self, error: Exception) -> InputError:
         """Whatever a file system of fsspec raises, without the address, in which there may be a secret."""
         if isinstance(error, ImportError):
-            message = f"needs {error.name}, which is not installed"
-            return InputError(message, locator=self._shown, hint=f"pip install {error.name}")
-        words = f"{type(error).__name__}: {shown_address(str(error))}"[:300]
+            module = error.name or "a module"
+            hint = f"pip install {error.name}" if error.name else " ".join(str(error).split())[:200]
+            return InputError(f"needs {module}, which is not installed", locator=self._shown, hint=hint)
+        words = " ".join(f"{type(error).__name__}: {shown_address(str(error))}".split())[:300]
         return InputError(f"cannot be read: {words}", locator=self._shown, hint="look at the address and its credentials")

@@ -33,6 +33,11 @@ def state_of(path: str, options: Remote | None = None) -> tuple[int | None, int 
         except (OSError, ValueError):
             return None, None, None
         return status.st_size, status.st_mtime_ns, None
+    if scheme in OTHERS:
+        from fatpatch.remote.named import NamedFile
+
+        store = NamedFile(path, options or Remote())
+        return (store.size, None, store.tag) if store.tag else (None, None, None)
     if scheme not in HTTP:
         return None, None, None
     from fatpatch.remote.http import HttpFile
@@ -73,5 +78,5 @@ def _named(url: str, options: Remote) -> Source:
     from fatpatch.remote.named import NamedFile
     from fatpatch.remote.spool import Spool
 
-    file = NamedFile(url)
+    file = NamedFile(url, options)
     return Source(Spool(file, file.size, shown_address(url), options), 0, file.size)

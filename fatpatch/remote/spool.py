@@ -45,12 +45,15 @@ class Spool(Backing):
         self._lock = threading.RLock()
         self._next, self._ahead = -1, _BLOCK
         self.path: str
-        self._descriptor, self.path = tempfile.mkstemp(prefix="fatpatch-")
+        self._descriptor = -1
         try:
+            self._descriptor, self.path = tempfile.mkstemp(prefix="fatpatch-")
             os.ftruncate(self._descriptor, size)
         except OSError as error:
-            self._remove()
+            if self._descriptor >= 0:
+                self._remove()
             raise _no_room(error) from error
+        self._unname()
 
     @classmethod
     def whole(cls, pieces: Iterable[tuple[int, bytes]], fetcher: Fetcher, shown: str, options: Remote) -> Spool:
@@ -100,11 +103,20 @@ class Spool(Backing):
             if self._options.report is not None:
                 self._options.report(Fetched(self._shown, self._fetcher.fetched, self.size, self._fetcher.requests))
 
+    def _unname(self) -> None:
+        """Where a system shows open files as paths, the file needs no name of its own, and cannot be left behind."""
+        alias = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        with suppress(OSError):
+            if os.path.samefile(alias, self.path):
+                os.unlink(self.path)
+                self.path = alias
+
     def _remove(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
-        with suppress(OSError):
-            os.unlink(self.path)
+        if not self.path.startswith("/proc/"):
+            with suppress(OSError):
+                os.unlink(self.path)
 
     def _missing(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The runs of blocks that [start, end) needs, as ranges."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from fatpatch.auditing.database import Database
 from fatpatch.auditing.questions import QUESTIONS
+from fatpatch.errors import FormatError
 from fatpatch.gpus.devices import family, well_known
 from fatpatch.gpus.fleet import by_target, series
 from fatpatch.render.diff_words import outcome_words
@@ -36,7 +37,14 @@ _SIZES = (
 
 
 def overview(index: Database) -> str:
-    """The text of the page."""
+    """The text of the page; FormatError for an index with values that no audit writes."""
+    try:
+        return _overview(index)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise FormatError(f"holds a value that no audit writes: {error!s:.80}", locator=index.path) from error
+
+
+def _overview(index: Database) -> str:
     gpus = list(_gpus(index))
     files = _files(index, [row["target"] for row in gpus])
     errors, duplicates = _rows(index, QUESTIONS["errors"].sql), _rows(index, QUESTIONS["duplicates"].sql, _SHOWN)

@@ -19,11 +19,11 @@ from builders import bundle, elf
 from builders.cubin import cubin
 from builders.fatbin import PTX, container, entry, packed
 from conftest import ROOT, SAMPLES
-from remote.server import serving
+from remote.server import Handler, serving
 
 from fatpatch.auditing.database import TABLES, Database
 from fatpatch.auditing.record import Contents, Examined, State
-from fatpatch.auditing.run import audit
+from fatpatch.auditing.run import audit, location_of
 from fatpatch.errors import FatpatchError
 from fatpatch.inputs import Input
 from fatpatch.limits import Limits
@@ -74,7 +74,7 @@ def reference(many: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("index") / "one.sqlite"
     done = run("audit", many, "--db", path, "-j", 1)
     assert done.returncode == 3  # the link leads nowhere
-    assert "204 files: 204 read" in done.stderr
+    assert "204 files: 203 read" in done.stderr
     assert "1 could not be read" in done.stderr
     return path
 
@@ -104,7 +104,7 @@ def test_lists_give_the_same_index(run: Run, many: Path, reference: Path, tmp_pa
 def test_a_second_run_reads_nothing(run: Run, many: Path, reference: Path, tmp_path: Path) -> None:
     before = rows(reference)
     done = run("audit", many, "--db", reference, "--ndjson")
-    assert "1 read, 203 unchanged" in done.stderr  # the link that leads nowhere has no state
+    assert "0 read, 203 unchanged, 1 could not be read" in done.stderr  # the link that leads nowhere has no state
     assert [json.loads(line)["location"] for line in done.stdout.splitlines()] == [str(many / "gone.so")]
     assert rows(reference) == before
 
@@ -168,21 +168,21 @@ def ask(run: Run, index: Path, *question: str) -> list[dict[str, Any]]:
 def test_questions(run: Run, tmp_path: Path) -> None:
     index = tmp_path / "x.sqlite"
     assert run("audit", ".", "--db", index).returncode == 0
-    demo = {row["target"]: row["modules"] for row in ask(run, index, "targets") if row["file"] == "./demo.llamafile!ggml-cuda.dll"}
+    demo = {row["target"]: row["modules"] for row in ask(run, index, "targets") if row["file"] == "demo.llamafile!ggml-cuda.dll"}
     assert demo == {"sm_60": 1, "sm_70": 1, "sm_75": 1}
     lacking = {row["file"] for row in ask(run, index, "lacks", "sm_61")}
-    assert "./demo.llamafile!ggml-cuda.so" in lacking
-    assert not lacking & {"./donor.so", "./libkernels.so", "./libhipdemo.so"}
-    assert {row["file"]: row["outcome"] for row in ask(run, index, "fails", "GTX 1060")}["./demo.llamafile!ggml-cuda.dll"] == "abort"
-    assert "./donor.so" in {row["file"] for row in ask(run, index, "runs", "GTX 1060")}
-    assert {row["file"] for row in ask(run, index, "runs", "RX 6800")} == {"./hipdemo.dll", "./libhipdemo.so"}
+    assert "demo.llamafile!ggml-cuda.so" in lacking
+    assert not lacking & {"donor.so", "libkernels.so", "libhipdemo.so"}
+    assert {row["file"]: row["outcome"] for row in ask(run, index, "fails", "GTX 1060")}["demo.llamafile!ggml-cuda.dll"] == "abort"
+    assert "donor.so" in {row["file"] for row in ask(run, index, "runs", "GTX 1060")}
+    assert {row["file"] for row in ask(run, index, "runs", "RX 6800")} == {"hipdemo.dll", "libhipdemo.so"}
     sizes = [row["size"] for row in ask(run, index, "largest", "5")]
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) == 5
     assert all(row["files"] > 1 for row in ask(run, index, "duplicates"))
     assert {row["file"]: row["stubs"] for row in ask(run, index, "stubs")} == {
-        "./demo.llamafile!ggml-cuda.dll": 5,
-        "./demo.llamafile!ggml-cuda.so": 5,
+        "demo.llamafile!ggml-cuda.dll": 5,
+        "demo.llamafile!ggml-cuda.so": 5,
     }
     assert ask(run, index, "errors") == []
     assert ask(run, index, "--sql", "SELECT count(*) AS n FROM location WHERE path LIKE '%.dll'") == [{"n": 2}]
@@ -283,12 +283,16 @@ def _deadly(task: Any, limits: Limits) -> Examined:
 
 def test_state_is_asked_for(tmp_path: Path) -> None:
     index = Database(str(tmp_path / "x.sqlite"), create=True)
-    index.store(Examined("a", State(1, 2, None), None, "broken"))
-    index.store(Examined("b", State(1, None, None), None, "broken"))
-    assert index.knows("a", State(1, 2, None))
-    assert not index.knows("a", State(1, 3, None))
-    assert not index.knows("a", State(2, 2, None))
-    assert not index.knows("b", State(1, None, None))  # nothing by which a change would be seen
+    nothing = Contents("elf", (), (), (), (), (), ())
+    index.store(Examined("a", State(1, 2, None, 9), nothing, None))
+    index.store(Examined("b", State(1, None, None, 9), nothing, None))
+    index.store(Examined("c", State(1, 2, None, 9), None, "broken"))
+    assert index.knows("a", State(1, 2, None, 9))
+    assert not index.knows("a", State(1, 3, None, 9))
+    assert not index.knows("a", State(2, 2, None, 9))
+    assert not index.knows("a", State(1, 2, None, 10))  # more may be unpacked now
+    assert not index.knows("b", State(1, None, None, 9))  # nothing by which a change would be seen
+    assert not index.knows("c", State(1, 2, None, 9))  # what failed is tried again
     index.close()
     with pytest.raises(FatpatchError):
         Database(str(tmp_path), create=True)
@@ -337,3 +341,187 @@ def test_page(run: Run, many: Path, tmp_path: Path) -> None:
         opened.choose("#only", "good")
         assert opened.ask("document.getElementById('count').textContent").startswith("0 of")
         assert opened.messages == []
+
+
+# What an attack on the index found
+
+
+@pytest.fixture
+def small(run: Run, tmp_path: Path) -> Path:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "one.so").write_bytes(library(5))
+    index = tmp_path / "small.sqlite"
+    assert run("audit", tmp_path / "files", "--db", index, "-j", 1).returncode == 0
+    return index
+
+
+def test_a_file_that_failed_is_tried_again(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    for _ in range(2):
+        done = run("audit", folder, "--db", tmp_path / "x.sqlite")
+        assert done.returncode == 3
+        assert "1 could not be read" in done.stderr
+
+
+def test_raising_the_limit_reads_again(run: Run, tmp_path: Path) -> None:
+    first = run("audit", "libkernels.so", "--db", tmp_path / "x.sqlite", "--max-image-size", "1K")
+    assert "1 read (1 in part)" in first.stderr
+    assert "1 read, 0 unchanged" in run("audit", "libkernels.so", "--db", tmp_path / "x.sqlite").stderr
+
+
+def test_a_question_reads_only(run: Run, small: Path, tmp_path: Path) -> None:
+    before = rows(small)
+    for statement in (
+        f"VACUUM INTO '{tmp_path}/copy'", f"ATTACH '{tmp_path}/other' AS x", "BEGIN EXCLUSIVE", "CREATE TEMP TABLE t (a)",
+        "DELETE FROM location", "PRAGMA journal_mode = DELETE", "SELECT load_extension('x')",
+    ):  # fmt: skip
+        done = run("query", "--db", small, "--sql", statement)
+        assert done.returncode == 3, statement
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "copy").exists()
+    assert not (tmp_path / "other").exists()
+    assert rows(small) == before
+    assert run("query", "--db", small, "--sql", " ").returncode == 2
+
+
+def test_a_question_without_end_can_be_ended(small: Path) -> None:
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c"
+    process = subprocess.Popen([sys.executable, "-m", "fatpatch", "query", "--db", str(small), "--sql", endless], cwd=ROOT)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+
+
+def test_what_is_more_than_an_index_is_refused(run: Run, small: Path, tmp_path: Path) -> None:
+    for name, statement in {
+        "view": "CREATE VIEW v AS SELECT 1",
+        "trigger": "CREATE TRIGGER t AFTER INSERT ON location BEGIN DELETE FROM verdict; END",
+        "table": "CREATE TABLE more (a)",
+        "column": "ALTER TABLE location ADD COLUMN more",
+    }.items():
+        path = tmp_path / f"{name}.sqlite"
+        path.write_bytes(small.read_bytes())
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+        for command in (["query", "targets"], ["audit", str(tmp_path / "files")]):
+            done = run(command[0], *command[1:], "--db", path)
+            assert done.returncode == 4, (name, done.stderr)
+            assert "other tables" in done.stderr
+        assert run("db", "merge", tmp_path / "out.sqlite", path).returncode == 4
+        assert not (tmp_path / "out.sqlite").exists()
+
+
+def test_damaged_indexes(run: Run, small: Path, tmp_path: Path) -> None:
+    data = small.read_bytes()
+    for at in range(4096, len(data), 9000):
+        path = tmp_path / "damaged.sqlite"
+        path.write_bytes(data[:at] + b"\xff" * 3000 + data[at + 3000 :])
+        for command in (["query", "targets"], ["audit", str(tmp_path / "files"), "--again", "--html", str(tmp_path / "page.html")]):
+            done = run(command[0], *command[1:], "--db", path)
+            assert done.returncode in (0, 3, 4), done.stderr
+            assert "internal error" not in done.stderr
+    strange = tmp_path / "strange.sqlite"
+    strange.write_bytes(data)
+    with sqlite3.connect(strange) as connection:
+        connection.execute("UPDATE verdict SET outcome = 'no such'")
+    connection.close()
+    assert run("audit", tmp_path / "files", "--db", strange, "--html", tmp_path / "page.html").returncode == 4
+
+
+def test_an_index_in_a_folder_that_may_not_be_written(run: Run, small: Path) -> None:
+    from fatpatch.auditing import database
+
+    connection = database._read_only(str(small))
+    connection.close()
+    immutable = sqlite3.connect(f"file:{small}?mode=ro&immutable=1", uri=True)
+    assert immutable.execute("SELECT count(*) FROM location").fetchone() == (1,)
+    immutable.close()
+
+
+def test_two_audits_make_one_index(tmp_path: Path, many: Path) -> None:
+    command = [sys.executable, "-m", "fatpatch", "audit", str(many), "--db", str(tmp_path / "both.sqlite"), "-j", "1"]
+    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 3, told  # the link that leads nowhere
+        assert "cannot be used" not in told
+    assert len([row for row in rows(tmp_path / "both.sqlite") if row[0] == "location"]) == 204
+
+
+def test_outputs_do_not_take_the_place_of_the_index(run: Run, small: Path, tmp_path: Path) -> None:
+    before = small.read_bytes()
+    assert run("audit", tmp_path / "files", "--db", small, "--html", small).returncode == 6
+    assert run("query", "--db", small, "targets", "--export", "csv", "-o", small, "--force").returncode == 2
+    os.mkfifo(tmp_path / "pipe")
+    assert run("query", "--db", small, "targets", "--export", "csv", "-o", tmp_path / "pipe", "--force").returncode == 6
+    assert small.read_bytes() == before
+    assert run("db", "merge", small, small).returncode == 3
+    assert run("audit", tmp_path / "files", "--db", ":memory:").returncode == 3
+
+
+def test_a_circle_of_links_hides_nothing(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "one.so").write_bytes(library(5))
+    (folder / "circle").symlink_to("circle")
+    done = run("audit", folder, "--db", tmp_path / "x.sqlite", "--ndjson")
+    assert "1 read, 0 unchanged, 1 could not be read" in done.stderr
+    assert "Too many levels" in done.stdout
+
+
+def test_odd_lists(run: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    odd.write_bytes(b"\xef\xbb\xbflibkernels.so\na\0b\n")
+    done = run("audit", "--files-from", odd, "--db", tmp_path / "x.sqlite")
+    assert "1 read, 0 unchanged, 1 could not be read" in done.stderr
+    done = run("audit", "--files-from", "/dev/zero", "--db", tmp_path / "y.sqlite")
+    assert done.returncode == 3
+    assert "too long" in done.stderr
+
+
+def test_names_that_look_alike(tmp_path: Path) -> None:
+    names = [b"\xff\xfe.so", b"\\udcff\\udcfe.so", b"plain\\x.so"]
+    paths = [os.fsdecode(name) for name in names]
+    stores = [
+        "s3://b/x#1.so", "s3://b/x#2.so", "abfs://c1@account/x.so", "abfs://c2@account/x.so",
+        "https://u:p@host/x?a=1", "https://host/x?a=2", "https://host/x",
+    ]  # fmt: skip
+    found = [location_of(Input(path, path, named=True)) for path in (*paths, *stores)]
+    shown = [each.encode("utf-8", "backslashreplace") for each in found]
+    assert len(set(shown)) == len(shown)
+    assert not any("c1@" in each or "u:p" in each for each in found)
+    assert location_of(Input("./a//b", "", named=True)) == "a/b"
+
+
+def test_columns_of_ones_own(run: Run, small: Path) -> None:
+    def said(statement: str, form: str) -> str:
+        done = run("query", "--db", small, "--sql", statement, "--format", form)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "\x1b" not in said('SELECT 1 AS "\x1b[31mred"', "text")
+    assert json.loads(said("SELECT 1 AS a, 2 AS a, 9e999 AS b", "json")) == [{"a": 1, "a_2": 2, "b": None}]
+    assert "x" * 3000 in said(f"SELECT '{'x' * 3000}'", "csv")
+    assert run("query", "--db", small, "lacks", "%").returncode == 3
+
+
+def test_being_told_to_end(tmp_path: Path) -> None:
+    """No worker outlives its parent, whether that was asked to end or killed."""
+
+    def slow(handler: Handler, number: int) -> bool:
+        time.sleep(20)
+        return False
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with serving(b"x" * 1000, slow) as server:
+            files = [f"{server.url}/{index}.so" for index in range(8)]
+            command = [sys.executable, "-m", "fatpatch", "audit", *files, "--db", str(tmp_path / f"{number}.sqlite"), "-j", "2"]
+            process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+            while len(server.seen) < 2:
+                time.sleep(0.05)
+            process.send_signal(number)
+            process.communicate(timeout=10)  # a worker that lives on would keep the pipe open
+            assert process.returncode in (130, -signal.SIGKILL)

@@ -60,6 +60,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def give(self, *, etag: str = '"one"', cut: int | None = None) -> None:
         """The part that is asked for; ``cut``: hang up after so many bytes."""
+        if "Range" not in self.headers:
+            self.head(200, len(self.server.content), {"ETag": etag})
+            self.wfile.write(self.server.content)
+            return
         start, end = self.span()
         if start >= len(self.server.content):
             self.head(416, 0)

@@ -101,9 +101,14 @@ def test_the_temporary_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with serving(NOISE) as server:
         source = open_input(server.url + "/x.bin")
         source.read(0, 10)
-        assert list(tmp_path.iterdir())
+        assert source.path is not None
+        kept = Path(source.path)
+        assert kept.stat().st_size == len(NOISE)
+        if Path("/proc/self/fd").is_dir():
+            assert list(tmp_path.iterdir()) == []  # without a name, it cannot be left behind
         source.close()
         source.close()
+    assert not kept.exists()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,10 +178,92 @@ def test_without_parts_and_length() -> None:
 
 
 def test_empty() -> None:
-    with serving(b"") as server:
+    def untold(handler: Handler, number: int) -> bool:
+        """A 416 that does not say how long the file is."""
+        handler.head(416 if "Range" in handler.headers else 200, 0)
+        return True
+
+    for misbehave in (None, untold):
+        with serving(b"", misbehave) as server:
+            source = open_input(server.url + "/x.bin")
+            assert source.size == 0
+            source.close()
+
+
+def test_a_false_end_is_no_empty_file() -> None:
+    """A 416 for a file that is there, a head that breaks off, a length that is none: never "0 bytes, no GPU code"."""
+
+    def refusing(handler: Handler, number: int) -> bool:
+        if "Range" in handler.headers:
+            handler.head(416, 0)
+        else:
+            handler.head(200, len(NOISE))
+            handler.wfile.write(NOISE)
+        return True
+
+    with serving(NOISE, refusing) as server:
         source = open_input(server.url + "/x.bin")
-        assert source.size == 0
+        assert source.size == len(NOISE)
         source.close()
+
+    def cut(handler: Handler, number: int) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Le")
+        handler.hang_up()
+        return True
+
+    assert "cannot be fetched" in failure(cut).message
+
+    def absurd(handler: Handler, number: int) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nabc")
+        handler.hang_up()
+        return True
+
+    assert "announces" in failure(absurd).message
+
+    def digits(handler: Handler, number: int) -> bool:
+        handler.head(206, 5, {"Content-Range": f"bytes 0-{'9' * 6000}/{len(NOISE)}"})
+        handler.wfile.write(b"abcde")
+        return True
+
+    assert failure(digits).exit_code in (3, 5)
+
+
+def test_names_that_no_host_can_have() -> None:
+    for name in ("a" * 70 + ".com", "....", "\u2024\u2024"):
+        with pytest.raises(FatpatchError):
+            open_input(f"http://{name}/x.bin")
+
+
+def test_a_password_does_not_go_to_another_protocol() -> None:
+    from urllib.parse import urlsplit
+
+    from fatpatch.remote.http import _server
+
+    assert _server(urlsplit("https://host/x")) == _server(urlsplit("https://host:443/y"))
+    assert _server(urlsplit("https://host/x")) != _server(urlsplit("http://host/x"))
+    assert _server(urlsplit("https://host:8443/x")) != _server(urlsplit("https://host/x"))
+
+
+def test_passwords_with_slashes_are_not_shown() -> None:
+    from fatpatch.remote.address import shown_address
+
+    for text in ("http://u:SEC/RET@host/x", "http://u:SEC#RET@host/x", "http://u:SEC?RET@host/x", "s3://AKIA:SEC/RET@bucket/x"):
+        assert "SEC" not in shown_address(text)
+        assert "RET" not in shown_address(text)
+    assert shown_address("https://host/pkg@1.0/x.whl") == "https://host/pkg@1.0/x.whl"
+    assert shown_address("https://host:8080/pkg@1.0/x.whl") == "https://host:8080/pkg@1.0/x.whl"
+    assert shown_address("http://[::1]:80/a@b") == "http://[::1]:80/a@b"
+
+
+def test_addresses_that_stand_for_private_ones() -> None:
+    import ipaddress
+
+    from fatpatch.remote.connections import _public
+
+    for text in ("64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1", "224.0.0.1", "ff02::1", "127.0.0.1", "fe80::1"):
+        assert not _public(ipaddress.ip_address(text)), text
+    for text in ("8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"):
+        assert _public(ipaddress.ip_address(text)), text
 
 
 def test_what_breaks_off_goes_on() -> None:
@@ -266,7 +353,7 @@ def test_too_large() -> None:
 def test_slow_body() -> None:
     def slow(handler: Handler, number: int) -> bool:
         start, end = handler.span()
-        handler.head(206, end - start, {"Content-Range": f"bytes {start}-{end - 1}/{len(NOISE)}"})
+        handler.head(206, end - start, {"Content-Range": f"bytes {start}-{end - 1}/{len(NOISE)}", "ETag": '"one"'})
         handler.drip(NOISE[:500], 0.05)
         return True
 
