@@ -15,7 +15,7 @@ from fatpatch.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError
 
 COMMANDS = (
     "inspect", "extract", "doctor", "check", "diff", "report", "audit", "query", "db",
-    "graft", "prune", "recompress", "expand", "undo", "verify", "gpus", "formats",
+    "graft", "retarget", "prune", "recompress", "expand", "undo", "verify", "gpus", "formats",
 )  # fmt: skip
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
 

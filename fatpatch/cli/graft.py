@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import click
 
@@ -23,6 +24,8 @@ from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.drivers import ptx_of_driver
 from fatpatch.hosts.llamafile import is_llamafile, library_copies, renews_copies
 from fatpatch.limits import Limits
+from fatpatch.locator import escape
+from fatpatch.model import Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.render.graft import graft_json, graft_text
 from fatpatch.walk import inspected
@@ -41,6 +44,10 @@ from fatpatch.walk import inspected
     metavar="A:B",
     help="AMD: copy FILE's objects for A as objects for B, e.g. gfx1030:gfx1031; only where both run the same code. Repeatable.",
 )
+@click.option(
+    "--retarget", metavar="TARGET", help="Images for TARGET made of FILE's own PTX, as by 'fatpatch retarget' (class 1, else --allow)."
+)
+@click.option("--allow", type=click.Choice(["unverified"]), help="With --retarget: kernels of class 2, too.")
 @click.option("--from", "donor", metavar="DONOR", help="Another binary (DLL, .so, wheel, llamafile): all its images of --target.")
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help="What of the donor, e.g. sm_61 or gfx1030. Repeatable.")
 @click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
@@ -67,6 +74,8 @@ def command(
     fatbins: tuple[str, ...],
     objects: tuple[str, ...],
     retags: tuple[str, ...],
+    retarget: str | None,
+    allow: str | None,
     donor: str | None,
     targets: tuple[str, ...],
     modules: tuple[str, ...],
@@ -92,8 +101,11 @@ def command(
     Each image finds its module by the kernels in it. Everything that would crash or compute wrong numbers is refused before a
     byte is written, and the result is read again from scratch before it gets its name. AMD: experimental, never run on a GPU.
     """
-    if not (cubins or texts or fatbins or objects or retags or donor):
-        raise click.UsageError("give an image: --cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, or --from DONOR --target T")
+    if not (cubins or texts or fatbins or objects or retags or donor or retarget):
+        options = "--cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, --retarget T, or --from DONOR --target T"
+        raise click.UsageError(f"give an image: {options}")
+    if allow is not None and retarget is None:
+        raise click.UsageError("--allow goes with --retarget")
     if (donor is None) != (not targets):
         raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
     if bool(output) + in_place + extracted + dry_run == 0:
@@ -123,10 +135,11 @@ def command(
         given = [hsaco_donation(path, limits.image) for path in objects]
         given += _donations(stack, cubins, texts, fatbins, donor, targets, limits)
         paths = _extracted(file, limits) if extracted else [file]
+        asked = _Asked(driver, retarget, allow is not None)
         form = "lines" if form == "json" and len(paths) > 1 else form
         for path in paths:
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
-            _one(path, given, wishes, Destination(target, overwrite), driver, limits, form, verbose=verbose)
+            _one(path, given, wishes, Destination(target, overwrite), asked, limits, form, verbose=verbose)
         return 0
 
 
@@ -173,13 +186,25 @@ def _extracted(file: str, limits: Limits) -> list[str]:
     return found
 
 
+class _Asked(NamedTuple):
+    """What else the options say: the driver to tell the effect for, a target to make images for, whether of class 2, too."""
+
+    driver: str | None
+    retarget: str | None
+    unverified: bool
+
+
 def _one(
-    path: str, given: list[Donation], wishes: Wishes, to: Destination, driver: str | None, limits: Limits, form: str, *, verbose: bool
+    path: str, given: list[Donation], wishes: Wishes, to: Destination, asked: _Asked, limits: Limits, form: str, *, verbose: bool
 ) -> None:
     with opened(path, to, limits) as file:
-        outcome = graft(file.subject, given, wishes, to, driver)
+        warnings: list[str] = []
+        if asked.retarget is not None:
+            own, warnings = _made(file.subject.node, asked.retarget, wishes, unverified=asked.unverified)
+            wishes = wishes._replace(own=own)
+        outcome = graft(file.subject, given, wishes, to, asked.driver)
         edit = outcome.plan.edit
-        notes = notes_on(file, to, [] if edit is None else list(edit.members))
+        notes = [*warnings, *notes_on(file, to, [] if edit is None else list(edit.members))]
         output, undo = written(file, to, changed=edit is not None)
     if form in ("json", "lines"):
         document = graft_json(outcome, output, undo, notes, __version__)
@@ -187,3 +212,31 @@ def _one(
     else:
         for line in graft_text(outcome, output, undo, notes, verbose=verbose):
             sys.stdout.write(line + "\n")
+
+
+def _made(node: Node, target: str, wishes: Wishes, *, unverified: bool) -> tuple[tuple[tuple[str, Donation], ...], list[str]]:
+    """The images that FILE's own PTX gives, each with its module, and what to warn of.
+
+    EditError when there is none, or when kernels that the GPU runs today would be traps.
+    """
+    from fatpatch.retargeting.kernels import Wanted
+    from fatpatch.retargeting.ptxas import find_ptxas
+    from fatpatch.retargeting.run import Wishes as Aim
+    from fatpatch.retargeting.run import donation_of, retargeted
+
+    aim = Aim(target, None, Wanted(unverified), wishes.modules, wishes.members, limit=wishes.limit)
+    found = list(retargeted(node, aim, find_ptxas()))
+    made = [each for each in found if each.image is not None]
+    if not made:
+        hint = f"'fatpatch retarget FILE --to {target}' says why for each kernel"
+        raise EditError(f"no code for {target} can be made of its PTX that is proven to be right", locator=node.locator, hint=hint)
+    lost = [kernel for each in made for kernel in each.lost]
+    if lost and not wishes.force:
+        message = f"{len(lost)} kernels that {target} runs today would be traps, such as {escape(lost[0])}"
+        raise EditError(message, locator=node.locator, hint="--allow unverified takes more of them; --force grafts all the same")
+    traps = sum(not verdict.taken for each in made for verdict in each.verdicts)
+    unsure = sum(verdict.taken and verdict.number > 1 for each in made for verdict in each.verdicts)
+    warnings = [f"{traps} kernels are traps in the new images: launching one is an error; 'fatpatch retarget' says why"] if traps else []
+    if unsure:
+        warnings.append(f"UNVERIFIED: {unsure} kernels may compute wrong numbers: they were written for another GPU")
+    return tuple((each.payload.locator, donation_of(each, aim)) for each in made), warnings

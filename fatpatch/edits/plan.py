@@ -39,7 +39,7 @@ _UNTRIED = "experimental: no AMD GPU has run a file that was edited so; try it b
 class Wishes(NamedTuple):
     """What the user asked for. ``modules`` are locators or patterns, ``members`` paths inside archives.
 
-    ``retags``: AMD code objects of the file itself to be copied under another name.
+    ``retags``: AMD code objects of the file itself to be copied under another name. ``own``: images made for a module, by its locator.
     """
 
     modules: tuple[str, ...] = ()
@@ -51,6 +51,7 @@ class Wishes(NamedTuple):
     limit: int = 128 << 20
     host: Options = Options()
     retags: tuple[Retag, ...] = ()
+    own: tuple[tuple[str, Donation], ...] = ()
 
 
 class Graft(NamedTuple):
@@ -84,6 +85,8 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     if not modules:
         raise _no_module(node)
     matched, skipped = match(modules, donations, wishes.modules, wishes.members) if donations else ([], [])
+    made = dict(wishes.own)
+    matched += [Match(module, made[module.locator]) for module in modules if module.locator in made]
     cautions: list[str] = []
     for retag in dict.fromkeys(wishes.retags):
         there = chosen(modules, wishes.modules, wishes.members)

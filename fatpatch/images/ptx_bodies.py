@@ -32,7 +32,7 @@ _MAX_TARGETS = 1_000_000
 _Jumps = list[tuple[int, bytes, bytes]]
 
 
-class _Definition(NamedTuple):
+class Definition(NamedTuple):
     """One .entry or .func: where its body is; ``start`` is -1 for a declaration."""
 
     name: bytes
@@ -61,10 +61,10 @@ def ptx_bodies(text: bytes) -> dict[str, str]:
 
 def body_words(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
     """(kernel, the names in its body and then those in the functions that it calls) for the entries that ``kernels`` names."""
-    definitions = _definitions(text)
-    functions = {each.name: each for each in definitions if not each.entry and each.start >= 0}
+    found = definitions(text)
+    functions = {each.name: each for each in found if not each.entry and each.start >= 0}
     words: dict[bytes, tuple[bytes, ...]] = {}
-    for each in definitions:
+    for each in found:
         name = each.name.decode("ascii", "backslashreplace")
         if not each.entry or each.start < 0 or name not in kernels:
             continue
@@ -82,8 +82,8 @@ def called_functions(text: bytes) -> frozenset[bytes]:
 
 def callers_of(text: bytes, missing: frozenset[bytes]) -> list[str]:
     """The entries that call one of the functions ``missing``, themselves or through functions of the text."""
-    definitions = [each for each in _definitions(text) if each.start >= 0]
-    calls = {each.name: frozenset(_CALL.findall(text, each.start, each.end)) for each in definitions}
+    found = [each for each in definitions(text) if each.start >= 0]
+    calls = {each.name: frozenset(_CALL.findall(text, each.start, each.end)) for each in found}
     callers: dict[bytes, list[bytes]] = {}
     for name, called in calls.items():
         for function in called:
@@ -94,7 +94,7 @@ def callers_of(text: bytes, missing: frozenset[bytes]) -> list[str]:
         new = [name for name in callers.get(stack.pop(), ()) if name not in guilty]
         guilty.update(new)
         stack += new
-    return [each.name.decode("ascii", "backslashreplace") for each in definitions if each.entry and each.name in guilty]
+    return [each.name.decode("ascii", "backslashreplace") for each in found if each.entry and each.name in guilty]
 
 
 def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
@@ -102,7 +102,7 @@ def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
     return _kind_of_memory(operation) in (flow.EFFECT, flow.LOAD_EFFECT)
 
 
-def _definitions(text: bytes) -> list[_Definition]:
+def definitions(text: bytes) -> list[Definition]:
     """In document order. A body reaches to the last closing brace before the next definition: what else stands there is data."""
     starts = sorted((*_places(text, b".entry"), *_places(text, b".func")))
     if len(starts) > _MAX_ENTRIES:
@@ -114,7 +114,7 @@ def _definitions(text: bytes) -> list[_Definition]:
             continue
         brace, semicolon = text.find(b"{", named.end(), limit), text.find(b";", named.end(), limit)
         declared = brace < 0 or 0 <= semicolon < brace
-        found.append(_Definition(named[1], entry, -1 if declared else brace + 1, max(text.rfind(b"}", brace, limit), brace + 1)))
+        found.append(Definition(named[1], entry, -1 if declared else brace + 1, max(text.rfind(b"}", brace, limit), brace + 1)))
     return found
 
 
@@ -166,12 +166,12 @@ class _Parser:
 
     def __init__(self, text: bytes) -> None:
         self.text = text
-        self.definitions = _definitions(text)
+        self.definitions = definitions(text)
         self.functions = {each.name: each for each in self.definitions if not each.entry and each.start >= 0}
         self._parsed: dict[bytes, _Parsed] = {}
         self._statements, self._targets = _MAX_STATEMENTS, _MAX_TARGETS
 
-    def program(self, entry: _Definition) -> _Program:
+    def program(self, entry: Definition) -> _Program:
         """The entry with all functions that it reaches."""
         bodies, starts, size = [self._parse(entry)], dict[bytes, int](), 0
         queue = 0
@@ -197,7 +197,7 @@ class _Parser:
         if min(self._statements, self._targets) < 0:
             raise LimitError(f"more than {_MAX_STATEMENTS} statements or {_MAX_TARGETS} branch targets to look at", field=".entry")
 
-    def _parse(self, definition: _Definition) -> _Parsed:
+    def _parse(self, definition: Definition) -> _Parsed:
         kinds = bytearray()
         guarded: set[int] = set()
         labels: dict[bytes, int] = {}

@@ -26,6 +26,8 @@ CUDART = "libcudart.so.13"
 MODULES = ("a", "b")
 SM_75 = ("-gencode", "arch=compute_75,code=sm_75")
 SM_90 = ("-gencode", "arch=compute_90,code=sm_90")
+FAT = ("-gencode", "arch=compute_75,code=sm_75", "-gencode", "arch=compute_86,code=sm_86", *SM_90)  # for what is taken out again
+HIGH = {level: ("-gencode", "arch=compute_75,code=sm_75", "-gencode", f"arch=compute_{level},code=compute_{level}") for level in (100, 120)}
 PIC = ("-Xcompiler", "-fPIC")
 STAMP = (2024, 1, 1, 0, 0, 0)
 # Every compilation runs in src/ with the bare file name: the names of anonymous-namespace kernels hold a hash of the folder.
@@ -38,6 +40,10 @@ COMPILED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("{}.sm_90.cubin", ("-cubin", "-arch=sm_90")),
     ("{}.rdc.sm_90.cubin", ("-cubin", "-rdc=true", "-arch=sm_90")),
     ("{}.compute_75.ptx", ("-ptx", "-arch=compute_75")),
+    ("{}.fat.o", ("-c", *FAT, *PIC)),
+    ("{}.nopie.fat.o", ("-c", *FAT, "-Xcompiler", "-fno-pie")),
+    ("{}.rdc.fat.o", ("-c", "-rdc=true", *FAT, *PIC)),
+    *((f"{{}}.{level}.o", ("-c", *options, *PIC)) for level, options in HIGH.items()),
 )
 
 
@@ -128,12 +134,29 @@ def link_all(objects: Path, output: Path) -> None:
     link(new, "donor.so", "-shared", *SM_90, *PIC, folder=output)
     link(rdc_new, "donor-rdc.so", "-shared", *SM_90, *PIC, "-rdc=true", folder=output)
     run(nvcc(), "-dlink", "-cubin", "-arch=sm_90", *rdc_new, "-o", "linked.sm_90.cubin", folder=output)
+    fat, fat_fixed, fat_rdc = (
+        [str(objects / f"{module}.{flavour}.o") for module in MODULES] for flavour in ("fat", "nopie.fat", "rdc.fat")
+    )
+    wide = ("-shared", *FAT, *PIC)
+    link(fat, "libfat-static.so", *wide, folder=output)
+    link(fat, "libfat-relr.so", *wide, *relr, folder=output)
+    link(fat, "libfat-nonote.so", *wide, "-Xlinker", "--build-id=none", folder=output)
+    link(fat_rdc, "libfat-rdc.so", *wide, "-rdc=true", folder=output)
+    for level, options in HIGH.items():
+        link([str(objects / f"{module}.{level}.o") for module in MODULES], f"libhigh-{level}.so", "-shared", *options, *PIC, folder=output)
+    run(nvcc(), *HIGH[100], *PIC, "-shared", "-cudart", "static", "partly.cu", "-o", output / "libpartly.so")
+    run("strip", "-s", "-o", "libfat-stripped.so", "libfat-static.so", folder=output)
     run("strip", "-s", "-o", "liba-stripped.so", "liba-static.so", folder=output)
     run("gcc", "-O1", "-Wall", "-Wextra", SOURCES / "runlib.c", "-o", "runlib", "-ldl", folder=output)
-    for name, flag, code in (("program-pie", "-pie", plain), ("program-nopie", "-no-pie", fixed)):
+    for name, flag, code in (
+        ("program-pie", "-pie", plain),
+        ("program-nopie", "-no-pie", fixed),
+        ("fat-pie", "-pie", fat),
+        ("fat-nopie", "-no-pie", fat_fixed),
+    ):
         main = objects / f"{name}.o"
         run("gcc", "-O1", "-Wall", "-Wextra", "-DLINKED", f"-f{'no-' * (flag == '-no-pie')}pie", "-c", SOURCES / "runlib.c", "-o", main)
-        link([str(main), *code], name, *SM_75, "-Xcompiler", flag, folder=output)
+        link([str(main), *code], name, *(FAT if name.startswith("fat") else SM_75), "-Xcompiler", flag, folder=output)
     shutil.copyfile(cudart_library(), output / CUDART)
     wheel(output / "liba-static.so", output / "gpucase-1.0-py3-none-linux_x86_64.whl")
 

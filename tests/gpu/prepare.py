@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Graft every case, undo it again, and pack all files for the machine with the GPU.
+"""Edit every case, undo it again, and pack all files for the machine with the GPU.
 
 usage: prepare.py BUILT OUTDIR [NAME...]        (NAME: only these cases)
 
@@ -74,7 +74,7 @@ def prepare(case: Case, built: Path, outdir: Path) -> dict[str, object]:
             shutil.copy2(built / name, path.parent / name)
     shutil.copy2(built / case.file, paths["before"])
     source = digest(built / case.file)
-    fatpatch("graft", case.file, *case.options, "-o", paths["after"], folder=built)
+    fatpatch(case.command, case.file, *case.options, "-o", paths["after"], folder=built)
     if case.then:
         fatpatch("graft", paths["after"], *case.then, "--in-place", folder=built)
     expect(digest(built / case.file) == source, "the input was changed")

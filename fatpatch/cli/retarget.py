@@ -1,0 +1,110 @@
+"""``fatpatch retarget``: code for a GPU that a file left out, made of its own PTX."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+
+import click
+
+from fatpatch import __version__
+from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.progress import Progress
+from fatpatch.errors import EditError
+from fatpatch.locator import file_name, steps
+from fatpatch.render.retarget import retarget_json, retarget_text
+from fatpatch.retargeting.kernels import Wanted
+from fatpatch.retargeting.ptxas import find_ptxas
+from fatpatch.retargeting.run import Retargeted, Wishes, retargeted
+from fatpatch.walk import inspected
+from fatpatch.writing import write_file
+
+INDEX = "index.json"
+
+
+@click.command("retarget")
+@click.argument("file")
+@click.option("--to", "target", required=True, metavar="TARGET", help="The GPU that is left out, e.g. sm_61.")
+@click.option("-o", "--output", "directory", metavar="DIR", help="Write the images there, with an index.json; else only report.")
+@click.option("--source", metavar="LEVEL", help="The PTX to take, e.g. compute_70 (default: the lowest not below the target).")
+@click.option("--allow", type=click.Choice(["unverified"]), help="Take kernels of class 2, too: try the result before you rely on it.")
+@click.option("--kernel", "kernels", multiple=True, metavar="NAME", help="Take this kernel whatever its class (mangled name). Repeatable.")
+@click.option("--as", "form_of", type=click.Choice(["cubin", "ptx"]), default="cubin", show_default=True, help="What to make.")
+@click.option("--no-rewrite", is_flag=True, help="Let ptxas refuse instructions that could be written otherwise.")
+@click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
+@click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules in this member of the archive. Repeatable.")
+@click.option("--force", is_flag=True, help="Write over files in DIR.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
+@click.option("-v", "--verbose", is_flag=True, help="Every kernel by name.")
+@image_size_option
+def command(
+    file: str,
+    target: str,
+    directory: str | None,
+    source: str | None,
+    allow: str | None,
+    kernels: tuple[str, ...],
+    form_of: str,
+    no_rewrite: bool,
+    modules: tuple[str, ...],
+    members: tuple[str, ...],
+    force: bool,
+    form: str,
+    verbose: bool,
+    max_image_size: int,
+) -> int:
+    """Make code for a GPU that FILE left out, of the PTX that it has for others. NVIDIA's ptxas does the work; no GPU is needed.
+
+    Each kernel gets a class: 1 the same code at a level below the GPU and at the one it is taken from; 2 assembles, and its launch
+    shape is as in the image used today; 3 the shape differs or cannot be known; 4 its body is a stub; 5 ptxas rejects it. Class 1 is
+    taken; all others become traps, which end a launch with an error, unless you ask for them. Compiling the source is the exact repair.
+    """
+    ptxas = find_ptxas()
+    wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
+    wishes = Wishes(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
+    shown = shown_paths([file])[0]
+    limits = limits_from(max_image_size)
+    found: list[Retargeted] = []
+    with Progress(shown) as progress, inspected(file, name=file_name(shown), limits=limits, progress=progress.at) as node:
+        for each in retargeted(node, wishes, ptxas):
+            progress.at(f"{each.payload.locator}", len(found), 0)
+            found.append(each)
+    _refuse_unknown(kernels, found)
+    names = _written(directory, found, wishes, replace=force) if directory is not None else {}
+    document = retarget_json(found, names, wishes, ptxas.release, __version__)
+    if directory is not None:
+        write_file(os.path.join(directory, INDEX), [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
+    if form == "json":
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        for line in retarget_text(found, wishes, shown, directory, len(names), ptxas.release, verbose=verbose):
+            sys.stdout.write(line + "\n")
+    return 0
+
+
+def _refuse_unknown(kernels: tuple[str, ...], found: list[Retargeted]) -> None:
+    there = {verdict.kernel for each in found for verdict in each.verdicts}
+    for name in kernels:
+        if name not in there:
+            raise EditError(f"no kernel is called {name!r}", hint="'fatpatch retarget -v' lists them by their mangled names")
+
+
+def _written(directory: str, found: list[Retargeted], wishes: Wishes, *, replace: bool) -> dict[str, str]:
+    """Write every image; module locator -> name of its file."""
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise EditError(
+            f"cannot make the folder: {error.strerror}", locator=directory, hint="give a folder that you may write to"
+        ) from error
+    names = {}
+    for number, each in enumerate(found):
+        if each.image is None:
+            continue
+        last = re.sub(r"[^A-Za-z0-9._-]+", "-", steps(each.payload.locator)[-1])[:80].strip("-")
+        name = f"{number:03}-{last}.{wishes.target}.{'ptx' if wishes.as_ptx else 'cubin'}"
+        write_file(os.path.join(directory, name), [each.image], replace=replace)
+        names[each.payload.locator] = name
+    return names
