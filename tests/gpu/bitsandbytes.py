@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Take the sm_90 code out of the real bitsandbytes library, graft it back, and compare what the library computes on a GPU.
 
+Also: take out all but what an H100 loads, and pack that otherwise; the library must compute the same.
+
 usage: bitsandbytes.py cut LIBRARY OUTPUT               (a copy without sm_90 SASS and without PTX)
        bitsandbytes.py stubs LIBRARY OUTDIR             (stand-ins for the cuBLAS libraries it is linked to)
-       bitsandbytes.py prepare LIBRARY BUILT OUTDIR     (all files for the GPU machine, also packed as bitsandbytes.tar.xz; BUILT: of build.py)
+       bitsandbytes.py prepare LIBRARY BUILT OUTDIR     (all files for the GPU machine, also packed as bitsandbytes.tar.xz; BUILT: a
+                                                         folder with the CUDA runtime that the library needs, such as that of build.py)
        bitsandbytes.py run OUTDIR|bitsandbytes.tar.xz   (on the GPU machine, Python 3 alone: a table, also in $OUT/bitsandbytes.md)
 
-LIBRARY is libbitsandbytes_cuda130.so of the wheel bitsandbytes 0.50.2.
+LIBRARY is libbitsandbytes_cuda130.so (or _cuda118.so) of the wheel bitsandbytes 0.50.2.
 """
 
 from __future__ import annotations
@@ -31,9 +34,7 @@ SECTIONS = (b".nv_fatbin", b"__nv_relfatbin")
 MAGIC = b"\x50\xed\x55\xba"
 PTX, SASS, FILLER = 1, 2, 0x7777
 ARCH = 90
-CUDART = "libcudart.so.13"
-CUBLAS = ("libcublas.so.13", "libcublasLt.so.13")
-STAGES = ("original", "cut", "grafted", "undone")
+STAGES = ("original", "cut", "grafted", "undone", "pruned", "packed")
 
 
 # --- cutting: no code of fatpatch, so that a mistake in it cannot hide here
@@ -85,11 +86,17 @@ def cut(library: Path, output: Path) -> int:
     return found
 
 
+def needed(library: Path, name: str) -> list[str]:
+    """The libraries of a name that it is linked to: libcudart.so.13."""
+    listing = subprocess.run(["readelf", "-dW", library], capture_output=True, text=True, check=True).stdout
+    return re.findall(rf"\[({re.escape(name)}\w*\.so[.\d]*)\]", listing)
+
+
 def stubs(library: Path, outdir: Path) -> list[str]:
     """Build libraries with the cuBLAS symbols the library needs; every function fails with a status. Names of the functions."""
     listing = subprocess.run(["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True).stdout
     made = []
-    for soname in CUBLAS:
+    for soname in needed(library, "libcublas"):
         names = re.findall(rf"\bU (\w+)@{re.escape(soname)}$", listing, re.MULTILINE)
         with tempfile.TemporaryDirectory() as name:
             source, version = Path(name) / "stub.c", Path(name) / "stub.map"
@@ -108,9 +115,10 @@ class Device:
     """Memory of the GPU, through the CUDA runtime the library uses."""
 
     def __init__(self, folder: Path, library: Path) -> None:
-        self.runtime = ctypes.CDLL(str(folder / CUDART), mode=ctypes.RTLD_GLOBAL)
-        for name in CUBLAS:
-            ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+        (runtime,) = folder.glob("libcudart.so.*")
+        self.runtime = ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+        for path in folder.glob("libcublas*"):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         self.library = ctypes.CDLL(str(library))
 
     def check(self, code: int) -> None:
@@ -246,7 +254,7 @@ def answer(folder: Path, library: Path, call: str, mode: str) -> str:
 
 def run(folder: Path) -> int:
     """Print every answer; 1 unless the cut library fails everywhere and the grafted one answers like the original."""
-    lines = ["| call | loading | original | cut | grafted | undone | verdict |", "|---|---|---|---|---|---|---|"]
+    lines = ["| call | loading | original | cut | grafted | undone | pruned | packed | verdict |", "|---|---|---|---|---|---|---|---|---|"]
     wrong = 0
     with ThreadPoolExecutor(4) as pool:
         answers = {
@@ -256,10 +264,12 @@ def run(folder: Path) -> int:
         }
     for call in CALLS:
         for mode in MODES:
-            original, lacking, grafted, undone = (future.result() for future in answers[call, mode])
+            found = [future.result() for future in answers[call, mode]]
+            original, lacking, grafted, undone, pruned, packed = found
             good = re.fullmatch("[0-9a-f]{32}", original) and grafted == original and undone == lacking and lacking.startswith("exit ")
+            good = good and pruned == packed == original
             wrong += not good
-            lines.append(f"| {call} | {mode} | {original} | {lacking} | {grafted} | {undone} | {'ok' if good else 'DIFFERS'} |")
+            lines.append(f"| {call} | {mode} | {' | '.join(found)} | {'ok' if good else 'DIFFERS'} |")
     text = f"{machine()}\n\n" + "\n".join(lines) + f"\n\n{wrong} of {len(lines) - 2} differ.\n"
     print(text, end="")
     if "OUT" in os.environ:
@@ -268,19 +278,25 @@ def run(folder: Path) -> int:
 
 
 def prepare(library: Path, built: Path, outdir: Path) -> None:
-    """Cut, graft, undo, pack."""
+    """Cut, graft, undo; prune, recompress; pack."""
     from prepare import digest, expect, fatpatch, pack
 
     outdir.mkdir(parents=True, exist_ok=True)
     shutil.copy2(library, outdir / "original.so")
-    shutil.copy2(built / CUDART, outdir / CUDART)
+    runtime, blas = needed(library, "libcudart"), needed(library, "libcublas")
+    for name in runtime:
+        shutil.copy2(built / name, outdir / name)
     print(f"{cut(library, outdir / 'cut.so')} entries cut; stubs of {', '.join(stubs(library, outdir))}")
     fatpatch("graft", "cut.so", "--from", "original.so", "--target", f"sm_{ARCH}", "-o", "grafted.so", folder=outdir)
     for suffix in ("", ".fatpatch-undo"):
         shutil.copy2(outdir / f"grafted.so{suffix}", outdir / f"undone.so{suffix}")
     fatpatch("undo", "undone.so", folder=outdir)
     expect(digest(outdir / "undone.so") == digest(outdir / "cut.so"), "undo did not restore the bytes")
-    path = pack(outdir / "bitsandbytes.tar.xz", [*(f"{stage}.so" for stage in STAGES), CUDART, *CUBLAS])
+    fatpatch("prune", "original.so", "--for", "H100", "--compact", "-o", "pruned.so", folder=outdir)
+    fatpatch("recompress", "pruned.so", "--codec", "zstd", "--level", "19", "--compact", "-o", "packed.so", "--overwrite", folder=outdir)
+    if not (outdir / "packed.so").exists():  # it is packed so already
+        fatpatch("recompress", "pruned.so", "--codec", "lz4", "-o", "packed.so", folder=outdir)
+    path = pack(outdir / "bitsandbytes.tar.xz", [*(f"{stage}.so" for stage in STAGES), *runtime, *blas])
     print(f"{path} is {path.stat().st_size:,d} bytes")
 
 
