@@ -210,7 +210,7 @@ class _Module:
             try:
                 data = self.reader.read(image)
                 rows = {row[0]: row for row in read_image("sass", data).kernels}
-                return Used(image.target, image is chosen, rows, cubin_bodies(data))
+                return Used(image.target, split_target(image.target)[0], image is chosen, rows, cubin_bodies(data))
             except FatpatchError:
                 continue
         return None
