@@ -39,6 +39,7 @@ _HELP_FORMAT = "How to print: text for people, one json document, ndjson with on
     metavar="PLAN",
     help="Say instead what would be saved: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, zlib, none). Nothing is written.",
 )
+@click.option("--duplicates", is_flag=True, help="Say instead what is there more than once, images and kernels, and what that costs.")
 @click.option("--all-kinds", is_flag=True, help="Count SPIR-V (Vulkan, OpenCL) and Metal code too: it has no targets.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for --kernels (default: all processors).")
 @click.option("-v", "--verbose", is_flag=True, help="Every payload and image: offset, evidence, options.")
@@ -55,6 +56,7 @@ def command(
     form: str,
     kind: str | None,
     what_if: str | None,
+    duplicates: bool,
     all_kinds: bool,
     jobs: int | None,
     verbose: bool,
@@ -67,6 +69,12 @@ def command(
     inside their archives. Listing unpacks nothing.
     """
     pairs = list(zip(files, shown_paths(files), strict=True))
+    if duplicates:
+        from fatpatch.cli.duplicating import tell_duplicates
+
+        if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or what_if or form not in ("text", "json"):
+            raise click.UsageError("--duplicates goes with --as, --jobs, --verbose and --format text or json only")
+        return tell_duplicates(pairs, kind, limits_from(max_image_size), jobs, form, sys.stdout.write, verbose=verbose)
     if what_if is not None:
         from fatpatch.cli.supposing import suppose
 

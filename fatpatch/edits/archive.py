@@ -119,7 +119,7 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
 def _rebuilt(source: Source, locator: str, directory: zip_reader.Directory, replaced: Mapping[Member, Overlay]) -> ArchiveEdit:
     """The archive with every member behind the one before, as far apart as their alignments want it; what lies before the first stays.
 
-    EditError when bytes between members belong to none: they would be lost.
+    Bytes between members that belong to none, such as old directories, are carried along. EditError when members overlap.
     """
     records = _records(source, directory)
     by_offset = {member.header_offset: (member, content) for member, content in replaced.items()}
@@ -130,7 +130,8 @@ def _rebuilt(source: Source, locator: str, directory: zip_reader.Directory, repl
         record = records[index]
         offset = _local_offset(record)
         member, content = by_offset.get(offset, (None, None))
-        _refuse_between(source, locator, at, offset)
+        parts += (between := _between(source, locator, at, offset))
+        end += sum(part.size for part in between)
         at = _end_of(source, record)
         if member is not None and content is not None:
             new[index], pieces = _appended(source, member, content, record, end)
@@ -138,7 +139,8 @@ def _rebuilt(source: Source, locator: str, directory: zip_reader.Directory, repl
             new[index], pieces = _carried(source, record, at, end)
         parts += pieces
         end += sum(part.size for part in pieces)
-    _refuse_between(source, locator, at, directory.offset)
+    parts += (between := _between(source, locator, at, directory.offset))
+    end += sum(part.size for part in between)
     packed = b"".join(record.packed() for record in new)
     parts.append(Source.of(packed + _end_records(directory, len(new), end, len(packed))))
     return ArchiveEdit(Overlay.of(source, (), parts, start), dict.fromkeys(replaced, "in an archive written anew"), None, rebuilt=True)
@@ -169,10 +171,12 @@ def _carried(source: Source, record: Record, member_end: int, end: int) -> tuple
     return moved, [Source.zeros(gap), source.slice(offset, member_end - offset)]
 
 
-def _refuse_between(source: Source, locator: str, start: int, end: int) -> None:
-    if end < start or any(any(chunk) for chunk in source.chunks(start, end - start)):
-        message = "holds bytes between its members that belong to none, or members over each other: it is not written anew"
-        raise EditError(message, locator=locator, offset=min(start, end), hint="unpack it, edit the file inside, and pack it again")
+def _between(source: Source, locator: str, start: int, end: int) -> list[Source]:
+    """What lies between two members: nothing of mere padding."""
+    if end < start:
+        hint = "unpack it, edit the file inside, and pack it again"
+        raise EditError("members lie over each other, so it is not written anew", locator=locator, offset=end, hint=hint)
+    return [source.slice(start, end - start)] if any(any(chunk) for chunk in source.chunks(start, end - start)) else []
 
 
 def _kinds(extra: bytes) -> Iterator[int]:

@@ -89,7 +89,7 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     if found.elsewhere:
         targets = ", ".join(dict.fromkeys(image.target for module in found.elsewhere for image in module.payload.images))
         count = plural(len(found.elsewhere), "module is", "modules are")
-        yield f"{count} for other generations only ({safe(targets)}): a program that picks"
+        yield f"{count} for other generations only ({safe(targets) or 'empty now'}): a program that picks"
         yield "  modules by GPU never loads them here; one that does sees error 209."
     yield from dead(found, show, verbose=verbose)
     yield from _lost(found, verbose=verbose)

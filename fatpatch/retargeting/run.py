@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fatpatch.coverage import payloads_below
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.match import pinned
-from fatpatch.errors import EditError, FatpatchError
+from fatpatch.errors import EditError, FatpatchError, ToolError
 from fatpatch.gpus.selection import choose
 from fatpatch.images import flow
 from fatpatch.images.bodies import cubin_bodies
@@ -102,6 +102,8 @@ class _Module:
         for image in self._sources():
             try:
                 found = self._from(image)
+            except ToolError:
+                raise
             except FatpatchError as error:
                 problem = f"{image.target}: {error.message}"
                 continue

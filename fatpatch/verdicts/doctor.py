@@ -164,7 +164,8 @@ def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
 def _elsewhere(modules: Sequence[Judged]) -> Iterator[Judged]:
     """Modules for other generations on purpose: at most half of those that their file serves, where most of its modules do load.
 
-    libcublas has such ones for 7.x only; a module that was forgotten in a build lacks one generation and has the others.
+    libcublas has such ones for 7.x only; pruning may have emptied them. A module that was forgotten in a build lacks one generation
+    and has the others.
     """
     loaded: dict[str, list[bool]] = {}
     served: dict[str, set[int]] = {}
@@ -173,7 +174,7 @@ def _elsewhere(modules: Sequence[Judged]) -> Iterator[Judged]:
         served.setdefault(module.node.locator, set()).update(_majors(module))
     for module in modules:
         siblings = loaded[module.node.locator]
-        lacking = module.verdict.cuda_error == NO_IMAGE and module.payload.vendor == "nvidia" and module.payload.images
+        lacking = module.verdict.cuda_error == NO_IMAGE and module.payload.vendor == "nvidia"
         if lacking and 2 * sum(siblings) > len(siblings) and 2 * len(_majors(module)) <= len(served[module.node.locator]):
             yield module
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Run
-from edits.elf_builder import cubin
+from conftest import SAMPLES, Run
+from edits.elf_builder import cubin, demo_member, fatpatch
 from edits.pe_variants import checksum, signed, without_header_room
 from edits.test_pe import GRAFTS, Made, make
 from edits.wine import Entry, WineError, build_loader, entries_on_disk, listed, load, wine_available
@@ -82,3 +82,13 @@ def test_wrappers_of_a_grafted_dll_lead_to_the_new_image(made: Made, moved: bool
     if "packed" not in made.graft.name:
         sums = {entry.arch: entry.byte_sum for entry in loaded.entries}
         assert sums[61] == sum(cubin(samples, 61))
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["", "moved"])
+def test_a_compacted_dll_is_loaded(moved: bool, loader: Path, tmp_path: Path) -> None:
+    path, after = tmp_path / "demo.dll", tmp_path / "after.dll"
+    path.write_bytes(demo_member(SAMPLES, "ggml-cuda.dll"))
+    assert fatpatch("prune", path, "--keep", "sm_70", "--compact", "-o", after).code == 0
+    assert after.stat().st_size < path.stat().st_size - 20_000
+    assert [each for each in listed(loader, path, moved=moved) if each.arch == 70] == listed(loader, after, moved=moved)
+    assert listed(loader, after, moved=moved) == entries_on_disk(after)

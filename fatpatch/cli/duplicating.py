@@ -1,0 +1,51 @@
+"""``inspect --duplicates``: what each file holds more than once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fatpatch.cli import print_error
+from fatpatch.cli.options import print_diagnostics, worse
+from fatpatch.cli.progress import Progress
+from fatpatch.coverage import all_diagnostics
+from fatpatch.duplicates import duplicates
+from fatpatch.errors import FatpatchError, FormatError
+from fatpatch.images.demangle import readable
+from fatpatch.limits import Limits
+from fatpatch.locator import file_name
+from fatpatch.render import duplicates as render
+from fatpatch.walk import inspected
+
+Writer = Callable[[str], object]
+
+
+def tell_duplicates(
+    files: Sequence[tuple[str, str]], kind: str | None, limits: Limits, jobs: int | None, form: str, out: Writer, *, verbose: bool
+) -> int:
+    """Write what every file holds twice; the exit code."""
+    code = 0
+    rows: list[dict[str, Any]] = []
+    for path, shown in files:
+        try:
+            with (
+                Progress(shown) as progress,
+                inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
+            ):
+                found = duplicates(node, limit=limits.image, jobs=jobs)
+                diagnostics = [*all_diagnostics(node), *found.diagnostics]
+                if form == "json":
+                    rows.append(render.file_json(shown, found))
+                else:
+                    out("".join(f"{line}\n" for line in render.text(shown, found, readable, verbose=verbose)))
+                print_diagnostics(diagnostics)
+                if any(item.level == "error" for item in diagnostics):
+                    code = worse(code, FormatError.exit_code)
+        except FatpatchError as error:
+            error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+            code = worse(code, error.exit_code)
+            print_error(error)
+    if form == "json":
+        out(json.dumps(render.document(rows), indent=1) + "\n")
+    return code

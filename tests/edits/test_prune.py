@@ -1,0 +1,379 @@
+"""Images taken out of linked files: loaders, binutils, LIEF, patchelf and zipfile look at what is left; whom it would break is refused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import jsonschema
+import lief
+import pytest
+from builders import bundle, elf
+from builders.fatbin import PTX, container, entry
+from conftest import ROOT, SAMPLES
+from edits.elf_builder import (
+    BuildError,
+    Host,
+    build,
+    build_loader,
+    cubin,
+    entries_at_run_time,
+    fatbins_in_memory,
+    fatpatch,
+    segments_of,
+    stored_entries,
+    summed,
+)
+from edits.pe_variants import checksum, signed
+from edits.test_elf import HOSTS, tool
+from edits.test_pe import Pe
+from elftools.elf.elffile import ELFFile
+
+SCHEMA = json.loads((ROOT / "fatpatch/render/edit-1.schema.json").read_text())
+
+
+def two_archs(samples: Path) -> tuple[bytes, ...]:
+    """Three modules that hold sm_61, sm_70 and sm_75 each, of 20 kB an image."""
+
+    def of(data: bytes, arch: int) -> bytes:
+        return entry(data, kind=2, arch=arch, major=1, minor=7)
+
+    images = [(arch, cubin(samples, arch)) for arch in (61, 70, 75)]
+    other = [(arch, data.replace(b"rms_norm_f32", b"rms_norm_f64")) for arch, data in images]
+    third = [(arch, data.replace(b"quantize_q8_1", b"quantize_q8_7")) for arch, data in images]
+    return tuple(container(*(of(data, arch) for arch, data in each)) for each in (images, other, third))
+
+
+def pruned(*arguments: object, code: int = 0) -> str:
+    answer = fatpatch("prune", *arguments)
+    assert answer.code == code, answer
+    if code == 0:
+        found = re.search(r"(\d+) of (\d+) checks passed", answer.out)
+        assert found is not None
+        assert found[1] == found[2]
+    return answer.out + answer.err
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_compacted_hosts(host: Host, tmp_path: Path) -> None:
+    """Every kind of host: smaller by what went, its wrappers lead to the rest, it runs as before, and undo gives the old bytes."""
+    modules = two_archs(SAMPLES)
+    try:
+        before = build(host, tmp_path, modules)
+    except BuildError as error:
+        pytest.skip(str(error))
+    after = tmp_path / "after"
+    answer = fatpatch("prune", before, "--drop", "sm_61", "--drop", "sm_75", "--compact", "-o", after)
+    if not host.sections:
+        assert answer.code == 5
+        assert "has no section headers" in answer.err
+        assert not after.exists()
+        pruned(before, "--drop", "sm_61,sm_75", "-o", after)  # in place it can be done
+    else:
+        assert answer.code == 0, answer
+    data = after.read_bytes()
+    wanted = [[item for item in stored_entries(modules[index]) if item.arch == 70] for index in range(host.modules)]
+    assert fatbins_in_memory(data) == wanted
+    if host.sections:
+        gone = sum(len(item.data) + 64 for index in range(host.modules) for item in stored_entries(modules[index]) if item.arch != 70)
+        page = 0x10000 if "aarch64" in host.name else 0x1000
+        shrunk = before.stat().st_size - len(data)
+        assert gone - page - 64 <= shrunk <= gone + page, answer.out
+        assert len(segments_of(data)) == len(segments_of(before.read_bytes()))
+        if "aarch64" not in host.name:
+            (tmp_path / "loader").mkdir()
+            found = entries_at_run_time(host, after, build_loader(tmp_path / "loader"))
+            assert found == [item for number, each in enumerate(wanted) for item in summed(number, each)]
+    before_sum = sha256(before)
+    assert fatpatch("undo", after).code == 0
+    assert sha256(after) == before_sum
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("strip",), ("strip", "-g"), ("patchelf", "--set-rpath", "$ORIGIN/elsewhere"), ("objcopy", "--add-section", ".more=/etc/hostname")],
+    ids=lambda change: change[0] + change[-1][:6],
+)
+@pytest.mark.parametrize("name", ["shared", "shared-no-build-id", "pie", "fixed"])
+def test_tools_take_a_compacted_file(name: str, change: tuple[str, ...], tmp_path: Path) -> None:
+    host = next(each for each in HOSTS if each.name == name)
+    modules = two_archs(SAMPLES)
+    before = build(host._replace(options=(*host.options, "-g")), tmp_path, modules)
+    after = tmp_path / "after"
+    pruned(before, "--keep", "sm_70", "--compact", "-o", after)
+    for command in (["readelf", "-aW"], ["objdump", "-x"], ["objdump", "-d"], ["nm"]):
+        assert tool(*command, after).stderr == tool(*command, before).stderr
+    assert tool("readelf", "--debug-dump=info", after).stdout == tool("readelf", "--debug-dump=info", before).stdout.replace(
+        "host.so", "after"
+    )
+    binary = lief.parse(str(after))
+    symbols = {symbol.name: symbol.value for symbol in binary.symbols if symbol.name.startswith("fatbin")}
+    section = next(each for each in ELFFile(BytesIO(after.read_bytes())).iter_sections() if each.name == ".nv_fatbin")
+    assert symbols["fatbin0"] == section["sh_addr"]
+    assert tool(*change, after).returncode == 0
+    wanted = [item for item in stored_entries(modules[0]) if item.arch == 70]
+    assert entries_at_run_time(host, after, build_loader(tmp_path)) == summed(0, wanted)
+
+
+def test_what_lies_behind_the_program_moves_along(tmp_path: Path) -> None:
+    before = build(Host("program", program=True), tmp_path, two_archs(SAMPLES))
+    with before.open("ab") as stream:
+        stream.write(b"an archive of its own, found from the end" * 100)
+    after = tmp_path / "after"
+    pruned(before, "--keep", "sm_70", "--compact", "-o", after)
+    assert after.read_bytes()[-4100:] == before.read_bytes()[-4100:]
+    assert subprocess.run([after], capture_output=True, check=False).returncode == 0
+    with zipfile.ZipFile(before, "a") as archive:
+        archive.writestr("x", b"y")
+    assert "zip archive lies behind" in pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "other", code=5)
+
+
+def test_a_second_reference_is_refused(tmp_path: Path) -> None:
+    """A pointer into the second fatbin, which would have to move, that is no wrapper's."""
+    extra = '.section .data,"aw",@progbits\n.balign 8\nsecond: .quad fatbin1 + 16\n'
+    before = build(Host("shared", modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
+    assert "also leads into the fatbin" in pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "after", code=6)
+    assert not (tmp_path / "after").exists()
+    pruned(before, "--keep", "sm_70", "-o", tmp_path / "after")
+
+
+def test_bytes_that_belong_to_no_fatbin_are_refused(tmp_path: Path) -> None:
+    extra = '.section .nv_fatbin,"a",@progbits\n.ascii "something else"\n'
+    before = build(Host("shared", extra=extra), tmp_path, two_archs(SAMPLES))
+    assert "belong to none" in pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "after", code=6)
+
+
+def test_zeros_take_no_room(tmp_path: Path) -> None:
+    before = build(Host("shared"), tmp_path, two_archs(SAMPLES))
+    after = tmp_path / "after"
+    told = pruned(before, "--keep", "sm_70", "-o", after)
+    assert "are zeros now" in told
+    assert after.stat().st_size == before.stat().st_size
+    if os.statvfs(tmp_path).f_bsize == 4096:
+        assert after.stat().st_blocks < before.stat().st_blocks
+
+
+def test_without_a_record(tmp_path: Path) -> None:
+    path = build(Host("shared"), tmp_path, two_archs(SAMPLES))
+    pruned(path, "--drop", "sm_61", "--in-place", "--compact")
+    assert Path(f"{path}.fatpatch-undo").exists()
+    assert "no record was kept" in pruned(path, "--drop", "sm_75", "--in-place", "--compact", "--no-undo")
+    assert not Path(f"{path}.fatpatch-undo").exists()
+    assert fatpatch("undo", path).code == 6
+
+
+def test_several_edits_are_taken_back(tmp_path: Path) -> None:
+    path = build(Host("shared", modules=3), tmp_path, two_archs(SAMPLES))
+    digests = [sha256(path)]
+    for step in (
+        ("prune", path, "--drop", "sm_61", "--compact", "--in-place"),
+        ("recompress", path, "--codec", "zstd", "--level", "19", "--compact", "--in-place"),
+        ("graft", path, "--from", SAMPLES / "donor.so", "--target", "sm_61", "--in-place"),
+        ("prune", path, "--keep", "sm_70", "--in-place"),
+    ):
+        answer = fatpatch(*step)
+        assert answer.code == 0, answer
+        digests.append(sha256(path))
+    assert len(set(digests)) == len(digests)
+    for digest in reversed(digests[:-1]):
+        assert fatpatch("undo", path, "--last").code == 0
+        assert sha256(path) == digest
+
+
+# Whom it would break
+
+
+def host_of(folder: Path, *modules: Sequence[bytes]) -> Path:
+    return build(Host("shared", modules=len(modules)), folder, tuple(container(*each) for each in modules))
+
+
+def image(arch: int, name: bytes = b"rms_norm_f32") -> bytes:
+    source = min((61, 70, 75), key=lambda each: abs(each - arch))
+    return entry(cubin(SAMPLES, source).replace(b"rms_norm_f32", name), kind=2, arch=arch, major=1, minor=7)
+
+
+def text(arch: int) -> bytes:
+    return entry(PTX.replace(b"sm_75", f"sm_{arch}".encode()), kind=1, arch=arch, options=b"")
+
+
+def test_a_kept_gpu_never_loses_a_module(tmp_path: Path) -> None:
+    """As in cuBLAS: one module has its own sm_75, another serves 7.5 by sm_70."""
+    path = host_of(tmp_path, (image(70), image(75)), (image(70, b"rms_norm_f64"), image(80)))
+    told = pruned(path, "--drop", "sm_70", "-o", tmp_path / "after", code=6)
+    assert "a GPU of sm_75 loads sm_70 here" in told
+    assert "fatbin[1]" in told
+    assert "keep sm_70" in told
+    assert not (tmp_path / "after").exists()
+    told = pruned(path, "--drop", "sm_70", "--force", "-o", tmp_path / "after")
+    kept = [[each.arch for each in module] for module in fatbins_in_memory((tmp_path / "after").read_bytes())]
+    assert kept == [[75], [80]]
+
+
+def test_for_keeps_what_each_gpu_loads(tmp_path: Path) -> None:
+    """Its own code, a lower minor, PTX: module by module."""
+    path = host_of(
+        tmp_path,
+        (image(80), image(86), image(90)),
+        (image(80, b"rms_norm_f64"), image(90, b"rms_norm_f64"), text(90)),
+        (image(70), text(52), text(80)),
+    )
+    told = pruned(path, "--for", "RTX 3060", "-o", tmp_path / "after")
+    kept = [[(each.kind, each.arch) for each in module] for module in fatbins_in_memory((tmp_path / "after").read_bytes())]
+    assert kept == [[(2, 86)], [(2, 80)], [(1, 80)]]
+    assert "no longer served" in told
+    pruned(path, "--for", "RTX 3060", "--for", "H100", "-o", tmp_path / "both")
+    kept = [[(each.kind, each.arch) for each in module] for module in fatbins_in_memory((tmp_path / "both").read_bytes())]
+    assert kept == [[(2, 86), (2, 90)], [(2, 80), (2, 90)], [(1, 80)]]
+    assert "nothing in the file runs on" in pruned(path, "--for", "GTX 780", "-o", tmp_path / "x", code=6)
+    for gpu in ("RTX 3060", "H100"):
+        loaded = []
+        for each in (path, tmp_path / "both"):
+            found = json.loads(fatpatch("doctor", each, "--gpu", gpu, "--format", "json").out)["files"][0]
+            loaded.append([(row["target"], row["verdict"]) for row in found["modules"]])
+        assert loaded[0] == loaded[1]
+
+
+def test_wrong_words(tmp_path: Path) -> None:
+    path = host_of(tmp_path, (image(70), image(75)))
+    assert "nothing in the file is for 'sm_99'" in pruned(path, "--drop", "sm_99", "-o", tmp_path / "x", code=6)
+    assert "its targets are sm_70, sm_75" in pruned(path, "--keep", "sm_99", "-o", tmp_path / "x", code=6)
+    for arguments in ((), ("--keep", "sm_70", "--drop", "sm_75"), ("--keep", ","), ("--for", "GTX 99999")):
+        pruned(path, *arguments, "-o", tmp_path / "x", code=2)
+    pruned(path, "--keep", "sm_70", code=2)
+    pruned(path, "--keep", "sm_70", "-o", path, code=2)
+    assert "nothing to do" in fatpatch("prune", path, "--keep", "sm_7*", "-o", tmp_path / "x").out
+
+
+def test_concatenated_entries_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.fatbin"
+    path.write_bytes((SAMPLES / "concatenated.fatbin").read_bytes())
+    answer = fatpatch("prune", path, "--drop", "sm_75", "-o", tmp_path / "y.fatbin", "--format", "json")
+    document = json.loads(answer.out)
+    assert any("'fatpatch expand' parts them" in note for note in document["notes"])
+    assert fatpatch("expand", path, "-o", tmp_path / "plain.fatbin").code == 0
+    pruned(tmp_path / "plain.fatbin", "--drop", "sm_75", "--in-place")
+    assert 75 not in [each.arch for each in stored_entries((tmp_path / "plain.fatbin").read_bytes())]
+
+
+def test_json_follows_its_schema(tmp_path: Path) -> None:
+    path = host_of(tmp_path, (image(70), image(75)))
+    for arguments in (
+        ("prune", path, "--drop", "sm_75", "--dry-run"),
+        ("prune", path, "--drop", "sm_75", "--compact", "-o", tmp_path / "a"),
+        ("recompress", path, "--codec", "lz4", "--dry-run"),
+        ("expand", SAMPLES / "concatenated.fatbin", "--dry-run"),
+        ("expand", path, "--dry-run"),
+    ):
+        answer = fatpatch(*arguments, "--format", "json")
+        assert answer.code == 0, answer
+        jsonschema.validate(json.loads(answer.out), SCHEMA)
+
+
+# AMD
+
+
+def test_amd_objects(tmp_path: Path) -> None:
+    objects = [(target, bundle.code_object(target=target)) for target in ("gfx906:xnack-", "gfx906:xnack+", "gfx1030", "gfx1100")]
+    path = tmp_path / "lib.so"
+    for made in (bundle.plain(objects), bundle.ccob(bundle.plain(objects), 2)):
+        path.write_bytes(elf.shared_object([(".hip_fatbin", made)]))
+        pruned(path, "--for", "gfx906", "-o", tmp_path / "after", "--overwrite")
+        rows = json.loads(fatpatch("inspect", tmp_path / "after", "--format", "json").out)["files"][0]["payloads"][0]["images"]
+        assert [row["target"] for row in rows if row["kind"] != "host"] == ["gfx906:xnack-", "gfx906:xnack+"]  # a user may switch XNACK on
+        pruned(path, "--keep", "gfx1030", "-o", tmp_path / "after", "--overwrite")
+        rows = json.loads(fatpatch("inspect", tmp_path / "after", "--format", "json").out)["files"][0]["payloads"][0]["images"]
+        assert [row["target"] for row in rows if row["kind"] != "host"] == ["gfx1030"]
+        assert fatpatch("undo", tmp_path / "after").code == 0
+        assert sha256(tmp_path / "after") == sha256(path)
+
+
+# PE
+
+
+@pytest.mark.parametrize("variant", [bytes, signed], ids=["plain", "signed"])
+def test_compacted_dll(variant: type[bytes], tmp_path: Path) -> None:
+    path = tmp_path / "x.dll"
+    with zipfile.ZipFile(SAMPLES / "demo.llamafile") as archive:
+        path.write_bytes(variant(archive.read("ggml-cuda.dll")))
+    after = tmp_path / "after.dll"
+    options = ("--drop-signature",) if variant is signed else ()
+    told = pruned(path, "--keep", "sm_70", "--compact", "-o", after, *options)
+    old, new = Pe(path.read_bytes()), Pe(after.read_bytes())
+    assert [row[:3] for row in old.sections] == [row[:3] for row in new.sections]
+    assert [[each.arch for each in module] for module in new.fatbins()] == [[70]]
+    assert new.image_size == old.image_size
+    assert new.checksum in (0, checksum(after.read_bytes()))
+    assert len(new.data) < len(old.data) - 20_000, told
+    first, second = lief.parse(str(path)), lief.parse(str(after))
+    assert [section.name for section in second.sections] == [section.name for section in first.sections]
+    dump = tool("objdump", "-p", after)
+    assert dump.returncode == 0
+    assert fatpatch("undo", after).code == 0
+    assert sha256(after) == sha256(path)
+
+
+# Archives
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+def test_archives_are_written_anew(method: int, tmp_path: Path) -> None:
+    library = build(Host("shared", modules=2), tmp_path, two_archs(SAMPLES)).read_bytes()
+    path = tmp_path / "x-1.0-py3-none-linux_x86_64.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.comment = b"a comment"
+        archive.writestr("x/before.txt", "before" * 1000)
+        archive.writestr("x/lib.so", library)
+        archive.writestr("x/after.bin", bytes(range(256)) * 100)
+        archive.writestr("x-1.0.dist-info/RECORD", "x/lib.so,sha256=x,1\nx-1.0.dist-info/RECORD,,\n")
+    after = tmp_path / "after.whl"
+    pruned(path, "--keep", "sm_70", "--compact", "-o", after)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(after) as new:
+        assert new.testzip() is None
+        assert new.namelist() == old.namelist()
+        assert new.comment == b"a comment"
+        for name in ("x/before.txt", "x/after.bin"):
+            assert new.read(name) == old.read(name)
+        inside = new.read("x/lib.so")
+        rows = {row[0]: row for row in csv.reader(new.read("x-1.0.dist-info/RECORD").decode().splitlines())}
+        assert int(rows["x/lib.so"][2]) == len(inside)
+    assert [[each.arch for each in module] for module in fatbins_in_memory(inside)] == [[70], [70]]
+    assert path.stat().st_size - after.stat().st_size > 10_000
+    assert fatpatch("undo", after).code == 0
+    assert sha256(after) == sha256(path)
+
+
+def test_llamafile_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "demo.llamafile"
+    path.write_bytes((SAMPLES / "demo.llamafile").read_bytes())
+    path.chmod(0o755)
+    after = tmp_path / "after.llamafile"
+    pruned(path, "--drop", "sm_75", "--compact", "-o", after)
+    assert after.stat().st_size < path.stat().st_size - 10_000
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(after) as new:
+        assert new.testzip() is None
+        assert new.namelist() == old.namelist()
+        for first, second in zip(old.infolist(), new.infolist(), strict=True):
+            if not first.filename.startswith("ggml-cuda"):
+                assert old.read(first) == new.read(second)
+            at = [int.from_bytes(data[info.header_offset + 26 :][:2], "little") + int.from_bytes(data[info.header_offset + 28 :][:2], "little") + 30 + info.header_offset for data, info in ((path.read_bytes(), first), (after.read_bytes(), second))]  # fmt: skip
+            for alignment in (0x1000, 0x4000, 0x10000):
+                if first.compress_type == 0 and at[0] % alignment == 0:
+                    assert at[1] % alignment == 0
+    assert (
+        after.read_bytes()[: min(info.header_offset for info in old.infolist())]
+        == path.read_bytes()[: min(info.header_offset for info in old.infolist())]
+    )
+    assert fatpatch("undo", after).code == 0
+    assert sha256(after) == sha256(path)
