@@ -29,9 +29,9 @@ def clone(source: int, sink: int, size: int, holes: Sequence[tuple[int, int]]) -
         at = start
         for hole, behind in holes:
             if start < behind and hole < end:
-                _copy(source, sink, at, max(hole, at))
+                copy_range(source, sink, at, max(hole, at), at)
                 at = max(behind, at)
-        _copy(source, sink, at, end)
+        copy_range(source, sink, at, end, at)
     return True
 
 
@@ -65,14 +65,16 @@ def extents_of(source: int, size: int) -> list[tuple[int, int]]:
     return extents
 
 
-def _copy(source: int, sink: int, start: int, end: int) -> None:
+def copy_range(source: int, sink: int, start: int, end: int, at: int) -> None:
+    """Copy the bytes [start, end) of the file behind ``source`` to ``at`` of that behind ``sink`` (both descriptors)."""
     in_kernel = hasattr(os, "copy_file_range")
     while start < end:
         if in_kernel:
             try:
-                done = os.copy_file_range(source, sink, min(end - start, _STEP), start, start)
+                done = os.copy_file_range(source, sink, min(end - start, _STEP), start, at)
                 if done:
                     start += done
+                    at += done
                     continue
             except OSError as error:
                 if error.errno not in _NOT_HERE:
@@ -82,9 +84,10 @@ def _copy(source: int, sink: int, start: int, end: int) -> None:
         data = os.read(source, min(end - start, CHUNK))
         if not data:
             return
-        os.lseek(sink, start, os.SEEK_SET)
+        os.lseek(sink, at, os.SEEK_SET)
         write_all(sink, data)
         start += len(data)
+        at += len(data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
-from fatpatch.edits.copying import clone, write_all
+from fatpatch.edits.copying import clone, copy_range, write_all
 from fatpatch.edits.overlay import Overlay
 from fatpatch.errors import EditError, InputError
 from fatpatch.source import Source
 from fatpatch.writing import give_name, sync_folder
 
+_LONG = 1 << 18
 Verify = Callable[[str], None]
 """Called with the path of the finished temporary file; raises when it is not as planned."""
 
@@ -75,9 +76,16 @@ def _fill(descriptor: int, overlay: Overlay) -> None:
 
 
 def _put(descriptor: int, at: int, source: Source) -> None:
-    os.lseek(descriptor, at, os.SEEK_SET)
-    for chunk in source.chunks():
-        write_all(descriptor, chunk)
+    """The bytes at their place; long runs of a file go there inside the kernel."""
+    for part in source.flat():
+        if part.path is not None and part.size >= _LONG:
+            with open(part.path, "rb") as stream:
+                copy_range(stream.fileno(), descriptor, part.base, part.base + part.size, at)
+        else:
+            os.lseek(descriptor, at, os.SEEK_SET)
+            for chunk in part.chunks():
+                write_all(descriptor, chunk)
+        at += part.size
 
 
 def _dress(descriptor: int, temporary: str, like: str, modified: int | None) -> None:
