@@ -15,7 +15,6 @@ from fatpatch.locator import target_matches
 from fatpatch.model import Image, Node, Payload
 
 _LOADABLE = frozenset({"sass", "ptx", "hsaco", "spirv"})
-_SHOWN = 6
 
 
 class Wish(NamedTuple):
@@ -39,7 +38,8 @@ def chosen(modules: Sequence[tuple[Node, Payload]], wish: Wish, *, force: bool) 
 
     EditError when a target is named that is nowhere, or when a module would no longer load on a GPU that other modules still serve.
     """
-    _refuse_unknown(modules, wish)
+    chooser = _Chooser()
+    _refuse_unknown(modules, wish, chooser)
     vendors = {device.vendor for device in wish.devices}
     dropped = {}
     notes: list[str] = []
@@ -47,19 +47,19 @@ def chosen(modules: Sequence[tuple[Node, Payload]], wish: Wish, *, force: bool) 
         if wish.devices and payload.vendor not in vendors:
             notes.append(f"code of {payload.vendor.upper()} GPUs is left as it is: none of those named is one")
             continue
-        kept = {id(image) for image in _kept(payload, wish)}
+        kept = {id(image) for image in _kept(payload, wish, chooser)}
         if gone := tuple(image for image in payload.images if id(image) not in kept):
             dropped[payload.locator] = gone
     if wish.devices:
         others = {image.kind for _, payload in modules for image in payload.images} - _LOADABLE
         notes += [f"images of kind {kind} are kept: no GPU loads them itself; --drop takes them by target" for kind in sorted(others)]
-    lost, broken = _losses(modules, dropped, wish.devices)
+    lost, broken = _losses(modules, dropped, wish.devices, chooser)
     if broken and not force:
         raise _broken(broken)
     return Choice(dropped, lost, tuple(dict.fromkeys(notes)))
 
 
-def _kept(payload: Payload, wish: Wish) -> Iterator[Image]:
+def _kept(payload: Payload, wish: Wish, chooser: _Chooser) -> Iterator[Image]:
     for image in payload.images:
         if wish.keep:
             if any(target_matches(image.target, pattern) for pattern in wish.keep):
@@ -70,7 +70,7 @@ def _kept(payload: Payload, wish: Wish) -> Iterator[Image]:
         elif image.kind not in _LOADABLE:
             yield image
     for device in wish.devices:
-        yield from loaded(payload, device.target, device.arch)
+        yield from loaded(payload, device.target, device.arch, chooser)
 
 
 class Loss(NamedTuple):
@@ -81,10 +81,32 @@ class Loss(NamedTuple):
     loaded: str
 
 
-def loaded(payload: Payload, target: str, arch: int | None) -> Iterator[Image]:
+class _Chooser:
+    """What GPUs load; asked once for all payloads whose images have the same labels, as most of a file's have."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], int | None] = {}
+
+    def image(self, images: Sequence[Image], arch: int) -> Image | None:
+        """The image of those of one fatbin that the driver takes."""
+        key = (arch, *map(_label, images))
+        if key not in self._known:
+            chosen = choose(images, arch).image
+            self._known[key] = next((index for index, image in enumerate(images) if image is chosen), None)
+        index = self._known[key]
+        return None if index is None else images[index]
+
+
+def _label(image: Image) -> tuple[object, ...]:
+    """All that the choice looks at."""
+    padded = image.stored_bytes != image.stored_size
+    return image.kind, image.kind_code, image.target, image.flags, image.compression, image.within is None, padded
+
+
+def loaded(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> Iterator[Image]:
     """What a GPU loads of a payload; an AMD GPU in each of the modes that it can run in."""
     if payload.vendor == "nvidia" and arch is not None:
-        image = choose(payload.images, arch).image
+        image = chooser.image(payload.images, arch)
         if image is not None:
             yield image
             if image.kind == "reloc-ptx":  # all of them are linked together
@@ -105,7 +127,7 @@ def _modes(target: str, images: Sequence[Image]) -> list[str]:
 
 
 def _losses(
-    modules: Sequence[tuple[Node, Payload]], dropped: Mapping[str, tuple[Image, ...]], devices: Sequence[Device]
+    modules: Sequence[tuple[Node, Payload]], dropped: Mapping[str, tuple[Image, ...]], devices: Sequence[Device], chooser: _Chooser
 ) -> tuple[tuple[str, ...], list[Loss]]:
     """(targets that are not served any more; modules that no longer load on a GPU that is to be kept).
 
@@ -117,9 +139,9 @@ def _losses(
     for target, arch in _targets({payload.vendor for _, payload in modules}):
         without, still = [], False
         for _, payload in modules:
-            before = next(loaded(payload, target, arch), None)
+            before = next(loaded(payload, target, arch, chooser), None)
             gone = dropped.get(payload.locator)
-            after = before if before is None or gone is None else next(loaded(_without(payload, gone), target, arch), None)
+            after = before if before is None or gone is None else next(loaded(_without(payload, gone), target, arch, chooser), None)
             if after is not None:
                 still = True
             elif before is not None:
@@ -154,13 +176,13 @@ def _broken(broken: Sequence[Loss]) -> EditError:
     return EditError(message, locator=locator, hint=f"keep {', '.join(wanted)} too; --force prunes all the same")
 
 
-def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], wish: Wish) -> None:
+def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], wish: Wish, chooser: _Chooser) -> None:
     there = sorted({image.target for _, payload in modules for image in payload.images}, key=target_key)
     for pattern in (*wish.keep, *wish.drop):
         if not any(target_matches(target, pattern) for target in there):
             raise EditError(f"nothing in the file is for {pattern!r}", hint=f"its targets are {', '.join(there)}")
     if wish.devices and not any(
-        True for _, payload in modules for device in wish.devices for _ in loaded(payload, device.target, device.arch)
+        True for _, payload in modules for device in wish.devices for _ in loaded(payload, device.target, device.arch, chooser)
     ):
         names = ", ".join(device.name for device in wish.devices)
         raise EditError(f"nothing in the file runs on {names}, so nothing would be left", hint=f"its targets are {', '.join(there)}")
