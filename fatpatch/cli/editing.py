@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import click
 
@@ -27,8 +28,6 @@ from fatpatch.remote.opening import refuse_address
 from fatpatch.render.edit import Told, edit_json, edit_text
 from fatpatch.walk import inspected
 
-_Command = TypeVar("_Command", bound=Callable[..., object])
-
 
 class Opened(NamedTuple):
     """The file to edit: as it was given, how it is shown, and as it was read; ``links``: how many names it had."""
@@ -39,14 +38,19 @@ class Opened(NamedTuple):
     links: int
 
 
-class Place(NamedTuple):
-    """Where the result of an edit goes, as the options say it."""
+class Given(NamedTuple):
+    """What the options of ``edit_options`` say: where the result goes, what to look at, how to tell it."""
 
     output: str | None
     in_place: bool
     dry_run: bool
     overwrite: bool
-    undo: bool = True
+    no_undo: bool
+    modules: tuple[str, ...]
+    members: tuple[str, ...]
+    drop_signature: bool
+    form: str
+    verbose: bool
 
     def destination(self, path: str) -> Destination:
         """A usage error when the options do not say it, or contradict each other."""
@@ -57,11 +61,18 @@ class Place(NamedTuple):
         if self.output is not None and same_file(self.output, path):
             raise click.UsageError("-o names FILE itself: use --in-place")
         target = None if self.dry_run else os.path.realpath(path) if self.in_place else self.output
-        return Destination(target, self.overwrite, self.undo)
+        return Destination(target, self.overwrite, not self.no_undo)
 
 
-def destination_options(command: _Command) -> _Command:
-    """-o, --in-place, --dry-run, --overwrite, --no-undo, --module, --member, --drop-signature, --format and -v."""
+def edit_options(command: Callable[..., int]) -> Callable[..., int]:
+    """-o, --in-place, --dry-run, --overwrite, --no-undo, --module, --member, --drop-signature, --format and -v, as one ``given``."""
+
+    @functools.wraps(command)
+    def gathered(**values: Any) -> int:
+        given = Given(*(values.pop(field) for field in Given._fields))
+        return command(given=given, **values)
+
+    result: Callable[..., int] = gathered
     for option in (
         click.option("-v", "--verbose", is_flag=True, help="Every module and every check by name."),
         click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."),
@@ -76,8 +87,8 @@ def destination_options(command: _Command) -> _Command:
         click.option("--in-place", is_flag=True, help="Change FILE itself; 'fatpatch undo FILE' takes it back."),
         click.option("-o", "--output", metavar="OUT", help="Write the result to this new file."),
     ):
-        command = option(command)
-    return command
+        result = option(result)
+    return result
 
 
 def same_file(first: str, second: str) -> bool:
@@ -119,28 +130,20 @@ def written(file: Opened, to: Destination, *, changed: bool) -> tuple[str | None
     return output, f"fatpatch undo {shlex.quote(output)}" if to.record else None
 
 
-class Telling(NamedTuple):
-    """The command, and how its result is told."""
-
-    command: str
-    form: str
-    verbose: bool
-
-
-def renewed(file: str, place: Place, plan_of: Callable[[Node], Plan], telling: Telling, max_image_size: int) -> int:
+def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node], Plan], max_image_size: int) -> int:
     """Plan and carry out an edit that takes nothing from outside, and tell it; the exit code."""
-    to = place.destination(file)
+    to = given.destination(file)
     refuse_address(file)
     with opened(file, to, limits_from(max_image_size)) as source:
         plan = plan_of(source.subject.node)
         done = renew(source.subject, plan, to, max_image_size)
         notes = notes_on(source, to, [] if plan.edit is None else list(plan.edit.members))
         output, undo = written(source, to, changed=plan.edit is not None)
-    told = Told(telling.command, source.shown, output, undo, tuple(dict.fromkeys([*plan.notes, *notes])), dry=to.path is None)
-    if telling.form == "json":
+    told = Told(command, source.shown, output, undo, tuple(dict.fromkeys([*plan.notes, *notes])), dry=to.path is None)
+    if given.form == "json":
         document: dict[str, Any] = edit_json(plan, done, told, __version__)
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
-        for line in edit_text(plan, done, told, verbose=telling.verbose):
+        for line in edit_text(plan, done, told, verbose=given.verbose):
             sys.stdout.write(line + "\n")
     return 0

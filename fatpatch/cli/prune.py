@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.cli.editing import Place, Telling, destination_options, renewed
+from fatpatch.cli.editing import Given, edit_options, renewed
 from fatpatch.cli.options import image_size_option
 from fatpatch.edits.host import Options
 from fatpatch.edits.keep import Wish
@@ -20,7 +20,7 @@ from fatpatch.gpus.devices import Device, find
 @click.option("--for", "gpus", metavar="GPU", multiple=True, help='Keep what these GPUs load, by name or target: "RTX 3060". Repeatable.')
 @click.option("--compact", is_flag=True, help="Take the freed bytes out of the file; else they become zeros in their place.")
 @click.option("--force", is_flag=True, help="Prune though a GPU that still runs other modules loses one.")
-@destination_options
+@edit_options
 @image_size_option
 def command(
     file: str,
@@ -29,16 +29,7 @@ def command(
     gpus: tuple[str, ...],
     compact: bool,
     force: bool,
-    output: str | None,
-    in_place: bool,
-    dry_run: bool,
-    overwrite: bool,
-    no_undo: bool,
-    modules: tuple[str, ...],
-    members: tuple[str, ...],
-    drop_signature: bool,
-    form: str,
-    verbose: bool,
+    given: Given,
     max_image_size: int,
 ) -> int:
     """Take GPU code that nobody needs out of FILE: a .so, .dll, program, wheel, llamafile, fatbin or bundle.
@@ -49,10 +40,9 @@ def command(
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU")
     wish = Wish(_split(keep), _split(drop), tuple(map(_device, gpus)))
-    host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
-    wishes = Wishes(wish, modules, members, force, host, max_image_size)
-    place = Place(output, in_place, dry_run, overwrite, not no_undo)
-    return renewed(file, place, lambda node: plan_prune(node, wishes), Telling("prune", form, verbose), max_image_size)
+    host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
+    wishes = Wishes(wish, given.modules, given.members, force, host, max_image_size)
+    return renewed("prune", file, given, lambda node: plan_prune(node, wishes), max_image_size)
 
 
 def _split(texts: tuple[str, ...]) -> tuple[str, ...]:

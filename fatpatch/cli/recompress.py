@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.cli.editing import Place, Telling, destination_options, renewed
+from fatpatch.cli.editing import Given, edit_options, renewed
 from fatpatch.cli.options import image_size_option
 from fatpatch.edits.host import Options
 from fatpatch.edits.recompress import LEVELS, Wishes, plan_recompress
@@ -15,29 +15,19 @@ from fatpatch.edits.recompress import LEVELS, Wishes, plan_recompress
 @click.option("--codec", type=click.Choice(sorted(LEVELS)), required=True, help="zstd is smallest; lz4 is read by older drivers too.")
 @click.option("--level", type=int, metavar="N", help="How hard to try: zstd 1 to 22, lz4 1 to 12.")
 @click.option("--compact", is_flag=True, help="Take the freed bytes out of the file; else they become zeros in their place.")
-@destination_options
+@edit_options
 @image_size_option
-def command(
-    file: str,
-    codec: str,
-    level: int | None,
-    compact: bool,
-    output: str | None,
-    in_place: bool,
-    dry_run: bool,
-    overwrite: bool,
-    no_undo: bool,
-    modules: tuple[str, ...],
-    members: tuple[str, ...],
-    drop_signature: bool,
-    form: str,
-    verbose: bool,
-    max_image_size: int,
-) -> int:
+def command(file: str, codec: str, level: int | None, compact: bool, given: Given, max_image_size: int) -> int:
     """Compress the images in FILE otherwise, each only where that gains: to ship less, or so that an older driver reads them."""
     if level is not None and not 1 <= level <= LEVELS[codec]:
         expected = f"expected 1 to {LEVELS[codec]}" if LEVELS[codec] else "none has no levels"
         raise click.BadParameter(f"{level}: {expected}", param_hint="--level")
-    wishes = Wishes(codec, level, modules, members, Options(drop_signature=drop_signature, compact=compact, rebuild=True), max_image_size)
-    place = Place(output, in_place, dry_run, overwrite, not no_undo)
-    return renewed(file, place, lambda node: plan_recompress(node, wishes), Telling("recompress", form, verbose), max_image_size)
+    wishes = Wishes(
+        codec,
+        level,
+        given.modules,
+        given.members,
+        Options(drop_signature=given.drop_signature, compact=compact, rebuild=True),
+        max_image_size,
+    )
+    return renewed("recompress", file, given, lambda node: plan_recompress(node, wishes), max_image_size)
