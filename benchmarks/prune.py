@@ -31,9 +31,8 @@ def main() -> None:
     parser.add_argument("drop")
     parser.add_argument("--runs", type=int, default=7)
     arguments = parser.parse_args()
-    print(
-        f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
-    )
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    print(f"{datetime.date.today()}, {machine}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         folder = Path(scratch)
         library = folder / "library.so"

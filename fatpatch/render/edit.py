@@ -65,7 +65,8 @@ def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterat
     shrunk = done.size_before - done.size_after
     if freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
         blank = size(freed - max(shrunk, 0))
-        yield f"{blank} of the file are zeros now, which take no room where the file system knows holes; --compact takes them out"
+        verb = "would be" if told.dry else "are"
+        yield f"{blank} of the file {verb} zeros now, which take no room where the file system knows holes; --compact takes them out"
     yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose)
 
 
