@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.edits.check_memory import Place, memory_problems
@@ -130,10 +131,16 @@ def _memory_problems(node: Node, old: ElfFile, new: ElfFile, moves: Mapping[int,
     wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, container)}
     addends = {old.address_of(at) for place, _, at in old.relative_relocations()[0] if place in wrappers}
     start = old.address_of(0)
-    headers = range(start, start + max(old.phoff + len(old.segments) * SEGMENT.size, HEADER.size), 8)
+    apart = [(word, word + 8) for word in (*wrappers, *addends)]
+    apart.append((start, start + max(old.phoff + len(old.segments) * SEGMENT.size, HEADER.size)))
+    tables = [(old.shoff, len(old.sections) * SECTION.size)]  # patchelf puts such tables into segments
+    tables += [(row.offset, row.size) for row in old.sections if row.type == n.SHT_SYMTAB]
+    for offset, size in tables:
+        with suppress(EditError):
+            apart.append((old.address_of(offset), old.address_of(offset) + size))
     spans = [(segment.address, segment.address + segment.file_size) for segment in old.loads]
-    payloads = [_room_of(old, offset) for offset in moves]
-    yield from memory_problems(spans, (old.source, _place(old)), (new.source, _place(new)), {*wrappers, *addends, *headers}, payloads)
+    payloads = {_room_of(old, offset) for offset in moves}
+    yield from memory_problems(spans, (old.source, _place(old)), (new.source, _place(new)), apart, payloads)
 
 
 def _room_of(elf: ElfFile, offset: int) -> tuple[int, int]:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fatpatch.source import CHUNK, Source
 
 Place = Callable[[int], int | None]
 """The file offset of an address; None where the file has no byte for it."""
 Span = tuple[int, int]
-_WORD = 8
+_FAR = 1 << 64
 _SHOWN = 4
 
 
 def memory_problems(
-    spans: Sequence[Span], old: tuple[Source, Place], new: tuple[Source, Place], apart: Collection[int], payloads: Sequence[Span]
+    spans: Sequence[Span], old: tuple[Source, Place], new: tuple[Source, Place], apart: Iterable[Span], payloads: Iterable[Span]
 ) -> Iterator[str]:
     """Compare the addresses [start, end) of ``spans`` without those of ``payloads``.
 
-    ``apart``: addresses of 8-byte words that the edit changes: pointers to payloads, and what relocates them.
+    ``apart``: addresses that the edit changes: pointers to payloads, what relocates them, tables of headers.
     """
     told = 0
-    for start, end in _outside(spans, payloads):
+    excused = _merged(apart)
+    for start, end in _outside(spans, _merged(payloads)):
         for at in range(start, end, CHUNK):
             size = min(CHUNK, end - at)
             first, second = _bytes(old, at, size), _bytes(new, at, size)
@@ -32,7 +34,7 @@ def memory_problems(
                 told += 1
             else:
                 for place in _differing(first, second, at):
-                    if not any(word <= place < word + _WORD for word in apart):
+                    if not _within(excused, place):
                         yield f"the byte at {place:#x} is another one"
                         told += 1
                         break
@@ -50,11 +52,29 @@ def _differing(first: bytes, second: bytes, at: int) -> Iterator[int]:
     return (at + index for index, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
 
 
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """Ascending, none over another."""
+    result: list[Span] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(result[-1][1], end))
+        else:
+            result.append((start, end))
+    return result
+
+
+def _within(spans: Sequence[Span], place: int) -> bool:
+    index = bisect.bisect_right(spans, (place, _FAR)) - 1
+    return index >= 0 and place < spans[index][1]
+
+
 def _outside(spans: Sequence[Span], payloads: Sequence[Span]) -> Iterator[Span]:
     for start, end in spans:
         at = start
-        for first, last in sorted(payloads):
-            if last <= at or first >= end:
+        for first, last in payloads[max(bisect.bisect_right(payloads, (start, _FAR)) - 1, 0) :]:
+            if first >= end:
+                break
+            if last <= at:
                 continue
             if first > at:
                 yield at, first

@@ -76,7 +76,7 @@ def _memory_problems(node: Node, old: PeFile, new: PeFile, moves: Mapping[int, i
     address, size = old.directory(_DEBUG)
     spans = [(row.address, row.address + min(row.raw_size, row.virtual_size or row.raw_size)) for row in old.sections]
     payloads = [(row.address, row.end) for row in holders]
-    apart = {*wrappers, *range(address, address + size, 8)}
+    apart = [(address, address + size), *((word, word + 8) for word in wrappers)]
     yield from memory_problems(spans, (old.source, old.offset_of), (new.source, new.offset_of), apart, payloads)
 
 

@@ -11,13 +11,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from fatpatch.containers.zip import find_directory
-from fatpatch.edits.compaction import Cut, Laid, compacted, inside_cut, laid_out, section_parts, shift
+from fatpatch.edits.compaction import Cut, Laid, compacted, inside_cut, laid_out, refuse_unnamed, section_parts, shift
 from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, split_in_place
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Write
 from fatpatch.elf64 import SECTION, SEGMENT, SYMBOL
-from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.errors import EditError, FormatError, UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 from fatpatch.payloads.wrapper import read_wrappers
@@ -25,6 +25,9 @@ from fatpatch.payloads.wrapper import read_wrappers
 _PAGES = {n.EM_X86_64: 0x1000, n.EM_AARCH64: 0x10000}
 _E_SHOFF = 40
 _WORD = struct.Struct("<Q")
+_NOTE = struct.Struct("<III")
+_MAX_NOTES = 1 << 16
+_GNU_NOTES = (1, 3, 5)  # ABI tag, build-id, properties
 _SYMBOLS = 0x10000 * SYMBOL.size
 _NO_SECTIONS = "has no section headers, so nothing says what lies where"
 _LEAVE = "leave out --compact: the freed bytes become zeros, which take no room where the file system knows holes"
@@ -61,12 +64,16 @@ class Region(NamedTuple):
         return max(self.resume - self.start - self.used, 0) // page * page
 
 
-def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> HostEdit | None:
-    """The file without the room that its payloads no longer need; None when that is less than a page everywhere."""
+def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit | None, list[str]]:
+    """The file without the room that its payloads no longer need; None, and why, when no page of it can go."""
     elf = ElfFile(host.source, host.locator)
+    cut_off = next((each for each in elf.loads if each.offset + each.file_size > host.source.size), None)
+    if cut_off is not None:
+        raise FormatError("a segment ends outside the file: it is cut off or damaged", locator=host.locator, offset=cut_off.offset)
     if not elf.sections:
         raise UnsupportedError(_NO_SECTIONS, locator=host.locator, hint=_LEAVE)
-    if find_directory(host.source) is not None:
+    directory = find_directory(host.source)
+    if directory is not None and not directory.shift:
         message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
         raise UnsupportedError(message, locator=host.locator, hint=_LEAVE)
     page = _PAGES[elf.machine]
@@ -74,7 +81,7 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> HostEdit | Non
     regions = [region for region in _regions(host, elf, by_offset) if region.removable(page)]
     segments, regions, notes = _split(elf, regions, page)
     if not regions:
-        return None
+        return None, notes or ["--compact has no effect here: less than a page would go"]
     cuts = [Cut(each.start, tuple(section_parts(each.laids)), each.resume, each.removable(page)) for each in regions]
     inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
     writes, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
@@ -86,7 +93,8 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> HostEdit | Non
         raise EditError("its section headers lie among its payloads", locator=host.locator, offset=elf.shoff, hint=_LEAVE)
     writes += _pointers(host, elf, regions)
     writes += _symbols(elf, regions)
-    writes.append(Write.of(elf.phoff, b"".join(SEGMENT.pack(*_shifted(elf, each, cuts, page)) for each in segments)))
+    headers = _aligned([_shifted(elf, each, cuts, page) for each in segments], elf.segments)
+    writes.append(Write.of(elf.phoff, b"".join(SEGMENT.pack(*each) for each in headers)))
     writes.append(Write.of(elf.shoff, b"".join(SECTION.pack(*row) for row in _rows(elf, regions, cuts))))
     writes.append(Write.of(_E_SHOFF, _WORD.pack(shift(cuts, elf.shoff))))
     moves = {}
@@ -97,7 +105,7 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> HostEdit | Non
         else:
             moves[payload.offset] = shift(cuts, payload.offset)
     tactics = {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
-    return HostEdit(compacted(host.source, writes, cuts, host.source.size), tactics, moves, tuple(notes), compacted=True)
+    return HostEdit(compacted(host.source, writes, cuts, host.source.size), tactics, moves, tuple(notes), compacted=True), notes
 
 
 def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region]) -> list[Write]:
@@ -109,7 +117,9 @@ def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region]) -> list[W
             if old != new:
                 moves[laid.new.payload.offset] = (old, new)
     sizes = {payload.offset: payload.size for payload in host.payloads}
-    return retarget(elf, read_wrappers(host.source, host.container), moves, sizes) if moves else []
+    shrunk = [laid.new.payload.offset for region in regions for laid in region.laids if laid.new.size < laid.new.payload.size]
+    still = [offset for offset in shrunk if offset not in moves]
+    return retarget(elf, read_wrappers(host.source, host.container), moves, sizes, shrunk=still)
 
 
 def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[Region]:
@@ -146,6 +156,7 @@ def _region(host: HostFile, elf: ElfFile, run: Sequence[int], renewed: Mapping[i
     segment_end = segment.offset + segment.file_size
     behind = (row.offset for row in elf.sections if row.flags & n.SHF_ALLOC and row.type != n.SHT_NOBITS and row.size)
     resume = min((offset for offset in behind if end <= offset < segment_end), default=segment_end)
+    refuse_unnamed(host, end, resume)
     return Region(first.offset, resume, tuple(sections))
 
 
@@ -162,7 +173,7 @@ def _split(elf: ElfFile, regions: Sequence[Region], page: int) -> tuple[list[Seg
     for region in sorted(regions, key=lambda each: -each.removable(page)):
         freed = segments
         if region.resume < _end(segments[_holder(segments, region)]):
-            found, note = _without_one(segments)
+            found, note = _without_one(elf, segments)
             if found is None:
                 notes.append(f"{region.removable(page):#x} freed bytes stay as zeros: no program header can be spared for one more gap")
                 continue
@@ -198,7 +209,18 @@ def _end(segment: Segment) -> int:
     return segment.offset + segment.file_size
 
 
-def _without_one(segments: Sequence[Segment]) -> tuple[list[Segment] | None, str]:
+def _only_gnu(elf: ElfFile, segment: Segment) -> bool:
+    """Whether a segment holds the build-id and the like alone: a program may look for notes of its own in its program headers."""
+    data = elf.source.peek(segment.offset, min(segment.file_size, _MAX_NOTES))
+    at, names = 0, set()
+    while at + _NOTE.size <= len(data):
+        name_size, size, kind = _NOTE.unpack_from(data, at)
+        names.add((data[at + _NOTE.size : at + _NOTE.size + name_size], kind))
+        at += _NOTE.size + (name_size + 3 & ~3) + (size + 3 & ~3)
+    return segment.file_size <= _MAX_NOTES and bool(names) and all(name == b"GNU\0" and kind in _GNU_NOTES for name, kind in names)
+
+
+def _without_one(elf: ElfFile, segments: Sequence[Segment]) -> tuple[list[Segment] | None, str]:
     """The program headers with one fewer, and what is lost with it; None when none can be spared."""
     kinds = [segment.type for segment in segments]
     if n.PT_NULL in kinds:
@@ -208,8 +230,9 @@ def _without_one(segments: Sequence[Segment]) -> tuple[list[Segment] | None, str
     for index in notes:
         if (segments[index].offset, segments[index].file_size) in properties:
             return _dropped(segments, index), ""  # PT_GNU_PROPERTY says the same
-    if notes:
-        return _dropped(segments, notes[-1]), "the build-id is no longer among the program headers (its section stays)"
+    for index in reversed(notes):
+        if _only_gnu(elf, segments[index]):
+            return _dropped(segments, index), "the build-id is no longer among the program headers (its section stays)"
     for index, (first, second) in enumerate(pairwise(segments)):
         if _mergeable(first, second):
             end = second.offset + second.file_size - first.offset
@@ -229,6 +252,16 @@ def _mergeable(first: Segment, second: Segment) -> bool:
     gap = second.offset - first.offset - first.file_size
     level = first.address - first.offset == second.address - second.offset and first.alignment == second.alignment
     return plain and level and first.file_size == first.memory_size and 0 <= gap < max(first.alignment, 1)
+
+
+def _aligned(segments: Sequence[Segment], old: Sequence[Segment]) -> list[Segment]:
+    """The segments with the strictest alignment that there was on one that holds it: a loader places the whole file by the strictest."""
+    wanted = max(each.alignment for each in old if each.type == n.PT_LOAD)
+    loads = [index for index, each in enumerate(segments) if each.type == n.PT_LOAD]
+    if max(segments[index].alignment for index in loads) >= wanted:
+        return list(segments)
+    holding = next((index for index in loads if (segments[index].offset - segments[index].address) % wanted == 0), None)
+    return [each._replace(alignment=wanted) if index == holding else each for index, each in enumerate(segments)]
 
 
 def _shifted(elf: ElfFile, segment: Segment, cuts: Sequence[Cut], page: int) -> Segment:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER
+from fatpatch.containers.zip import find_directory
 from fatpatch.edits.compaction import Cut, Laid, compacted, laid_out, section_parts, shift
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Write
 from fatpatch.edits.pe import INITIALIZED_DATA, PeFile, PeSection, sealed, without_signature, wrappers_led
-from fatpatch.errors import EditError
+from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 
 _ALIGNMENT = 16
@@ -49,6 +50,10 @@ class Region(NamedTuple):
 def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
     """The file without the room that its payloads no longer need; None when that is less than a block everywhere."""
     pe = PeFile(host.source, host.locator)
+    directory = find_directory(host.source)
+    if directory is not None and not directory.shift:
+        message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
+        raise UnsupportedError(message, locator=host.locator, hint="leave out --compact: the freed bytes become zeros")
     regions = list(_regions(host, pe, renewed))
     if not regions:
         return None
@@ -64,7 +69,12 @@ def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) 
         raise EditError(message, locator=outside[0].payload.locator, hint="leave out --compact")
     addresses = {offset: pe.base + region.section.address + laid.start for offset, (region, laid) in inner.items()}
     moving = {offset: address for offset, address in addresses.items() if address != pe.base + pe.address_of(offset)}
-    writes += [*more, *(wrappers_led(host, pe, moving) if moving else ()), *_symbols(pe, regions, cuts), *_debug_rows(pe, cuts)]
+    writes += [
+        *more,
+        *wrappers_led(host, pe, moving, shrunk=[offset for offset in _shrunk(regions) if offset not in moving]),
+        *_symbols(pe, regions, cuts),
+        *_debug_rows(pe, cuts),
+    ]
     for index, section in enumerate(pe.sections):
         region = next((each for each in regions if each.number == index), None)
         now = section._replace(offset=shift(cuts, section.offset) if section.offset else 0)
@@ -78,6 +88,10 @@ def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) 
     moves = {payload.offset: _place(payload.offset, inner, cuts) for payload in host.payloads}
     tactics = {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
     return HostEdit(sealed(pe, overlay), tactics, moves, tuple(notes), compacted=True)
+
+
+def _shrunk(regions: Sequence[Region]) -> list[int]:
+    return [laid.new.payload.offset for region in regions for laid in region.laids if laid.new.size < laid.new.payload.size]
 
 
 def _place(offset: int, inner: dict[int, tuple[Region, Laid]], cuts: Sequence[Cut]) -> int:

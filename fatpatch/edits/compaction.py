@@ -47,16 +47,17 @@ def laid_out(host: HostFile, renewed: Mapping[int, NewPayload], start: int, size
     for payload in sorted((each for each in host.payloads if start <= each.offset < start + size), key=lambda each: each.offset):
         if payload.offset < at:
             raise EditError("lies over another one", locator=payload.locator, offset=payload.offset)
-        _refuse_unnamed(host, at, payload.offset)
+        refuse_unnamed(host, at, payload.offset)
         new = renewed.get(payload.offset) or NewPayload(payload, (host.source.slice(payload.offset, payload.size),), (), alignment)
         place = end + -end % alignment
         found.append(Laid(new, place, place + new.size))
         at, end = payload.offset + payload.size, place + new.size
-    _refuse_unnamed(host, at, start + size)
+    refuse_unnamed(host, at, start + size)
     return found, end
 
 
-def _refuse_unnamed(host: HostFile, start: int, end: int) -> None:
+def refuse_unnamed(host: HostFile, start: int, end: int) -> None:
+    """EditError when a range holds more than zeros."""
     if any(any(chunk) for chunk in host.source.chunks(start, end - start)):
         message = "holds bytes between its payloads that belong to none: nothing can be moved there"
         raise EditError(message, locator=host.locator, offset=start, hint="leave out --compact: the freed bytes become zeros")

@@ -45,12 +45,15 @@ class Placement(NamedTuple):
 
 def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
-    if options.compact and (edit := compact_elf(host, renewed)) is not None:
-        return edit
+    told: list[str] = []
+    if options.compact:
+        edit, told = compact_elf(host, renewed)
+        if edit is not None:
+            return edit
     writes, moved = split_in_place(host, renewed)
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:
-        return HostEdit(Overlay.of(host.source, writes), tactics, {})
+        return HostEdit(Overlay.of(host.source, writes), tactics, {}, tuple(told))
     elf = ElfFile(host.source, host.locator)
     whole = options.cuobjdump
     cuda = all(new.payload.vendor == "nvidia" for new in moved)
@@ -77,13 +80,13 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
     writes += _program_headers(elf, placed, tail)
     tail += parts
     writes += _section_headers(elf, moved, placed, offset, tail, alignment, whole=whole)
-    notes = [placed.note] if placed.note else []
+    notes = [*told, *([placed.note] if placed.note else [])]
     writes += vacated(moved)
     if whole:
         tactics = {locator: f"{tactic}, all fatbins of the section moved with it" for locator, tactic in tactics.items()}
     elif elf.sections and cuda:
         notes.append(
-            "NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new image; --cuobjdump moves all of them"
+            "NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new place; graft's --cuobjdump moves all"
         )
     return HostEdit(Overlay.of(host.source, writes, tail), tactics, offsets, tuple(notes))
 

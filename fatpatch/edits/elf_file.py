@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,6 +25,8 @@ _MAX_SEGMENTS = 512
 _MAX_PLACES = 2_000_000
 _MAX_ALIGNMENT = 1 << 30
 _ADDRESSES = 1 << 47
+_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))", re.DOTALL)  # any register; overlapping matches count
+_LEA_SIZE = 7
 
 
 class Segment(NamedTuple):
@@ -184,11 +187,14 @@ def _relr_places(words: Iterable[int]) -> Iterator[int]:
         base += 63 * 8
 
 
-def retarget(elf: ElfFile, pointers: Iterable[Pointer], moves: dict[int, tuple[int, int]], sizes: dict[int, int]) -> list[Write]:
+def retarget(
+    elf: ElfFile, pointers: Iterable[Pointer], moves: dict[int, tuple[int, int]], sizes: dict[int, int], *, shrunk: Iterable[int] = ()
+) -> list[Write]:
     """The writes that make every wrapper of a moved fatbin point to its new address.
 
-    ``moves``: old file offset to (old address, new address); ``sizes``: bytes of the old fatbin. EditError when something
-    else than a wrapper refers to one, or when a wrapper's pointer is not relocated as one must be in this kind of file.
+    ``moves``: old file offset to (old address, new address); ``sizes``: bytes of the old fatbin; ``shrunk``: offsets of those that stay
+    where they are and become shorter. EditError when something else than a wrapper refers to one, or into one, or when a wrapper's
+    pointer is not relocated as one must be in this kind of file.
     """
     relocated, packed = elf.relative_relocations()
     by_place = {place: (addend, at) for place, addend, at in relocated}
@@ -217,20 +223,23 @@ def retarget(elf: ElfFile, pointers: Iterable[Pointer], moves: dict[int, tuple[i
     for offset in moves.keys() - reached:
         hint = "give an image that fits in place (a smaller one, or --replace), or another module"
         raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=elf.locator, offset=offset, hint=hint)
-    _refuse_other_references(elf, relocated, packed - places, places, moves, sizes)
+    ranges = [(old, old + sizes[offset]) for offset, (old, _) in moves.items()]
+    inner = [(elf.address_of(offset) + 1, elf.address_of(offset) + sizes[offset]) for offset in shrunk]
+    if ranges or inner:
+        _refuse_other_references(elf, relocated, packed - places, places, sorted([*ranges, *inner]))
     return writes
 
 
 def _refuse_other_references(
-    elf: ElfFile,
-    relocated: list[tuple[int, int, int]],
-    packed: set[int],
-    places: set[int],
-    moves: dict[int, tuple[int, int]],
-    sizes: dict[int, int],
+    elf: ElfFile, relocated: list[tuple[int, int, int]], packed: set[int], places: set[int], ranges: list[tuple[int, int]]
 ) -> None:
-    ranges = sorted((old, old + sizes[offset]) for offset, (old, _) in moves.items())
-    low, high = ranges[0][0], ranges[-1][1]
+    low, high = ranges[0][0], max(end for _, end in ranges)
+    starts = [start for start, _ in ranges]
+
+    def inside(value: int) -> bool:
+        index = bisect.bisect_right(starts, value) - 1
+        return index >= 0 and value < ranges[index][1]
+
     suspects = [(place, addend) for place, addend, _ in relocated if low <= addend < high and place not in places]
     suspects += [(place, value) for place, value in elf.named_relocations() if low <= value < high]
     if elf.type == n.ET_EXEC:
@@ -240,6 +249,21 @@ def _refuse_other_references(
         if low <= value < high:
             suspects.append((place, value))
     for place, value in suspects:
-        if any(start <= value < end for start, end in ranges):
+        if inside(value):
             message = f"the pointer at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
             raise EditError(message, locator=elf.locator)
+    segments = [(segment.offset, segment.file_size, segment.address) for segment in elf.loads if segment.flags & n.PF_X]
+    for place, value in code_references(elf.source, segments) if elf.machine == n.EM_X86_64 else ():
+        if inside(value):
+            message = f"code at {place:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
+            raise EditError(message, locator=elf.locator)
+
+
+def code_references(source: Source, segments: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """(place, address) of what x86-64 code takes by ``lea reg, [rip + n]``; ``segments``: (offset, size, address) of code."""
+    for offset, size, address in segments:
+        for start in range(0, size, CHUNK):
+            data = source.peek(offset + start, min(CHUNK + _LEA_SIZE - 1, size - start))
+            for found in _LEA.finditer(data):
+                place = address + start + found.start()
+                yield place, place + _LEA_SIZE + int.from_bytes(found[1], "little", signed=True)

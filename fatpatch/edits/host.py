@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -54,8 +55,9 @@ def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[
     What is left of the old place becomes zeros behind the container, which drivers and tools skip; zeros inside one would hang a driver.
     """
     writes, moved = [], []
+    starts = sorted(payload.offset for payload in host.payloads)
     for new in renewed:
-        room = _room(host, new.payload)
+        room = _room(host, new.payload, starts)
         if new.size <= room:
             writes.append(Write(new.payload.offset, new.source()))
             if new.size < new.payload.size:
@@ -65,13 +67,14 @@ def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[
     return writes, moved
 
 
-def _room(host: HostFile, payload: Payload) -> int:
+def _room(host: HostFile, payload: Payload, starts: Sequence[int]) -> int:
     """Bytes from the fatbin's start to the next thing in its section: its own size, and zero padding behind it."""
     end = payload.offset + payload.size
     section = next((part for part in host.container.sections if part.offset <= payload.offset < part.offset + part.size), None)
     if section is None or section.name not in PAYLOAD_SECTIONS:
         return payload.size  # zeros behind it may be a variable
-    limit = min((other.offset for other in host.payloads if other.offset >= end), default=section.offset + section.size)
+    following = bisect.bisect_left(starts, end)
+    limit = starts[following] if following < len(starts) else section.offset + section.size
     gap = host.source.peek(end, min(limit - end, 1 << 16))
     return payload.size + len(gap) - len(gap.lstrip(b"\0"))
 

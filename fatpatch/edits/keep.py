@@ -25,6 +25,10 @@ class Wish(NamedTuple):
     devices: tuple[Device, ...] = ()
 
 
+Pair = tuple[Node, Payload]
+"""A payload and the file that holds it."""
+
+
 class Choice(NamedTuple):
     """For each payload (by locator) the images that go; what to tell the user; names of targets that no longer run anything."""
 
@@ -33,8 +37,8 @@ class Choice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def chosen(modules: Sequence[tuple[Node, Payload]], wish: Wish, *, force: bool) -> Choice:
-    """What the wish takes out of the modules.
+def chosen(everything: Sequence[Pair], wish: Wish, modules: Sequence[Pair], *, force: bool) -> Choice:
+    """What the wish takes out of ``modules``, which are some of ``everything`` that the file holds.
 
     EditError when a target is named that is nowhere, or when a module would no longer load on a GPU that other modules still serve.
     """
@@ -42,7 +46,7 @@ def chosen(modules: Sequence[tuple[Node, Payload]], wish: Wish, *, force: bool) 
     _refuse_unknown(modules, wish, chooser)
     vendors = {device.vendor for device in wish.devices}
     dropped = {}
-    notes: list[str] = []
+    notes = [f"kept is what {device.name} loads ({device.target})" for device in wish.devices]
     for _, payload in modules:
         if wish.devices and payload.vendor not in vendors:
             notes.append(f"code of {payload.vendor.upper()} GPUs is left as it is: none of those named is one")
@@ -53,10 +57,25 @@ def chosen(modules: Sequence[tuple[Node, Payload]], wish: Wish, *, force: bool) 
     if wish.devices:
         others = {image.kind for _, payload in modules for image in payload.images} - _LOADABLE
         notes += [f"images of kind {kind} are kept: no GPU loads them itself; --drop takes them by target" for kind in sorted(others)]
-    lost, broken = _losses(modules, dropped, wish.devices, chooser)
-    if broken and not force:
-        raise _broken(broken)
+    lost, broken = _losses(everything, dropped, wish.devices, chooser)
+    if not force:
+        if broken:
+            raise _broken(broken)
+        _refuse_all(everything, dropped)
+    if _texts(everything, {}) and not _texts(everything, dropped):
+        notes.append("no PTX is left: a GPU newer than those that the machine code is for will find nothing")
     return Choice(dropped, lost, tuple(dict.fromkeys(notes)))
+
+
+def _texts(modules: Sequence[Pair], dropped: Mapping[str, tuple[Image, ...]]) -> bool:
+    gone = {id(image) for images in dropped.values() for image in images}
+    return any(image.kind == "ptx" and id(image) not in gone for _, payload in modules for image in payload.images)
+
+
+def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[Image, ...]]) -> None:
+    """EditError when nothing at all would be left."""
+    if dropped and all(len(dropped.get(payload.locator, ())) == len(payload.images) for _, payload in everything):
+        raise EditError("nothing would be left in the file", hint="keep some target; --force prunes all the same")
 
 
 def _kept(payload: Payload, wish: Wish, chooser: _Chooser) -> Iterator[Image]:
@@ -105,23 +124,28 @@ def _label(image: Image) -> tuple[object, ...]:
 
 def loaded(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> Iterator[Image]:
     """What a GPU loads of a payload; an AMD GPU in each of the modes that it can run in."""
-    if payload.vendor == "nvidia" and arch is not None:
-        image = chooser.image(payload.images, arch)
+    modes = [target] if arch is not None else _modes(target, [payload])
+    for mode in modes:
+        image = _taken(payload, mode, arch, chooser)
         if image is not None:
             yield image
             if image.kind == "reloc-ptx":  # all of them are linked together
                 yield from (other for other in payload.images if other.kind == "reloc-ptx" and other is not image)
-    elif payload.vendor == "amd" and arch is None:
-        images = offered(payload.images)
-        for mode in _modes(target, images):
-            image = choose_object(images, mode).image
-            if image is not None:
-                yield image
 
 
-def _modes(target: str, images: Sequence[Image]) -> list[str]:
+def _taken(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> Image | None:
+    """The one image that a GPU takes in one mode."""
+    if payload.vendor == "nvidia" and arch is not None:
+        return chooser.image(payload.images, arch)
+    if payload.vendor == "amd" and arch is None:
+        return choose_object(offered(payload.images), target).image
+    return None
+
+
+def _modes(target: str, payloads: Sequence[Payload]) -> list[str]:
     """The target as it is, and with every setting that objects for it demand: a user may switch XNACK."""
     processor = target.split(":")[0]
+    images = (image for payload in payloads if payload.vendor == "amd" for image in payload.images)
     demanded = [image.target for image in images if image.target.split(":")[0] == processor and feature_settings(image.target)]
     return list(dict.fromkeys([target, *demanded]))
 
@@ -135,29 +159,31 @@ def _losses(
     """
     lost: list[str] = []
     broken: list[Loss] = []
-    named = {device.target for device in devices}
-    for target, arch in _targets({payload.vendor for _, payload in modules}):
+    named = {device.target.split(":")[0] for device in devices}
+    for target, arch in _targets([payload for _, payload in modules]):
         without, still = [], False
         for _, payload in modules:
-            before = next(loaded(payload, target, arch, chooser), None)
+            before = _taken(payload, target, arch, chooser)
             gone = dropped.get(payload.locator)
-            after = before if before is None or gone is None else next(loaded(_without(payload, gone), target, arch, chooser), None)
+            after = before if before is None or gone is None else _taken(_without(payload, gone), target, arch, chooser)
             if after is not None:
                 still = True
             elif before is not None:
                 without.append(Loss(payload.locator, target, before.target))
-        if without and (target in named if named else still):
+        if without and (target.split(":")[0] in named if named else still):
             broken += without
         elif without:
             lost.append(target)
     return tuple(lost), broken
 
 
-def _targets(vendors: set[str]) -> Iterator[tuple[str, int | None]]:
+def _targets(payloads: Sequence[Payload]) -> Iterator[tuple[str, int | None]]:
+    vendors = {payload.vendor for payload in payloads}
     if "nvidia" in vendors:
         yield from ((f"sm_{arch}", arch) for arch in DEVICES)
     if "amd" in vendors:
-        yield from ((target, None) for target, devices in by_target().items() if devices[0].vendor == "amd")
+        own = [target for target, devices in by_target().items() if devices[0].vendor == "amd"]
+        yield from ((mode, None) for target in own for mode in _modes(target, payloads))
 
 
 def _without(payload: Payload, gone: Sequence[Image]) -> Payload:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER, SECTION
+from fatpatch.edits.elf_file import code_references
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
 from fatpatch.edits.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.edits.overlay import Overlay, Write, padding
@@ -19,6 +20,7 @@ _NAMES = {True: b".nv_fatb", False: b".hip_fat"}
 _PE32_PLUS = 0x20B
 _READ_ONLY_DATA = 0x40000040
 _DISCARDABLE = 0x02000000
+_EXECUTABLE = 0x20000000
 _MAX_IMAGE = 0x7FFFFFFF
 _FULL32 = 0xFFFFFFFF
 _MAX_ALIGNMENT, _MAX_BLANK = 1 << 24, 1 << 28
@@ -271,8 +273,11 @@ def _sizes(pe: PeFile, end: int, added: int) -> list[Write]:
     return [pe.put(_IMAGE_SIZE, image), pe.put(INITIALIZED_DATA, pe.long(INITIALIZED_DATA) + added)]
 
 
-def wrappers_led(host: HostFile, pe: PeFile, moves: Mapping[int, int]) -> list[Write]:
-    """The wrappers of moved fatbins led to their new addresses. Their base relocations stay: they name the place, not the value."""
+def wrappers_led(host: HostFile, pe: PeFile, moves: Mapping[int, int], *, shrunk: Sequence[int] = ()) -> list[Write]:
+    """The wrappers of moved fatbins led to their new addresses. Their base relocations stay: they name the place, not the value.
+
+    ``shrunk``: offsets of those that stay where they are and become shorter. EditError when something else refers to one, or into one.
+    """
     writes, reached = [], set()
     for pointer in read_wrappers(host.source, host.container):
         if pointer.target is not None and pointer.target in moves:
@@ -280,21 +285,34 @@ def wrappers_led(host: HostFile, pe: PeFile, moves: Mapping[int, int]) -> list[W
             writes.append(Write.of(pointer.wrapper.offset + 8, _WORD.pack(moves[pointer.target])))
     for offset in moves.keys() - reached:
         raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=pe.locator, offset=offset)
-    _refuse_other_references(host, pe, moves, {write.offset for write in writes})
+    old = [(pe.base + pe.address_of(each.offset), each.size) for each in host.payloads if each.offset in moves]
+    old += [(pe.base + pe.address_of(each.offset) + 1, each.size - 1) for each in host.payloads if each.offset in shrunk]
+    _refuse_other_references(pe, old, {write.offset for write in writes})
     return writes
 
 
-def _refuse_other_references(host: HostFile, pe: PeFile, moves: Mapping[int, int], known: set[int]) -> None:
-    """EditError when a relocated pointer that is no wrapper's leads into a fatbin that moves."""
-    old = [(pe.base + pe.address_of(each.offset), each.size) for each in host.payloads if each.offset in moves]
-    for place in pe.relocated():
+def _refuse_other_references(pe: PeFile, old: Sequence[tuple[int, int]], known: set[int]) -> None:
+    """EditError when a pointer that is no wrapper's, or code, leads into one of the ranges (address, size)."""
+    ranges = sorted(old)
+    starts = [start for start, _ in ranges]
+
+    def inside(value: int) -> bool:
+        index = bisect.bisect_right(starts, value) - 1
+        return index >= 0 and value < ranges[index][0] + ranges[index][1]
+
+    for place in pe.relocated() if ranges else ():
         at = pe.offset_of(place)
         if at is None or at in known:
             continue
         value = int.from_bytes(pe.source.peek(at, 8), "little")
-        if any(start <= value < start + size for start, size in old):
+        if inside(value):
             message = f"the pointer there leads into the fatbin too ({value:#x}), and would go on reading the old one"
             raise EditError(message, locator=pe.locator, offset=at)
+    code = [(row.offset, row.raw_size, pe.base + row.address) for row in pe.sections if row.flags & _EXECUTABLE]
+    for at, value in code_references(pe.source, code) if ranges else ():
+        if inside(value):
+            message = f"code at {at:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
+            raise EditError(message, locator=pe.locator)
 
 
 def checksum(source: Source, at: int) -> int:

@@ -31,7 +31,7 @@ def plan_prune(node: Node, wishes: Wishes) -> Plan:
     if not everything:
         raise EditError("holds no fatbin and no bundle: there is nothing to take out", locator=node.locator)
     modules = pinned(everything, wishes.modules, wishes.members)
-    choice = chosen(modules, wishes.wish, force=wishes.force)
+    choice = chosen(everything, wishes.wish, modules, force=wishes.force)
     changes, notes = [], list(choice.notes)
     for holder, payload in modules:
         gone = choice.dropped.get(payload.locator)

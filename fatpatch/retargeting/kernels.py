@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.images import flow
+from fatpatch.images.launch_bounds import Bounds
 from fatpatch.images.rows import KernelRow
 from fatpatch.retargeting.cautions import cautions
 from fatpatch.retargeting.rewrites import Rewrite
@@ -52,6 +53,7 @@ class Used(NamedTuple):
     loaded: bool
     rows: Mapping[str, KernelRow]
     bodies: Mapping[str, str]
+    bounds: Mapping[str, Bounds]
 
 
 class Evidence(NamedTuple):
@@ -63,6 +65,7 @@ class Evidence(NamedTuple):
     bodies: Mapping[str, str]
     rejected: Mapping[str, str]
     made: Mapping[str, KernelRow]
+    bounds: Mapping[str, Bounds]
     rewrites: Mapping[str, Sequence[Rewrite]]
     levels: Sequence[Level]
     used: Used | None
@@ -98,7 +101,7 @@ def _number(kernel: str, known: Evidence) -> tuple[int, str]:
         return IDENTICAL, f"compute_{known.source} is what a driver would compile for this GPU too"
     same = [level.arch for level in known.levels if kernel in level.text.entries and _same(kernel, known, level)]
     below = [arch for arch in same if arch <= known.device]
-    if below and kernel not in known.rewrites:
+    if below and kernel not in known.rewrites and not known.text.calls_by_pointer(kernel):
         return IDENTICAL, f"the same code as in compute_{max(below)}: between the two the source makes no difference"
     number, why = _shape(kernel, known)
     above = f"; compute_{same[0]} has the same code, but is above the GPU too, which proves nothing" if same and not below else ""
@@ -120,7 +123,8 @@ def _shape(kernel: str, known: Evidence) -> tuple[int, str]:
     if new is None:
         return DIFFERENT, "is not in what ptxas made"
     shared = own_shared(old[2], used.arch), own_shared(new[2], known.device)
-    shapes = (("static shared memory", *shared), ("threads a block", old[5], new[5]), ("parameters", old[6], new[6]))
+    bounds = used.bounds.get(kernel, ()), known.bounds.get(kernel, ())
+    shapes = (("static shared memory", *shared), ("launch bounds", *bounds), ("parameters", old[6], new[6]))
     differing = [f"{word} {_words(theirs)} in {used.target}, {_words(ours)} here" for word, theirs, ours in shapes if theirs != ours]
     if differing:
         return DIFFERENT, "; ".join(differing)
@@ -134,7 +138,10 @@ def own_shared(size: int | None, arch: int) -> int | None:
 
 
 def _words(value: object) -> str:
-    return "not stated" if value is None else str(len(value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        bounds = [each for each in value if isinstance(each[0], str)]
+        return (", ".join(f"{name} {data}" for name, data in bounds) or "not stated") if bounds or not value else str(len(value))
+    return "not stated" if value is None else str(value)
 
 
 def _cautions(kernel: str, known: Evidence) -> list[str]:

@@ -11,11 +11,12 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from fatpatch.errors import ToolError
-from fatpatch.gpus.ptxas_options import refusal, target_of
+from fatpatch.errors import LimitError, ToolError
+from fatpatch.gpus.ptxas_options import target_of
+from fatpatch.payloads.compression import IMAGE_LIMIT
 
 _PIP = "pip install 'fatpatch[nvidia]' (ptxas 12.9, for sm_50 to sm_121), or put a CUDA toolkit's ptxas on PATH"
-_LONGEST = 1800.0
+_LONGEST = 900.0
 _RELEASE = re.compile(r"release (\d+\.\d+), V([\d.]+)")
 _AT_LINE = re.compile(r"line (\d+); (?:error|fatal)\s*: (.*)")
 _AT_ENTRY = re.compile(r"(?:Entry function|entry function|function) '([^']+)'")
@@ -43,16 +44,17 @@ class Answer(NamedTuple):
     newest: str | None = None
 
 
-class Ptxas(NamedTuple):
+class Ptxas:
     """An assembler that was found, and its release: ``12.9``."""
 
-    path: str
-    release: str
+    def __init__(self, path: str, release: str) -> None:
+        self.path, self.release = path, release
+        self.running: set[subprocess.Popen[bytes]] = set()
 
-    def assemble(self, text: bytes, target: str, options: str = "", *, quick: bool = False) -> Answer:
+    def assemble(self, text: bytes, target: str, options: str = "", *, quick: bool = False, limit: int = IMAGE_LIMIT) -> Answer:
         """What becomes of a PTX text; ``quick``: without optimizing, to see whether it is taken. ToolError when ptxas cannot be run.
 
-        Of the options of its fatbin entry those are kept that change the code.
+        Of the options of its fatbin entry those are kept that change the code. LimitError for a cubin of more than ``limit`` bytes.
         """
         with tempfile.TemporaryDirectory(prefix="fatpatch-") as folder:
             source, result = os.path.join(folder, "in.ptx"), os.path.join(folder, "out.cubin")
@@ -60,24 +62,42 @@ class Ptxas(NamedTuple):
                 sink.write(text)
             level = ["-O0"] if quick else []
             command = [self.path, f"-arch={target}", *kept_options(options), *level, source, "-o", result]
-            try:
-                done = subprocess.run(command, capture_output=True, timeout=_LONGEST, check=False, cwd=folder)  # noqa: S603 (our own words)
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise ToolError(f"ptxas cannot be run: {error!s:.200}", locator=self.path, hint=_PIP) from error
-            said = (done.stderr + done.stdout).decode("utf-8", "replace")
+            code, said = self._run(command, folder)
             if found := _NO_TARGET.search(said):
                 hint = f"ptxas 12.9 knows sm_50 to sm_121: {_PIP}"
                 raise ToolError(f"ptxas {self.release} does not know {found[1]}", locator=self.path, hint=hint)
-            if done.returncode == 0 and os.path.exists(result):
+            if code == 0 and os.path.exists(result):
+                if os.path.getsize(result) > limit:
+                    message = f"assembles to {os.path.getsize(result):#x} bytes, more than the limit of {limit:#x}"
+                    raise LimitError(message, hint="raise the limit with --max-image-size if you trust the file")
                 with open(result, "rb") as made:
                     return Answer(made.read(), ())
             found = _NOT_KNOWN.search(said)
-            return Answer(None, tuple(_complaints(said, done.returncode)), found[1] if found else None)
+            return Answer(None, tuple(_complaints(said, code)), found[1] if found else None)
+
+    def _run(self, command: list[str], folder: str) -> tuple[int, str]:
+        """Exit status and words of one run, which ``end`` cuts short."""
+        try:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder) as process:  # noqa: S603 (our own words)
+                self.running.add(process)
+                try:
+                    said, _ = process.communicate(timeout=_LONGEST)
+                finally:
+                    self.running.discard(process)
+                    process.kill()
+                return process.returncode, said.decode("utf-8", "replace")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ToolError(f"ptxas cannot be run: {error!s:.200}", locator=self.path, hint=_PIP) from error
+
+    def end(self) -> None:
+        """End all runs that go on: nobody waits for them any more."""
+        for process in list(self.running):
+            process.kill()
 
 
 def kept_options(options: str) -> list[str]:
     """The options of a fatbin entry that change the code and can be given to any ptxas."""
-    if refusal(options) is not None or target_of(options) is not None:
+    if target_of(options) is not None:
         return []
     return [word for found in _OPTION.finditer(options) for word in found[0].split()]
 

@@ -7,19 +7,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from fatpatch.coverage import payloads_below
+from fatpatch.coverage import payloads_below, target_key
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.match import pinned
-from fatpatch.errors import EditError, FatpatchError, ToolError
+from fatpatch.errors import EditError, FatpatchError, FormatError, ToolError
+from fatpatch.gpus.marks import MARK
 from fatpatch.gpus.selection import choose
+from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.images import flow
 from fatpatch.images.bodies import cubin_bodies
 from fatpatch.images.kernels import read_image
+from fatpatch.images.launch_bounds import launch_bounds
 from fatpatch.images.ptx_bodies import ptx_bodies
 from fatpatch.images.signature import signature_of, split_target
 from fatpatch.model import Image, Node, Payload
 from fatpatch.payloads.content import ImageReader
-from fatpatch.retargeting.kernels import Evidence, Level, Used, Verdict, Wanted, trapped, verdicts
+from fatpatch.retargeting.kernels import IDENTICAL, Evidence, Level, Used, Verdict, Wanted, trapped, verdicts
 from fatpatch.retargeting.ptxas import Answer, Ptxas
 from fatpatch.retargeting.rewrites import Rewrite, rewritten
 from fatpatch.retargeting.text import Text, for_target
@@ -59,13 +62,26 @@ class Retargeted(NamedTuple):
 def retargeted(node: Node, wishes: Wishes, ptxas: Ptxas) -> Iterator[Retargeted]:
     """Each module of a file in turn. EditError when the target is none, or when no module has any PTX."""
     arch, _ = _target(wishes.target)
+    if toolkits_for(wishes.target) is None:
+        raise EditError(f"no ptxas known here compiles {wishes.target}", hint="such as sm_61, sm_75, sm_90a")
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "ptx")]
     if not any(image.kind == "ptx" for _, payload in everything for image in payload.images):
         message = "has no PTX: there is nothing that code for another GPU could be made of"
         raise EditError(message, locator=node.locator, hint=f"compile the source for it: nvcc -gencode arch=compute_{arch},code=sm_{arch}")
     modules = pinned(everything, wishes.modules, wishes.members)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # ptxas is a process of its own
+    _refuse_unknown_level(modules, wishes.source)
+    pool = ThreadPoolExecutor(os.cpu_count())  # ptxas is a process of its own
+    try:
         yield from pool.map(lambda module: _Module(module[0], module[1], wishes, ptxas).run(), modules)
+    finally:
+        ptxas.end()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _refuse_unknown_level(modules: Sequence[tuple[Node, Payload]], source: str | None) -> None:
+    levels = {image.target for _, payload in modules for image in payload.images if image.kind == "ptx"}
+    if source is not None and source not in levels:
+        raise EditError(f"has no PTX for {source}", hint=f"there is PTX for {', '.join(sorted(levels, key=target_key))}")
 
 
 def donation_of(found: Retargeted, wishes: Wishes) -> Donation:
@@ -74,7 +90,10 @@ def donation_of(found: Retargeted, wishes: Wishes) -> Donation:
     data, kind = found.image, "ptx" if wishes.as_ptx else "sass"
     origin = f"{found.payload.locator} ({found.source} for {wishes.target})"
     target = wishes.target.replace("sm_", "compute_") if wishes.as_ptx else wishes.target
-    return Donation(origin, kind, target, lambda: data, signature_of(kind, data, options=found.options), options=found.options)
+    unsure = sum(verdict.taken and verdict.number != IDENTICAL for verdict in found.verdicts)
+    mark = f"{MARK} {found.source}" + (f", {unsure} kernels unverified" if unsure else "")
+    signature = signature_of(kind, data, options=found.options)
+    return Donation(origin, kind, target, lambda: data, signature, options=found.options, identifier=mark)
 
 
 def _target(text: str) -> tuple[int, str]:
@@ -83,7 +102,7 @@ def _target(text: str) -> tuple[int, str]:
             raise ValueError(text)
         return split_target(text)
     except ValueError as error:
-        raise EditError(f"expected a target, got {text[:40]!r}", hint="such as sm_61") from error
+        raise EditError(f"expected the target of machine code, got {text[:40]!r}", hint="such as sm_61") from error
 
 
 class _Module:
@@ -131,9 +150,13 @@ class _Module:
         if answer.cubin is None:
             return Retargeted(self.payload, image.target, (), None, (), self.passes, answer.complaints[0].words)
         rows = {row[0]: row for row in read_image("sass", answer.cubin).kernels}
+        if rows.keys() != text.entries.keys():
+            raise FormatError("ptxas finds other kernels in it than were found here", field=".entry")
         used = self._used()
         levels = [Level(split_target(each.target)[0], Text(self._read(each))) for each in self.payload.images if self._other(each, image)]
-        evidence = Evidence(text, source, self.arch, ptx_bodies(text.data), rejected, rows, rewrites, levels, used)
+        evidence = Evidence(
+            text, source, self.arch, ptx_bodies(text.data), rejected, rows, launch_bounds(answer.cubin), rewrites, levels, used
+        )
         found = tuple(verdicts(evidence, self.wishes.wanted))
         result = lowered.without(trapped(found), functions)
         lost = self._lost(found)
@@ -141,7 +164,7 @@ class _Module:
             return Retargeted(self.payload, image.target, found, None, lost, self.passes, "", image.options)
         if not self.wishes.as_ptx:
             self.passes += 1
-            final = self.ptxas.assemble(result, self.wishes.target, image.options or "")
+            final = self.ptxas.assemble(result, self.wishes.target, image.options or "", limit=self.wishes.limit)
             if final.cubin is None:
                 return Retargeted(self.payload, image.target, found, None, lost, self.passes, final.complaints[0].words)
             result = final.cubin
@@ -176,7 +199,7 @@ class _Module:
         for _ in range(_PASSES):
             self.passes += 1
             current = Text(lowered.without(rejected, functions))
-            answer = self.ptxas.assemble(current.data, self.wishes.target, options, quick=True)
+            answer = self.ptxas.assemble(current.data, self.wishes.target, options, quick=True, limit=self.wishes.limit)
             if answer.cubin is not None:
                 break
             if answer.newest is not None:
@@ -212,7 +235,7 @@ class _Module:
             try:
                 data = self.reader.read(image)
                 rows = {row[0]: row for row in read_image("sass", data).kernels}
-                return Used(image.target, split_target(image.target)[0], image is chosen, rows, cubin_bodies(data))
+                return Used(image.target, split_target(image.target)[0], image is chosen, rows, cubin_bodies(data), launch_bounds(data))
             except FatpatchError:
                 continue
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -14,12 +15,14 @@ _VERSION = re.compile(rb"^([ \t]*\.version[ \t]+)(\d{1,4}\.\d{1,4})", re.MULTILI
 _TARGET = re.compile(rb"^([ \t]*\.target[ \t]+)(?:sm|compute)_\d{1,4}[af]?", re.MULTILINE)
 _TRAP = b"\n\ttrap;\n\tret;\n"
 _TRAP_FUNCTION = b"\n\ttrap;\n\texit;\n"
-_DEBUG = re.compile(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
-_WORD = re.compile(rb"[A-Za-z_$%][\w$]*")
-_LABEL = re.compile(rb"\$[\w$]+")
+_DEBUG = re.compile(rb"^[ \t]*\.(?:loc|file|section|version|target|address_size)\b[^\n]*", re.MULTILINE)
+_NAME = re.compile(rb"(?<![.\w$%])[A-Za-z_$%][\w$]*")
+_ANY_LABEL = re.compile(rb"(?<![\w$%.])\$[\w$]+")
+_LABEL = re.compile(rb"(?<![\w$%.])\$[\w$]+(?=\s*:(?!:))")
 _BLANK = re.compile(rb"\s+")
-_CALL = re.compile(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
-_MODULE_DATA = re.compile(rb"^[ \t]*(?:\.(?:visible|weak|extern|common)[ \t]+)*\.(?:shared|global|const)\b[^;]{0,100000};", re.MULTILINE)
+_DATA = re.compile(rb"\.(?:shared|global|const|alias)\b")
+_ENTRY_OR_FUNCTION = re.compile(rb"(?<![\w$%.])\.(entry|func)\b")
+_BY_POINTER = re.compile(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?%")
 
 
 def for_target(text: bytes, target: str, version: str | None = None) -> bytes:
@@ -33,24 +36,36 @@ def for_target(text: bytes, target: str, version: str | None = None) -> bytes:
 
 
 class Text:
-    """A PTX text with its definitions; ``entries`` are the kernels that have a body."""
+    """A PTX text with its definitions; ``entries`` are the kernels that have a body.
+
+    FormatError for a text that compilers do not write, with several definitions on a line: a body could not be told from the next.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.definitions = [each for each in definitions(data) if each.start >= 0]
+        every = definitions(data)
+        self.definitions = [each for each in every if each.start >= 0]
         self.entries = {_name(each): each for each in self.definitions if each.entry}
-        self._functions = {each.name: each for each in self.definitions if not each.entry}
+        clean = without_comments(data) if b"/" in data else data
+        if len(_ENTRY_OR_FUNCTION.findall(clean)) != len(every):
+            raise FormatError("has .entry or .func behind other code on its line, which is not looked into", field=".entry")
         self._starts = [each.start for each in self.definitions]
-        self._data = {name: found[0] for found in _MODULE_DATA.finditer(data) for name in _WORD.findall(found[0])[:12]}
 
-    def at_line(self, line: int) -> Definition | None:
-        """The definition that a line (from 1) belongs to, its header included."""
-        offset = -1
-        for _ in range(line - 1):
-            offset = self.data.find(b"\n", offset + 1)
-            if offset < 0:
-                return None
-        return self._at(offset + 1)
+    @functools.cached_property
+    def _parts(self) -> dict[bytes, list[bytes]]:
+        """What each name of a function, a variable or an alias stands for: code without its layout, declarations as they are."""
+        found: dict[bytes, list[bytes]] = {}
+        at = 0
+        for each in [*self.definitions, None]:
+            end = len(self.data) if each is None else max(self.data.rfind(b";", at, each.start), self.data.rfind(b"}", at, each.start)) + 1
+            for statement in without_comments(self.data[at : max(end, at)]).split(b";"):
+                if _DATA.search(statement):
+                    for name in _NAME.findall(statement.partition(b"=")[0]):
+                        found.setdefault(name, []).append(_BLANK.sub(b" ", statement).strip())
+            if each is not None:
+                found.setdefault(each.name, []).append(_plain(self.data[max(end, at) : each.end]))
+                at = each.end + 1
+        return found
 
     def at_lines(self, lines: Iterable[int]) -> dict[int, Definition | None]:
         """The definition of each line; the text is gone through once."""
@@ -85,31 +100,28 @@ class Text:
         each = self.entries[kernel]
         return without_comments(self.data[each.start : each.end])
 
-    def reached(self, kernel: str) -> list[Definition]:
-        """The functions of the text that an entry calls, and those that they call."""
-        found: dict[bytes, Definition] = {}
-        stack = [self.entries[kernel]]
+    def reached(self, kernel: str) -> dict[bytes, list[bytes]]:
+        """Everything of the text that an entry names, and what that names, and so on: functions, variables, aliases."""
+        found: dict[bytes, list[bytes]] = {}
+        stack = [kernel.encode("ascii", "backslashreplace")]
         while stack:
-            each = stack.pop()
-            for name in _CALL.findall(self.data, each.start, each.end):
-                if name in self._functions and name not in found:
-                    found[name] = self._functions[name]
-                    stack.append(found[name])
-        return [found[name] for name in sorted(found)]
+            name = stack.pop()
+            found[name] = self._parts.get(name, [])
+            for part in found[name]:
+                stack += [word for word in set(_NAME.findall(part)) if word in self._parts and word not in found and word not in stack]
+        return found
+
+    def calls_by_pointer(self, kernel: str) -> bool:
+        """Whether what an entry calls is known at run time only."""
+        return any(_BY_POINTER.search(part) for parts in self.reached(kernel).values() for part in parts)
 
     def callers(self, functions: Collection[bytes]) -> set[str]:
-        """The entries that call one of these functions, themselves or through others."""
-        return {name for name in self.entries if any(each.name in functions for each in self.reached(name))}
+        """The entries that come by one of these functions."""
+        return {name for name in self.entries if not self.reached(name).keys().isdisjoint(functions)}
 
     def essence(self, kernel: str) -> bytes:
-        """What an entry does, without its layout: equal for two texts when a compiler has written the same code for both.
-
-        Its header, its body, the functions that it reaches and the module's data that these name.
-        """
-        each = self.entries[kernel]
-        parts = [self.header(kernel), *(self.data[part.start : part.end] for part in (each, *self.reached(kernel)))]
-        named = dict.fromkeys(word for part in parts for word in _WORD.findall(part) if word in self._data)
-        return b"\0".join(_plain(part) for part in (*parts, *(self._data[name] for name in named)))
+        """What an entry does, without its layout: equal for two texts when a compiler has written the same code for both."""
+        return b"\0".join(part for _, parts in sorted(self.reached(kernel).items()) for part in parts)
 
     def without(self, kernels: Collection[str], functions: Collection[bytes] = (), bodies: Mapping[str, bytes] | None = None) -> bytes:
         """The text with traps for the bodies of these kernels and functions, and other bodies for some kernels."""
@@ -134,8 +146,9 @@ def _name(definition: Definition) -> str:
 
 
 def _plain(part: bytes) -> bytes:
-    """Code without comments, positions in the source and blanks, its labels numbered from the first on."""
+    """Code without comments, positions in the source and blanks, its own labels numbered from the first on."""
     clean = _DEBUG.sub(b"", without_comments(part))
-    numbers: dict[bytes, int] = {}
-    numbered = _LABEL.sub(lambda found: b"$%d" % numbers.setdefault(found[0], len(numbers)), clean)
-    return _BLANK.sub(b" ", numbered).strip()
+    numbers = {label: b"$%d" % number for number, label in enumerate(dict.fromkeys(_LABEL.findall(clean)))}
+    if numbers:
+        clean = _ANY_LABEL.sub(lambda found: numbers.get(found[0], found[0]), clean)
+    return _BLANK.sub(b" ", clean).strip()
