@@ -25,7 +25,7 @@ def tell_duplicates(
     files: Sequence[tuple[str, str]], kind: str | None, limits: Limits, jobs: int | None, form: str, out: Writer, *, verbose: bool
 ) -> int:
     """Write what every file holds twice; the exit code."""
-    code = 0
+    code, told = 0, False
     rows: list[dict[str, Any]] = []
     for path, shown in files:
         try:
@@ -38,7 +38,9 @@ def tell_duplicates(
                 if form == "json":
                     rows.append(render.file_json(shown, found))
                 else:
-                    out("".join(f"{line}\n" for line in render.text(shown, found, readable, verbose=verbose)))
+                    lines = ([""] if told else []) + list(render.text(shown, found, readable, verbose=verbose))
+                    out("".join(f"{line}\n" for line in lines))
+                    told = True
                 print_diagnostics(diagnostics)
                 if any(item.level == "error" for item in diagnostics):
                     code = worse(code, FormatError.exit_code)

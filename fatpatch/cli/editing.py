@@ -15,10 +15,13 @@ import click
 
 from fatpatch import __version__
 from fatpatch.cli.options import limits_from, shown_paths
-from fatpatch.cli.progress import Progress
+from fatpatch.cli.progress import Progress as ProgressLine
+from fatpatch.edits import journal
 from fatpatch.edits.commit import Destination, Subject
+from fatpatch.edits.overlay import Overlay
 from fatpatch.edits.renewal import Plan, renew
 from fatpatch.edits.state import state_of
+from fatpatch.edits.write import write_overlay
 from fatpatch.errors import EditError
 from fatpatch.hosts.llamafile import notes_for
 from fatpatch.limits import Limits
@@ -26,16 +29,20 @@ from fatpatch.locator import file_name
 from fatpatch.model import Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.render.edit import Told, edit_json, edit_text
-from fatpatch.walk import inspected
+from fatpatch.walk import Progress, inspected
 
 
 class Opened(NamedTuple):
-    """The file to edit: as it was given, how it is shown, and as it was read; ``links``: how many names it had."""
+    """The file to edit: as it was given, how it is shown, and as it was read; ``links``: how many names it had.
+
+    ``progress`` is told where the work is.
+    """
 
     path: str
     shown: str
     subject: Subject
     links: int
+    progress: Progress
 
 
 class Given(NamedTuple):
@@ -107,8 +114,8 @@ def opened(path: str, to: Destination, limits: Limits) -> Iterator[Opened]:
             raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
     real = os.path.realpath(path)
     before, links = state_of(real), os.stat(real).st_nlink
-    with Progress(shown) as progress, inspected(real, name=file_name(shown), limits=limits, progress=progress.at) as node:
-        yield Opened(path, shown, Subject(real, node, before), links)
+    with ProgressLine(shown) as progress, inspected(real, name=file_name(shown), limits=limits, progress=progress.at) as node:
+        yield Opened(path, shown, Subject(real, node, before), links, progress.at)
 
 
 def notes_on(file: Opened, to: Destination, members: list[str]) -> list[str]:
@@ -130,16 +137,23 @@ def written(file: Opened, to: Destination, *, changed: bool) -> tuple[str | None
     return output, f"fatpatch undo {shlex.quote(output)}" if to.record else None
 
 
-def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node], Plan], max_image_size: int) -> int:
+def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node, Progress], Plan], max_image_size: int) -> int:
     """Plan and carry out an edit that takes nothing from outside, and tell it; the exit code."""
     to = given.destination(file)
     refuse_address(file)
+    had_record = to.path is not None and os.path.lexists(journal.path_beside(to.path))
     with opened(file, to, limits_from(max_image_size)) as source:
-        plan = plan_of(source.subject.node)
+        plan = plan_of(source.subject.node, source.progress)
         done = renew(source.subject, plan, to, max_image_size)
-        notes = notes_on(source, to, [] if plan.edit is None else list(plan.edit.members))
+        copied = plan.edit is None and to.path is not None and to.path != source.subject.path
+        if copied:
+            _copy(source.subject, to)
+        notes = [*plan.notes, *notes_on(source, to, [] if plan.edit is None else list(plan.edit.members))]
         output, undo = written(source, to, changed=plan.edit is not None)
-    told = Told(command, source.shown, output, undo, tuple(dict.fromkeys([*plan.notes, *notes])), dry=to.path is None)
+    if had_record and not to.record and plan.edit is not None:
+        notes.append("the record of earlier edits is gone too: they cannot be taken back either")
+    record = os.path.getsize(journal.path_beside(to.path)) if undo is not None and to.path is not None else None
+    told = Told(command, source.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, to.path if copied else None)
     if given.form == "json":
         document: dict[str, Any] = edit_json(plan, done, told, __version__)
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
@@ -147,3 +161,11 @@ def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node], Pla
         for line in edit_text(plan, done, told, verbose=given.verbose):
             sys.stdout.write(line + "\n")
     return 0
+
+
+def _copy(subject: Subject, to: Destination) -> None:
+    """The file itself as the result, where there is nothing to change: whoever asked for a file is given one."""
+    assert subject.node.source is not None
+    assert to.path is not None
+    write_overlay(Overlay.of(subject.node.source, ()), to.path, like=subject.path, replace=to.overwrite, verify=lambda _: None)
+    journal.save(to.path, ())

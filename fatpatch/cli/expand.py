@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fatpatch.cli.editing import Given, edit_options, renewed
-from fatpatch.cli.options import image_size_option
+from fatpatch.cli.options import image_limit_option
 from fatpatch.edits.expand import Wishes, plan_expand
 from fatpatch.edits.host import Options
 
@@ -13,11 +13,11 @@ from fatpatch.edits.host import Options
 @click.command("expand")
 @click.argument("file")
 @edit_options
-@image_size_option
+@image_limit_option
 def command(file: str, given: Given, max_image_size: int) -> int:
     """Write the concatenated entries (kind 0x100) in FILE as plain ones: drivers up to 580 ignore the former.
 
     It is the repair for a library that is too new for its user's driver: "no kernel image is available" though the image is there.
     """
-    wishes = Wishes(given.modules, given.members, Options(drop_signature=given.drop_signature), max_image_size)
-    return renewed("expand", file, given, lambda node: plan_expand(node, wishes), max_image_size)
+    wishes = Wishes(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
+    return renewed("expand", file, given, lambda node, progress: plan_expand(node, wishes), max_image_size)

@@ -14,6 +14,7 @@ from fatpatch import __version__
 from fatpatch.cli.editing import notes_on, opened, same_file, written
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
+from fatpatch.coverage import payloads_below
 from fatpatch.edits.commit import Destination
 from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
 from fatpatch.edits.graft import graft
@@ -33,7 +34,7 @@ from fatpatch.walk import inspected
 
 @click.command("graft")
 @click.argument("file")
-@click.option("--cubin", "cubins", multiple=True, metavar="F", help="A cubin; its target is read from it. Repeatable.")
+@click.option("--cubin", "cubins", multiple=True, metavar="F", help="A cubin, or a folder of them; the target is read from it. Repeatable.")
 @click.option("--ptx", "texts", multiple=True, metavar="F", help="A PTX text, compiled by the driver at load time. Repeatable.")
 @click.option("--fatbin", "fatbins", multiple=True, metavar="F", help="Every image of a fatbin file. Repeatable.")
 @click.option("--hsaco", "objects", multiple=True, metavar="F", help="An AMD code object; its target is read from it. Repeatable.")
@@ -160,12 +161,23 @@ def _donations(
     targets: tuple[str, ...],
     limits: Limits,
 ) -> list[Donation]:
-    given = [cubin_donation(path, limits.image) for path in cubins] + [ptx_donation(path, limits.image) for path in texts]
+    given = [cubin_donation(path, limits.image) for each in cubins for path in _cubins_of(each)]
+    given += [ptx_donation(path, limits.image) for path in texts]
     for path, wanted in [*((path, ()) for path in fatbins), *([(donor, targets)] if donor is not None else [])]:
         progress = stack.enter_context(Progress(os.path.basename(path)))
         node = stack.enter_context(inspected(path, limits=limits, progress=progress.at))
         given += donations_from(node, wanted, limits.image, shown=shown_paths([path])[0])
     return given
+
+
+def _cubins_of(path: str) -> list[str]:
+    """A cubin, or all those in a folder, as 'fatpatch retarget -o' writes it."""
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".cubin"))
+    if not found:
+        raise InputError("holds no .cubin", locator=path, hint="give a cubin, or the folder that 'fatpatch retarget -o' wrote")
+    return found
 
 
 def _extracted(file: str, limits: Limits) -> list[str]:
@@ -224,6 +236,10 @@ def _made(node: Node, target: str, wishes: Wishes, *, unverified: bool) -> tuple
     from fatpatch.retargeting.run import Wishes as Aim
     from fatpatch.retargeting.run import donation_of, retargeted
 
+    there = sum(image.target == target for _, payload in payloads_below(node) for image in payload.images)
+    if there and not wishes.replace:
+        message = f"has {target} code in {there} modules already"
+        raise EditError(message, locator=node.locator, hint="--replace puts what is made in its place; --module names those that lack it")
     aim = Aim(target, None, Wanted(unverified), wishes.modules, wishes.members, limit=wishes.limit)
     found = list(retargeted(node, aim, find_ptxas()))
     made = [each for each in found if each.image is not None]

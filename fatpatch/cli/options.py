@@ -53,6 +53,12 @@ def _tell(found: Fetched) -> None:
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
+def image_limit_option(command: _Command) -> _Command:
+    """The option of every command that unpacks images."""
+    help_text = "Refuse to unpack an image larger than this."
+    return click.option("--max-image-size", type=Bytes(), default="128M", show_default=True, help=help_text)(command)
+
+
 def image_size_option(command: _Command) -> _Command:
     """The options of every command that reads files: what may be unpacked, and what may be fetched where FILE is an address."""
     for option in (
@@ -66,9 +72,7 @@ def image_size_option(command: _Command) -> _Command:
             callback=_keep,
             help="Where FILE is an address: refuse a file larger than this.",
         ),
-        click.option(
-            "--max-image-size", type=Bytes(), default="128M", show_default=True, help="Refuse to unpack an image larger than this."
-        ),
+        image_limit_option,
     ):
         command = option(command)
     return command

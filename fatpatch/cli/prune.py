@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fatpatch.cli.editing import Given, edit_options, renewed
-from fatpatch.cli.options import image_size_option
+from fatpatch.cli.options import image_limit_option
 from fatpatch.edits.host import Options
 from fatpatch.edits.keep import Wish
 from fatpatch.edits.prune import Wishes, plan_prune
@@ -21,7 +21,7 @@ from fatpatch.gpus.devices import Device, find
 @click.option("--compact", is_flag=True, help="Take the freed bytes out of the file; else they become zeros in their place.")
 @click.option("--force", is_flag=True, help="Prune though a GPU that still runs other modules loses one.")
 @edit_options
-@image_size_option
+@image_limit_option
 def command(
     file: str,
     keep: tuple[str, ...],
@@ -38,11 +38,11 @@ def command(
     longer find code in is never emptied. What stays is not changed by a byte.
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
-        raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU")
-    wish = Wish(_split(keep), _split(drop), tuple(map(_device, gpus)))
+        raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")
+    wish = Wish(_split(keep), _split(drop), tuple(device for gpu in gpus for device in _devices(gpu)))
     host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
     wishes = Wishes(wish, given.modules, given.members, force, host, max_image_size)
-    return renewed("prune", file, given, lambda node: plan_prune(node, wishes), max_image_size)
+    return renewed("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
 
 
 def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -53,8 +53,13 @@ def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def _device(text: str) -> Device:
+def _devices(text: str) -> tuple[Device, ...]:
+    """The GPU that a text names; of "auto" those of this machine."""
     try:
-        return find(text)
+        if text == "auto":
+            from fatpatch.gpus.local import local_devices
+
+            return tuple(local_devices())
+        return (find(text),)
     except InputError as error:
         raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--for") from error

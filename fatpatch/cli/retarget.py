@@ -12,7 +12,8 @@ import click
 from fatpatch import __version__
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
-from fatpatch.errors import EditError
+from fatpatch.errors import EditError, InputError
+from fatpatch.gpus.devices import find
 from fatpatch.locator import file_name, steps
 from fatpatch.render.retarget import retarget_json, retarget_text
 from fatpatch.retargeting.kernels import Wanted
@@ -22,11 +23,12 @@ from fatpatch.walk import inspected
 from fatpatch.writing import write_file
 
 INDEX = "index.json"
+_NOTHING = 1
 
 
 @click.command("retarget")
 @click.argument("file")
-@click.option("--to", "target", required=True, metavar="TARGET", help="The GPU that is left out, e.g. sm_61.")
+@click.option("--to", "target", required=True, metavar="TARGET", help="The GPU that is left out: sm_61, or its name.")
 @click.option("-o", "--output", "directory", metavar="DIR", help="Write the images there, with an index.json; else only report.")
 @click.option("--source", metavar="LEVEL", help="The PTX to take, e.g. compute_70 (default: the lowest not below the target).")
 @click.option("--allow", type=click.Choice(["unverified"]), help="Take kernels of class 2, too: try the result before you rely on it.")
@@ -60,9 +62,11 @@ def command(
     Each kernel gets a class: 1 the same code at a level below the GPU and at the one it is taken from; 2 assembles, and its launch
     shape is as in the image used today; 3 the shape differs or cannot be known; 4 its body is a stub; 5 ptxas rejects it. Class 1 is
     taken; all others become traps, which end a launch with an error, unless you ask for them. Compiling the source is the exact repair.
+    Exit code 1 when nothing could be made.
     """
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
+    target = _target(target)
     wishes = Wishes(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
@@ -72,16 +76,30 @@ def command(
             progress.at(f"{each.payload.locator}", len(found), 0)
             found.append(each)
     _refuse_unknown(kernels, found)
-    names = _written(directory, found, wishes, replace=force) if directory is not None else {}
+    made = any(each.image is not None for each in found)
+    names = _written(directory, found, wishes, replace=force) if directory is not None and made else {}
     document = retarget_json(found, names, wishes, ptxas.release, __version__)
-    if directory is not None:
+    if directory is not None and made:
         write_file(os.path.join(directory, INDEX), [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
     if form == "json":
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
         for line in retarget_text(found, wishes, shown, directory, len(names), ptxas.release, verbose=verbose):
             sys.stdout.write(line + "\n")
-    return 0
+    return 0 if any(each.image is not None for each in found) else _NOTHING
+
+
+def _target(text: str) -> str:
+    """``sm_61`` of itself or of the name of a GPU."""
+    if text.startswith(("sm_", "compute_")):
+        return text
+    try:
+        device = find(text)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--to") from error
+    if device.arch is None:
+        raise click.BadParameter(f"{device.name} is no GPU of NVIDIA's: ptxas makes no code for it", param_hint="--to")
+    return device.target
 
 
 def _refuse_unknown(kernels: tuple[str, ...], found: list[Retargeted]) -> None:

@@ -45,6 +45,7 @@ class Placement(NamedTuple):
 
 def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
+    elf = ElfFile(host.source, host.locator)
     told: list[str] = []
     if options.compact:
         edit, told = compact_elf(host, renewed)
@@ -54,7 +55,6 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:
         return HostEdit(Overlay.of(host.source, writes), tactics, {}, tuple(told))
-    elf = ElfFile(host.source, host.locator)
     whole = options.cuobjdump
     cuda = all(new.payload.vendor == "nvidia" for new in moved)
     if whole and not cuda:
@@ -85,9 +85,8 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
     if whole:
         tactics = {locator: f"{tactic}, all fatbins of the section moved with it" for locator, tactic in tactics.items()}
     elif elf.sections and cuda:
-        notes.append(
-            "NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new place; graft's --cuobjdump moves all"
-        )
+        hint = "" if options.rebuild else "; --cuobjdump moves all of them"
+        notes.append(f"NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new image{hint}")
     return HostEdit(Overlay.of(host.source, writes, tail), tactics, offsets, tuple(notes))
 
 

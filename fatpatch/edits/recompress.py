@@ -22,6 +22,7 @@ from fatpatch.model import Image, Node, Payload
 from fatpatch.payloads.content import ImageReader
 from fatpatch.payloads.entry import HEADER
 from fatpatch.source import Source
+from fatpatch.walk import Progress
 
 LEVELS = {"zstd": 22, "lz4": 12, "none": 0}
 """The codecs, each with its highest level."""
@@ -43,7 +44,7 @@ class Wishes(NamedTuple):
     limit: int = 128 << 20
 
 
-def plan_recompress(node: Node, wishes: Wishes) -> Plan:
+def plan_recompress(node: Node, wishes: Wishes, progress: Progress | None = None) -> Plan:
     """Plan to compress every image again, where that gains or an older driver is to read it. EditError when there is nothing."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "offload_bundle")]
     if not everything:
@@ -51,7 +52,9 @@ def plan_recompress(node: Node, wishes: Wishes) -> Plan:
     changes, notes, scratch = [], [], Scratch()
     modules = pinned(everything, wishes.modules, wishes.members)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for holder, payload in modules:
+        for done, (holder, payload) in enumerate(modules):
+            if progress is not None:
+                progress(payload.locator, done, len(modules))
             try:
                 found = (_fatbin if payload.kind == "fatbin" else _bundle)(holder, payload, wishes, scratch, pool)
             except FatpatchError as error:
@@ -71,10 +74,10 @@ def _floor(modules: Sequence[tuple[Node, Payload]], wishes: Wishes) -> Iterator[
         return
     linux, windows = first_zstd_driver()
     if wishes.codec == _DEMANDING:
-        was = "" if _DEMANDING in codecs else "; before, any driver would have"
-        yield f"zstd is read by drivers from {linux} on Linux and {windows} on Windows on{was}; an older one fails with error 200 or 209"
+        was = "" if _DEMANDING in codecs else ", what was there before by any"
+        yield f"zstd is read by drivers from {linux} (Windows: {windows}) on{was}; on an older one loading fails with error 200"
     elif _DEMANDING in codecs:
-        yield f"before, a driver of {linux} (Windows: {windows}) or newer was needed to unpack zstd; now any driver can"
+        yield f"before, unpacking zstd took a driver of {linux} (Windows: {windows}) or newer; what else the program needs stays"
 
 
 def _fatbin(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:

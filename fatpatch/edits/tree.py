@@ -57,12 +57,12 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
         return None
     assert node.source is not None
     if own and children:
-        raise UnsupportedError("holds fatbins of its own and in members: graft in two steps", locator=node.locator)
+        raise UnsupportedError("holds fatbins of its own and in members: edit it in two steps", locator=node.locator)
     container = _container(node)
     if own:
         editor = _EDITORS.get(node.container)
         if editor is None:
-            hint = "graft into the ELF or PE file itself" if node.container != "raw" else "the file type is not known"
+            hint = "edit the ELF or PE file itself" if node.container != "raw" else "the file type is not known"
             raise UnsupportedError(f"GPU code in {node.container} files cannot be edited", locator=node.locator, hint=hint)
         result = editor(HostFile(node.source, container, node.payloads, node.locator), own, options)
         where = frozenset({node.locator} if result.compacted else ())
@@ -73,7 +73,7 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
 def _container(node: Node) -> Container:
     assert node.source is not None
     if node.packing is not None and node.stored_at is None and node.packing != "deflate":
-        raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, graft, and pack it again")
+        raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, edit it, and pack it again")
     if node.container in ("cubin", "ptx", "fatbin", "bundle"):
         return Container(kind=node.container)
     return identify(node.source, node.locator, Diagnostics())
@@ -82,7 +82,7 @@ def _container(node: Node) -> Container:
 def _edit_members(node: Node, container: Container, children: Sequence[tuple[Node, TreeEdit]], options: Options) -> TreeEdit:
     assert node.source is not None
     if not any(member.crc32 is not None for member in container.members):
-        hint = "unpack it, graft into the file itself, and pack it again"
+        hint = "unpack it, edit the file itself, and pack it again"
         raise UnsupportedError(f"members of {node.container} files cannot be edited", locator=node.locator, hint=hint)
     by_locator = {where: member for member, where in located(container.members, node.locator)}
     replaced: dict[Member, Overlay] = {}
@@ -93,7 +93,9 @@ def _edit_members(node: Node, container: Container, children: Sequence[tuple[Nod
     for child, edit in children:
         member = by_locator[child.locator]
         if child.size != member.size:
-            raise UnsupportedError("is a packed file inside an archive", locator=child.locator, hint="unpack it, graft, and pack it again")
+            raise UnsupportedError(
+                "is a packed file inside an archive", locator=child.locator, hint="unpack it, edit it, and pack it again"
+            )
         replaced[member] = edit.overlay
         tactics |= edit.tactics
         members |= edit.members

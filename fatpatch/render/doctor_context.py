@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from fatpatch.gpus.drivers import last_cuda_on_jetson, on_jetson_linux
+from fatpatch.gpus.marks import MARK
 from fatpatch.images import flow
 from fatpatch.render.words import plural, safe, size
 from fatpatch.verdicts.dispatch import EQUAL
@@ -137,6 +138,11 @@ def notes(found: FileVerdict) -> Iterator[str]:
     if environment.device.vendor == "amd" and found.modules:
         notes += _packing_notes(found)
         notes.append("derived from the sources of AMD's runtime, not tried on an AMD GPU")
+    notes += sorted({
+        f"{module.verdict.target} was made by {module.verdict.image.identifier}: nothing here tells whether its numbers are right"
+        for module in found.modules
+        if module.verdict.image is not None and (module.verdict.image.identifier or "").startswith(MARK)
+    })  # fmt: skip
     if found.unread:
         notes.append(f"{plural(len(found.unread), 'part')} of the file could not be read, so this is not the whole answer")
     if notes:

@@ -26,6 +26,8 @@ def text(shown: str, found: Duplicates, show: Callable[[str], str], *, verbose: 
     if found.kernels:
         cost = f"{size(repeated)} of {size(found.code)} of code, unpacked"
         yield f"  {extra} of {plural(found.kernels, 'kernel')} in machine code are copies: {cost}"
+    if found.same:
+        yield "  a kernel in several modules comes of a template or header that several source files instantiate"
     count = len(found.copies) + len(found.same) if verbose else _SHOWN
     if found.copies:
         yield ""

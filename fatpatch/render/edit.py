@@ -11,11 +11,14 @@ from fatpatch.gpus.generations import generation
 from fatpatch.render.words import columns, plural, safe, size
 
 SCHEMA = "fatpatch.edit/1"
-_SHOWN = 12
+_LARGE_RECORD = 1_000_000
 
 
 class Told(NamedTuple):
-    """What is said beside the plan: the command, the file, the result's name, how to take it back, notes; ``dry``: nothing was written."""
+    """What is said beside the plan: the command, the file, the result's name, how to take it back, notes; ``dry``: nothing was written.
+
+    ``record``: bytes of the undo record; ``copied``: where the file went as it is, since there was nothing to do.
+    """
 
     command: str
     shown: str
@@ -23,6 +26,8 @@ class Told(NamedTuple):
     undo: str | None
     notes: tuple[str, ...]
     dry: bool
+    record: int | None = None
+    copied: str | None = None
 
 
 def result_lines(checks: Sequence[Check], sizes: tuple[int, int], told: Told, *, verbose: bool, more: str = "") -> Iterator[str]:
@@ -36,6 +41,8 @@ def result_lines(checks: Sequence[Check], sizes: tuple[int, int], told: Told, *,
         yield f"dry run: nothing was written; {change}"
     else:
         back = f"undo: {safe(told.undo)}" if told.undo else "no record was kept: there is no way back"
+        if told.record is not None and told.record > _LARGE_RECORD:
+            back += f"      (its record takes {size(told.record)}; --no-undo keeps none)"
         yield f"wrote {safe(told.output or '')} ({'+' if grown >= 0 else '-'}{size(abs(grown))})      {back}"
     for note in told.notes:
         yield f"note: {safe(note)}"
@@ -44,14 +51,16 @@ def result_lines(checks: Sequence[Check], sizes: tuple[int, int], told: Told, *,
 def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterator[str]:
     """The lines for a person: each target before and after, whom it leaves without code, then the usual."""
     if plan.edit is None:
-        yield f"{safe(told.shown)}: nothing to do; nothing was written"
+        what = f"{safe(told.copied)} is a copy of it" if told.copied else "nothing was written"
+        yield f"{safe(told.shown)}: nothing to do; {what}"
         for note in told.notes:
             yield f"note: {safe(note)}"
         return
     yield f"{safe(told.shown)}  {plural(len(plan.changes), 'module')} written anew"
     yield ""
-    header = ("target", "images", "now", "stored", "now", "freed")
-    yield from (f"  {line}" for line in columns(header, map(_cells, plan.rows)))
+    header = ("target", "images", "now", "stored", "now", "change")
+    total = Row("total", *(sum(column) for column in list(zip(*plan.rows, strict=True))[1:]))
+    yield from (f"  {line}" for line in columns(header, map(_cells, [*plan.rows, total])))
     yield ""
     if plan.lost:
         yield f"no longer served: {', '.join(_generations(plan.lost))}"
@@ -63,16 +72,19 @@ def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterat
         yield f"{safe(where)}  {how}"
     freed = sum(row.stored - row.stored_then for row in plan.rows)
     shrunk = done.size_before - done.size_after
-    if freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
+    archived = [where for where, how in plan.edit.members.items() if "!" in where and how != "in place"]
+    if archived and not plan.edit.compacted - {where.rsplit("!", 1)[0] for where in archived} and freed > 0:
+        yield f"unpacked, {plural(len(archived), 'member')} will be as large as before: zeros stand for what went; --compact takes them out"
+    elif freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
         blank = size(freed - max(shrunk, 0))
         verb = "would be" if told.dry else "are"
-        yield f"{blank} of the file {verb} zeros now, which take no room where the file system knows holes; --compact takes them out"
+        yield f"{blank} of the file {verb} zeros now, no room where the file system knows holes; --compact takes out what fills pages"
     yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose)
 
 
 def _cells(row: Row) -> Sequence[str]:
     freed = row.stored - row.stored_then
-    change = "-" if not freed else size(freed) if freed > 0 else f"+{size(-freed)}"
+    change = "-" if not freed else f"-{size(freed)}" if freed > 0 else f"+{size(-freed)}"
     return safe(row.target), str(row.images), str(row.images_then), size(row.stored), size(row.stored_then), change
 
 
@@ -111,4 +123,6 @@ def edit_json(plan: Plan, done: Renewed, told: Told, version: str) -> dict[str, 
         "checks": [check._asdict() for check in done.checks],
         "notes": list(told.notes),
         "undo": told.undo,
+        "record_size": told.record,
+        "dry_run": told.dry,
     }

@@ -36,6 +36,9 @@ def retarget_text(
     yield from _problems(found)
     yield from _cautions([verdict for verdict in verdicts if verdict.taken])
     made = [each for each in found if each.image is not None]
+    there = sum(any(image.target == wishes.target for image in each.payload.images) for each in made)
+    if there:
+        yield f"{wishes.target} code is in {plural(there, 'module')} of these already: to graft in its place takes --replace"
     if not made:
         hint = _advice(verdicts)
         yield f"nothing was made{hint}"

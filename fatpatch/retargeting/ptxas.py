@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shutil
@@ -50,6 +49,7 @@ class Ptxas:
     def __init__(self, path: str, release: str) -> None:
         self.path, self.release = path, release
         self.running: set[subprocess.Popen[bytes]] = set()
+        self.ended = False
 
     def assemble(self, text: bytes, target: str, options: str = "", *, quick: bool = False, limit: int = IMAGE_LIMIT) -> Answer:
         """What becomes of a PTX text; ``quick``: without optimizing, to see whether it is taken. ToolError when ptxas cannot be run.
@@ -77,6 +77,8 @@ class Ptxas:
 
     def _run(self, command: list[str], folder: str) -> tuple[int, str]:
         """Exit status and words of one run, which ``end`` cuts short."""
+        if self.ended:
+            raise ToolError("ptxas was ended", locator=self.path, hint="run the command again")
         try:
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder) as process:  # noqa: S603 (our own words)
                 self.running.add(process)
@@ -90,7 +92,8 @@ class Ptxas:
             raise ToolError(f"ptxas cannot be run: {error!s:.200}", locator=self.path, hint=_PIP) from error
 
     def end(self) -> None:
-        """End all runs that go on: nobody waits for them any more."""
+        """End all runs that go on, and begin no more: nobody waits for them."""
+        self.ended = True
         for process in list(self.running):
             process.kill()
 
@@ -102,7 +105,6 @@ def kept_options(options: str) -> list[str]:
     return [word for found in _OPTION.finditer(options) for word in found[0].split()]
 
 
-@functools.lru_cache(maxsize=1)
 def find_ptxas() -> Ptxas:
     """The ptxas of the [nvidia] extra, of CUDA_HOME, or on PATH. ToolError when there is none."""
     for path in _candidates():

@@ -73,8 +73,10 @@ def retargeted(node: Node, wishes: Wishes, ptxas: Ptxas) -> Iterator[Retargeted]
     pool = ThreadPoolExecutor(os.cpu_count())  # ptxas is a process of its own
     try:
         yield from pool.map(lambda module: _Module(module[0], module[1], wishes, ptxas).run(), modules)
-    finally:
+    except BaseException:
         ptxas.end()
+        raise
+    finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 

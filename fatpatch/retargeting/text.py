@@ -19,6 +19,7 @@ _DEBUG = re.compile(rb"^[ \t]*\.(?:loc|file|section|version|target|address_size)
 _NAME = re.compile(rb"(?<![.\w$%])[A-Za-z_$%][\w$]*")
 _ANY_LABEL = re.compile(rb"(?<![\w$%.])\$[\w$]+")
 _LABEL = re.compile(rb"(?<![\w$%.])\$[\w$]+(?=\s*:(?!:))")
+_BRACE = re.compile(rb'[{}]|//[^\n]*|/\*.*?\*/|"[^"\n]*"', re.DOTALL)
 _BLANK = re.compile(rb"\s+")
 _DATA = re.compile(rb"\.(?:shared|global|const|alias)\b")
 _ENTRY_OR_FUNCTION = re.compile(rb"(?<![\w$%.])\.(entry|func)\b")
@@ -44,7 +45,7 @@ class Text:
     def __init__(self, data: bytes) -> None:
         self.data = data
         every = definitions(data)
-        self.definitions = [each for each in every if each.start >= 0]
+        self.definitions = [each._replace(end=_body_end(data, each)) for each in every if each.start >= 0]
         self.entries = {_name(each): each for each in self.definitions if each.entry}
         clean = without_comments(data) if b"/" in data else data
         if len(_ENTRY_OR_FUNCTION.findall(clean)) != len(every):
@@ -139,6 +140,16 @@ class Text:
             pieces += [self.data[at : each.start], new]
             at = each.end
         return b"".join([*pieces, self.data[at:]])
+
+
+def _body_end(data: bytes, definition: Definition) -> int:
+    """Where the brace that closes a body is: data may stand between it and the next definition."""
+    depth = 1
+    for found in _BRACE.finditer(data, definition.start, definition.end + 1):
+        depth += {b"{": 1, b"}": -1}.get(found[0], 0)
+        if not depth:
+            return found.start()
+    return definition.end
 
 
 def _name(definition: Definition) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
+from fatpatch.coverage import target_key
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table
+from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.hosts import llamafile
 from fatpatch.locator import file_name
 from fatpatch.verdicts.doctor import Doctor
@@ -37,6 +40,7 @@ def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequenc
 def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
     broken = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
     yield from _drivers(doctor, found)
+    yield from _edits(found, shown)
     if found.trouble is not None:
         yield from replacements(doctor, found, found.modules, candidates)
     if found.trouble is not None or not (broken or found.mismatch):
@@ -80,6 +84,25 @@ def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
     if any(module.verdict.cuda_error == NO_IMAGE and any(image.within for image in module.payload.images) for module in found.modules):
         why = "drivers up to 580 ignore concatenated entries; whether a newer one reads them was not tried"
         yield Remedy("a newer driver", None, None, why)
+
+
+def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
+    """What fatpatch itself can do to the file: entries written plainly, another codec, code made of its own PTX."""
+    name, driver, arch = shlex.quote(shown), found.environment.driver, found.environment.device.arch
+    lacking = [module for module in found.here if module.verdict.cuda_error == NO_IMAGE]
+    if any(image.within is not None for module in lacking for image in module.payload.images):
+        command = f"fatpatch expand {name} -o OUT"
+        yield Remedy("write concatenated entries as plain ones", command, None, "every driver reads those; then ask doctor again")
+    chosen = [module.verdict.image for module in found.modules if module.verdict.cuda_error == INVALID_IMAGE]
+    if driver is not None and driver.zstd is False and any(image is not None and image.compression == "zstd" for image in chosen):
+        command = f"fatpatch recompress {name} --codec lz4 -o OUT"
+        yield Remedy("recompress by LZ4", command, None, f"driver {driver.version} reads that, and not zstd; then ask doctor again")
+    texts = {image.target for module in lacking for image in module.payload.images if image.kind == "ptx"}
+    if texts and arch is not None and toolkits_for(f"sm_{arch}") is not None:
+        command = f"fatpatch retarget {name} --to sm_{arch}"
+        levels = ", ".join(sorted(texts, key=target_key))
+        why = f"of that for {levels}, written for other GPUs: the report says of each kernel how sure it is"
+        yield Remedy("make code of its own PTX", command, None, why)
 
 
 def _allow_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import zipfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -254,6 +255,86 @@ def test_wrong_words(tmp_path: Path) -> None:
     pruned(path, "--keep", "sm_70", code=2)
     pruned(path, "--keep", "sm_70", "-o", path, code=2)
     assert "nothing to do" in fatpatch("prune", path, "--keep", "sm_7*", "-o", tmp_path / "x").out
+    assert sha256(tmp_path / "x") == sha256(path)  # whoever asked for a file is given one
+    assert "nothing would be left" in pruned(path, "--drop", "sm_7*", "-o", tmp_path / "y", code=6)
+    pruned(path, "--drop", "sm_7*", "-o", tmp_path / "y", "--force")
+
+
+def test_some_modules_alone(tmp_path: Path) -> None:
+    """What is lost is looked for in the whole file, also when only some modules are to change."""
+    path = host_of(tmp_path, (image(75), image(86)), (image(75, b"rms_norm_f64"), image(86, b"rms_norm_f64")))
+    told = pruned(path, "--module", "fatbin[0]", "--keep", "sm_75", "-o", tmp_path / "x", code=6)
+    assert "sm_86 loads sm_86 here" in told
+
+
+def test_pointers_into_what_gets_shorter(tmp_path: Path) -> None:
+    """The first fatbin stays where it is; a pointer into its middle, and code that takes its end, would read something else."""
+    extra = '.section .data,"aw",@progbits\n.balign 8\nmiddle: .quad fatbin0 + 0x8000\n'
+    before = build(Host("shared", extra=extra), tmp_path, two_archs(SAMPLES))
+    assert "also leads into the fatbin" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
+    extra = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq fatbin1(%rip), %rax\nret\n'
+    before = build(Host("shared", modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
+    assert "takes the address" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
+
+
+def test_alignment_of_a_whole_program(tmp_path: Path) -> None:
+    """A segment that wants more than a page makes the loader place all of them so, and must go on doing it."""
+    extra = '.section .aligned,"aw",@progbits\n.balign 65536\nbig: .quad 1\n'
+    for host in (Host("shared", extra=extra), Host("pie", ("-pie", "-fPIE"), program=True, extra=extra)):
+        before = build(host, tmp_path / host.name, two_archs(SAMPLES))
+        after = tmp_path / "after"
+        pruned(before, "--keep", "sm_70", "--compact", "-o", after, "--overwrite")
+        strictest = [max(each.alignment for each in segments_of(path.read_bytes()) if each.type == 1) for path in (before, after)]
+        assert strictest[0] == strictest[1] == 65536
+        (tmp_path / host.name / "loader").mkdir()
+        assert entries_at_run_time(host, after, build_loader(tmp_path / host.name / "loader"))
+
+
+def test_notes_of_others_stay(tmp_path: Path) -> None:
+    extra = '.section .note.own,"a",@note\n.balign 4\n.long 4, 4, 0x1234\n.asciz "OWN"\n.long 7\n'
+    before = build(Host("shared", notes=True, extra=extra), tmp_path, two_archs(SAMPLES))
+    after = tmp_path / "after"
+    pruned(before, "--keep", "sm_70", "--compact", "-o", after)
+    data = after.read_bytes()
+    assert any(b"OWN" in data[each.offset : each.offset + each.file_size] for each in segments_of(data) if each.type == 4)
+
+
+def test_a_patched_file_can_be_compacted(tmp_path: Path) -> None:
+    """patchelf puts the section headers into a segment of its own."""
+    before = build(Host("shared"), tmp_path, two_archs(SAMPLES))
+    assert tool("patchelf", "--set-soname", "libother-abcdef.so", before).returncode == 0
+    pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "after")
+
+
+def test_absurd_segments_end_at_once(tmp_path: Path) -> None:
+    before = build(Host("shared"), tmp_path, two_archs(SAMPLES))
+    data = bytearray(before.read_bytes())
+    index = next(index for index, each in reversed(list(enumerate(segments_of(bytes(data))))) if each.type == 1)
+    at = int.from_bytes(data[32:40], "little") + index * 56
+    data[at + 32 : at + 48] = (1 << 46).to_bytes(8, "little") * 2
+    before.write_bytes(data)
+    assert "ends outside the file" in pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
+
+
+def test_many_modules(tmp_path: Path) -> None:
+    """Thousands take no longer than they must."""
+    both = container(entry(b"x" * 64, kind=4, arch=75), entry(b"y" * 64, kind=4, arch=86))
+    path = build(Host("shared", modules=3000), tmp_path, tuple([both] * 3000))
+    began = time.monotonic()
+    pruned(path, "--keep", "sm_86", "--compact", "-o", tmp_path / "after")
+    assert time.monotonic() - began < 10
+
+
+def test_a_zip_behind_a_dll(tmp_path: Path) -> None:
+    with zipfile.ZipFile(SAMPLES / "demo.llamafile") as archive:
+        library = archive.read("ggml-cuda.dll")
+    whole = BytesIO(library)
+    whole.seek(0, 2)
+    with zipfile.ZipFile(whole, "a") as archive:  # offsets count from the start of the file
+        archive.writestr("x", b"y" * 100)
+    path = tmp_path / "x.dll"
+    path.write_bytes(whole.getvalue())
+    assert "zip archive lies behind" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "y.dll", code=5)
 
 
 def test_concatenated_entries_stay_whole(tmp_path: Path) -> None:
@@ -262,6 +343,7 @@ def test_concatenated_entries_stay_whole(tmp_path: Path) -> None:
     answer = fatpatch("prune", path, "--drop", "sm_75", "-o", tmp_path / "y.fatbin", "--format", "json")
     document = json.loads(answer.out)
     assert any("'fatpatch expand' parts them" in note for note in document["notes"])
+    assert (tmp_path / "y.fatbin").read_bytes() == path.read_bytes()
     assert fatpatch("expand", path, "-o", tmp_path / "plain.fatbin").code == 0
     pruned(tmp_path / "plain.fatbin", "--drop", "sm_75", "--in-place")
     assert 75 not in [each.arch for each in stored_entries((tmp_path / "plain.fatbin").read_bytes())]

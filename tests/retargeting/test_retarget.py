@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from builders.fatbin import container, entry
 from conftest import ROOT, corpus_file, required
 from edits.elf_builder import Host, build, fatbins_in_memory, fatpatch
 
-from fatpatch.errors import ToolError
+from fatpatch.errors import FormatError, LimitError, ToolError
 from fatpatch.images.bodies import cubin_bodies
 from fatpatch.images.kernels import read_image
 from fatpatch.images.ptx_bodies import ptx_bodies
@@ -48,8 +52,8 @@ def expected() -> dict[str, Any]:
 
 def told(path: Path, *arguments: object) -> dict[str, Any]:
     answer = fatpatch("retarget", path, *arguments, "--format", "json")
-    assert answer.code == 0, answer
     document: dict[str, Any] = json.loads(answer.out)
+    assert answer.code == (0 if any(module["size"] for module in document["modules"]) else 1), answer
     jsonschema.validate(document, SCHEMA)
     return document
 
@@ -110,7 +114,7 @@ def test_named_kernels_go_in(ptxas: Ptxas, tmp_path: Path) -> None:
     assert {body for name, body in bodies.items() if name not in taken} == {"stub-trap"}
     assert json.loads((tmp_path / "out" / "index.json").read_text()) == document
     assert fatpatch("retarget", path, "--to", "sm_61", "--kernel", "nobody").code == 6
-    assert fatpatch("retarget", path, "--to", "sm_61", "-o", tmp_path / "out").code == 6  # the folder is taken
+    assert fatpatch("retarget", path, "--to", "sm_61", "--kernel", "r_plain", "-o", tmp_path / "out").code == 6  # the folder is taken
     document = told(path, "--to", "sm_61", "--kernel", "r_plain", "--as", "ptx", "-o", tmp_path / "text")
     text = (tmp_path / "text" / document["modules"][0]["file"]).read_bytes()
     assert b".target sm_61" in text
@@ -120,21 +124,21 @@ def test_named_kernels_go_in(ptxas: Ptxas, tmp_path: Path) -> None:
 def test_nothing_to_take(ptxas: Ptxas, tmp_path: Path) -> None:
     path = fixture_host(tmp_path, "compute_80")
     answer = fatpatch("retarget", path, "--to", "sm_61")
-    assert answer.code == 0
+    assert answer.code == 1
     assert "nothing was made" in answer.out
     assert "nvcc -gencode arch=compute_61,code=sm_61" in answer.out
     assert fatpatch("graft", path, "--retarget", "sm_61", "-o", tmp_path / "x").code == 6
-    for target in ("61", "compute_61", "gfx1030"):
-        assert fatpatch("retarget", path, "--to", target).code == 6
-    assert fatpatch("retarget", path, "--to", "sm_35").code == 8
+    for target, code in (("compute_61", 6), ("sm_999", 6), ("RX 6800", 2), ("nonsense", 2), ("sm_35", 8), ("GTX 1060", 1)):
+        assert fatpatch("retarget", path, "--to", target).code == code, target
+    answer = fatpatch("retarget", path, "--to", "sm_61", "--source", "compute_75")
+    assert answer.code == 6
+    assert "there is PTX for compute_80" in answer.err
     assert fatpatch("retarget", ROOT / "samples/donor.so", "--to", "sm_75").code == 6  # no PTX at all
 
 
 def test_without_ptxas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ptxas_module, "_candidates", list)
-    find_ptxas.cache_clear()
     answer = fatpatch("retarget", ROOT / "samples/libkernels.so", "--to", "sm_61")
-    find_ptxas.cache_clear()
     assert answer.code == 8
     assert "pip install 'fatpatch[nvidia]'" in answer.err
 
@@ -209,6 +213,65 @@ def test_callees_and_data_count() -> None:
     assert text(1, 4).essence("same") == text(1, 4).essence("same")
     assert text(1, 4).essence("same") != text(2, 4).essence("same")
     assert text(1, 4).essence("same") != text(1, 8).essence("same")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (b".global .u64 table[1] = {inner};", b""),
+        (b".alias outer, inner;", b""),
+        (
+            b".global .align 4 .b8 numbers[60000] = {" + b"1, " * 59999 + b"1};",
+            b".global .align 4 .b8 numbers[60000] = {" + b"1, " * 59999 + b"2};",
+        ),
+        (b".global .u32 one; .global .u32 numbers = 1;", b".global .u32 one; .global .u32 numbers = 2;"),
+    ],
+    ids=["pointer in data", "alias", "long data", "two on a line"],
+)
+def test_everything_named_counts(first: bytes, second: bytes) -> None:
+    """A function that is reached by its address, data of any length, declarations on one line."""
+
+    def text(value: int, data: bytes) -> Text:
+        function = b".func (.reg .b32 %%a) inner(.reg .b32 %%x)\n{ add.s32 %%a, %%x, %d; ret; }\n" % value
+        body = b"mov.u64 %d1, table; mov.u32 %r1, numbers; mov.u32 %r1, outer;"
+        return Text(SOURCE.replace(b".visible .entry same", function + data + b"\n.visible .entry same").replace(b"mov.u32 %r1, 7;", body))
+
+    assert text(1, first).essence("same") == text(1, first).essence("same")
+    assert text(1, first).essence("same") != text(2 if not second else 1, second or first).essence("same")
+
+
+def test_calls_through_pointers_prove_nothing() -> None:
+    body = b"mov.u64 %d1, inner; call (%r1), %d1, (%r1), proto;"
+    assert Text(SOURCE.replace(b"mov.u32 %r1, 7;", body)).calls_by_pointer("same")
+    assert not Text(SOURCE).calls_by_pointer("same")
+
+
+def test_two_definitions_on_a_line_are_refused() -> None:
+    with pytest.raises(FormatError):
+        Text(SOURCE.replace(b"ret; }\n.visible .entry other", b"ret; } .visible .entry other"))
+
+
+def test_names_with_dollars() -> None:
+    first, second = (Text(SOURCE.replace(b"mov.u32 %r1, 7", b"mov.u32 %r1, t$" + name)) for name in (b"a", b"b"))
+    assert first.essence("same") != second.essence("same")
+
+
+def test_a_huge_cubin_is_refused(ptxas: Ptxas) -> None:
+    with pytest.raises(LimitError):
+        ptxas.assemble(SOURCE + b"\n.visible .global .align 1 .b8 big[300000000]={1};\n", "sm_70")
+
+
+def test_interruption_ends_at_once(tmp_path: Path, ptxas: Ptxas) -> None:
+    path = corpus_file("libllamamodel-mainline-cuda.so")
+    command = [sys.executable, "-m", "fatpatch", "retarget", str(path), "--to", "sm_61", "--source", "compute_70"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert process.wait(20) == 130
+    assert time.monotonic() - began < 5
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_version_is_lowered(ptxas: Ptxas) -> None:
