@@ -111,7 +111,7 @@ def _named(path: str, shown: str) -> Iterator[None]:
     try:
         yield
     except FatpatchError as error:
-        error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+        error.speak_of(path, shown)
         raise
 
 

@@ -45,7 +45,7 @@ def tell_duplicates(
                 if any(item.level == "error" for item in diagnostics):
                     code = worse(code, FormatError.exit_code)
         except FatpatchError as error:
-            error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+            error.speak_of(path, shown)
             code = worse(code, error.exit_code)
             print_error(error)
     if form == "json":

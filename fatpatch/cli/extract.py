@@ -9,7 +9,7 @@ import sys
 import click
 
 from fatpatch import __version__
-from fatpatch.cli.options import image_size_option, limits_from, print_diagnostics, shown_paths, worse
+from fatpatch.cli.options import image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics
 from fatpatch.diagnostics import Diagnostics
@@ -52,12 +52,7 @@ def command(
     diagnostics = Diagnostics()
     name, everything = os.path.basename(shown), "member" in kinds
     with Progress(shown) as progress, inspected(file, name=name, limits=limits, everything=everything, progress=progress.at) as node:
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError as error:
-            raise EditError(
-                f"cannot make the folder: {error.strerror}", locator=directory, hint="give a folder that you may write to"
-            ) from error
+        make_folder(directory)
         written = list(extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics))
         complaints = [*all_diagnostics(node), *diagnostics.finish()]
     if not written:

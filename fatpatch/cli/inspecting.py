@@ -92,7 +92,7 @@ class Run:
                         self._refuse_nothing(node, chosen, shown)
                     yield chosen
             except FatpatchError as error:
-                error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+                error.speak_of(path, shown)
                 self.errors.append(error)
                 self.code = worse(self.code, error.exit_code)
                 print_error(error)

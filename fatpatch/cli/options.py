@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 
+from fatpatch.errors import EditError
 from fatpatch.limits import Fetched, Limits, Remote
 from fatpatch.model import Diagnostic
 from fatpatch.remote.address import scheme_of, shown_address
@@ -103,6 +104,15 @@ def worse(first: int, second: int) -> int:
     """The exit code that says more: unreadable beats malformed beats fine."""
     order = (0, 1, 5, 4, 3)
     return max(first, second, key=lambda code: order.index(code) if code in order else len(order))
+
+
+def make_folder(folder: str) -> None:
+    """A folder for results, and those above it; EditError where that cannot be."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the folder: {error.strerror}"
+        raise EditError(message, locator=folder, hint="give a folder that you may write to") from error
 
 
 def print_diagnostics(items: Iterable[Diagnostic]) -> None:

@@ -10,7 +10,7 @@ import sys
 import click
 
 from fatpatch import __version__
-from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.options import image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.cli.progress import Progress
 from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.devices import find
@@ -111,12 +111,7 @@ def _refuse_unknown(kernels: tuple[str, ...], found: list[Retargeted]) -> None:
 
 def _written(directory: str, found: list[Retargeted], wishes: Wishes, *, replace: bool) -> dict[str, str]:
     """Write every image; module locator -> name of its file."""
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise EditError(
-            f"cannot make the folder: {error.strerror}", locator=directory, hint="give a folder that you may write to"
-        ) from error
+    make_folder(directory)
     names = {}
     for number, each in enumerate(found):
         if each.image is None:

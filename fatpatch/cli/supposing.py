@@ -51,7 +51,7 @@ def suppose(files: Sequence[tuple[str, str]], text: str, kind: str | None, limit
                 if any(item.level == "error" for item in diagnostics):
                     code = worse(code, FormatError.exit_code)
         except FatpatchError as error:
-            error.locator = error.locator.replace(path, shown) if path in error.locator else error.locator or shown
+            error.speak_of(path, shown)
             code = worse(code, error.exit_code)
             print_error(error)
     for pattern in sorted(missing) if code == 0 and holding else ():
