@@ -70,6 +70,7 @@ SHT_SYMTAB: Final = 2
 SHT_NOBITS: Final = 8
 SHT_DYNSYM: Final = 11
 SHF_ALLOC: Final = 2
+SHF_EXECINSTR: Final = 4
 PT_NULL: Final = 0
 PT_LOAD: Final = 1
 PT_DYNAMIC: Final = 2

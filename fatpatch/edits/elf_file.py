@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import re
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from fatpatch.edits.code_references import code_references
 from fatpatch.edits.overlay import Write
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
 from fatpatch.errors import EditError, LimitError, UnsupportedError
@@ -25,8 +25,6 @@ _MAX_SEGMENTS = 512
 _MAX_PLACES = 2_000_000
 _MAX_ALIGNMENT = 1 << 30
 _ADDRESSES = 1 << 47
-_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))", re.DOTALL)  # any register; overlapping matches count
-_LEA_SIZE = 7
 
 
 class Segment(NamedTuple):
@@ -157,6 +155,13 @@ class ElfFile:
                 if len(symbol) == SYMBOL.size and (value := SYMBOL.unpack(symbol)[4]):
                     yield place, value + addend
 
+    def code(self) -> list[tuple[int, int, int]]:
+        """File offset, size and address of all code: its sections, or without any the segments, which hold other things, too."""
+        sections = [row for row in self.sections if row.flags & n.SHF_EXECINSTR and row.type == n.SHT_PROGBITS]
+        if sections:
+            return [(row.offset, row.size, row.address) for row in sections]
+        return [(segment.offset, segment.file_size, segment.address) for segment in self.loads if segment.flags & n.PF_X]
+
     def plain_pointers(self, low: int, high: int) -> Iterator[tuple[int, int]]:
         """(place, value) of aligned words in writable segments that hold an address in [low, high).
 
@@ -252,18 +257,7 @@ def _refuse_other_references(
         if inside(value):
             message = f"the pointer at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
             raise EditError(message, locator=elf.locator)
-    segments = [(segment.offset, segment.file_size, segment.address) for segment in elf.loads if segment.flags & n.PF_X]
-    for place, value in code_references(elf.source, segments) if elf.machine == n.EM_X86_64 else ():
+    for place, value in code_references(elf.source, elf.machine, elf.code()):
         if inside(value):
             message = f"code at {place:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
             raise EditError(message, locator=elf.locator)
-
-
-def code_references(source: Source, segments: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
-    """(place, address) of what x86-64 code takes by ``lea reg, [rip + n]``; ``segments``: (offset, size, address) of code."""
-    for offset, size, address in segments:
-        for start in range(0, size, CHUNK):
-            data = source.peek(offset + start, min(CHUNK + _LEA_SIZE - 1, size - start))
-            for found in _LEA.finditer(data):
-                place = address + start + found.start()
-                yield place, place + _LEA_SIZE + int.from_bytes(found[1], "little", signed=True)

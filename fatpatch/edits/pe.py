@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER, SECTION
-from fatpatch.edits.elf_file import code_references
+from fatpatch.edits.code_references import code_references
 from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
 from fatpatch.edits.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.edits.overlay import Overlay, Write, padding
 from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.formats import numbers as n
 from fatpatch.payloads.wrapper import read_wrappers
 from fatpatch.source import Source
 
@@ -309,7 +310,7 @@ def _refuse_other_references(pe: PeFile, old: Sequence[tuple[int, int]], known: 
             message = f"the pointer there leads into the fatbin too ({value:#x}), and would go on reading the old one"
             raise EditError(message, locator=pe.locator, offset=at)
     code = [(row.offset, row.raw_size, pe.base + row.address) for row in pe.sections if row.flags & _EXECUTABLE]
-    for at, value in code_references(pe.source, code) if ranges else ():
+    for at, value in code_references(pe.source, n.EM_X86_64, code) if ranges else ():
         if inside(value):
             message = f"code at {at:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
             raise EditError(message, locator=pe.locator)

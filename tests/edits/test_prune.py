@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import struct
 import subprocess
 import time
 import zipfile
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import capstone
 import jsonschema
 import lief
 import pytest
@@ -21,6 +23,8 @@ from builders import bundle, elf
 from builders.fatbin import PTX, container, entry
 from conftest import ROOT, SAMPLES
 from edits.elf_builder import (
+    AARCH64,
+    X86_64,
     BuildError,
     Host,
     build,
@@ -34,9 +38,13 @@ from edits.elf_builder import (
     summed,
 )
 from edits.pe_variants import checksum, signed
-from edits.test_elf import HOSTS, tool
+from edits.test_elf import HOSTS, found_at_run_time, tool
 from edits.test_pe import Pe
 from elftools.elf.elffile import ELFFile
+
+from fatpatch.edits.code_references import code_references
+from fatpatch.formats.numbers import EM_AARCH64
+from fatpatch.source import Source
 
 SCHEMA = json.loads((ROOT / "fatpatch/render/edit-1.schema.json").read_text())
 
@@ -93,10 +101,9 @@ def test_compacted_hosts(host: Host, tmp_path: Path) -> None:
         shrunk = before.stat().st_size - len(data)
         assert gone - page - 64 <= shrunk <= gone + page, answer.out
         assert len(segments_of(data)) == len(segments_of(before.read_bytes()))
-        if "aarch64" not in host.name:
-            (tmp_path / "loader").mkdir()
-            found = entries_at_run_time(host, after, build_loader(tmp_path / "loader"))
-            assert found == [item for number, each in enumerate(wanted) for item in summed(number, each)]
+        (tmp_path / "loader").mkdir()
+        found = found_at_run_time(host, after, build_loader(tmp_path / "loader"))
+        assert found == [item for number, each in enumerate(wanted) for item in summed(number, each)]
     before_sum = sha256(before)
     assert fatpatch("undo", after).code == 0
     assert sha256(after) == before_sum
@@ -272,9 +279,43 @@ def test_pointers_into_what_gets_shorter(tmp_path: Path) -> None:
     extra = '.section .data,"aw",@progbits\n.balign 8\nmiddle: .quad fatbin0 + 0x8000\n'
     before = build(Host("shared", extra=extra), tmp_path, two_archs(SAMPLES))
     assert "also leads into the fatbin" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
-    extra = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq fatbin1(%rip), %rax\nret\n'
-    before = build(Host("shared", modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "code"),
+    [
+        (X86_64, "leaq fatbin1(%rip), %rax"),
+        (AARCH64, "adrp x7, fatbin1\nmov x0, #1\nadd x1, x7, :lo12:fatbin1"),
+        (AARCH64, "adrp x7, fatbin1 + 0x9123\nadd x7, x7, :lo12:fatbin1 + 0x9123"),
+        (AARCH64, "adr x30, fatbin1"),
+    ],
+)
+def test_code_that_takes_an_address(compiler: str, code: str, tmp_path: Path) -> None:
+    extra = f'.section .text,"ax",@progbits\n.globl taker\ntaker: {code}\nret\n'
+    try:
+        before = build(Host("shared", compiler=compiler, modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
+    except BuildError as error:
+        pytest.skip(str(error))
     assert "takes the address" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
+
+
+def test_addresses_that_aarch64_code_makes() -> None:
+    """Against the disassembler of capstone."""
+    words = [0x90000067, 0xD503201F, 0x910490E1, 0xF0FFFFE2, 0x91400442, 0x10FFFFC3, 0x70000024, 0xB0000005, 0xD65F03C0]
+    data, address = struct.pack(f"<{len(words)}I", *words), 0x401000
+    wanted, pages = [], {}
+    for at, _, name, operands in capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM).disasm_lite(data, address):
+        parts = operands.replace("#", "").split(", ")
+        if name == "adr":
+            wanted.append((at, int(parts[1], 16)))
+        elif name == "adrp":
+            pages[parts[0]] = (at, int(parts[1], 16))
+        elif name == "add":
+            place, page = pages[parts[1]]
+            wanted.append((place, page + (int(parts[2], 0) << (12 if "lsl" in operands else 0))))
+    assert len(wanted) == 4
+    found = code_references(Source.of(data), EM_AARCH64, [(0, len(data), address)])
+    assert sorted(found) == sorted(wanted)
 
 
 def test_alignment_of_a_whole_program(tmp_path: Path) -> None:

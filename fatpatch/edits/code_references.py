@@ -1,0 +1,60 @@
+"""What machine code takes the address of by itself, without a pointer in data or a relocation that would say so.
+
+Facts: Intel SDM volume 2, LEA; Arm ARM, ADR, ADRP and ADD (immediate).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+
+from fatpatch.formats import numbers as n
+from fatpatch.source import CHUNK, Source
+
+Segment = tuple[int, int, int]
+"""Code: file offset, size, address."""
+Reference = tuple[int, int]
+"""Where the instruction is, and the address that it makes."""
+
+_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))", re.DOTALL)  # any register; overlapping matches count
+_LEA_SIZE = 7
+_ADR = re.compile(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0]")  # the highest byte of adr and adrp
+_WINDOW = 16
+"""Instructions behind an adrp among which its add is looked for; compilers put it beside it, or a few others between."""
+
+
+def code_references(source: Source, machine: int, segments: Iterable[Segment]) -> Iterator[Reference]:
+    """The addresses that x86-64 or aarch64 code makes from its own place; ``machine``: e_machine, or what it would be."""
+    read, overlap = (_x86, _LEA_SIZE - 1) if machine == n.EM_X86_64 else (_aarch64, 4 * _WINDOW)
+    for offset, size, address in segments:
+        for start in range(0, size, CHUNK):
+            data = source.peek(offset + start, min(CHUNK + overlap, size - start))
+            yield from read(data, address + start)
+
+
+def _x86(data: bytes, address: int) -> Iterator[Reference]:
+    """``lea reg, [rip + n]``."""
+    for found in _LEA.finditer(data):
+        place = address + found.start()
+        yield place, place + _LEA_SIZE + int.from_bytes(found[1], "little", signed=True)
+
+
+def _aarch64(data: bytes, address: int) -> Iterator[Reference]:
+    """``adr reg, n``, and ``adrp reg, page`` with an ``add`` of its register behind it."""
+    lead = -address % 4
+    data, address = data[lead : lead + (len(data) - lead & ~3)], address + lead
+    words = struct.unpack(f"<{len(data) // 4}I", data)
+    for found in _ADR.finditer(data[3::4]):
+        index = found.start()
+        word, place = words[index], address + 4 * index
+        distance = (word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2
+        distance -= (distance & 1 << 20) << 1
+        if not word >> 31:
+            yield place, place + distance
+            continue
+        for following in words[index + 1 : index + 1 + _WINDOW]:
+            if following >> 23 == 0x122 and following >> 5 & 31 == word & 31:
+                shifted = 12 * (following >> 22 & 1)
+                yield place, (place & ~0xFFF) + (distance << 12) + ((following >> 10 & 0xFFF) << shifted)
+                break
