@@ -12,6 +12,7 @@ Place = Callable[[int], int | None]
 Span = tuple[int, int]
 _FAR = 1 << 64
 _SHOWN = 4
+_BLOCK = 256
 
 
 def memory_problems(
@@ -49,7 +50,10 @@ def _bytes(file: tuple[Source, Place], address: int, size: int) -> bytes | None:
 
 
 def _differing(first: bytes, second: bytes, at: int) -> Iterator[int]:
-    return (at + index for index, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+    for start in range(0, len(first), _BLOCK):
+        a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
+        if a != b:
+            yield from (at + start + index for index in range(len(a)) if a[index] != b[index])
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.coverage import target_key
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
+from fatpatch.gpus.selection import choose
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.hosts import llamafile
@@ -15,7 +16,7 @@ from fatpatch.locator import file_name
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.donors import grafts, replacements
 from fatpatch.verdicts.fate import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import FAILS, STUB
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
@@ -91,8 +92,7 @@ def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
     name, driver, arch = shlex.quote(shown), found.environment.driver, found.environment.device.arch
     lacking = [module for module in found.here if module.verdict.cuda_error == NO_IMAGE]
     if any(image.within is not None for module in lacking for image in module.payload.images):
-        command = f"fatpatch expand {name} -o OUT"
-        yield Remedy("write concatenated entries as plain ones", command, None, "every driver reads those; then ask doctor again")
+        yield _expanded(found, lacking, f"fatpatch expand {name} -o OUT")
     chosen = [module.verdict.image for module in found.modules if module.verdict.cuda_error == INVALID_IMAGE]
     if driver is not None and driver.zstd is False and any(image is not None and image.compression == "zstd" for image in chosen):
         command = f"fatpatch recompress {name} --codec lz4 -o OUT"
@@ -103,6 +103,25 @@ def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
         levels = ", ".join(sorted(texts, key=target_key))
         why = f"of that for {levels}, written for other GPUs: the report says of each kernel how sure it is"
         yield Remedy("make code of its own PTX", command, None, why)
+
+
+def _expanded(found: FileVerdict, lacking: Sequence[Judged], command: str) -> Remedy:
+    """Whether each module that finds nothing would, were its concatenated entries plain ones."""
+    title, environment = "write concatenated entries as plain ones", found.environment
+    if environment.device.arch is None:
+        return Remedy(title, command, None, "every driver reads those; then ask doctor again")
+    images = []
+    for module in lacking:
+        plain = [image._replace(within=None) for image in module.payload.images]
+        chosen = choose(plain, environment.device.arch, force_ptx=environment.force_ptx, disable_ptx=environment.disable_ptx)
+        if chosen.image is None:
+            return Remedy(
+                title, command, False, f"every driver reads those, but {file_name(module.payload.locator)} holds nothing for this GPU"
+            )
+        images.append(chosen.image)
+    targets = ", ".join(sorted({image.target for image in images}, key=target_key))
+    sure = all(image.kind == "sass" for image in images)
+    return Remedy(title, command, sure or None, f"every driver reads those, and this GPU then loads {targets}; ask doctor again")
 
 
 def _allow_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from random import Random
 
 import capstone
 import jsonschema
@@ -43,7 +44,7 @@ from edits.test_pe import Pe
 from elftools.elf.elffile import ELFFile
 
 from fatpatch.edits.code_references import code_references
-from fatpatch.formats.numbers import EM_AARCH64
+from fatpatch.formats.numbers import EM_AARCH64, EM_X86_64
 from fatpatch.source import Source
 
 SCHEMA = json.loads((ROOT / "fatpatch/render/edit-1.schema.json").read_text())
@@ -314,8 +315,29 @@ def test_addresses_that_aarch64_code_makes() -> None:
             place, page = pages[parts[1]]
             wanted.append((place, page + (int(parts[2], 0) << (12 if "lsl" in operands else 0))))
     assert len(wanted) == 4
-    found = code_references(Source.of(data), EM_AARCH64, [(0, len(data), address)])
+    found = code_references(Source.of(data), EM_AARCH64, [(0, len(data), address)], 0, 1 << 40)
     assert sorted(found) == sorted(wanted)
+
+
+def test_addresses_that_x86_code_makes() -> None:
+    """Whatever the range, no more and no fewer than a plain look at every byte finds."""
+    random = Random(8)
+    data = bytearray(random.randbytes(20000))
+    for at in range(0, len(data) - 8, 9):
+        near = random.choice((0, 0x3FF, 0xFFFF, 0x10000, 0xFF0000, 0x1000000, 0x7FFFFFFF)) + random.randrange(-3, 4)
+        value = max(min(random.choice((near, -near)), (1 << 31) - 1), -1 << 31)
+        data[at : at + 7] = b"\x48\x8d\x05" + struct.pack("<i", value)
+    address = 0x17F000000
+    places = [at for at in range(len(data) - 6) if data[at] in (0x48, 0x4C) and data[at + 1] == 0x8D and data[at + 2] & 0xC7 == 5]
+    everything = [(address + at, address + at + 7 + struct.unpack_from("<i", data, at + 3)[0]) for at in places]
+    code = [(0, len(data), address)]
+    assert sorted(code_references(Source.of(bytes(data)), EM_X86_64, code, 0, 1 << 40)) == everything
+    for _ in range(300):
+        middle = random.choice(everything)[1]
+        low = middle - random.choice((0, 1, 0x100, 0x12345, 0x1000000, 0x20000000))
+        high = middle + random.choice((0, 1, 0x100, 0x54321, 0x1000000, 0x20000000))
+        found = code_references(Source.of(bytes(data)), EM_X86_64, code, low, high)
+        assert sorted(found) == [each for each in everything if low <= each[1] < high]
 
 
 def test_alignment_of_a_whole_program(tmp_path: Path) -> None:
