@@ -4,6 +4,7 @@
 usage: prune.py LIBRARY DROP [--runs N]      (DROP: targets to take out, such as sm_120a,sm_121a)
 
 Each round: copy the library and sync the copy, then prune it with and without an undo record; wall seconds, medians.
+Cold: the library is not in the page cache.
 """
 
 from __future__ import annotations
@@ -46,12 +47,15 @@ def main() -> None:
             "prune (zeros) --dry-run": [FATPATCH, "prune", str(library), "--drop", arguments.drop, "--dry-run"],
             "inspect --duplicates": [FATPATCH, "inspect", "--duplicates", str(library)],
         }
+        works |= {f"{name}, cold": works[name] for name in ("cp and sync", "prune --compact", "prune --compact --no-undo")}
         taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in works}
         for _ in range(arguments.runs):
             for name, command in works.items():
                 for made in ("copy.so", "out.so", "out.so.fatpatch-undo"):
                     (folder / made).unlink(missing_ok=True)
                 os.sync()
+                if name.endswith("cold"):
+                    forget(library)
                 taken[name].append(timed(command))
         size = library.stat().st_size / 1e6
         print(f"{arguments.library.name}, {size:.0f} MB, without {arguments.drop}\n")
@@ -59,6 +63,12 @@ def main() -> None:
         for name, rows in taken.items():
             seconds, cpu, memory = (statistics.median(column) for column in zip(*rows, strict=True))
             print(f"| {name} | {seconds:.2f} | {cpu:.2f} | {memory:.0f} |")
+
+
+def forget(path: Path) -> None:
+    """Take a file out of the page cache."""
+    with path.open("rb") as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def timed(command: list[str]) -> tuple[float, float, float]:

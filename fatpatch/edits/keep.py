@@ -104,16 +104,26 @@ class _Chooser:
     """What GPUs load; asked once for all payloads whose images have the same labels, as most of a file's have."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], int | None] = {}
+        self._kinds: dict[tuple[object, ...], int] = {}
+        self._kind_of: dict[int, tuple[Sequence[Image], int]] = {}
+        self._known: dict[tuple[int, int], int | None] = {}
 
     def image(self, images: Sequence[Image], arch: int) -> Image | None:
         """The image of those of one fatbin that the driver takes."""
-        key = (arch, *map(_label, images))
+        key = arch, self._kind(images)
         if key not in self._known:
             chosen = choose(images, arch).image
             self._known[key] = next((index for index, image in enumerate(images) if image is chosen), None)
         index = self._known[key]
         return None if index is None else images[index]
+
+    def _kind(self, images: Sequence[Image]) -> int:
+        """A number for all images with these labels; what was asked for is held, so that nothing else gets its id."""
+        found = self._kind_of.get(id(images))
+        if found is None:
+            number = self._kinds.setdefault(tuple(map(_label, images)), len(self._kinds))
+            found = self._kind_of[id(images)] = images, number
+        return found[1]
 
 
 def _label(image: Image) -> tuple[object, ...]:
@@ -160,12 +170,13 @@ def _losses(
     lost: list[str] = []
     broken: list[Loss] = []
     named = {device.target.split(":")[0] for device in devices}
-    for target, arch in _targets([payload for _, payload in modules]):
+    payloads = [payload for _, payload in modules]
+    pairs = [(each, _without(each, dropped[each.locator]) if each.locator in dropped else each) for each in payloads]
+    for target, arch in _targets(payloads):
         without, still = [], False
-        for _, payload in modules:
+        for payload, rest in pairs:
             before = _taken(payload, target, arch, chooser)
-            gone = dropped.get(payload.locator)
-            after = before if before is None or gone is None else _taken(_without(payload, gone), target, arch, chooser)
+            after = before if before is None or rest is payload else _taken(rest, target, arch, chooser)
             if after is not None:
                 still = True
             elif before is not None:

@@ -7,8 +7,9 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from fatpatch.edits.copying import clone, copy_range, write_all
 from fatpatch.edits.overlay import Overlay
@@ -33,7 +34,8 @@ def write_overlay(overlay: Overlay, path: str, *, like: str, replace: bool, veri
         try:
             _fill(descriptor, overlay)
             _dress(descriptor, temporary, like, modified)
-            verify(temporary)
+            with _syncing(descriptor):
+                verify(temporary)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -48,6 +50,27 @@ def write_overlay(overlay: Overlay, path: str, *, like: str, replace: bool, veri
         if temporary:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextmanager
+def _syncing(descriptor: int) -> Iterator[None]:
+    """Let the system write to the disk meanwhile. It tells of an error once, to this call or the one behind it."""
+    failed: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _advice(error: OSError) -> str:
