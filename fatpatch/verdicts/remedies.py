@@ -91,8 +91,9 @@ def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
     """What fatpatch itself can do to the file: entries written plainly, another codec, code made of its own PTX."""
     name, driver, arch = shlex.quote(shown), found.environment.driver, found.environment.device.arch
     lacking = [module for module in found.here if module.verdict.cuda_error == NO_IMAGE]
-    if any(image.within is not None for module in lacking for image in module.payload.images):
-        yield _expanded(found, lacking, f"fatpatch expand {name} -o OUT")
+    nothing = [module for module in found.here if module.verdict.image is None]
+    if any(image.within is not None for module in nothing for image in module.payload.images):
+        yield _expanded(found, nothing, f"fatpatch expand {name} -o OUT")
     chosen = [module.verdict.image for module in found.modules if module.verdict.cuda_error == INVALID_IMAGE]
     if driver is not None and driver.zstd is False and any(image is not None and image.compression == "zstd" for image in chosen):
         command = f"fatpatch recompress {name} --codec lz4 -o OUT"
@@ -115,9 +116,8 @@ def _expanded(found: FileVerdict, lacking: Sequence[Judged], command: str) -> Re
         plain = [image._replace(within=None) for image in module.payload.images]
         chosen = choose(plain, environment.device.arch, force_ptx=environment.force_ptx, disable_ptx=environment.disable_ptx)
         if chosen.image is None:
-            return Remedy(
-                title, command, False, f"every driver reads those, but {file_name(module.payload.locator)} holds nothing for this GPU"
-            )
+            why = f"every driver reads those, but {file_name(module.payload.locator)} holds nothing for this GPU"
+            return Remedy(title, None, False, why)
         images.append(chosen.image)
     targets = ", ".join(sorted({image.target for image in images}, key=target_key))
     sure = all(image.kind == "sass" for image in images)

@@ -273,3 +273,21 @@ def test_an_output_is_the_same_every_time(run: Run, tmp_path: Path) -> None:
     first = run("doctor", tmp_path / "demo.llamafile", "--gpu", "all", "--format", "json").stdout
     assert first == run("doctor", "demo.llamafile", "--gpu", "all", "--format", "json", cwd=tmp_path).stdout
     assert str(tmp_path) not in first
+
+
+@pytest.mark.parametrize(("gpu", "works", "loads"), [("RTX 2080", True, "sm_75"), ("H200", True, "sm_90a"), ("GTX 1060", False, None)])
+def test_concatenated_entries_may_be_written_plainly(run: Run, tmp_path: Path, gpu: str, works: bool, loads: str | None) -> None:
+    """What doctor promises of expand is what doctor says of its result."""
+    file = tmp_path / "concatenated.fatbin"
+    shutil.copy(SAMPLES / file.name, file)
+    found = document(run, file, "--gpu", gpu, code=1)
+    (remedy,) = (each for each in found["files"][0]["remedies"] if each["title"] == "write concatenated entries as plain ones")
+    assert remedy["works"] is works
+    assert (remedy["command"] is not None) is works
+    if loads is not None:
+        assert f"then loads {loads};" in remedy["why"]
+    assert run("expand", file, "-o", tmp_path / "plain.fatbin").returncode == 0
+    after = run("doctor", tmp_path / "plain.fatbin", "--gpu", gpu)
+    assert after.returncode == (0 if works else 1)
+    if loads is not None:
+        assert f"The driver loads {loads}:" in after.stdout
