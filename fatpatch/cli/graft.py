@@ -46,9 +46,10 @@ from fatpatch.walk import inspected
     help="AMD: copy FILE's objects for A as objects for B, e.g. gfx1030:gfx1031; only where both run the same code. Repeatable.",
 )
 @click.option(
-    "--retarget", metavar="TARGET", help="Images for TARGET made of FILE's own PTX, as by 'fatpatch retarget' (class 1, else --allow)."
+    "--retarget", metavar="TARGET", help="Images for a GPU made of FILE's own PTX, as by 'fatpatch retarget' (class 1, else --allow)."
 )
 @click.option("--allow", type=click.Choice(["unverified"]), help="With --retarget: kernels of class 2, too.")
+@click.option("--kernel", "kernels", multiple=True, metavar="NAME", help="With --retarget: this kernel whatever its class. Repeatable.")
 @click.option("--from", "donor", metavar="DONOR", help="Another binary (DLL, .so, wheel, llamafile): all its images of --target.")
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help="What of the donor, e.g. sm_61 or gfx1030. Repeatable.")
 @click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
@@ -77,6 +78,7 @@ def command(
     retags: tuple[str, ...],
     retarget: str | None,
     allow: str | None,
+    kernels: tuple[str, ...],
     donor: str | None,
     targets: tuple[str, ...],
     modules: tuple[str, ...],
@@ -105,8 +107,8 @@ def command(
     if not (cubins or texts or fatbins or objects or retags or donor or retarget):
         options = "--cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, --retarget T, or --from DONOR --target T"
         raise click.UsageError(f"give an image: {options}")
-    if allow is not None and retarget is None:
-        raise click.UsageError("--allow goes with --retarget")
+    if (allow is not None or kernels) and retarget is None:
+        raise click.UsageError("--allow and --kernel go with --retarget")
     if (donor is None) != (not targets):
         raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
     if bool(output) + in_place + extracted + dry_run == 0:
@@ -136,7 +138,7 @@ def command(
         given = [hsaco_donation(path, limits.image) for path in objects]
         given += _donations(stack, cubins, texts, fatbins, donor, targets, limits)
         paths = _extracted(file, limits) if extracted else [file]
-        asked = _Asked(driver, retarget, allow is not None)
+        asked = _Asked(driver, retarget, allow is not None, frozenset(kernels))
         form = "lines" if form == "json" and len(paths) > 1 else form
         for path in paths:
             target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
@@ -199,11 +201,12 @@ def _extracted(file: str, limits: Limits) -> list[str]:
 
 
 class _Asked(NamedTuple):
-    """What else the options say: the driver to tell the effect for, a target to make images for, whether of class 2, too."""
+    """What else the options say: the driver to tell the effect for, a target to make images for, of which kernels besides class 1."""
 
     driver: str | None
     retarget: str | None
     unverified: bool
+    kernels: frozenset[str]
 
 
 def _one(
@@ -212,7 +215,7 @@ def _one(
     with opened(path, to, limits) as file:
         warnings: list[str] = []
         if asked.retarget is not None:
-            own, warnings = _made(file.subject.node, asked.retarget, wishes, unverified=asked.unverified)
+            own, warnings = _made(file.subject.node, asked.retarget, asked, wishes)
             wishes = wishes._replace(own=own)
         outcome = graft(file.subject, given, wishes, to, asked.driver)
         edit = outcome.plan.edit
@@ -226,22 +229,25 @@ def _one(
             sys.stdout.write(line + "\n")
 
 
-def _made(node: Node, target: str, wishes: Wishes, *, unverified: bool) -> tuple[tuple[tuple[str, Donation], ...], list[str]]:
+def _made(node: Node, wanted: str, asked: _Asked, wishes: Wishes) -> tuple[tuple[tuple[str, Donation], ...], list[str]]:
     """The images that FILE's own PTX gives, each with its module, and what to warn of.
 
     EditError when there is none, or when kernels that the GPU runs today would be traps.
     """
+    from fatpatch.cli.retarget import refuse_unknown, target_named
     from fatpatch.retargeting.kernels import Wanted
     from fatpatch.retargeting.ptxas import find_ptxas
     from fatpatch.retargeting.run import Wishes as Aim
     from fatpatch.retargeting.run import donation_of, retargeted
 
+    target = target_named(wanted, "--retarget")
     there = sum(image.target == target for _, payload in payloads_below(node) for image in payload.images)
     if there and not wishes.replace:
         message = f"has {target} code in {there} modules already"
         raise EditError(message, locator=node.locator, hint="--replace puts what is made in its place; --module names those that lack it")
-    aim = Aim(target, None, Wanted(unverified), wishes.modules, wishes.members, limit=wishes.limit)
+    aim = Aim(target, None, Wanted(asked.unverified, asked.kernels), wishes.modules, wishes.members, limit=wishes.limit)
     found = list(retargeted(node, aim, find_ptxas()))
+    refuse_unknown(asked.kernels, found)
     made = [each for each in found if each.image is not None]
     if not made:
         hint = f"'fatpatch retarget FILE --to {target}' says why for each kernel"
@@ -249,7 +255,9 @@ def _made(node: Node, target: str, wishes: Wishes, *, unverified: bool) -> tuple
     lost = [kernel for each in made for kernel in each.lost]
     if lost and not wishes.force:
         message = f"{len(lost)} kernels that {target} runs today would be traps, such as {escape(lost[0])}"
-        raise EditError(message, locator=node.locator, hint="--allow unverified takes more of them; --force grafts all the same")
+        raise EditError(
+            message, locator=node.locator, hint="--allow unverified or --kernel takes more of them; --force grafts all the same"
+        )
     traps = sum(not verdict.taken for each in made for verdict in each.verdicts)
     unsure = sum(verdict.taken and verdict.number > 1 for each in made for verdict in each.verdicts)
     warnings = [f"{traps} kernels are traps in the new images: launching one is an error; 'fatpatch retarget' says why"] if traps else []

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -66,7 +67,7 @@ def command(
     """
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
-    target = _target(target)
+    target = target_named(target, "--to")
     wishes = Wishes(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
@@ -75,7 +76,7 @@ def command(
         for each in retargeted(node, wishes, ptxas):
             progress.at(f"{each.payload.locator}", len(found), 0)
             found.append(each)
-    _refuse_unknown(kernels, found)
+    refuse_unknown(kernels, found)
     made = any(each.image is not None for each in found)
     names = _written(directory, found, wishes, replace=force) if directory is not None and made else {}
     document = retarget_json(found, names, wishes, ptxas.release, __version__)
@@ -89,20 +90,21 @@ def command(
     return 0 if any(each.image is not None for each in found) else _NOTHING
 
 
-def _target(text: str) -> str:
-    """``sm_61`` of itself or of the name of a GPU."""
+def target_named(text: str, option: str) -> str:
+    """``sm_61`` of itself or of the name of a GPU; a usage error for what is neither."""
     if text.startswith(("sm_", "compute_")):
         return text
     try:
         device = find(text)
     except InputError as error:
-        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--to") from error
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint=option) from error
     if device.arch is None:
-        raise click.BadParameter(f"{device.name} is no GPU of NVIDIA's: ptxas makes no code for it", param_hint="--to")
+        raise click.BadParameter(f"{device.name} is no GPU of NVIDIA's: ptxas makes no code for it", param_hint=option)
     return device.target
 
 
-def _refuse_unknown(kernels: tuple[str, ...], found: list[Retargeted]) -> None:
+def refuse_unknown(kernels: Iterable[str], found: Sequence[Retargeted]) -> None:
+    """EditError for a kernel that no module has."""
     there = {verdict.kernel for each in found for verdict in each.verdicts}
     for name in kernels:
         if name not in there:

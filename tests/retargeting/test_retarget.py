@@ -168,6 +168,14 @@ def test_identical_needs_a_level_below(ptxas: Ptxas, tmp_path: Path) -> None:
     answer = fatpatch("graft", path, "--retarget", "sm_61", "-o", tmp_path / "x")
     assert answer.code == 6  # "other" runs today, compiled from compute_50
     assert "would be traps" in answer.err
+    assert fatpatch("graft", path, "--retarget", "sm_61", "--kernel", "nobody", "-o", tmp_path / "x").code == 6
+    assert fatpatch("graft", path, "--retarget", "RX 6800", "-o", tmp_path / "x").code == 2
+    answer = fatpatch("graft", path, "--retarget", "GTX 1060", "--kernel", "other", "-o", tmp_path / "named")
+    assert answer.code == 0
+    assert "UNVERIFIED: 1 kernels" in answer.out + answer.err
+    (module,) = fatbins_in_memory((tmp_path / "named").read_bytes())
+    made = next(each for each in module if (each.kind, each.arch) == (2, 61))
+    assert cubin_bodies(made.data) == {"same": "real", "other": "real"}
     assert fatpatch("graft", path, "--retarget", "sm_61", "-o", tmp_path / "x", "--force").code == 0
     (module,) = fatbins_in_memory((tmp_path / "x").read_bytes())
     made = next(each for each in module if (each.kind, each.arch) == (2, 61))
