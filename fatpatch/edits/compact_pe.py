@@ -58,10 +58,7 @@ def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) 
     if not regions:
         return None
     kept, writes, notes = without_signature(pe, options)
-    cuts = [
-        Cut(each.section.offset, tuple(section_parts(each.laids)), each.section.offset + each.section.raw_size, each.removed)
-        for each in regions
-    ]
+    cuts = [each.cut for each in regions]
     inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
     more, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
     if outside:

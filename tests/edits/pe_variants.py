@@ -8,6 +8,7 @@ from typing import NamedTuple
 _SECTION = struct.Struct("<8sIIIIIIHHI")
 _READ_ONLY_DATA = 0x40000040
 _SECURITY = 4
+_DEBUG = 6
 
 
 class _Offsets(NamedTuple):
@@ -58,6 +59,23 @@ def signed(data: bytes) -> bytes:
     copy = bytearray(data) + bytes(-len(data) % 8)
     struct.pack_into("<II", copy, at.security, len(copy), len(table))  # a file offset, unlike in other directories
     return _summed(copy + table)
+
+
+def with_debug(data: bytes) -> bytes:
+    """A copy with a section behind all others that holds a debug directory: the name of a PDB, by address and by file offset."""
+    at = _offsets(data)
+    alignment, file_alignment = struct.unpack_from("<II", data, at.optional + 32)
+    (image_size,) = struct.unpack_from("<I", data, at.optional + 56)
+    copy = bytearray(data) + bytes(-len(data) % file_alignment)
+    record = b"RSDS" + bytes(range(16)) + struct.pack("<I", 1) + b"ggml-cuda.pdb\0"
+    row = struct.pack("<IIHHIIII", 0, 1, 0, 0, 2, len(record), image_size + 28, len(copy) + 28)  # IMAGE_DEBUG_TYPE_CODEVIEW
+    content = row + record
+    place = at.table + _SECTION.size * at.sections
+    _SECTION.pack_into(copy, place, b".buildid", len(content), image_size, file_alignment, len(copy), 0, 0, 0, 0, _READ_ONLY_DATA)
+    struct.pack_into("<H", copy, at.file_header + 2, at.sections + 1)
+    struct.pack_into("<I", copy, at.optional + 56, image_size + alignment)
+    struct.pack_into("<II", copy, at.optional + 112 + 8 * _DEBUG, image_size, len(row))
+    return _summed(copy + content + bytes(-len(content) % file_alignment))
 
 
 def without_header_room(data: bytes) -> bytes:

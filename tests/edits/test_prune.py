@@ -38,7 +38,7 @@ from edits.elf_builder import (
     stored_entries,
     summed,
 )
-from edits.pe_variants import checksum, signed
+from edits.pe_variants import checksum, signed, with_debug
 from edits.test_elf import HOSTS, found_at_run_time, tool
 from edits.test_pe import Pe
 from elftools.elf.elffile import ELFFile
@@ -467,6 +467,24 @@ def test_compacted_dll(variant: type[bytes], tmp_path: Path) -> None:
     assert dump.returncode == 0
     assert fatpatch("undo", after).code == 0
     assert sha256(after) == sha256(path)
+
+
+def test_the_debug_directory_of_a_compacted_dll(tmp_path: Path) -> None:
+    """It names its data by address, which stays, and by file offset, which does not."""
+    path, after = tmp_path / "x.dll", tmp_path / "after.dll"
+    with zipfile.ZipFile(SAMPLES / "demo.llamafile") as archive:
+        path.write_bytes(signed(with_debug(archive.read("ggml-cuda.dll"))))
+    pruned(path, "--keep", "sm_70", "--compact", "--drop-signature", "-o", after)
+    found = []
+    for file in (path, after):
+        binary = lief.parse(str(file))  # what it gives lives no longer than it does
+        (entry,) = binary.debug
+        data = file.read_bytes()[entry.pointerto_rawdata :][: entry.sizeof_data]
+        found.append((entry.addressof_rawdata, entry.filename, data))
+        assert data.startswith(b"RSDS")
+        assert "ggml-cuda.pdb" in tool("objdump", "-p", file).stdout
+    assert found[0] == found[1]
+    assert after.stat().st_size < path.stat().st_size - 20_000
 
 
 # Archives
