@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
+from fatpatch.errors import FormatError
 from fatpatch.formats import numbers as n
 from fatpatch.source import CHUNK, Source
 
@@ -24,8 +25,13 @@ _WINDOW = 16
 """Instructions behind an adrp among which its add is looked for; compilers put it beside it, or a few others between."""
 
 
-def code_references(source: Source, machine: int, segments: Iterable[Segment], low: int, high: int) -> Iterator[Reference]:
-    """The addresses in [low, high) that code makes from its own place; ``machine``: EM_X86_64, or else EM_AARCH64."""
+def code_references(source: Source, machine: int, segments: Sequence[Segment], low: int, high: int, locator: str) -> Iterator[Reference]:
+    """The addresses in [low, high) that code makes from its own place; ``machine``: EM_X86_64, or else EM_AARCH64.
+
+    FormatError when the segments are larger than the file, so that they lie over each other or outside.
+    """
+    if sum(size for _, size, _ in segments) > source.size:
+        raise FormatError("its code lies over itself or outside the file", locator=locator, field="section size")
     read, overlap = (_x86, _LEA_SIZE - 1) if machine == n.EM_X86_64 else (_aarch64, 4 * _WINDOW)
     for offset, size, address in segments:
         for start in range(0, size, CHUNK):

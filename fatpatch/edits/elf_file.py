@@ -257,7 +257,7 @@ def _refuse_other_references(
         if inside(value):
             message = f"the pointer at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
             raise EditError(message, locator=elf.locator)
-    for place, value in code_references(elf.source, elf.machine, elf.code(), low, high):
+    for place, value in code_references(elf.source, elf.machine, elf.code(), low, high, elf.locator):
         if inside(value):
             message = f"code at {place:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
             raise EditError(message, locator=elf.locator)

@@ -311,7 +311,7 @@ def _refuse_other_references(pe: PeFile, old: Sequence[tuple[int, int]], known: 
             raise EditError(message, locator=pe.locator, offset=at)
     code = [(row.offset, row.raw_size, pe.base + row.address) for row in pe.sections if row.flags & _EXECUTABLE]
     low, high = (ranges[0][0], max(start + size for start, size in ranges)) if ranges else (0, 0)
-    for at, value in code_references(pe.source, n.EM_X86_64, code, low, high):
+    for at, value in code_references(pe.source, n.EM_X86_64, code, low, high, pe.locator):
         if inside(value):
             message = f"code at {at:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
             raise EditError(message, locator=pe.locator)

@@ -315,8 +315,30 @@ def test_addresses_that_aarch64_code_makes() -> None:
             place, page = pages[parts[1]]
             wanted.append((place, page + (int(parts[2], 0) << (12 if "lsl" in operands else 0))))
     assert len(wanted) == 4
-    found = code_references(Source.of(data), EM_AARCH64, [(0, len(data), address)], 0, 1 << 40)
+    found = code_references(Source.of(data), EM_AARCH64, [(0, len(data), address)], 0, 1 << 40, "x")
     assert sorted(found) == sorted(wanted)
+
+
+def test_code_sections_that_claim_too_much(tmp_path: Path) -> None:
+    """One that claims to be of 8 EB, and a thousand that are the whole file: told at once, not searched."""
+    path = build(Host("shared", modules=3), tmp_path, two_archs(SAMPLES))
+    data = bytearray(path.read_bytes())
+    (shoff,), (count,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 60)
+    rows = [shoff + 64 * index for index in range(count)]
+    code = [at for at in rows if struct.unpack_from("<IQ", data, at + 4) == (1, 6)]
+    assert code
+    struct.pack_into("<Q", data, code[0] + 32, 1 << 63)
+    path.write_bytes(data)
+    began = time.monotonic()
+    assert "code lies over itself or outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
+    struct.pack_into("<Q", data, code[0] + 24, 0)
+    struct.pack_into("<Q", data, code[0] + 32, len(data))
+    row = bytes(data[code[0] : code[0] + 64])
+    struct.pack_into("<Q", data, 40, len(data))
+    struct.pack_into("<H", data, 60, count + 1000)
+    path.write_bytes(data + data[shoff : shoff + 64 * count] + row * 1000)
+    assert "code lies over itself or outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
+    assert time.monotonic() - began < 20
 
 
 def test_addresses_that_x86_code_makes() -> None:
@@ -331,12 +353,12 @@ def test_addresses_that_x86_code_makes() -> None:
     places = [at for at in range(len(data) - 6) if data[at] in (0x48, 0x4C) and data[at + 1] == 0x8D and data[at + 2] & 0xC7 == 5]
     everything = [(address + at, address + at + 7 + struct.unpack_from("<i", data, at + 3)[0]) for at in places]
     code = [(0, len(data), address)]
-    assert sorted(code_references(Source.of(bytes(data)), EM_X86_64, code, 0, 1 << 40)) == everything
+    assert sorted(code_references(Source.of(bytes(data)), EM_X86_64, code, 0, 1 << 40, "x")) == everything
     for _ in range(300):
         middle = random.choice(everything)[1]
         low = middle - random.choice((0, 1, 0x100, 0x12345, 0x1000000, 0x20000000))
         high = middle + random.choice((0, 1, 0x100, 0x54321, 0x1000000, 0x20000000))
-        found = code_references(Source.of(bytes(data)), EM_X86_64, code, low, high)
+        found = code_references(Source.of(bytes(data)), EM_X86_64, code, low, high, "x")
         assert sorted(found) == [each for each in everything if low <= each[1] < high]
 
 
