@@ -69,7 +69,7 @@ def _environments(
     chosen: list[tuple[Device, tuple[str, ...]]] = []
     given = None if driver is None else driver_of(driver)
     for gpu in gpus:
-        if gpu == "auto":
+        if gpu.strip().lower() == "auto":
             from fatpatch.gpus.local import local_devices, local_driver
 
             chosen += [(device, ()) for device in local_devices()]

@@ -19,6 +19,7 @@ from fatpatch.edits.commit import Destination
 from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
 from fatpatch.edits.graft import graft
 from fatpatch.edits.host import Options
+from fatpatch.edits.match import pinned
 from fatpatch.edits.plan import Wishes
 from fatpatch.edits.retag import Retag
 from fatpatch.errors import EditError, InputError
@@ -29,6 +30,7 @@ from fatpatch.locator import escape
 from fatpatch.model import Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.render.graft import graft_json, graft_text
+from fatpatch.render.words import plural
 from fatpatch.walk import inspected
 
 
@@ -241,9 +243,10 @@ def _made(node: Node, wanted: str, asked: _Asked, wishes: Wishes) -> tuple[tuple
     from fatpatch.retargeting.run import donation_of, retargeted
 
     target = target_named(wanted, "--retarget")
-    there = sum(image.target == target for _, payload in payloads_below(node) for image in payload.images)
+    modules = pinned(list(payloads_below(node)), wishes.modules, wishes.members)
+    there = sum(any(image.target == target for image in payload.images) for _, payload in modules)
     if there and not wishes.replace:
-        message = f"has {target} code in {there} modules already"
+        message = f"has {target} code in {plural(there, 'module')} already"
         raise EditError(message, locator=node.locator, hint="--replace puts what is made in its place; --module names those that lack it")
     aim = Aim(target, None, Wanted(asked.unverified, asked.kernels), wishes.modules, wishes.members, limit=wishes.limit)
     found = list(retargeted(node, aim, find_ptxas()))

@@ -56,7 +56,7 @@ def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
 def _devices(text: str) -> tuple[Device, ...]:
     """The GPU that a text names; of "auto" those of this machine."""
     try:
-        if text == "auto":
+        if text.strip().lower() == "auto":
             from fatpatch.gpus.local import local_devices
 
             return tuple(local_devices())

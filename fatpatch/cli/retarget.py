@@ -14,7 +14,7 @@ from fatpatch import __version__
 from fatpatch.cli.options import image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.cli.progress import Progress
 from fatpatch.errors import EditError, InputError
-from fatpatch.gpus.devices import find
+from fatpatch.gpus.devices import Device, find
 from fatpatch.locator import file_name, steps
 from fatpatch.render.retarget import retarget_json, retarget_text
 from fatpatch.retargeting.kernels import Wanted
@@ -95,12 +95,22 @@ def target_named(text: str, option: str) -> str:
     if text.startswith(("sm_", "compute_")):
         return text
     try:
-        device = find(text)
+        device = _own() if text.strip().lower() == "auto" else find(text)
     except InputError as error:
         raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint=option) from error
     if device.arch is None:
         raise click.BadParameter(f"{device.name} is no GPU of NVIDIA's: ptxas makes no code for it", param_hint=option)
     return device.target
+
+
+def _own() -> Device:
+    """The GPU of this machine; InputError when there is none, or there are several kinds."""
+    from fatpatch.gpus.local import local_devices
+
+    devices = {device.target: device for device in local_devices()}
+    if len(devices) != 1:
+        raise InputError(f"this machine has GPUs of {len(devices)} kinds", hint=f"name one of {', '.join(sorted(devices))}")
+    return next(iter(devices.values()))
 
 
 def refuse_unknown(kernels: Iterable[str], found: Sequence[Retargeted]) -> None:

@@ -30,6 +30,8 @@ def code_references(source: Source, machine: int, segments: Sequence[Segment], l
 
     FormatError when the segments are larger than the file, so that they lie over each other or outside.
     """
+    if low >= high:
+        return
     if sum(size for _, size, _ in segments) > source.size:
         raise FormatError("its code lies over itself or outside the file", locator=locator, field="section size")
     read, overlap = (_x86, _LEA_SIZE - 1) if machine == n.EM_X86_64 else (_aarch64, 4 * _WINDOW)
@@ -79,7 +81,10 @@ def _aarch64(data: bytes, address: int, low: int, high: int) -> Iterator[Referen
             yield place, place + distance
             continue
         for following in words[index + 1 : index + 1 + _WINDOW]:
+            if following >> 24 & 0x1F == 0x10 and following & 31 == word & 31:
+                break  # another adr or adrp makes the register anew
             if following >> 23 == 0x122 and following >> 5 & 31 == word & 31:
                 shifted = 12 * (following >> 22 & 1)
                 yield place, (place & ~0xFFF) + (distance << 12) + ((following >> 10 & 0xFFF) << shifted)
-                break
+                if following & 31 == word & 31:
+                    break

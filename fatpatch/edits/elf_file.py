@@ -171,8 +171,9 @@ class ElfFile:
             if not segment.flags & n.PF_W:
                 continue
             skip = -segment.address % _WORD.size
-            for start in range(skip, segment.file_size, CHUNK):
-                data = self.source.peek(segment.offset + start, min(CHUNK, segment.file_size - start))
+            size = min(segment.file_size, self.source.size - segment.offset)
+            for start in range(skip, size, CHUNK):
+                data = self.source.peek(segment.offset + start, min(CHUNK, size - start))
                 for index, (value,) in enumerate(_WORD.iter_unpack(data[: len(data) // 8 * 8])):
                     if low <= value < high:
                         yield segment.address + start + index * 8, value

@@ -57,6 +57,10 @@ def find(text: str) -> Device:
     text = _checked(text)
     if (device := _by_target(text)) is not None:
         return device
+    if text.lower() == "auto":
+        raise InputError(
+            "'auto' stands for the GPUs of this machine, which are not asked here", hint="give a name, or a target such as sm_61"
+        )
     if text.lower() in _generations():
         raise InputError(f"{text!r} is a generation, not a GPU", hint=f"'fatpatch gpus {text}' lists its products and targets")
     if (given := _pci_id(text)) is not None:

@@ -72,7 +72,12 @@ def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterat
         yield f"{safe(where)}  {how}"
     freed = sum(row.stored - row.stored_then for row in plan.rows)
     shrunk = done.size_before - done.size_after
-    archived = [where for where, how in plan.edit.members.items() if "!" in where and how != "in place"]
+    holding = [change.payload.locator for change in plan.changes]
+    archived = [
+        where
+        for where, how in plan.edit.members.items()
+        if "!" in where and how != "in place" and any(locator.startswith(f"{where}!") for locator in holding)
+    ]
     if archived and not plan.edit.compacted - {where.rsplit("!", 1)[0] for where in archived} and freed > 0:
         yield f"unpacked, {plural(len(archived), 'member')} will be as large as before: zeros stand for what went; --compact takes them out"
     elif freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
@@ -105,7 +110,7 @@ def edit_json(plan: Plan, done: Renewed, told: Told, version: str) -> dict[str, 
         "schema": SCHEMA,
         "tool_version": version,
         "command": told.command,
-        "output": told.output,
+        "output": told.output or told.copied,
         "size_before": done.size_before,
         "size_after": done.size_after,
         "targets": [row._asdict() for row in plan.rows],

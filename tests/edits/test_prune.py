@@ -264,6 +264,8 @@ def test_wrong_words(tmp_path: Path) -> None:
     pruned(path, "--keep", "sm_70", "-o", path, code=2)
     assert "nothing to do" in fatpatch("prune", path, "--keep", "sm_7*", "-o", tmp_path / "x").out
     assert sha256(tmp_path / "x") == sha256(path)  # whoever asked for a file is given one
+    answer = fatpatch("prune", path, "--keep", "sm_7*", "-o", tmp_path / "x", "--overwrite", "--format", "json")
+    assert json.loads(answer.out)["output"] == str(tmp_path / "x")
     assert "nothing would be left" in pruned(path, "--drop", "sm_7*", "-o", tmp_path / "y", code=6)
     pruned(path, "--drop", "sm_7*", "-o", tmp_path / "y", "--force")
 
@@ -288,6 +290,7 @@ def test_pointers_into_what_gets_shorter(tmp_path: Path) -> None:
         (X86_64, "leaq fatbin1(%rip), %rax"),
         (AARCH64, "adrp x7, fatbin1\nmov x0, #1\nadd x1, x7, :lo12:fatbin1"),
         (AARCH64, "adrp x7, fatbin1 + 0x9123\nadd x7, x7, :lo12:fatbin1 + 0x9123"),
+        (AARCH64, "adrp x7, fatbin1\nadd x1, x7, #0\nadd x2, x7, :lo12:fatbin1"),
         (AARCH64, "adr x30, fatbin1"),
     ],
 )
@@ -298,6 +301,17 @@ def test_code_that_takes_an_address(compiler: str, code: str, tmp_path: Path) ->
     except BuildError as error:
         pytest.skip(str(error))
     assert "takes the address" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
+
+
+def test_an_aarch64_register_made_anew(tmp_path: Path) -> None:
+    """The page of the first adrp and the offset of the second are no address."""
+    code = "adrp x0, fatbin1\nldr q0, [x0, #16]\nadrp x0, here\nadd x0, x0, :lo12:fatbin1"
+    extra = f'.section .text,"ax",@progbits\n.globl taker\ntaker: nop\nhere: {code}\nret\n'
+    try:
+        before = build(Host("shared", compiler=AARCH64, modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
+    except BuildError as error:
+        pytest.skip(str(error))
+    pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x")
 
 
 def test_addresses_that_aarch64_code_makes() -> None:
@@ -338,6 +352,24 @@ def test_code_sections_that_claim_too_much(tmp_path: Path) -> None:
     struct.pack_into("<H", data, 60, count + 1000)
     path.write_bytes(data + data[shoff : shoff + 64 * count] + row * 1000)
     assert "code lies over itself or outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
+    assert time.monotonic() - began < 20
+
+
+def test_data_segments_that_claim_too_much(tmp_path: Path) -> None:
+    """Pointers of a program at a fixed address are looked for in what the file has of a segment."""
+    host = next(each for each in HOSTS if each.name == "fixed")
+    there, given = container(entry(cubin(SAMPLES, 70), kind=2, arch=70)), tmp_path / "given.cubin"
+    path = build(host, tmp_path, (there,))
+    given.write_bytes(cubin(SAMPLES, 61))
+    data = bytearray(path.read_bytes())
+    (phoff,) = struct.unpack_from("<Q", data, 32)
+    last = max(index for index, each in enumerate(segments_of(bytes(data))) if each.type == 1)
+    struct.pack_into("<QQ", data, phoff + 56 * last + 32, 1 << 46, 1 << 46)
+    path.write_bytes(data)
+    began = time.monotonic()
+    answer = fatpatch("graft", path, "--cubin", given, "--dry-run")
+    assert answer.code in (4, 6), answer
+    assert "shares 0" not in answer.err
     assert time.monotonic() - began < 20
 
 
@@ -523,6 +555,7 @@ def test_archives_are_written_anew(method: int, tmp_path: Path) -> None:
         archive.writestr("x/after.bin", bytes(range(256)) * 100)
         archive.writestr("x-1.0.dist-info/RECORD", "x/lib.so,sha256=x,1\nx-1.0.dist-info/RECORD,,\n")
     after = tmp_path / "after.whl"
+    assert "unpacked, 1 member will be as large as before" in pruned(path, "--keep", "sm_70", "--dry-run")
     pruned(path, "--keep", "sm_70", "--compact", "-o", after)
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(after) as new:
         assert new.testzip() is None

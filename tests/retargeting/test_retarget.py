@@ -383,3 +383,23 @@ def test_a_compiled_result_reads_back(ptxas: Ptxas, tmp_path: Path) -> None:
     listing = subprocess.run(["readelf", "-hsW", made], capture_output=True, text=True, check=False).stdout
     assert "same" in listing
     assert "NVIDIA CUDA" in listing
+
+
+def test_modules_that_lack_the_target(ptxas: Ptxas, tmp_path: Path) -> None:
+    """Code for the target in another module is no hindrance; "auto" is no name of a GPU."""
+    text = SOURCE.replace(b"sm_70", b"sm_52")
+    lacking = container(entry(text + b"\0", kind=1, arch=52, options=b""))
+    (cubin_there,) = (answer.cubin for answer in [ptxas.assemble(text.replace(b"same", b"different"), "sm_61")])
+    assert cubin_there is not None
+    having = container(entry(cubin_there, kind=2, arch=61))
+    path = build(Host("shared", modules=2), tmp_path, (having, lacking))
+    answer = fatpatch("graft", path, "--retarget", "sm_61", "-o", tmp_path / "x")
+    assert answer.code == 6
+    assert "has sm_61 code in 1 module already" in answer.err
+    assert fatpatch("graft", path, "--retarget", "sm_61", "--module", "*fatbin[1]", "-o", tmp_path / "x").code == 0
+    made = fatbins_in_memory((tmp_path / "x").read_bytes())
+    assert [[each.arch for each in module if each.kind == 2] for module in made] == [[61], [61]]
+    for words in (("graft", path, "--retarget", "auto", "-o", tmp_path / "y"), ("retarget", path, "--to", " AUTO")):
+        answer = fatpatch(*words)
+        assert answer.code == 2, answer
+        assert "DRIVE" not in answer.out + answer.err
