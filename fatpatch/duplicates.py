@@ -17,10 +17,9 @@ from fatpatch.images.cubin_tables import Tables
 from fatpatch.model import Diagnostic, Image, Node, stored_ranges
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
+from fatpatch.survey import PARALLEL_FROM, image_batches
 from fatpatch.workers import in_order
 
-_BATCH = 8 << 20
-_PARALLEL_FROM = 48 << 20
 _Code = tuple[str, bytes, int]
 """A kernel's name, the digest of its machine code, and its bytes."""
 
@@ -110,7 +109,7 @@ def _read(root: Node, limit: int, jobs: int | None) -> Iterator[tuple[Image, _Fo
     for node in holders(root):
         tasks = list(_tasks(node, limit))
         weight = sum(image.size or 0 for task in tasks for image in task.images)
-        workers = min(jobs or os.cpu_count() or 1, len(tasks)) if weight >= _PARALLEL_FROM else 1
+        workers = min(jobs or os.cpu_count() or 1, len(tasks)) if weight >= PARALLEL_FROM else 1
         for task, results in zip(tasks, in_order(_look, tasks, workers), strict=True):
             yield from zip(task.images, results, strict=True)
 
@@ -119,16 +118,8 @@ def _tasks(node: Node, limit: int) -> Iterator[_Task]:
     if node.source is None or node.source.path is None:
         return
     node.source.prefetch(stored_ranges(node.payloads))
-    batch: list[Image] = []
-    weight = 0
-    for image in (image for payload in node.payloads for image in payload.images):
-        batch.append(image)
-        weight += image.size or 0
-        if weight >= _BATCH:
-            yield _Task(node.source.path, node.source.base, node.source.size, tuple(batch), limit)
-            batch, weight = [], 0
-    if batch:
-        yield _Task(node.source.path, node.source.base, node.source.size, tuple(batch), limit)
+    for batch in image_batches(node):
+        yield _Task(node.source.path, node.source.base, node.source.size, batch, limit)
 
 
 def _look(task: _Task) -> list[_Found]:

@@ -18,10 +18,10 @@ from fatpatch.model import Diagnostic, Image, Node, stored_ranges
 from fatpatch.payloads.compression import IMAGE_LIMIT
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
-from fatpatch.workers import in_order
+from fatpatch.workers import in_batches, in_order
 
-_PARALLEL_FROM = 48 << 20
-_BATCH = 8 << 20
+PARALLEL_FROM = 48 << 20
+"""Unpacked bytes from which on further processes are worth their start."""
 
 
 class Finding(NamedTuple):
@@ -84,31 +84,29 @@ def survey(
     tasks = [task for node in nodes for task in _tasks(node, limit, digest, detail)]
     work = sum(image.size or 0 for task in tasks for image in task.images)
     workers = min(jobs or os.cpu_count() or 1, len(tasks))
-    results = in_order(_read, tasks, workers if work >= _PARALLEL_FROM else 1)
+    results = in_order(_read, tasks, workers if work >= PARALLEL_FROM else 1)
     for task, findings in zip(tasks, results, strict=True):
         yield from zip(task.images, findings, strict=True)
 
 
 def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_Task]:
-    """Batches of neighbouring images; those that share a blob stay together."""
+    """The work on a file and its members, in document order."""
     for member in node.members:
         yield from _tasks(member, limit, digest, detail)
     if node.source is None or node.source.path is None:
         return
-    where = (node.source.path, node.source.base, node.source.size)
     node.source.prefetch(stored_ranges(node.payloads))
-    batch: list[Image] = []
-    weight = 0
-    for payload in node.payloads:
-        for image in payload.images:
-            shared = bool(batch) and image.within is not None and image.data_offset == batch[-1].data_offset
-            if weight >= _BATCH and not shared:
-                yield _Task(*where, tuple(batch), limit, digest, detail)
-                batch, weight = [], 0
-            batch.append(image)
-            weight += image.size or 0
-    if batch:
-        yield _Task(*where, tuple(batch), limit, digest, detail)
+    for batch in image_batches(node):
+        yield _Task(node.source.path, node.source.base, node.source.size, batch, limit, digest, detail)
+
+
+def image_batches(node: Node) -> Iterator[tuple[Image, ...]]:
+    """Batches of a file's neighbouring images; those that share a blob stay together, so that it is unpacked once."""
+    return in_batches((image for payload in node.payloads for image in payload.images), lambda image: image.size or 0, _share_a_blob)
+
+
+def _share_a_blob(first: Image, second: Image) -> bool:
+    return second.within is not None and second.data_offset == first.data_offset
 
 
 def _read(task: _Task) -> list[Finding]:

@@ -18,14 +18,13 @@ from fatpatch.payloads.compression import pack
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
 from fatpatch.walk import Progress
-from fatpatch.workers import in_order
+from fatpatch.workers import in_batches, in_order
 
 LEVELS = {"zstd": 22, "lz4": 12, "zlib": 9, "none": 0}
 """The codecs, each with its highest level."""
 
 _METHODS = {"fatbin": frozenset(LEVELS), "offload_bundle": frozenset({"zstd", "zlib", "none"})}
 _BUNDLE_HEADER = 32
-_BATCH = 8 << 20
 _PARALLEL_FROM = 16 << 20
 
 
@@ -183,18 +182,9 @@ def _to_pack(unit: _Unit) -> bool:
 def _tasks(node: Node, units: Iterable[_Unit], wish: Plan, limit: int) -> Iterator[_Task]:
     if node.source is None or node.source.path is None:
         return
-    where = (node.source.path, node.source.base, node.source.size)
     node.source.prefetch(stored_ranges(node.payloads))
-    batch: list[_Unit] = []
-    weight = 0
-    for unit in units:
-        batch.append(unit)
-        weight += sum(image.size or 0 for image in unit.images)
-        if weight >= _BATCH:
-            yield _Task(*where, tuple(batch), wish.level, limit)
-            batch, weight = [], 0
-    if batch:
-        yield _Task(*where, tuple(batch), wish.level, limit)
+    for batch in in_batches(units, lambda unit: sum(image.size or 0 for image in unit.images)):
+        yield _Task(node.source.path, node.source.base, node.source.size, batch, wish.level, limit)
 
 
 def _weigh(task: _Task) -> list[tuple[int, str | None]]:

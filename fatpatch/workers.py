@@ -13,6 +13,7 @@ from fatpatch.errors import InternalError
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _AHEAD = 3
+_BATCH = 8 << 20
 
 
 def _end_with_parent() -> None:
@@ -33,6 +34,22 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def in_batches(
+    items: Iterable[_Task], weight: Callable[[_Task], int], together: Callable[[_Task, _Task], bool] = lambda first, second: False
+) -> Iterator[tuple[_Task, ...]]:
+    """Runs of items that weigh 8 MiB or little more: tasks worth their way to a worker; not parted where two belong ``together``."""
+    batch: list[_Task] = []
+    total = 0
+    for item in items:
+        if total >= _BATCH and not together(batch[-1], item):
+            yield tuple(batch)
+            batch, total = [], 0
+        batch.append(item)
+        total += weight(item)
+    if batch:
+        yield tuple(batch)
 
 
 def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int, *, apart: bool = False) -> Iterator[_Result]:

@@ -10,10 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from fatpatch.containers.zip import find_directory
-from fatpatch.edits.compaction import Cut, Laid, compacted, inside_cut, laid_out, refuse_unnamed, section_parts, shift
+from fatpatch.edits.compaction import (
+    LEAVE,
+    Cut,
+    Laid,
+    compacted,
+    inside_cut,
+    laid_out,
+    others_in_place,
+    refuse_unnamed,
+    refuse_zip_behind,
+    section_parts,
+    shift,
+    tactics_of,
+)
 from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
-from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, split_in_place
+from fatpatch.edits.host import HostEdit, HostFile
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Write
 from fatpatch.elf64 import SECTION, SEGMENT, SYMBOL
@@ -30,7 +42,6 @@ _MAX_NOTES = 1 << 16
 _GNU_NOTES = (1, 3, 5)  # ABI tag, build-id, properties
 _SYMBOLS = 0x10000 * SYMBOL.size
 _NO_SECTIONS = "has no section headers, so nothing says what lies where"
-_LEAVE = "leave out --compact: the freed bytes become zeros, which take no room where the file system knows holes"
 
 
 class Placed(NamedTuple):
@@ -71,11 +82,8 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
     if cut_off is not None:
         raise FormatError("a segment ends outside the file: it is cut off or damaged", locator=host.locator, offset=cut_off.offset)
     if not elf.sections:
-        raise UnsupportedError(_NO_SECTIONS, locator=host.locator, hint=_LEAVE)
-    directory = find_directory(host.source)
-    if directory is not None and not directory.shift:
-        message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
-        raise UnsupportedError(message, locator=host.locator, hint=_LEAVE)
+        raise UnsupportedError(_NO_SECTIONS, locator=host.locator, hint=LEAVE)
+    refuse_zip_behind(host)
     page = _PAGES[elf.machine]
     by_offset = {new.payload.offset: new for new in renewed}
     regions = [region for region in _regions(host, elf, by_offset) if region.removable(page)]
@@ -84,13 +92,10 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
         return None, notes or ["--compact has no effect here: less than a page would go"]
     cuts = [Cut(each.start, tuple(section_parts(each.laids)), each.resume, each.removable(page)) for each in regions]
     inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
-    writes, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
-    if outside:
-        message = "does not fit its place, and lies in a section that is not written anew"
-        raise EditError(message, locator=outside[0].payload.locator, hint="leave out --compact")
+    writes = others_in_place(host, renewed, inner)
     table = elf.shoff, elf.shoff + len(elf.sections) * SECTION.size
     if inside_cut(cuts, *table):
-        raise EditError("its section headers lie among its payloads", locator=host.locator, offset=elf.shoff, hint=_LEAVE)
+        raise EditError("its section headers lie among its payloads", locator=host.locator, offset=elf.shoff, hint=LEAVE)
     writes += _pointers(host, elf, regions)
     writes += _symbols(elf, regions)
     headers = _aligned([_shifted(elf, each, cuts, page) for each in segments], elf.segments)
@@ -104,8 +109,8 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
             moves[payload.offset] = shift(cuts, region.start) + laid.start
         else:
             moves[payload.offset] = shift(cuts, payload.offset)
-    tactics = {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
-    return HostEdit(compacted(host.source, writes, cuts, host.source.size), tactics, moves, tuple(notes), compacted=True), notes
+    overlay = compacted(host.source, writes, cuts, host.source.size)
+    return HostEdit(overlay, tactics_of(renewed, inner), moves, tuple(notes), compacted=True), notes
 
 
 def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region]) -> list[Write]:
@@ -164,7 +169,7 @@ def _segment_of(elf: ElfFile, row: SectionRow) -> Segment:
     for segment in elf.loads:
         if segment.offset <= row.offset and row.offset + row.size <= segment.offset + segment.file_size:
             return segment
-    raise EditError("a section with payloads lies in no loadable segment", locator=elf.locator, offset=row.offset, hint=_LEAVE)
+    raise EditError("a section with payloads lies in no loadable segment", locator=elf.locator, offset=row.offset, hint=LEAVE)
 
 
 def _split(elf: ElfFile, regions: Sequence[Region], page: int) -> tuple[list[Segment], list[Region], list[str]]:
@@ -268,7 +273,7 @@ def _shifted(elf: ElfFile, segment: Segment, cuts: Sequence[Cut], page: int) -> 
     """A program header at its new offset. An alignment that no longer holds becomes that of a page."""
     if segment.type != n.PT_LOAD and segment.file_size and inside_cut(cuts, segment.offset, segment.offset + segment.file_size):
         message = f"a program header of type {segment.type:#x} covers payloads"
-        raise EditError(message, locator=elf.locator, offset=segment.offset, hint=_LEAVE)
+        raise EditError(message, locator=elf.locator, offset=segment.offset, hint=LEAVE)
     offset = shift(cuts, segment.offset)
     aligned = segment.type != n.PT_LOAD or segment.alignment <= 1 or (offset - segment.address) % segment.alignment == 0
     return segment._replace(offset=offset, alignment=segment.alignment if aligned else page)
@@ -284,7 +289,7 @@ def _rows(elf: ElfFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Itera
             yield row._replace(address=start + placed.start, offset=shift(cuts, region.start) + placed.start, size=placed.size)
             continue
         if row.type not in (0, n.SHT_NOBITS) and row.size and inside_cut(cuts, row.offset, row.offset + row.size):
-            raise EditError("a section lies over another one with payloads", locator=elf.locator, offset=row.offset, hint=_LEAVE)
+            raise EditError("a section lies over another one with payloads", locator=elf.locator, offset=row.offset, hint=LEAVE)
         yield row._replace(offset=shift(cuts, row.offset))
 
 
@@ -308,7 +313,7 @@ def _symbols(elf: ElfFile, regions: Sequence[Region]) -> Iterator[Write]:
                     continue
                 if table.type == n.SHT_DYNSYM:
                     message = "exports a symbol that lies among its payloads: other files may count on its address"
-                    raise EditError(message, locator=elf.locator, offset=table.offset + start + position, hint=_LEAVE)
+                    raise EditError(message, locator=elf.locator, offset=table.offset + start + position, hint=LEAVE)
                 region, placed = sections[index]
                 address, new = places.get(value, (elf.address_of(region.start) + placed.start, None))
                 length = new.size if new is not None and size == new.payload.size else size

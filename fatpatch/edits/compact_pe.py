@@ -10,13 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.containers.pe import FILE_HEADER
-from fatpatch.containers.zip import find_directory
-from fatpatch.edits.compaction import Cut, Laid, compacted, laid_out, section_parts, shift
-from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place
+from fatpatch.edits.compaction import Cut, Laid, compacted, laid_out, others_in_place, refuse_zip_behind, section_parts, shift, tactics_of
+from fatpatch.edits.host import HostEdit, HostFile, Options
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Write
 from fatpatch.edits.pe import INITIALIZED_DATA, PeFile, PeSection, sealed, without_signature, wrappers_led
-from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 
 _ALIGNMENT = 16
@@ -50,24 +48,17 @@ class Region(NamedTuple):
 def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
     """The file without the room that its payloads no longer need; None when that is less than a block everywhere."""
     pe = PeFile(host.source, host.locator)
-    directory = find_directory(host.source)
-    if directory is not None and not directory.shift:
-        message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
-        raise UnsupportedError(message, locator=host.locator, hint="leave out --compact: the freed bytes become zeros")
+    refuse_zip_behind(host)
     regions = list(_regions(host, pe, renewed))
     if not regions:
         return None
     kept, writes, notes = without_signature(pe, options)
     cuts = [each.cut for each in regions]
     inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
-    more, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
-    if outside:
-        message = "does not fit its place, and lies in a section that is not written anew"
-        raise EditError(message, locator=outside[0].payload.locator, hint="leave out --compact")
     addresses = {offset: pe.base + region.section.address + laid.start for offset, (region, laid) in inner.items()}
     moving = {offset: address for offset, address in addresses.items() if address != pe.base + pe.address_of(offset)}
     writes += [
-        *more,
+        *others_in_place(host, renewed, inner),
         *wrappers_led(host, pe, moving, shrunk=[offset for offset in _shrunk(regions) if offset not in moving]),
         *_symbols(pe, regions, cuts),
         *_debug_rows(pe, cuts),
@@ -83,8 +74,7 @@ def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) 
     writes.append(pe.put(INITIALIZED_DATA, max(pe.long(INITIALIZED_DATA) - sum(each.removed for each in regions), 0)))
     overlay = compacted(host.source, writes, cuts, kept)
     moves = {payload.offset: _place(payload.offset, inner, cuts) for payload in host.payloads}
-    tactics = {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
-    return HostEdit(sealed(pe, overlay), tactics, moves, tuple(notes), compacted=True)
+    return HostEdit(sealed(pe, overlay), tactics_of(renewed, inner), moves, tuple(notes), compacted=True)
 
 
 def _shrunk(regions: Sequence[Region]) -> list[int]:
@@ -131,14 +121,14 @@ def _symbols(pe: PeFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Iter
     if not symbols:
         return
     yield Write.of(pe.file_header + 8, _LONG.pack(shift(cuts, symbols)))
-    by_number = {region.number + 1: region for region in regions}
+    places = {
+        region.number + 1: {laid.new.payload.offset - region.section.offset: laid.start for laid in region.laids} for region in regions
+    }
     skip = 0
     for at in range(symbols, symbols + count * _SYMBOL.size, _SYMBOL.size):
         if skip:
             skip -= 1
             continue
         name, value, number, kind, storage, skip = _SYMBOL.unpack(pe.source.read(at, _SYMBOL.size))
-        region = by_number.get(number)
-        if region is not None and value:
-            places = {laid.new.payload.offset - region.section.offset: laid.start for laid in region.laids}
-            yield Write.of(at, _SYMBOL.pack(name, places.get(value, 0), number, kind, storage, skip))
+        if number in places and value:
+            yield Write.of(at, _SYMBOL.pack(name, places[number].get(value, 0), number, kind, storage, skip))

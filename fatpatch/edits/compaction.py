@@ -7,14 +7,17 @@ information hold as they are, and a wrapper is the one thing that names a payloa
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from fatpatch.edits.host import HostFile
+from fatpatch.containers.zip import find_directory
+from fatpatch.edits.host import IN_PLACE, HostFile, split_in_place
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Overlay, Write
-from fatpatch.errors import EditError
+from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.source import Source
+
+LEAVE = "leave out --compact: the freed bytes become zeros, which take no room where the file system knows holes"
 
 
 class Laid(NamedTuple):
@@ -35,6 +38,28 @@ class Cut(NamedTuple):
     parts: tuple[Source, ...]
     resume: int
     removed: int
+
+
+def refuse_zip_behind(host: HostFile) -> None:
+    """UnsupportedError for a program with a zip archive behind it that would count from the wrong place."""
+    directory = find_directory(host.source)
+    if directory is not None and not directory.shift:
+        message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
+        raise UnsupportedError(message, locator=host.locator, hint=LEAVE)
+
+
+def others_in_place(host: HostFile, renewed: Sequence[NewPayload], inner: Container[int]) -> list[Write]:
+    """The writes of those that lie in no section written anew (``inner``: offsets); EditError when one does not fit its place."""
+    writes, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
+    if outside:
+        message = "does not fit its place, and lies in a section that is not written anew"
+        raise EditError(message, locator=outside[0].payload.locator, hint="leave out --compact")
+    return writes
+
+
+def tactics_of(renewed: Sequence[NewPayload], inner: Container[int]) -> dict[str, str]:
+    """How each payload was put in, by its locator."""
+    return {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
 
 
 def laid_out(host: HostFile, renewed: Mapping[int, NewPayload], start: int, size: int, alignment: int) -> tuple[list[Laid], int]:
@@ -60,7 +85,7 @@ def refuse_unnamed(host: HostFile, start: int, end: int) -> None:
     """EditError when a range holds more than zeros."""
     if any(any(chunk) for chunk in host.source.chunks(start, end - start)):
         message = "holds bytes between its payloads that belong to none: nothing can be moved there"
-        raise EditError(message, locator=host.locator, offset=start, hint="leave out --compact: the freed bytes become zeros")
+        raise EditError(message, locator=host.locator, offset=start, hint=LEAVE)
 
 
 def section_parts(laid: Sequence[Laid]) -> Iterator[Source]:
