@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.edits.check_memory import memory_problems
-from fatpatch.edits.pe import PeFile, checksum_field
+from fatpatch.edits.pe import checksum_field
+from fatpatch.edits.pe_file import PeFile
 from fatpatch.edits.result import Check, check_of
 from fatpatch.model import Node
 from fatpatch.payloads.wrapper import read_wrappers

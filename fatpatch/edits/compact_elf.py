@@ -24,15 +24,16 @@ from fatpatch.edits.compaction import (
     shift,
     tactics_of,
 )
-from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
+from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment
+from fatpatch.edits.elf_symbols import Symbol, followed
+from fatpatch.edits.elf_wrappers import retarget
 from fatpatch.edits.host import HostEdit, HostFile
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Write
-from fatpatch.elf64 import SECTION, SEGMENT, SYMBOL
-from fatpatch.errors import EditError, FormatError, UnsupportedError
+from fatpatch.elf64 import SECTION, SEGMENT
+from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
-from fatpatch.payloads.wrapper import read_wrappers
 
 _PAGES = {n.EM_X86_64: 0x1000, n.EM_AARCH64: 0x10000}
 _E_SHOFF = 40
@@ -40,7 +41,6 @@ _WORD = struct.Struct("<Q")
 _NOTE = struct.Struct("<III")
 _MAX_NOTES = 1 << 16
 _GNU_NOTES = (1, 3, 5)  # ABI tag, build-id, properties
-_SYMBOLS = 0x10000 * SYMBOL.size
 _NO_SECTIONS = "has no section headers, so nothing says what lies where"
 
 
@@ -78,9 +78,6 @@ class Region(NamedTuple):
 def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit | None, list[str]]:
     """The file without the room that its payloads no longer need; None, and why, when no page of it can go."""
     elf = ElfFile(host.source, host.locator)
-    cut_off = next((each for each in elf.loads if each.offset + each.file_size > host.source.size), None)
-    if cut_off is not None:
-        raise FormatError("a segment ends outside the file: it is cut off or damaged", locator=host.locator, offset=cut_off.offset)
     if not elf.sections:
         raise UnsupportedError(_NO_SECTIONS, locator=host.locator, hint=LEAVE)
     refuse_zip_behind(host)
@@ -96,7 +93,7 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
     table = elf.shoff, elf.shoff + len(elf.sections) * SECTION.size
     if inside_cut(cuts, *table):
         raise EditError("its section headers lie among its payloads", locator=host.locator, offset=elf.shoff, hint=LEAVE)
-    writes += _pointers(host, elf, regions)
+    writes += _pointers(host, elf, regions, renewed)
     writes += _symbols(elf, regions)
     headers = _aligned([_shifted(elf, each, cuts, page) for each in segments], elf.segments)
     writes.append(Write.of(elf.phoff, b"".join(SEGMENT.pack(*each) for each in headers)))
@@ -113,7 +110,7 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
     return HostEdit(overlay, tactics_of(renewed, inner), moves, tuple(notes), compacted=True), notes
 
 
-def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region]) -> list[Write]:
+def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region], renewed: Sequence[NewPayload]) -> list[Write]:
     """The wrappers of payloads that get another address."""
     moves = {}
     for region in regions:
@@ -121,10 +118,10 @@ def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region]) -> list[W
             old, new = elf.address_of(laid.new.payload.offset), elf.address_of(region.start) + laid.start
             if old != new:
                 moves[laid.new.payload.offset] = (old, new)
-    sizes = {payload.offset: payload.size for payload in host.payloads}
     shrunk = [laid.new.payload.offset for region in regions for laid in region.laids if laid.new.size < laid.new.payload.size]
-    still = [offset for offset in shrunk if offset not in moves]
-    return retarget(elf, read_wrappers(host.source, host.container), moves, sizes, shrunk=still)
+    inner = {laid.new.payload.offset for region in regions for laid in region.laids}
+    shrunk += [new.payload.offset for new in renewed if new.payload.offset not in inner and new.size < new.payload.size]
+    return retarget(host, elf, moves, shrunk=[offset for offset in shrunk if offset not in moves])
 
 
 def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[Region]:
@@ -302,19 +299,13 @@ def _symbols(elf: ElfFile, regions: Sequence[Region]) -> Iterator[Write]:
         for placed in region.sections
         for laid in placed.laids
     }
-    for table in elf.sections:
-        if table.type not in (n.SHT_SYMTAB, n.SHT_DYNSYM):
-            continue
-        for start in range(0, table.size - SYMBOL.size + 1, _SYMBOLS):
-            data = elf.source.peek(table.offset + start, min(_SYMBOLS, table.size - start))
-            for position in range(0, len(data) - SYMBOL.size + 1, SYMBOL.size):
-                name, info, other, index, value, size = SYMBOL.unpack_from(data, position)
-                if index not in sections:
-                    continue
-                if table.type == n.SHT_DYNSYM:
-                    message = "exports a symbol that lies among its payloads: other files may count on its address"
-                    raise EditError(message, locator=elf.locator, offset=table.offset + start + position, hint=LEAVE)
-                region, placed = sections[index]
-                address, new = places.get(value, (elf.address_of(region.start) + placed.start, None))
-                length = new.size if new is not None and size == new.payload.size else size
-                yield Write.of(table.offset + start + position, SYMBOL.pack(name, info, other, index, address, length))
+
+    def follow(symbol: Symbol) -> Symbol | None:
+        if symbol.section not in sections:
+            return None
+        region, placed = sections[symbol.section]
+        address, new = places.get(symbol.value, (elf.address_of(region.start) + placed.start, None))
+        size = new.size if new is not None and symbol.size == new.payload.size else symbol.size
+        return symbol._replace(value=address, size=size)
+
+    yield from followed(elf, follow)

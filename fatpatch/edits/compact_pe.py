@@ -9,19 +9,20 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fatpatch.containers.pe import FILE_HEADER
+from fatpatch.edits.coff_symbols import followed, symbol_table
 from fatpatch.edits.compaction import Cut, Laid, compacted, laid_out, others_in_place, refuse_zip_behind, section_parts, shift, tactics_of
 from fatpatch.edits.host import HostEdit, HostFile, Options
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Write
-from fatpatch.edits.pe import INITIALIZED_DATA, PeFile, PeSection, sealed, without_signature, wrappers_led
+from fatpatch.edits.pe import sealed, without_signature
+from fatpatch.edits.pe_file import INITIALIZED_DATA, PeFile, PeSection
+from fatpatch.edits.pe_wrappers import wrappers_led
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 
 _ALIGNMENT = 16
 _DEBUG = 6
 _DEBUG_ROW = struct.Struct("<IIHHIIII")
 _MAX_DEBUG = 1 << 16
-_SYMBOL = struct.Struct("<8sIhHBB")
 _LONG = struct.Struct("<I")
 
 
@@ -117,18 +118,11 @@ def _debug_rows(pe: PeFile, cuts: Sequence[Cut]) -> Iterator[Write]:
 
 def _symbols(pe: PeFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Iterator[Write]:
     """The COFF symbol table at its new place, and symbols of payloads led to where these are."""
-    symbols, count = FILE_HEADER.unpack(pe.source.read(pe.file_header, FILE_HEADER.size))[3:5]
+    symbols, _ = symbol_table(pe)
     if not symbols:
         return
     yield Write.of(pe.file_header + 8, _LONG.pack(shift(cuts, symbols)))
     places = {
         region.number + 1: {laid.new.payload.offset - region.section.offset: laid.start for laid in region.laids} for region in regions
     }
-    skip = 0
-    for at in range(symbols, symbols + count * _SYMBOL.size, _SYMBOL.size):
-        if skip:
-            skip -= 1
-            continue
-        name, value, number, kind, storage, skip = _SYMBOL.unpack(pe.source.read(at, _SYMBOL.size))
-        if number in places and value:
-            yield Write.of(at, _SYMBOL.pack(name, places[number].get(value, 0), number, kind, storage, skip))
+    yield from followed(pe, lambda number, value: (number, places[number].get(value, 0)) if number in places else None)

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fatpatch.edits.compact_elf import compact_elf
-from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment, retarget
-from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, split_in_place, vacated
+from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment
+from fatpatch.edits.elf_symbols import symbols_of_moved
+from fatpatch.edits.elf_wrappers import retarget
+from fatpatch.edits.host import IN_PLACE, HostEdit, HostFile, Options, shrunk_in_place, split_in_place, vacated
 from fatpatch.edits.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.edits.overlay import Overlay, Write, padding
 from fatpatch.elf64 import SECTION, SEGMENT
 from fatpatch.errors import UnsupportedError
 from fatpatch.formats import numbers as n
 from fatpatch.payloads.locate import FATBIN_SECTIONS, PAYLOAD_SECTIONS
-from fatpatch.payloads.wrapper import read_wrappers
 from fatpatch.source import Source
 
 _ALIGNMENT = 16
@@ -46,6 +47,7 @@ class Placement(NamedTuple):
 def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
     elf = ElfFile(host.source, host.locator)
+    elf.refuse_cut_off()
     told: list[str] = []
     if options.compact:
         edit, told = compact_elf(host, renewed)
@@ -54,6 +56,7 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
     writes, moved = split_in_place(host, renewed)
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:
+        writes += retarget(host, elf, {}, shrunk=shrunk_in_place(renewed, moved))
         return HostEdit(Overlay.of(host.source, writes), tactics, {}, tuple(told))
     whole = options.cuobjdump
     cuda = all(new.payload.vendor == "nvidia" for new in moved)
@@ -74,8 +77,8 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
         tactics[new.payload.locator] = placed.tactic
         address += size
         offset += size
-    old_sizes = {new.payload.offset: new.payload.size for new in moved}
-    writes += retarget(elf, read_wrappers(host.source, host.container), moves, old_sizes)
+    writes += retarget(host, elf, moves, shrunk=shrunk_in_place(renewed, moved))
+    writes += symbols_of_moved(elf, moves, moved, None if whole else len(elf.sections))
     tail = [Source.zeros(placed.start - host.source.size - placed.table)]
     writes += _program_headers(elf, placed, tail)
     tail += parts

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from fatpatch.edits.code_references import code_references
-from fatpatch.edits.overlay import Write
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
-from fatpatch.errors import EditError, LimitError, UnsupportedError
+from fatpatch.errors import EditError, FormatError, LimitError, UnsupportedError
 from fatpatch.formats import numbers as n
-from fatpatch.payloads.wrapper import Pointer
-from fatpatch.source import CHUNK, Source
+from fatpatch.source import Source
 
 _DYNAMIC = struct.Struct("<qQ")
 _RELA = struct.Struct("<QQq")
-_WORD = struct.Struct("<Q")
+_WORD, _LONG = struct.Struct("<Q"), struct.Struct("<I")
+_GNU_HASH = struct.Struct("<IIII")
 _RELATIVE = {n.EM_X86_64: n.R_X86_64_RELATIVE, n.EM_AARCH64: n.R_AARCH64_RELATIVE}
+_THREAD_LOCAL = frozenset({16, 17, 18, 36, 1028, 1029, 1030, 1031})
+"""Relocations whose addend counts from a thread's own storage: DTPMOD64, DTPOFF64, TPOFF64 and TLSDESC, of x86-64 and aarch64."""
 _MAX_TABLE = 256 << 20
 _MAX_SEGMENTS = 512
 _MAX_PLACES = 2_000_000
@@ -85,6 +85,13 @@ class ElfFile:
         if self.shoff and not shnum:
             raise UnsupportedError("more than 65,279 sections: not edited", locator=locator)
 
+    def refuse_cut_off(self) -> None:
+        """FormatError when a segment ends outside the file."""
+        cut_off = next((each for each in self.loads if each.offset + each.file_size > self.source.size), None)
+        if cut_off is not None:
+            message = "a segment ends outside the file: it is cut off or damaged"
+            raise FormatError(message, locator=self.locator, offset=cut_off.offset)
+
     def address_of(self, offset: int) -> int:
         """Where the byte at a file offset is loaded."""
         for segment in self.loads:
@@ -117,66 +124,91 @@ class ElfFile:
         data = self.source.peek(table.offset, min(table.file_size, 1 << 20))
         return dict(_DYNAMIC.iter_unpack(data[: len(data) // _DYNAMIC.size * _DYNAMIC.size]))
 
-    def relative_relocations(self) -> tuple[list[tuple[int, int, int]], set[int]]:
-        """(place, addend, file offset of the addend) of every RELATIVE relocation, and the places that RELR relocates.
+    def relocations(self) -> Iterator[tuple[int, int]]:
+        """(place, address that it will hold) of every relocation of a pointer to something in this file, RELR apart.
 
         Found through PT_DYNAMIC, as a loader finds them, not by section names.
         """
         dynamic = self._dynamic()
+        symbols = self._place(dynamic.get(n.DT_SYMTAB, 0))
+        for table, size in ((n.DT_RELA, n.DT_RELASZ), (n.DT_JMPREL, n.DT_PLTRELSZ)):
+            for place, info, addend in _RELA.iter_unpack(self._rows(dynamic.get(table, 0), dynamic.get(size, 0), _RELA.size)):
+                if info & 0xFFFFFFFF in _THREAD_LOCAL:
+                    continue
+                if not info >> 32:
+                    yield place, addend
+                elif symbols is not None:
+                    symbol = self.source.peek(symbols + (info >> 32) * SYMBOL.size, SYMBOL.size)
+                    if len(symbol) == SYMBOL.size and (value := SYMBOL.unpack(symbol)[4]):
+                        yield place, value + addend
+
+    def relative_relocations(self) -> tuple[list[tuple[int, int, int]], set[int]]:
+        """(place, addend, file offset of the addend) of every RELATIVE relocation, and the places that RELR relocates."""
+        dynamic = self._dynamic()
         rows: list[tuple[int, int, int]] = []
         if dynamic.get(n.DT_RELA) and dynamic.get(n.DT_RELASZ):
             start = self.offset_of(dynamic[n.DT_RELA])
-            data = self.source.read(start, min(dynamic[n.DT_RELASZ], _MAX_TABLE))
             kind = _RELATIVE[self.machine]
             rows = [
                 (place, addend, start + index * _RELA.size + 16)
-                for index, (place, info, addend) in enumerate(_RELA.iter_unpack(data[: len(data) // _RELA.size * _RELA.size]))
+                for index, (place, info, addend) in enumerate(
+                    _RELA.iter_unpack(self._rows(dynamic[n.DT_RELA], dynamic[n.DT_RELASZ], _RELA.size))
+                )
                 if info == kind
             ]
         packed: set[int] = set()
         if dynamic.get(n.DT_RELR) and dynamic.get(n.DT_RELRSZ):
-            data = self.source.read(self.offset_of(dynamic[n.DT_RELR]), min(dynamic[n.DT_RELRSZ], _MAX_TABLE))
-            places = _relr_places(word for (word,) in _WORD.iter_unpack(data[: len(data) // 8 * 8]))
+            data = self._rows(dynamic[n.DT_RELR], dynamic[n.DT_RELRSZ], _WORD.size)
+            places = _relr_places(word for (word,) in _WORD.iter_unpack(data))
             packed = set(islice(places, _MAX_PLACES + 1))
             if len(packed) > _MAX_PLACES:
                 raise LimitError(f"more than {_MAX_PLACES} packed relocations", locator=self.locator)
         return rows, packed
 
-    def named_relocations(self) -> Iterator[tuple[int, int]]:
-        """(place, address) of every relocation by a symbol that the file itself defines."""
+    def dynamic_symbols(self) -> tuple[int, int, int]:
+        """File offsets of the dynamic symbols and their names, and how many there are; zeros when there are none."""
         dynamic = self._dynamic()
-        if not (dynamic.get(n.DT_RELA) and dynamic.get(n.DT_RELASZ) and dynamic.get(n.DT_SYMTAB)):
-            return
-        data = self.source.read(self.offset_of(dynamic[n.DT_RELA]), min(dynamic[n.DT_RELASZ], _MAX_TABLE))
-        symbols = self.offset_of(dynamic[n.DT_SYMTAB])
-        for place, info, addend in _RELA.iter_unpack(data[: len(data) // _RELA.size * _RELA.size]):
-            if info >> 32:
-                symbol = self.source.peek(symbols + (info >> 32) * SYMBOL.size, SYMBOL.size)
-                if len(symbol) == SYMBOL.size and (value := SYMBOL.unpack(symbol)[4]):
-                    yield place, value + addend
+        table, strings = (self._place(dynamic.get(tag, 0)) for tag in (n.DT_SYMTAB, n.DT_STRTAB))
+        if table is None or strings is None:
+            return 0, 0, 0
+        header = next((row for row in self.sections if row.type == n.SHT_DYNSYM and row.offset == table), None)
+        if header is not None:
+            return table, strings, header.size // SYMBOL.size
+        if (hashes := self._place(dynamic.get(n.DT_HASH, 0))) is not None:
+            return table, strings, int.from_bytes(self.source.peek(hashes + 4, 4), "little")
+        if (hashes := self._place(dynamic.get(n.DT_GNU_HASH, 0))) is not None:
+            return table, strings, self._counted(hashes)
+        return table, strings, 0
 
-    def code(self) -> list[tuple[int, int, int]]:
-        """File offset, size and address of all code: its sections, or without any the segments, which hold other things, too."""
-        sections = [row for row in self.sections if row.flags & n.SHF_EXECINSTR and row.type == n.SHT_PROGBITS]
-        if sections:
-            return [(row.offset, row.size, row.address) for row in sections]
-        return [(segment.offset, segment.file_size, segment.address) for segment in self.loads if segment.flags & n.PF_X]
+    def _counted(self, at: int) -> int:
+        """The number of symbols that a GNU hash table knows: one more than the last one of its last chain."""
+        count: int
+        first: int
+        words: int
+        count, first, words, _ = _GNU_HASH.unpack(self.source.read(at, _GNU_HASH.size))
+        buckets = at + _GNU_HASH.size + 8 * words
+        data = self.source.peek(buckets, min(4 * count, _MAX_TABLE))
+        last = max((value for (value,) in _LONG.iter_unpack(data[: len(data) & ~3])), default=0)
+        if last < first:
+            return first
+        chain = buckets + 4 * count + 4 * (last - first)
+        while (word := self.source.peek(chain, 4)) and not word[0] & 1:
+            last, chain = last + 1, chain + 4
+        return last + 1
 
-    def plain_pointers(self, low: int, high: int) -> Iterator[tuple[int, int]]:
-        """(place, value) of aligned words in writable segments that hold an address in [low, high).
+    def _rows(self, address: int, size: int, row: int) -> bytes:
+        """A table of the dynamic section, as many whole rows as there are."""
+        at = self._place(address) if size else None
+        if at is None:
+            return b""
+        data = self.source.read(at, min(size, _MAX_TABLE))
+        return data[: len(data) // row * row]
 
-        A program at a fixed address has no relocations that would say where its pointers are.
-        """
-        for segment in self.loads:
-            if not segment.flags & n.PF_W:
-                continue
-            skip = -segment.address % _WORD.size
-            size = min(segment.file_size, self.source.size - segment.offset)
-            for start in range(skip, size, CHUNK):
-                data = self.source.peek(segment.offset + start, min(CHUNK, size - start))
-                for index, (value,) in enumerate(_WORD.iter_unpack(data[: len(data) // 8 * 8])):
-                    if low <= value < high:
-                        yield segment.address + start + index * 8, value
+    def _place(self, address: int) -> int | None:
+        try:
+            return self.offset_of(address) if address else None
+        except EditError:
+            return None
 
 
 def _relr_places(words: Iterable[int]) -> Iterator[int]:
@@ -191,74 +223,3 @@ def _relr_places(words: Iterable[int]) -> Iterator[int]:
             if word >> (bit + 1) & 1:
                 yield base + bit * 8
         base += 63 * 8
-
-
-def retarget(
-    elf: ElfFile, pointers: Iterable[Pointer], moves: dict[int, tuple[int, int]], sizes: dict[int, int], *, shrunk: Iterable[int] = ()
-) -> list[Write]:
-    """The writes that make every wrapper of a moved fatbin point to its new address.
-
-    ``moves``: old file offset to (old address, new address); ``sizes``: bytes of the old fatbin; ``shrunk``: offsets of those that stay
-    where they are and become shorter. EditError when something else than a wrapper refers to one, or into one, or when a wrapper's
-    pointer is not relocated as one must be in this kind of file.
-    """
-    relocated, packed = elf.relative_relocations()
-    by_place = {place: (addend, at) for place, addend, at in relocated}
-    writes, places, reached = [], set(), set()
-    for pointer in pointers:
-        if pointer.target not in moves:
-            continue
-        old, new = moves[pointer.target]
-        at = pointer.wrapper.offset + 8
-        place = elf.address_of(at)
-        places.add(place)
-        reached.add(pointer.target)
-        (value,) = _WORD.unpack(elf.source.read(at, 8))
-        addend, addend_at = by_place.get(place, (None, 0))
-        if elf.type == n.ET_DYN and addend is None and place not in packed:
-            raise EditError("the wrapper's pointer has no RELATIVE relocation", locator=elf.locator, offset=at, field="fatbin pointer")
-        if addend is not None:
-            if addend != old:
-                message = f"the wrapper's relocation leads to {addend:#x}, expected {old:#x}"
-                raise EditError(message, locator=elf.locator, offset=addend_at, field="r_addend")
-            writes.append(Write.of(addend_at, _WORD.pack(new)))
-        if value == old:
-            writes.append(Write.of(at, _WORD.pack(new)))
-        elif value or addend is None:  # lld leaves zero and keeps the value in the relocation alone
-            raise EditError(f"the wrapper holds {value:#x}, expected {old:#x}", locator=elf.locator, offset=at, field="fatbin pointer")
-    for offset in moves.keys() - reached:
-        hint = "give an image that fits in place (a smaller one, or --replace), or another module"
-        raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=elf.locator, offset=offset, hint=hint)
-    ranges = [(old, old + sizes[offset]) for offset, (old, _) in moves.items()]
-    inner = [(elf.address_of(offset) + 1, elf.address_of(offset) + sizes[offset]) for offset in shrunk]
-    if ranges or inner:
-        _refuse_other_references(elf, relocated, packed - places, places, sorted([*ranges, *inner]))
-    return writes
-
-
-def _refuse_other_references(
-    elf: ElfFile, relocated: list[tuple[int, int, int]], packed: set[int], places: set[int], ranges: list[tuple[int, int]]
-) -> None:
-    low, high = ranges[0][0], max(end for _, end in ranges)
-    starts = [start for start, _ in ranges]
-
-    def inside(value: int) -> bool:
-        index = bisect.bisect_right(starts, value) - 1
-        return index >= 0 and value < ranges[index][1]
-
-    suspects = [(place, addend) for place, addend, _ in relocated if low <= addend < high and place not in places]
-    suspects += [(place, value) for place, value in elf.named_relocations() if low <= value < high]
-    if elf.type == n.ET_EXEC:
-        suspects += [(place, value) for place, value in elf.plain_pointers(low, high) if place not in places]
-    for place in packed:
-        (value,) = _WORD.unpack(elf.source.read(elf.offset_of(place), 8))
-        if low <= value < high:
-            suspects.append((place, value))
-    for place, value in suspects:
-        if inside(value):
-            message = f"the pointer at {place:#x} also leads into the fatbin ({value:#x}), and would go on reading the old one"
-            raise EditError(message, locator=elf.locator)
-    for place, value in code_references(elf.source, elf.machine, elf.code(), low, high, elf.locator):
-        if inside(value):
-            message = f"code at {place:#x} takes the address {value:#x} in the fatbin by itself, and would go on reading the old one"
-            raise EditError(message, locator=elf.locator)

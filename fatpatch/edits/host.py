@@ -67,6 +67,12 @@ def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[
     return writes, moved
 
 
+def shrunk_in_place(renewed: Sequence[NewPayload], moved: Sequence[NewPayload]) -> list[int]:
+    """The offsets of payloads that stay where they are and become shorter, so that what lies inside them is somewhere else."""
+    away = {new.payload.offset for new in moved}
+    return [new.payload.offset for new in renewed if new.payload.offset not in away and new.size < new.payload.size]
+
+
 def _room(host: HostFile, payload: Payload, starts: Sequence[int]) -> int:
     """Bytes from the fatbin's start to the next thing in its section: its own size, and zero padding behind it."""
     end = payload.offset + payload.size

@@ -11,7 +11,8 @@ from fatpatch.edits import journal
 from fatpatch.edits.check_elf import segment_problems
 from fatpatch.edits.check_pe import section_problems
 from fatpatch.edits.elf_file import ElfFile
-from fatpatch.edits.pe import PeFile, checksum_field
+from fatpatch.edits.pe import checksum_field
+from fatpatch.edits.pe_file import PeFile
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.sums import sum_problems
 from fatpatch.errors import FatpatchError, UnsupportedError

@@ -14,9 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from random import Random
 
-import capstone
 import jsonschema
 import lief
 import pytest
@@ -42,10 +40,6 @@ from edits.pe_variants import checksum, signed, with_debug
 from edits.test_elf import HOSTS, found_at_run_time, tool
 from edits.test_pe import Pe
 from elftools.elf.elffile import ELFFile
-
-from fatpatch.edits.code_references import code_references
-from fatpatch.formats.numbers import EM_AARCH64, EM_X86_64
-from fatpatch.source import Source
 
 SCHEMA = json.loads((ROOT / "fatpatch/render/edit-1.schema.json").read_text())
 
@@ -153,7 +147,7 @@ def test_a_second_reference_is_refused(tmp_path: Path) -> None:
     """A pointer into the second fatbin, which would have to move, that is no wrapper's."""
     extra = '.section .data,"aw",@progbits\n.balign 8\nsecond: .quad fatbin1 + 16\n'
     before = build(Host("shared", modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
-    assert "also leads into the fatbin" in pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "after", code=6)
+    assert "leads into the payload" in pruned(before, "--keep", "sm_70", "--compact", "-o", tmp_path / "after", code=6)
     assert not (tmp_path / "after").exists()
     pruned(before, "--keep", "sm_70", "-o", tmp_path / "after")
 
@@ -281,7 +275,7 @@ def test_pointers_into_what_gets_shorter(tmp_path: Path) -> None:
     """The first fatbin stays where it is; a pointer into its middle, and code that takes its end, would read something else."""
     extra = '.section .data,"aw",@progbits\n.balign 8\nmiddle: .quad fatbin0 + 0x8000\n'
     before = build(Host("shared", extra=extra), tmp_path, two_archs(SAMPLES))
-    assert "also leads into the fatbin" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
+    assert "leads into the payload" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
 
 
 @pytest.mark.parametrize(
@@ -300,37 +294,18 @@ def test_code_that_takes_an_address(compiler: str, code: str, tmp_path: Path) ->
         before = build(Host("shared", compiler=compiler, modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
     except BuildError as error:
         pytest.skip(str(error))
-    assert "takes the address" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
+    assert "leads into the payload" in pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x", code=6)
 
 
 def test_an_aarch64_register_made_anew(tmp_path: Path) -> None:
     """The page of the first adrp and the offset of the second are no address."""
-    code = "adrp x0, fatbin1\nldr q0, [x0, #16]\nadrp x0, here\nadd x0, x0, :lo12:fatbin1"
+    code = "adrp x0, fatbin1\nmov x1, #16\nadrp x0, here\nadd x0, x0, :lo12:fatbin1"
     extra = f'.section .text,"ax",@progbits\n.globl taker\ntaker: nop\nhere: {code}\nret\n'
     try:
         before = build(Host("shared", compiler=AARCH64, modules=3, extra=extra), tmp_path, two_archs(SAMPLES))
     except BuildError as error:
         pytest.skip(str(error))
     pruned(before, "--keep", "sm_61", "--compact", "-o", tmp_path / "x")
-
-
-def test_addresses_that_aarch64_code_makes() -> None:
-    """Against the disassembler of capstone."""
-    words = [0x90000067, 0xD503201F, 0x910490E1, 0xF0FFFFE2, 0x91400442, 0x10FFFFC3, 0x70000024, 0xB0000005, 0xD65F03C0]
-    data, address = struct.pack(f"<{len(words)}I", *words), 0x401000
-    wanted, pages = [], {}
-    for at, _, name, operands in capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM).disasm_lite(data, address):
-        parts = operands.replace("#", "").split(", ")
-        if name == "adr":
-            wanted.append((at, int(parts[1], 16)))
-        elif name == "adrp":
-            pages[parts[0]] = (at, int(parts[1], 16))
-        elif name == "add":
-            place, page = pages[parts[1]]
-            wanted.append((place, page + (int(parts[2], 0) << (12 if "lsl" in operands else 0))))
-    assert len(wanted) == 4
-    found = code_references(Source.of(data), EM_AARCH64, [(0, len(data), address)], 0, 1 << 40, "x")
-    assert sorted(found) == sorted(wanted)
 
 
 def test_code_sections_that_claim_too_much(tmp_path: Path) -> None:
@@ -344,14 +319,14 @@ def test_code_sections_that_claim_too_much(tmp_path: Path) -> None:
     struct.pack_into("<Q", data, code[0] + 32, 1 << 63)
     path.write_bytes(data)
     began = time.monotonic()
-    assert "code lies over itself or outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
+    assert "code and data overlap or lie outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
     struct.pack_into("<Q", data, code[0] + 24, 0)
     struct.pack_into("<Q", data, code[0] + 32, len(data))
     row = bytes(data[code[0] : code[0] + 64])
     struct.pack_into("<Q", data, 40, len(data))
     struct.pack_into("<H", data, 60, count + 1000)
     path.write_bytes(data + data[shoff : shoff + 64 * count] + row * 1000)
-    assert "code lies over itself or outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
+    assert "code and data overlap or lie outside the file" in pruned(path, "--keep", "sm_70", "--compact", "-o", tmp_path / "x", code=4)
     assert time.monotonic() - began < 20
 
 
@@ -371,27 +346,6 @@ def test_data_segments_that_claim_too_much(tmp_path: Path) -> None:
     assert answer.code in (4, 6), answer
     assert "shares 0" not in answer.err
     assert time.monotonic() - began < 20
-
-
-def test_addresses_that_x86_code_makes() -> None:
-    """Whatever the range, no more and no fewer than a plain look at every byte finds."""
-    random = Random(8)
-    data = bytearray(random.randbytes(20000))
-    for at in range(0, len(data) - 8, 9):
-        near = random.choice((0, 0x3FF, 0xFFFF, 0x10000, 0xFF0000, 0x1000000, 0x7FFFFFFF)) + random.randrange(-3, 4)
-        value = max(min(random.choice((near, -near)), (1 << 31) - 1), -1 << 31)
-        data[at : at + 7] = b"\x48\x8d\x05" + struct.pack("<i", value)
-    address = 0x17F000000
-    places = [at for at in range(len(data) - 6) if data[at] in (0x48, 0x4C) and data[at + 1] == 0x8D and data[at + 2] & 0xC7 == 5]
-    everything = [(address + at, address + at + 7 + struct.unpack_from("<i", data, at + 3)[0]) for at in places]
-    code = [(0, len(data), address)]
-    assert sorted(code_references(Source.of(bytes(data)), EM_X86_64, code, 0, 1 << 40, "x")) == everything
-    for _ in range(300):
-        middle = random.choice(everything)[1]
-        low = middle - random.choice((0, 1, 0x100, 0x12345, 0x1000000, 0x20000000))
-        high = middle + random.choice((0, 1, 0x100, 0x54321, 0x1000000, 0x20000000))
-        found = code_references(Source.of(bytes(data)), EM_X86_64, code, low, high, "x")
-        assert sorted(found) == [each for each in everything if low <= each[1] < high]
 
 
 def test_alignment_of_a_whole_program(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What a search for references needs to know of a linked program, whatever its format."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from fatpatch.source import Source
+
+
+class Part(NamedTuple):
+    """Bytes that are loaded: file offset, size, and address. ``code``: they hold instructions."""
+
+    offset: int
+    size: int
+    address: int
+    code: bool
+    writable: bool = False
+
+
+class Reference(NamedTuple):
+    """Something at the address ``place`` leads to the address ``target``; ``how`` says in words what it is."""
+
+    place: int
+    target: int
+    how: str
+
+
+class Export(NamedTuple):
+    """A symbol that other files, dlsym or GetProcAddress find; ``own``: it is the end label of a section with payloads."""
+
+    name: str
+    address: int
+    own: bool = False
+
+
+class Program(NamedTuple):
+    """A linked file. ``parts``: all that is loaded, without payloads and without tables that hold no pointers.
+
+    ``fixed``: it runs at the addresses that it was linked for, so that its bytes may hold addresses without a relocation.
+    ``base``: what image-relative offsets count from, None where the format has none. ``relocated``: pointers that relocations name,
+    without those of wrappers. ``functions``: start addresses of functions, ascending; may be empty.
+    """
+
+    source: Source
+    locator: str
+    machine: int
+    parts: Sequence[Part]
+    fixed: bool
+    base: int | None
+    relocated: Sequence[Reference]
+    exports: Iterable[Export]
+    functions: Callable[[], Sequence[int]]
+
+
+class Ranges:
+    """Addresses of payloads that move or shrink, as [start, end) ranges that do not overlap."""
+
+    def __init__(self, moved: Iterable[tuple[int, int]], shrunk: Iterable[tuple[int, int]], borders: frozenset[int]) -> None:
+        """``borders``: addresses at which something else begins, so that they are the end label of nothing."""
+        rows = [(start, end, start, end) for start, end in moved]
+        # A payload that stays keeps its header and the place of its first entry: only what lies behind that is somewhere else.
+        rows += [(start + HEADER + 1, end, start, end) for start, end in shrunk if end - start > HEADER + 1]
+        self._rows = sorted(rows)
+        self._starts = [row[0] for row in self._rows]
+        self._labels = frozenset(row[3] for row in self._rows)
+        self._ends = self._labels - borders - {row[2] for row in self._rows}
+        self.low = min(self._starts, default=0)
+        self.high = max((row[1] for row in self._rows), default=0) + 1
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def __contains__(self, address: int) -> bool:
+        """Whether the address lies in a payload, or is the first one behind it and nothing else begins there."""
+        index = bisect.bisect_right(self._starts, address) - 1
+        return (index >= 0 and address < self._rows[index][1]) or address in self._ends
+
+    def end_at(self, address: int) -> bool:
+        """Whether a payload ends right before the address, whatever begins there."""
+        return address in self._labels
+
+    def is_mark(self, address: int) -> bool:
+        """Whether the address is one that a table would name: the start of a payload, or its first entry."""
+        index = bisect.bisect_right(self._starts, address) - 1
+        return index >= 0 and address < self._rows[index][1] and address - self._rows[index][2] in (0, HEADER)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether the whole range [start, end) lies in payloads that move, or in the gaps of less than 64 bytes between them."""
+        at = start
+        for row in self._rows[max(bisect.bisect_right(self._starts, start) - 1, 0) :]:
+            if row[0] > at + 64:
+                break
+            at = max(at, row[1])
+            if at >= end:
+                return True
+        return at >= end > start
+
+
+HEADER = 16
+"""Bytes of a fatbin's header."""

@@ -1,0 +1,164 @@
+"""Instructions of x86-64 that name an address: relative to RIP, or in a program at a fixed address as a constant.
+
+Every offset whose four bytes could lead into a payload is a candidate; whether it is the field of an instruction is decided by
+disassembling from the start of its function (Intel SDM volume 2: ModRM.mod 00 with r/m 101 is RIP-relative in 64-bit mode).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from fatpatch.edits.references.lanes import byte_sets, numbers, places
+from fatpatch.edits.references.program import Part, Program, Ranges, Reference
+from fatpatch.source import CHUNK
+
+_OVERLAP = 16
+_RIP_RELATIVE = frozenset(0x05 | register << 3 for register in range(8))
+_LEA_ADD = ((1, frozenset({0x8D})), (2, _RIP_RELATIVE), (8, frozenset({0x81})), (9, frozenset(range(0xC0, 0xC8))))
+"""``lea r64, [rip + n]`` and ``add r64, imm32``: opcodes and ModRM bytes by their offset."""
+_IMMEDIATES = (0, 1, 2, 4)
+"""Bytes that may follow the displacement in its instruction."""
+_LONGEST = 15
+_FAR = 1 << 18
+"""A function start farther away than this proves nothing; then the instructions are found by agreement."""
+_LEAD = 96
+_NOT_ADDRESSES = ("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt", "in", "out", "int", "ret", "enter")
+_MAX32 = 1 << 31
+
+
+def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
+    """The instructions that lead into ``ranges``."""
+    decoder: _Decoder | None = None
+    for part in program.parts:
+        if not part.code:
+            continue
+        for place in sorted(set(_candidates(program, part, ranges))):
+            decoder = decoder or _Decoder(program)
+            if (found := decoder.at(part, place, ranges)) is not None:
+                yield found
+
+
+def _candidates(program: Program, part: Part, ranges: Ranges) -> Iterator[int]:
+    """The addresses of fields that would lead into the ranges, were they fields of instructions."""
+    for start in range(0, part.size, CHUNK):
+        data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
+        address = part.address + start
+        yield from (address + at for at in _relative(data, address, ranges))
+        if program.fixed:
+            yield from (address + at for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4) if value in ranges)
+            yield from (address + at for at, value in numbers(data, ranges.low, ranges.high, 8) if value in ranges)
+        yield from (address + at for at in _added(data, address, ranges))
+
+
+def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
+    lowest = max(ranges.low - address - len(data) - 4 - max(_IMMEDIATES), -_MAX32)
+    highest = min(ranges.high - address - 4, _MAX32 - 1)
+    if lowest > highest:
+        return
+    conditions = [(0, _RIP_RELATIVE), *((index + 1, values) for index, values in byte_sets(lowest, highest, 4))]
+    low, high = ranges.low - max(_IMMEDIATES), ranges.high
+    for at in places(data, conditions, 5):
+        behind = address + at + 5
+        target = behind + int.from_bytes(data[at + 1 : at + 5], "little", signed=True)
+        if low <= target < high and any(target + size in ranges for size in _IMMEDIATES):
+            yield at + 1
+
+
+def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
+    """``lea r64, [rip + n]`` with ``add r64, imm32`` right behind it: how code names a place outside a symbol in two steps."""
+    for at in places(data, _LEA_ADD, 14):
+        target = address + at + 7 + int.from_bytes(data[at + 3 : at + 7], "little", signed=True)
+        if target + int.from_bytes(data[at + 10 : at + 14], "little", signed=True) in ranges:
+            yield at + 3
+
+
+class _Decoder:
+    """Disassembles around candidates; each function once, as far as it is needed."""
+
+    def __init__(self, program: Program) -> None:
+        from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+
+        self._program = program
+        self._functions = program.functions()
+        self._lite = Cs(CS_ARCH_X86, CS_MODE_64)
+        self._lite.skipdata = True
+        self._full = Cs(CS_ARCH_X86, CS_MODE_64)
+        self._full.detail = True
+        self._origin = self._reached = -1
+        """Where the last sweep began, and the last instruction boundary that it reached."""
+
+    def at(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """The reference whose address field lies at ``field``; None when no instruction has such a field there."""
+        start = self._function(part, field)
+        if start is not None:
+            return self._named(part, self._boundary(part, start, field), field, ranges)
+        first = max(part.address, field - _LEAD)
+        votes = Counter(self._boundary(part, begin, field) for begin in range(first, min(first + _LONGEST + 1, field)))
+        for boundary, count in votes.most_common(1):
+            if boundary is not None and (first == part.address or count * 2 > votes.total()):
+                return self._named(part, boundary, field, ranges)
+        return self._unsure(part, field, ranges)
+
+    def _function(self, part: Part, field: int) -> int | None:
+        index = bisect.bisect_right(self._functions, field) - 1
+        if index < 0 or self._functions[index] < part.address or field - self._functions[index] > _FAR:
+            return None
+        return self._functions[index]
+
+    def _boundary(self, part: Part, start: int, field: int) -> int | None:
+        """Where the instruction begins that the byte at ``field`` belongs to, decoding from ``start`` on."""
+        begin = self._reached if self._origin == start and self._reached <= field else start
+        data = self._program.source.peek(part.offset + begin - part.address, field - begin + _LONGEST)
+        for address, size, mnemonic, _ in self._lite.disasm_lite(data, begin):
+            if address + size > field:
+                self._origin, self._reached = start, address
+                return None if mnemonic == ".byte" else address
+        return None
+
+    def _unsure(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """Where no function is known and decodings disagree, an instruction of the commonest forms counts."""
+        data = self._program.source.peek(part.offset + field - 3 - part.address, 7)
+        if len(data) == 7 and data[0] & 0xF0 == 0x40 and data[1] in (0x8D, 0x8B) and data[2] in _RIP_RELATIVE:
+            return self._named(part, field - 3, field, ranges)
+        return None
+
+    def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> Reference | None:
+        if boundary is None:
+            return None
+        data = self._program.source.peek(part.offset + boundary - part.address, 2 * _LONGEST)
+        for code in self._full.disasm(data, boundary, 1):
+            target = _target(code, field - boundary, fixed=self._program.fixed)
+            if target is None:
+                return None
+            if target not in ranges and code.mnemonic == "lea":
+                target += _constant_behind(data[code.size :])
+            if target in ranges:
+                return Reference(boundary, target, f"the instruction '{code.mnemonic}'")
+        return None
+
+
+def _constant_behind(data: bytes) -> int:
+    """What ``add r64, imm32`` at the start of ``data`` adds; 0 when it is another instruction."""
+    if len(data) < 7 or data[0] & 0xF8 != 0x48 or data[1] != 0x81 or data[2] & 0xF8 != 0xC0:
+        return 0
+    return int.from_bytes(data[3:7], "little", signed=True)
+
+
+def _target(code: Any, inside: int, *, fixed: bool) -> int | None:
+    """The address that the field ``inside`` bytes into an instruction names; None when there is no such field."""
+    from capstone.x86_const import X86_OP_IMM, X86_OP_MEM, X86_REG_RIP
+
+    memory = next((operand.mem for operand in code.operands if operand.type == X86_OP_MEM), None)
+    if memory is not None and code.disp_offset == inside:
+        if memory.base == X86_REG_RIP:
+            return int(code.address + code.size + memory.disp)
+        return int(memory.disp) & 0xFFFFFFFF if fixed and code.disp_size == 4 else None
+    if fixed and code.imm_offset == inside and code.imm_size in (4, 8) and not code.mnemonic.startswith(_NOT_ADDRESSES):
+        if code.mnemonic == "call" or code.mnemonic.startswith("j"):
+            return None
+        constant = next((operand.imm for operand in code.operands if operand.type == X86_OP_IMM), None)
+        return None if constant is None else int(constant) & 0xFFFFFFFFFFFFFFFF
+    return None
