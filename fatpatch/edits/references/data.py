@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fatpatch.edits.references.lanes import numbers
+from fatpatch.edits.references.lanes import aligned, numbers
 from fatpatch.edits.references.program import Part, Program, Ranges, Reference
 from fatpatch.formats import numbers as n
 from fatpatch.source import CHUNK
@@ -41,7 +41,7 @@ def _absolute(data: bytes, address: int, ranges: Ranges, part: Part) -> Iterator
         if value not in ranges:
             continue
         aligned = (address + at) % 8 == 0
-        if ranges.is_mark(value) or (aligned and (part.writable or not _is_text(data[at : at + 8]))):
+        if value in ranges.marks or (aligned and (part.writable or not _is_text(data[at : at + 8]))):
             yield Reference(address + at, value, "a pointer")
 
 
@@ -52,13 +52,13 @@ def _is_text(word: bytes) -> bool:
 
 def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[Reference]:
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
-    for at, value in numbers(data, lowest, highest, 4):
-        place = address + at
-        if value and place % 4 == 0 and ranges.is_mark(place + value):
-            yield Reference(place, place + value, "an offset from its own place")
+    marks = ranges.marks
+    for at, value in aligned(data, -address % 4, lowest, highest):
+        if address + at + value in marks and value:
+            yield Reference(address + at, address + at + value, "an offset from its own place")
 
 
 def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Reference]:
-    for at, value in numbers(data, max(ranges.low - base, 1), ranges.high - base, 4):
-        if (address + at) % 4 == 0 and ranges.is_mark(base + value):
+    for at, value in aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1)):
+        if base + value in ranges.marks:
             yield Reference(address + at, base + value, "an offset from the image base")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -81,10 +82,10 @@ class Ranges:
         """Whether a payload ends right before the address, whatever begins there."""
         return address in self._labels
 
-    def is_mark(self, address: int) -> bool:
-        """Whether the address is one that a table would name: the start of a payload, or its first entry."""
-        index = bisect.bisect_right(self._starts, address) - 1
-        return index >= 0 and address < self._rows[index][1] and address - self._rows[index][2] in (0, HEADER)
+    @functools.cached_property
+    def marks(self) -> frozenset[int]:
+        """The addresses that a table would name: where a payload starts, and where its first entry does."""
+        return frozenset(place for row in self._rows for place in (row[2], row[2] + HEADER) if row[0] <= place < row[1])
 
     def covers(self, start: int, end: int) -> bool:
         """Whether the whole range [start, end) lies in payloads that move, or in the gaps of less than 64 bytes between them."""

@@ -7,24 +7,34 @@ disassembling from the start of its function (Intel SDM volume 2: ModRM.mod 00 w
 from __future__ import annotations
 
 import bisect
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from fatpatch.edits.references.lanes import byte_sets, numbers, places
+from fatpatch.edits.references.lanes import boxes, numbers
 from fatpatch.edits.references.program import Part, Program, Ranges, Reference
 from fatpatch.source import CHUNK
 
 _OVERLAP = 16
-_RIP_RELATIVE = frozenset(0x05 | register << 3 for register in range(8))
-_LEA_ADD = ((1, frozenset({0x8D})), (2, _RIP_RELATIVE), (8, frozenset({0x81})), (9, frozenset(range(0xC0, 0xC8))))
-"""``lea r64, [rip + n]`` and ``add r64, imm32``: opcodes and ModRM bytes by their offset."""
+_RIP_RELATIVE = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
+"""ModRM bytes."""
+_RIP_BYTES = frozenset(0x05 | register << 3 for register in range(8))
+_WITH_OPERAND = frozenset(
+    (*(row + column for row in range(0, 0x40, 8) for column in range(4)), 0x63, 0x69, 0x6B, *range(0x80, 0x90), 0xC0, 0xC1, 0xC6, 0xC7)
+) | frozenset((*range(0xD0, 0xD4), *range(0xD8, 0xE0), 0xF6, 0xF7, 0xFE, 0xFF))
+"""One-byte opcodes with a ModRM byte (Intel SDM volume 2, appendix A)."""
+_LEA_ADD = re.compile(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
+"""``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
 _IMMEDIATES = (0, 1, 2, 4)
 """Bytes that may follow the displacement in its instruction."""
 _LONGEST = 15
 _FAR = 1 << 18
 """A function start farther away than this proves nothing; then the instructions are found by agreement."""
 _LEAD = 96
+_NEAR = 160
+_STARTS = (120, 121, 123)
+"""Bytes before a field at which decoding starts, to see whether it lies at a boundary at all."""
 _NOT_ADDRESSES = ("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt", "in", "out", "int", "ret", "enter")
 _MAX32 = 1 << 31
 
@@ -58,21 +68,31 @@ def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
     highest = min(ranges.high - address - 4, _MAX32 - 1)
     if lowest > highest:
         return
-    conditions = [(0, _RIP_RELATIVE), *((index + 1, values) for index, values in byte_sets(lowest, highest, 4))]
+    upper = b"|".join(box.pattern() for box in boxes(lowest, highest))
+    pattern = re.compile(_RIP_RELATIVE + b"(?=..(?:" + upper + b"))", re.DOTALL)
     low, high = ranges.low - max(_IMMEDIATES), ranges.high
-    for at in places(data, conditions, 5):
+    for found in pattern.finditer(data):
+        at = found.start()
         behind = address + at + 5
         target = behind + int.from_bytes(data[at + 1 : at + 5], "little", signed=True)
-        if low <= target < high and any(target + size in ranges for size in _IMMEDIATES):
+        if low <= target < high and _is_operand(data, at) and any(target + size in ranges for size in _IMMEDIATES):
             yield at + 1
+
+
+def _is_operand(data: bytes, at: int) -> bool:
+    """Whether the byte at ``at`` can be a ModRM byte: one-byte opcodes that take one are few, others have a map or prefix before them."""
+    if at < 5 or data[at - 1] in _WITH_OPERAND or data[at - 2] == 0x0F or data[at - 3] in (0x0F, 0xC5):
+        return True
+    return data[at - 4] in (0xC4, 0x8F) or data[at - 5] == 0x62
 
 
 def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
     """``lea r64, [rip + n]`` with ``add r64, imm32`` right behind it: how code names a place outside a symbol in two steps."""
-    for at in places(data, _LEA_ADD, 14):
-        target = address + at + 7 + int.from_bytes(data[at + 3 : at + 7], "little", signed=True)
-        if target + int.from_bytes(data[at + 10 : at + 14], "little", signed=True) in ranges:
-            yield at + 3
+    for found in _LEA_ADD.finditer(data):
+        start = found.start() - 8
+        target = address + start + 7 + int.from_bytes(data[start + 3 : start + 7], "little", signed=True)
+        if target + int.from_bytes(data[start + 10 : start + 14], "little", signed=True) in ranges:
+            yield start + 3
 
 
 class _Decoder:
@@ -94,7 +114,9 @@ class _Decoder:
         """The reference whose address field lies at ``field``; None when no instruction has such a field there."""
         start = self._function(part, field)
         if start is not None:
-            return self._named(part, self._boundary(part, start, field), field, ranges)
+            if field - start > _NEAR and self._surely_none(part, field, ranges):
+                return None
+            return self._named(part, self._swept(part, start, field), field, ranges)
         first = max(part.address, field - _LEAD)
         votes = Counter(self._boundary(part, begin, field) for begin in range(first, min(first + _LONGEST + 1, field)))
         for boundary, count in votes.most_common(1):
@@ -102,26 +124,40 @@ class _Decoder:
                 return self._named(part, boundary, field, ranges)
         return self._unsure(part, field, ranges)
 
+    def _surely_none(self, part: Part, field: int, ranges: Ranges) -> bool:
+        """Whether decodings from several places before the field agree on an instruction, and it has no such field there.
+
+        Decoding from any byte falls into step with the instructions within a few of them; this spares a sweep of most functions.
+        """
+        found = {self._boundary(part, field - distance, field) for distance in _STARTS}
+        return len(found) == 1 and None not in found and self._named(part, found.pop(), field, ranges) is None
+
     def _function(self, part: Part, field: int) -> int | None:
         index = bisect.bisect_right(self._functions, field) - 1
         if index < 0 or self._functions[index] < part.address or field - self._functions[index] > _FAR:
             return None
         return self._functions[index]
 
+    def _swept(self, part: Part, start: int, field: int) -> int | None:
+        """As ``_boundary``, going on where the last sweep of the same function ended."""
+        begin = self._reached if self._origin == start and self._reached <= field else start
+        boundary = self._boundary(part, begin, field)
+        if boundary is not None:
+            self._origin, self._reached = start, boundary
+        return boundary
+
     def _boundary(self, part: Part, start: int, field: int) -> int | None:
         """Where the instruction begins that the byte at ``field`` belongs to, decoding from ``start`` on."""
-        begin = self._reached if self._origin == start and self._reached <= field else start
-        data = self._program.source.peek(part.offset + begin - part.address, field - begin + _LONGEST)
-        for address, size, mnemonic, _ in self._lite.disasm_lite(data, begin):
+        data = self._program.source.peek(part.offset + start - part.address, field - start + _LONGEST)
+        for address, size, mnemonic, _ in self._lite.disasm_lite(data, start):
             if address + size > field:
-                self._origin, self._reached = start, address
                 return None if mnemonic == ".byte" else address
         return None
 
     def _unsure(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
         """Where no function is known and decodings disagree, an instruction of the commonest forms counts."""
         data = self._program.source.peek(part.offset + field - 3 - part.address, 7)
-        if len(data) == 7 and data[0] & 0xF0 == 0x40 and data[1] in (0x8D, 0x8B) and data[2] in _RIP_RELATIVE:
+        if len(data) == 7 and data[0] & 0xF0 == 0x40 and data[1] in (0x8D, 0x8B) and data[2] in _RIP_BYTES:
             return self._named(part, field - 3, field, ranges)
         return None
 
