@@ -36,11 +36,15 @@ from fatpatch.formats import numbers as n
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 
 _PAGES = {n.EM_X86_64: 0x1000, n.EM_AARCH64: 0x10000}
-_E_SHOFF = 40
+_E_PHOFF, _E_SHOFF = 32, 40
 _WORD = struct.Struct("<Q")
 _NOTE = struct.Struct("<III")
 _MAX_NOTES = 1 << 16
 _GNU_NOTES = (1, 3, 5)  # ABI tag, build-id, properties
+_PINNED = (
+    "freed bytes before the program headers stay as zeros: an earlier edit moved the headers, and Linux before 5.18 finds those of a "
+    "program by their place in the file"
+)
 _NO_SECTIONS = "has no section headers, so nothing says what lies where"
 
 
@@ -84,7 +88,10 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
     page = _PAGES[elf.machine]
     by_offset = {new.payload.offset: new for new in renewed}
     regions = [region for region in _regions(host, elf, by_offset) if region.removable(page)]
-    segments, regions, notes = _split(elf, regions, page)
+    pinned = [region for region in regions if elf.is_program and region.start < elf.phoff]
+    segments, regions, notes = _split(elf, [region for region in regions if region not in pinned], page)
+    if pinned:
+        notes.append(_PINNED)
     if not regions:
         return None, notes or ["--compact has no effect here: less than a page would go"]
     cuts = [Cut(each.start, tuple(section_parts(each.laids)), each.resume, each.removable(page)) for each in regions]
@@ -93,10 +100,13 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
     table = elf.shoff, elf.shoff + len(elf.sections) * SECTION.size
     if inside_cut(cuts, *table):
         raise EditError("its section headers lie among its payloads", locator=host.locator, offset=elf.shoff, hint=LEAVE)
+    if inside_cut(cuts, elf.phoff, elf.phoff + len(elf.segments) * SEGMENT.size):
+        raise EditError("its program headers lie among its payloads", locator=host.locator, offset=elf.phoff, hint=LEAVE)
     writes += _pointers(host, elf, regions, renewed)
     writes += _symbols(elf, regions)
     headers = _aligned([_shifted(elf, each, cuts, page) for each in segments], elf.segments)
     writes.append(Write.of(elf.phoff, b"".join(SEGMENT.pack(*each) for each in headers)))
+    writes.append(Write.of(_E_PHOFF, _WORD.pack(shift(cuts, elf.phoff))))
     writes.append(Write.of(elf.shoff, b"".join(SECTION.pack(*row) for row in _rows(elf, regions, cuts))))
     writes.append(Write.of(_E_SHOFF, _WORD.pack(shift(cuts, elf.shoff))))
     moves = {}
@@ -198,9 +208,15 @@ def _split(elf: ElfFile, regions: Sequence[Region], page: int) -> tuple[list[Seg
                     memory_size=whole.memory_size - gone,
                 )
             )
-        segments = [*freed[:index], *pieces, *freed[index + 1 :]]
+        segments = [*freed[:index], *(_as_its_sections(elf, piece) for piece in pieces), *freed[index + 1 :]]
         done.append(region)
     return segments, sorted(done, key=lambda each: each.start), notes
+
+
+def _as_its_sections(elf: ElfFile, piece: Segment) -> Segment:
+    """A piece of a segment, not executable when only the other piece holds code."""
+    held = [row for row in elf.sections if row.flags & n.SHF_ALLOC and piece.address <= row.address < piece.address + piece.memory_size]
+    return piece if not held or any(row.flags & n.SHF_EXECINSTR for row in held) else piece._replace(flags=piece.flags & ~n.PF_X)
 
 
 def _holder(segments: Sequence[Segment], region: Region) -> int:

@@ -85,6 +85,12 @@ class ElfFile:
         if self.shoff and not shnum:
             raise UnsupportedError("more than 65,279 sections: not edited", locator=locator)
 
+    @property
+    def is_program(self) -> bool:
+        """Whether a kernel starts it: at a fixed address, with an interpreter, or as a position-independent executable."""
+        kinds = {segment.type for segment in self.segments}
+        return self.type == n.ET_EXEC or n.PT_INTERP in kinds or bool(self._dynamic().get(n.DT_FLAGS_1, 0) & n.DF_1_PIE)
+
     def refuse_cut_off(self) -> None:
         """FormatError when a segment ends outside the file."""
         cut_off = next((each for each in self.loads if each.offset + each.file_size > self.source.size), None)

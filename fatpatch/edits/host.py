@@ -80,7 +80,7 @@ def _room(host: HostFile, payload: Payload, starts: Sequence[int]) -> int:
     if section is None or section.name not in PAYLOAD_SECTIONS:
         return payload.size  # zeros behind it may be a variable
     following = bisect.bisect_left(starts, end)
-    limit = starts[following] if following < len(starts) else section.offset + section.size
+    limit = min([section.offset + section.size, *starts[following : following + 1]])
     gap = host.source.peek(end, min(limit - end, 1 << 16))
     return payload.size + len(gap) - len(gap.lstrip(b"\0"))
 
