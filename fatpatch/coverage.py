@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from fatpatch.diagnostics import NOT_READ
 from fatpatch.model import Diagnostic, Image, Node, Payload
 
 _ISA = {"ptx": "ISA {}", "spirv": "SPIR-V {}"}
@@ -83,6 +84,11 @@ def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
     for member in node.members:
         yield from all_diagnostics(member)
     yield from node.diagnostics
+
+
+def parts_not_read(node: Node) -> list[Diagnostic]:
+    """Files and containers below a node that are recognised and not read."""
+    return [item for item in all_diagnostics(node) if item.field == NOT_READ]
 
 
 def summarize(node: Node, kernels: int | None = None) -> Summary:

@@ -6,6 +6,8 @@ from fatpatch.errors import FatpatchError, FormatError
 from fatpatch.model import Diagnostic
 
 LIMIT = 500
+NOT_READ = "container"
+"""The field of a diagnostic about a file or container that is recognised and not read: it is never "no GPU code"."""
 
 
 class Diagnostics:
@@ -29,6 +31,15 @@ class Diagnostics:
     def warning(self, locator: str, offset: int | None, message: str, *, field: str | None = None) -> None:
         """Record a contradiction that did not stop the reader."""
         self.add("warning", locator, offset, message, field=field)
+
+    @property
+    def any_not_read(self) -> bool:
+        """Whether something that is not read was recorded."""
+        return any(item.field == NOT_READ for item in self._items)
+
+    def not_read(self, locator: str, offset: int, message: str) -> None:
+        """Record something that is recognised and not read."""
+        self.add("warning", locator, offset, message, field=NOT_READ)
 
     def caught(self, locator: str, error: FatpatchError, *, base: int = 0) -> None:
         """Record an error that ended the reading of one child; ``base`` is added to its offset."""

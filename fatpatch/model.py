@@ -90,7 +90,10 @@ class Section(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A file inside an archive. ``offset`` is where its stored bytes start, ``size`` its length once unpacked."""
+    """A file inside an archive. ``offset`` is where its stored bytes start, ``size`` its length once unpacked.
+
+    ``parts``: of a sparse file, (offset, size) of each piece of data; zeros lie between them and are not stored.
+    """
 
     name: str
     offset: int
@@ -99,6 +102,7 @@ class Member(NamedTuple):
     method: str = "stored"
     header_offset: int = 0
     crc32: int | None = None
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 class ModelFacts(NamedTuple):
@@ -113,7 +117,10 @@ class ModelFacts(NamedTuple):
 
 
 class Container(NamedTuple):
-    """What one reader made of one source: its kind in words, its ranges, and the files inside it."""
+    """What one reader made of one source: its kind in words, its ranges, and the files inside it.
+
+    ``opaque``: file offset from which on nothing is searched: a container that is recognised and not read lies there.
+    """
 
     kind: str
     detail: str = ""
@@ -122,6 +129,7 @@ class Container(NamedTuple):
     members: tuple[Member, ...] = ()
     facts: ModelFacts | None = None
     relocatable: bool = False
+    opaque: int | None = None
 
 
 class Inventory(NamedTuple):

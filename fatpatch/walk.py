@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol, cast
 
-from fatpatch.containers import unpack
+from fatpatch.containers import unpack, unread
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import FatpatchError, InputError
 from fatpatch.formats import numbers as n
@@ -25,8 +25,9 @@ CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
 Names, so that a reader is imported only when those before it have declined.
 """
 
-KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "kpack", "raw")
-_MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "kpack", "unread", "raw")
+_MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce")
+_UNIVERSAL, _MAX_MACHINES = b"\xca\xfe\xba\xbe", 30  # a class file has its version there, 45 and more
 _LFS, _POINTER = b"version https://git-lfs", 1024
 _TAIL = (1 << 16) + (1 << 12)
 _WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
@@ -58,20 +59,21 @@ def inspected(
     kind: str | None = None,
     everything: bool = False,
     all_kinds: bool = False,
+    keep_bytes: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Node]:
     """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
 
     ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
     outermost file; ``everything`` keeps members that hold nothing that concerns us, too;
-    ``all_kinds`` takes an inventory of SPIR-V and Metal code. InputError when the file cannot be read.
+    ``all_kinds`` takes an inventory of SPIR-V and Metal code; ``keep_bytes`` keeps the bytes of members without GPU code, too, as a check
+    of archives needs them. InputError when the file cannot be read.
     """
     label = name or file_name(path)
     source = open_input(path, None if limits is None else limits.remote)
     try:
-        with walked(
-            source, label, path=path, limits=limits, kind=kind, everything=everything, all_kinds=all_kinds, progress=progress
-        ) as node:
+        options = {"everything": everything, "all_kinds": all_kinds, "keep_bytes": keep_bytes}
+        with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **options) as node:
             yield node
     finally:
         source.close()
@@ -87,14 +89,14 @@ def walked(
     kind: str | None = None,
     everything: bool = False,
     all_kinds: bool = False,
+    keep_bytes: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Node]:
     """As ``inspected``, for bytes that are at hand, such as a file that is planned but not written yet."""
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
-        yield _Walk(workspace, path, progress, everything=everything, all_kinds=all_kinds).node(
-            source, join("", name), path, depth=0, kind=kind
-        )
+        walk = _Walk(workspace, path, progress, everything=everything, all_kinds=all_kinds, keep_bytes=keep_bytes)
+        yield walk.node(source, join("", name), path, depth=0, kind=kind)
     finally:
         workspace.close()
 
@@ -102,11 +104,14 @@ def walked(
 class _Walk:
     """One run over one input file."""
 
-    def __init__(self, workspace: unpack.Workspace, path: str, progress: Progress | None, *, everything: bool, all_kinds: bool) -> None:
+    def __init__(
+        self, workspace: unpack.Workspace, path: str, progress: Progress | None, *, everything: bool, all_kinds: bool, keep_bytes: bool
+    ) -> None:
         self.workspace = workspace
         self.progress = progress
         self.everything = everything
         self.all_kinds = all_kinds
+        self.keep_bytes = keep_bytes
         self.path = path
 
     def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
@@ -115,9 +120,11 @@ class _Walk:
         packing, file_size = None, source.size
         if kind is None and (codec := unpack.stream_codec(source)) is not None:
             try:
-                packed, packing = source, codec
-                source = self.workspace.unpack(packed, codec)
+                packed, packing, told = source, codec, list[str]()
+                source = self.workspace.unpack(packed, codec, told=told)
                 self.workspace.release(packed)
+                for message in told:
+                    diagnostics.warning(locator, None, message, field="data")
             except FatpatchError as error:
                 diagnostics.caught(locator, error)
         container, payloads = self._open(source, locator, kind, diagnostics)
@@ -126,7 +133,10 @@ class _Walk:
 
             zip_reader.report_cut(source, locator, diagnostics)
         if container.kind == "raw" and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
-            diagnostics.warning(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
+            diagnostics.not_read(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
+        elif kind is None and not diagnostics.any_not_read and (found := unread.misnamed(path, source, container, packing)) is not None:
+            suffix = path.rsplit(".", 1)[-1][:20]
+            diagnostics.not_read(locator, 0, f"is {found}, though its name ends in .{suffix}")
         members = self._members(source, container, locator, depth, diagnostics)
         return Node(
             locator=locator,
@@ -164,7 +174,11 @@ class _Walk:
 
                 return Container(kind=bare), read_kpack(source, locator, self.workspace.limits.images, diagnostics)
             container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
-            return container, find_payloads(source, container, locator, self.workspace.limits.images, diagnostics)
+            if kind is None and container.kind in ("raw", "elf", "pe") and not container.members:
+                container = _unread(source, container, locator, diagnostics)
+            return container, find_payloads(
+                source, container, locator, self.workspace.limits.images, diagnostics, self.workspace.limits.image
+            )
         except InputError:
             raise
         except FatpatchError as error:
@@ -205,9 +219,18 @@ class _Walk:
         if self.everything:
             return node
         kept = node.container != "raw" or node.payloads or node.members or node.diagnostics or node.inventory
-        if not _needs_bytes(node):
+        if not (self.keep_bytes or _needs_bytes(node)):
             self.workspace.release(node.source or content)
         return node if kept else None
+
+
+def _unread(source: Source, container: Container, locator: str, diagnostics: Diagnostics) -> Container:
+    """The container, where it is or carries one that is recognised and not read: that is told, and never searched."""
+    found = unread.whole(source) if container.kind == "raw" else unread.behind(source, container)
+    if found is None:
+        return container
+    diagnostics.not_read(locator, found.start, f"{found.name}: not read; {found.hint}")
+    return container._replace(opaque=found.start) if found.start else Container(kind="unread", detail=found.name, opaque=0)
 
 
 def located(members: Iterable[Member], locator: str) -> Iterator[tuple[Member, str]]:
@@ -257,4 +280,11 @@ def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: st
 
         if pe.probe_object(source):
             return pe.read(source, locator, diagnostics)
-    return Container(kind=kind or ("macho" if source.peek(0, 4) in _MACHO_MAGICS else "raw"))
+    return Container(kind=kind or ("macho" if _is_macho(source.peek(0, 8)) else "raw"))
+
+
+def _is_macho(head: bytes) -> bool:
+    """Whether a Mach-O file starts so. A Java class shares the magic of universal files; its version is above any number of machines."""
+    if head[:4] == _UNIVERSAL:
+        return 0 < int.from_bytes(head[4:8], "big") <= _MAX_MACHINES
+    return head[:4] in _MACHO_MAGICS

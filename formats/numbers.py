@@ -52,6 +52,7 @@ LZ4_FRAME_MAGIC: Final = b"\x04\x22\x4d\x18"
 GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 BZIP2_MAGIC: Final = b"BZh"
+LZMA_HEAD: Final = b"\x5d\x00\x00"
 
 # ELF (gABI) and its GPU machines
 ELF_MAGIC: Final = b"\x7fELF"

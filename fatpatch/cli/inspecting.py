@@ -10,7 +10,8 @@ from fatpatch.cli import print_error
 from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
-from fatpatch.errors import FatpatchError, FormatError, InputError
+from fatpatch.diagnostics import NOT_READ
+from fatpatch.errors import FatpatchError, FormatError, InputError, UnsupportedError
 from fatpatch.images.demangle import readable
 from fatpatch.limits import Limits
 from fatpatch.locator import file_name, target_matches
@@ -150,8 +151,11 @@ class Run:
         return wanted
 
     def _note(self, diagnostics: Iterable[Diagnostic]) -> None:
-        if any(item.level == "error" for item in diagnostics):
-            self.code = worse(self.code, FormatError.exit_code)
+        for item in diagnostics:
+            if item.level == "error":
+                self.code = worse(self.code, FormatError.exit_code)
+            elif item.field == NOT_READ:
+                self.code = worse(self.code, UnsupportedError.exit_code)
 
     def _json(self, node: Node) -> Iterator[str]:
         from fatpatch.images.demangle import demangle

@@ -11,8 +11,9 @@ import click
 from fatpatch import __version__
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
-from fatpatch.coverage import payloads_below
+from fatpatch.coverage import parts_not_read, payloads_below
 from fatpatch.edits.verify import soundness
+from fatpatch.errors import UnsupportedError
 from fatpatch.remote.address import scheme_of
 from fatpatch.render.words import safe
 from fatpatch.walk import inspected
@@ -27,14 +28,16 @@ SCHEMA = "fatpatch.verify/1"
 def command(file: str, form: str, max_image_size: int) -> int:
     """Read every container, fatbin and image of FILE whole and say whether each is sound; after an edit, check its record too.
 
-    Exit code 1 when something is not.
+    Exit code 1 when something is not sound, 5 when a part was recognized and not read.
     """
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
     path = file if scheme_of(file) else os.path.realpath(file)
-    with Progress(shown) as progress, inspected(path, name=os.path.basename(shown), limits=limits, progress=progress.at) as node:
+    name = os.path.basename(shown)
+    with Progress(shown) as progress, inspected(path, name=name, limits=limits, keep_bytes=True, progress=progress.at) as node:
         checks = list(soundness(path, node, limits))
         payloads = any(payloads_below(node))
+        unread = parts_not_read(node)
     sound = all(check.ok for check in checks)
     if form == "json":
         document = {
@@ -42,12 +45,15 @@ def command(file: str, form: str, max_image_size: int) -> int:
             "tool_version": __version__,
             "path": shown,
             "ok": sound,
+            "not_read": [{"locator": item.locator, "message": item.message} for item in unread],
             "checks": [check._asdict() for check in checks],
         }
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
         for check in checks:
             sys.stdout.write(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}{': ' + safe(check.detail) if check.detail else ''}\n")
-        empty = "" if payloads else ", but holds no GPU code"
+        for item in unread:
+            sys.stdout.write(f"not read  {safe(item.locator)}: {safe(item.message)}\n")
+        empty = "" if payloads else ", but holds no GPU code" if not unread else " as far as it is read"
         sys.stdout.write(f"{safe(shown)} is {'sound' if sound else 'NOT sound'}{empty}\n")
-    return 0 if sound else 1
+    return 1 if not sound else UnsupportedError.exit_code if unread else 0

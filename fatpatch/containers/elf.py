@@ -40,6 +40,9 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """Sections and loadable segments; what lies outside the file is a diagnostic and left out."""
     data = source.peek(0, HEADER.size)
     if len(data) < HEADER.size or data[4:6] != b"\x02\x01":
+        if (cubin := _cubin32(data)) is not None:
+            diagnostics.not_read(locator, 4, f"{cubin}: not read; CUDA 6.5 and its GPUs are the last that use such")
+            return Container(kind=KIND, detail=cubin)
         words = "ends inside its ELF header" if len(data) < HEADER.size else "is not 64-bit little-endian: sections are not read"
         diagnostics.warning(locator, 4, words, field="e_ident")
         return Container(kind=KIND, detail="truncated" if len(data) < HEADER.size else "32-bit or big-endian")
@@ -62,6 +65,13 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     if not sections:
         detail += ", no section headers"
     return Container(kind=KIND, detail=detail, sections=sections, segments=_segments(source, phoff, phnum), relocatable=kind == n.ET_REL)
+
+
+def _cubin32(data: bytes) -> str | None:
+    """``32-bit cubin of sm_20`` for the header of one."""
+    if data[:6] != b"\x7fELF\x01\x01" or int.from_bytes(data[18:20], "little") != n.EM_CUDA or len(data) < 40:
+        return None
+    return f"32-bit cubin of sm_{data[36]}"
 
 
 def _segments(source: Source, offset: int, count: int) -> tuple[Section, ...]:

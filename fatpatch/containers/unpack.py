@@ -17,16 +17,29 @@ from fatpatch.source import CHUNK, Source, SourceStream
 if TYPE_CHECKING:
     import tempfile
 
-STREAMS = ((n.GZIP_MAGIC, "gzip"), (n.XZ_MAGIC, "xz"), (n.BZIP2_MAGIC, "bzip2"), (n.ZSTD_MAGIC, "zstd"))
+STREAMS = (
+    (n.GZIP_MAGIC, "gzip"),
+    (n.XZ_MAGIC, "xz"),
+    (n.BZIP2_MAGIC, "bzip2"),
+    (n.ZSTD_MAGIC, "zstd"),
+    (n.LZ4_FRAME_MAGIC, "lz4"),
+    (n.LZMA_HEAD, "lzma"),
+)
 
 
 def stream_codec(source: Source) -> str | None:
     """The codec of a compressed single file (.tgz, .tar.zst, .gz); None when it is none."""
-    head = source.peek(0, 10)
+    head = source.peek(0, 14)
     for magic, name in STREAMS:
-        if head.startswith(magic) and (name != "bzip2" or head[4:10] == b"1AY&SY"):
+        if head.startswith(magic) and (name != "bzip2" or head[4:10] == b"1AY&SY") and (name != "lzma" or _is_lzma(head)):
             return name
     return None
+
+
+def _is_lzma(head: bytes) -> bool:
+    """Whether a .lzma header is one: a usual dictionary size, a size that is unknown or sensible, and the first byte of data 0."""
+    dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
+    return dictionary in {1 << power for power in range(16, 28)} and (size == (1 << 64) - 1 or size < 1 << 40) and head[13:14] == b"\0"
 
 
 class Workspace:
@@ -45,6 +58,8 @@ class Workspace:
         stored = source.slice(member.offset, member.stored_size)
         if member.method == "stored":
             return stored
+        if member.method == "sparse":
+            return self._expanded(stored, member)
         if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
         unpacked = self.unpack(stored, member.method, expected=member.size)
@@ -53,8 +68,38 @@ class Workspace:
             raise FormatError(f"unpacks to {unpacked.size:#x} bytes, expected {member.size:#x}", field="size")
         return unpacked
 
-    def unpack(self, source: Source, codec: str, expected: int | None = None) -> Source:
-        """A whole compressed stream in a temporary file."""
+    def _expanded(self, stored: Source, member: Member) -> Source:
+        """A sparse file in a temporary file with holes."""
+        import tempfile
+
+        path, at = "", 0
+        try:
+            descriptor, path = tempfile.mkstemp(dir=self._directory())
+            with os.fdopen(descriptor, "wb") as sink:
+                for start, size in member.parts:
+                    sink.seek(start)
+                    for chunk in stored.chunks(at, size):
+                        self._spend(len(chunk))
+                        sink.write(chunk)
+                    at += size
+                sink.truncate(member.size)
+        except OSError as error:
+            _remove(path)
+            raise InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room") from error
+        except FatpatchError:
+            _remove(path)
+            raise
+        result = Source.open(path)
+        self._open.append(result)
+        return result
+
+    def _spend(self, size: int) -> None:
+        self._unpacked += size
+        if self._unpacked > self._allowed:
+            raise LimitError(f"more than {self._allowed:#x} bytes unpacked from this input: refused as a bomb", field="size")
+
+    def unpack(self, source: Source, codec: str, expected: int | None = None, told: list[str] | None = None) -> Source:
+        """A whole compressed stream in a temporary file; ``told`` takes what is odd behind its end."""
         import tempfile
 
         path = ""
@@ -62,14 +107,11 @@ class Workspace:
             descriptor, path = tempfile.mkstemp(dir=self._directory())
             with os.fdopen(descriptor, "wb") as sink:
                 size = 0
-                for piece in _guarded(codec, source):
+                for piece in _guarded(codec, source, told=told):
                     size += len(piece)
-                    self._unpacked += len(piece)
                     if expected is not None and size > expected:
                         raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
-                    if self._unpacked > self._allowed:
-                        message = f"more than {self._allowed:#x} bytes unpacked from this input: refused as a bomb"
-                        raise LimitError(message, field="size")
+                    self._spend(len(piece))
                     sink.write(piece)
         except OSError as error:
             _remove(path)
@@ -93,7 +135,7 @@ class Workspace:
     def head(self, source: Source, member: Member, size: int = 4096) -> bytes:
         """The first bytes of a member, without unpacking the rest; b"" when they cannot be read."""
         stored = source.slice(member.offset, member.stored_size)
-        if member.method == "stored":
+        if member.method == "stored" or (member.method == "sparse" and member.parts[:1] and not member.parts[0][0]):
             return stored.peek(0, size)
         try:
             return next(_guarded(member.method, stored, first=size), b"")[:size]
@@ -122,37 +164,44 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _guarded(codec: str, source: Source, first: int = CHUNK) -> Iterator[bytes]:
+def _guarded(codec: str, source: Source, first: int = CHUNK, told: list[str] | None = None) -> Iterator[bytes]:
     """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError."""
     opener = _OPENERS.get(codec)
     if opener is None:
         raise UnsupportedError(f"packed by {codec}, which is not read", field="method", hint="unpack the archive with another tool")
     try:
-        yield from opener(source, first)
+        yield from opener(source, first, [] if told is None else told)
     except FatpatchError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError | EOFError | ValueError | zlib.error) and type(error).__name__ not in {"ZstdError", "LZMAError"}:
+        if not isinstance(error, OSError | EOFError | ValueError | RuntimeError | zlib.error) and type(error).__name__ not in _ERRORS:
             raise
         raise FormatError(f"{codec} data is damaged: {error}", field="data") from error
 
 
-def _pumped(make: Callable[[], Any], source: Source, first: int) -> Iterator[bytes]:
-    """Drive a decompressor object of the zlib, bz2 and lzma kind; further streams behind the first are read too."""
-    engine = make()
+def _pumped(make: Callable[[], Any], source: Source, first: int, magic: bytes, told: list[str]) -> Iterator[bytes]:
+    """Drive a decompressor object of the zlib, bz2 and lzma kind; further streams behind the first are read too.
+
+    What follows a stream and is neither zeros nor another stream is told, and left: tools that unpack do the same.
+    """
+    engine, done = make(), 0
     for chunk in _growing(source, first):
+        done += len(chunk)
         data = chunk
         while True:
             if engine.eof:  # zero padding may follow, or another stream
                 data = data.lstrip(b"\0")
                 if not data:
                     break
+                if not magic.startswith(data[: len(magic)]) and not data.startswith(magic):
+                    told.append(f"{source.size - done + len(data):#x} bytes behind the end of the stream are no part of it")
+                    return
                 engine = make()
             piece = engine.decompress(data, CHUNK)
             if piece:
                 yield piece
             if engine.eof:
-                data = engine.unused_data
+                data = engine.unused_data or b""
             else:
                 data = getattr(engine, "unconsumed_tail", b"")
                 if not data and getattr(engine, "needs_input", not piece):
@@ -171,27 +220,42 @@ def _growing(source: Source, first: int) -> Iterable[bytes]:
         step = CHUNK // 4
 
 
-def _deflate(source: Source, first: int) -> Iterator[bytes]:
-    return _pumped(lambda: zlib.decompressobj(-15), source, first)
+def _deflate(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+    return _pumped(lambda: zlib.decompressobj(-15), source, first, b"", told)
 
 
-def _gzip(source: Source, first: int) -> Iterator[bytes]:
-    return _pumped(lambda: zlib.decompressobj(31), source, first)
+def _gzip(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+    return _pumped(lambda: zlib.decompressobj(31), source, first, n.GZIP_MAGIC, told)
 
 
-def _bzip2(source: Source, first: int) -> Iterator[bytes]:
+def _bzip2(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
     import bz2
 
-    return _pumped(bz2.BZ2Decompressor, source, first)
+    return _pumped(bz2.BZ2Decompressor, source, first, n.BZIP2_MAGIC, told)
 
 
-def _xz(source: Source, first: int) -> Iterator[bytes]:
+def _xz(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
     import lzma
 
-    return _pumped(lambda: lzma.LZMADecompressor(memlimit=256 << 20), source, first)
+    return _pumped(lambda: lzma.LZMADecompressor(memlimit=256 << 20), source, first, n.XZ_MAGIC, told)
 
 
-def _zstd(source: Source, first: int) -> Iterator[bytes]:
+def _lzma(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+    import lzma
+
+    def make() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(format=lzma.FORMAT_ALONE, memlimit=256 << 20)
+
+    return _pumped(make, source, first, n.LZMA_HEAD, told)
+
+
+def _lz4(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+    import lz4.frame
+
+    return _pumped(lz4.frame.LZ4FrameDecompressor, source, first, n.LZ4_FRAME_MAGIC, told)
+
+
+def _zstd(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
     import zstandard
 
     size = min(max(first, 4096), CHUNK)
@@ -202,10 +266,13 @@ def _zstd(source: Source, first: int) -> Iterator[bytes]:
             size = CHUNK
 
 
-_OPENERS: dict[str, Callable[[Source, int], Iterator[bytes]]] = {
+_ERRORS = frozenset({"ZstdError", "LZMAError"})
+_OPENERS: dict[str, Callable[[Source, int, list[str]], Iterator[bytes]]] = {
     "deflate": _deflate,
     "gzip": _gzip,
     "bzip2": _bzip2,
     "xz": _xz,
     "zstd": _zstd,
+    "lz4": _lz4,
+    "lzma": _lzma,
 }

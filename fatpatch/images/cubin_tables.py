@@ -18,6 +18,8 @@ SHT_SYMTAB = 2
 SHT_NOTE = 7
 SHT_CUDA_INFO = 0x70000000
 SHT_CUDA_COMPAT = 0x70000086
+WITHOUT_BYTES = frozenset({n.SHT_NOBITS, 0x70000007, 0x70000009, 0x7000000A})
+"""Section types that take no bytes of the file: also NVIDIA's uninitialized global, local and shared memory in relocatable cubins."""
 _MAX_OVERLAP = 16
 _MAX_NAMES = 3  # times the table: real tables share few tails
 _ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d{1,4})([af]?)\b")
@@ -46,7 +48,7 @@ class Tables:
         names_row = self.rows[identity.names_index]
         self._names = data[names_row[OFFSET] : names_row[OFFSET] + names_row[SIZE]]
         self._by_name: dict[bytes, Row] | None = None
-        if sum(row[SIZE] for row in self.rows if row[TYPE] != n.SHT_NOBITS) > _MAX_OVERLAP * len(data):
+        if sum(row[SIZE] for row in self.rows if row[TYPE] not in WITHOUT_BYTES) > _MAX_OVERLAP * len(data):
             raise LimitError("the sections overlap without end", offset=identity.section_offset, field="sh_size")
 
     def by_name(self) -> dict[bytes, Row]:
@@ -69,7 +71,7 @@ class Tables:
 
     def content(self, row: Row | None) -> bytes:
         """The bytes of a section, none for one that is absent; FormatError when it reaches outside the cubin."""
-        if row is None or row[TYPE] == n.SHT_NOBITS:
+        if row is None or row[TYPE] in WITHOUT_BYTES:
             return b""
         offset, end = row[OFFSET], row[OFFSET] + row[SIZE]
         if end > len(self.data):

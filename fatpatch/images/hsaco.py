@@ -71,32 +71,50 @@ def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
 
 
 class _Symbols:
-    """Code bytes by function, the names of kernel descriptors, and bytes by name of the variables that are visible outside."""
+    """Code bytes by function, the names of kernel descriptors, and bytes by name of the variables that are visible outside.
+
+    A function whose symbol has no size reaches to the next symbol of its section, or to the end of that.
+    """
 
     def __init__(self, data: bytes, sections: list[Section]) -> None:
         self.sizes: dict[str, int] = {}
         self.kernels: set[str] = set()
         self.variables: dict[str, int] = {}
+        self._places: dict[int, set[int]] = {}
+        self._without: dict[str, tuple[int, int]] = {}
+        self.places: dict[str, tuple[int, int]] = {}
+        """Section and address of each function."""
         for row in sections:
             if row[1] in (_SHT_DYNSYM, _SHT_SYMTAB) and row[6] < len(sections):
-                self._table(data, row, sections[row[6]])
+                self._table(data, row, sections[row[6]], sections)
+        for name, (index, value) in self._without.items():
+            behind = sorted(each for each in self._places[index] if each > value)
+            end = sections[index][3] + sections[index][5]
+            self.sizes[name] = max((behind[0] if behind else end) - value, 0)
 
-    def _table(self, data: bytes, row: Section, names: Section) -> None:
+    def _table(self, data: bytes, row: Section, names: Section, sections: list[Section]) -> None:
         strings = data[names[4] : names[4] + names[5]]
         if row[5] > _MAX_SYMBOLS * SYMBOL.size:
             raise LimitError(f"{row[5] // SYMBOL.size} symbols, more than {_MAX_SYMBOLS}", offset=row[4], field="symbol table")
         table = data[row[4] : row[4] + row[5]]
         total = 0
-        for name_at, info, _, index, _, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
+        for name_at, info, _, index, value, size in SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]):
             raw = strings[name_at : strings.find(b"\0", name_at)]
             total += len(raw)
             if total > name_budget(len(strings)):
                 raise LimitError("the symbol names overlap without end", field="st_name")
             name = raw.decode("utf-8", "backslashreplace")
+            code = 0 < index < len(sections) and bool(sections[index][2] & n.SHF_EXECINSTR)
+            if code:
+                self._places.setdefault(index, set()).add(value)
             if name.endswith(".kd") and index:
                 self.kernels.add(name[:-3])
             else:
                 self.sizes[name] = size
+                if code:
+                    self.places[name] = index, value
+                    if not size:
+                        self._without[name] = index, value
                 if row[1] == _SHT_DYNSYM and index and info & 0xF == _OBJECT:
                     self.variables[name] = size
 
@@ -131,7 +149,13 @@ def _list(value: object) -> list[Any]:
 
 def _noted_target(documents: list[dict[str, Any]]) -> str | None:
     targets = [document.get("amdhsa.target") for document in documents]
-    return next((target.rsplit("--", 1)[-1][:200] for target in targets if isinstance(target, str)), None)
+    return next((_processor(target)[:200] for target in targets if isinstance(target, str)), None)
+
+
+def _processor(target: str) -> str:
+    """``gfx90a:xnack+`` of a target id with its triple: amdgcn-amd-amdhsa--gfx90a:xnack+, amdgcn-amd-amdhsa-unknown-gfx90a:xnack+."""
+    at = target.rfind("-gfx")
+    return target[at + 1 :] if at >= 0 else target.rsplit("--", 1)[-1]
 
 
 def _producer(data: bytes, sections: list[Section], names_index: int) -> str | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fatpatch.errors import LimitError
 from fatpatch.images import flow
-from fatpatch.images.ptx import LEAD, MAX_LEAD, without_comments
+from fatpatch.images.ptx import body_of, places, without_comments
 
 _ENTRY_NAME = re.compile(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
 _FUNC_NAME = re.compile(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
@@ -104,28 +104,23 @@ def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
 
 def definitions(text: bytes) -> list[Definition]:
     """In document order. A body reaches to the last closing brace before the next definition: what else stands there is data."""
-    starts = sorted((*_places(text, b".entry"), *_places(text, b".func")))
+    starts = sorted((at + len(word), word == b".entry") for word in (b".entry", b".func") for at in places(text, word))
     if len(starts) > _MAX_ENTRIES:
         raise LimitError(f"more than {_MAX_ENTRIES} entries and functions", field=".entry")
     found = []
     for (at, entry), (limit, _) in pairwise([*starts, (len(text), False)]):
         named = (_ENTRY_NAME if entry else _FUNC_NAME).match(text, at)
         if named is None:
-            continue
-        brace, semicolon = text.find(b"{", named.end(), limit), text.find(b";", named.end(), limit)
-        declared = brace < 0 or 0 <= semicolon < brace
-        found.append(Definition(named[1], entry, -1 if declared else brace + 1, max(text.rfind(b"}", brace, limit), brace + 1)))
+            head = b" " + without_comments(text[at : min(limit, at + 8192)])
+            named = (_ENTRY_NAME if entry else _FUNC_NAME).match(head)
+            if named is None:
+                continue
+        brace = body_of(text, at)
+        if brace is not None and brace >= limit:
+            brace = None
+        end = 0 if brace is None else max(text.rfind(b"}", brace, limit), brace + 1)
+        found.append(Definition(named[1], entry, -1 if brace is None else brace + 1, end))
     return found
-
-
-def _places(text: bytes, word: bytes) -> Iterator[tuple[int, bool]]:
-    """(offset behind the word, whether it is .entry) of each definition: nothing but qualifiers stand before it on its line."""
-    at = text.find(word)
-    while at >= 0:
-        line = text.rfind(b"\n", max(at - MAX_LEAD, 0), at) + 1 or max(at - MAX_LEAD, 0)
-        if LEAD.match(text, line, at):
-            yield at + len(word), word == b".entry"
-        at = text.find(word, at + len(word))
 
 
 class _Parsed(NamedTuple):

@@ -13,18 +13,19 @@ from fatpatch.formats import numbers as n
 from fatpatch.images.cubin_kernels import cubin_kernels
 from fatpatch.images.cubin_tables import SHT_CUDA_COMPAT, Tables, name_budget
 from fatpatch.images.hsaco import CodeObject, read_code_object
-from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
+from fatpatch.images.ptx import elements, ptx_kernels, ptx_target, ptx_version, without_comments
 from fatpatch.images.rows import KernelRow
 
 _OBJECT = 1
 _VARIABLE_SECTIONS = (b".nv.global", b".nv.constant3")
 _GENERATED = re.compile(r"\$|__unnamed|\.|__cuda_|_nv_|__nv_")
 _PTX_VARIABLE = re.compile(
-    rb"^[ \t]*(?:\.(?:visible|weak|common)[ \t]+)*\.(?:global|const)[ \t]+(?:\.attribute[ \t]*\([^)]{0,80}\)[ \t]*)?"
-    rb"(?:\.align[ \t]+\d{1,6}[ \t]+)?\.[a-z](\d{1,3})[ \t]+([A-Za-z_$%][\w$]*)(?:\[(\d{0,12})\])?",
-    re.MULTILINE,
+    rb"(?<![\w$%.])\.(?:global|const)((?:\s*\.(?:attribute\s*\([^)]{0,80}\)|align\s+\w{1,18}|v[24]|[a-z]+\d{1,3}(?:x2)?))+)"
+    rb"\s+([A-Za-z_$%][\w$]*)((?:\s*\[\s*\w{0,18}\s*\])*)"
 )
-_ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size[ \t]+(\d{1,4})", re.MULTILINE)
+_VARIABLE_TYPE = re.compile(rb"\.(?!v[24]\b)[a-z]+(\d{1,3})(x2)?(?!\w)")
+_VECTOR = re.compile(rb"\.v([24])\b")
+_ADDRESS_SIZE = re.compile(rb"\.address_size\s+(\d{1,4})")
 _HASH = re.compile(r"(_INTERNAL_|_GLOBAL__N__|__nv_static_\d{1,4}__)([0-9a-f]{8})")
 
 
@@ -105,10 +106,11 @@ def _cubin_variables(tables: Tables) -> dict[str, int]:
 
 def _ptx_variables(text: bytes) -> dict[str, int]:
     variables: dict[str, int] = {}
-    for bits, raw, count in _PTX_VARIABLE.findall(text):
-        name = raw.decode("ascii", "backslashreplace")
-        if not _GENERATED.match(name):
-            variables[name] = max(int(bits) // 8, 1) * (int(count) if count else 1)
+    for attributes, raw, dimensions in _PTX_VARIABLE.findall(without_comments(text) if b"//" in text or b"/*" in text else text):
+        name, typed, vector = raw.decode("ascii", "backslashreplace"), _VARIABLE_TYPE.search(attributes), _VECTOR.search(attributes)
+        if typed is not None and not _GENERATED.match(name):
+            width = max(int(typed[1]) // 8, 1) * (2 if typed[2] else 1) * (int(vector[1]) if vector else 1)
+            variables[name] = width * elements(dimensions)
     return variables
 
 

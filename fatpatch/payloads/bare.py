@@ -28,7 +28,7 @@ def sniff_bare(source: Source) -> str | None:
         return "kpack"
     if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size, Budget()):
         return "bundle"
-    if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/"):
+    if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/", b"\xef"):
         return None
     from fatpatch.images.ptx import looks_like_ptx
 
@@ -38,7 +38,7 @@ def sniff_bare(source: Source) -> str | None:
 def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostics: Diagnostics) -> Payload:
     """The payload of a bare cubin, PTX or code object: one image that is the whole file."""
     from fatpatch.images.cubin_tables import Tables
-    from fatpatch.images.ptx import ptx_target, ptx_version
+    from fatpatch.images.ptx import BYTE_ORDER_MARK, ptx_target, ptx_version
 
     kind, payload_kind, vendor = _KINDS[bare]
     target, version, producer = "unknown", None, None
@@ -48,9 +48,11 @@ def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostic
         diagnostics.error(locator, 0, message, field="size")
     elif kind == "ptx":
         head = source.peek(0, _PTX_HEAD)
-        target, version = ptx_target(head) or "compute_0", ptx_version(head)
-        if target == "compute_0":
-            diagnostics.error(locator, 0, "expected a .target directive", field=".target")
+        target, version = ptx_target(head) or "unknown", ptx_version(head)
+        if target == "unknown":
+            diagnostics.error(locator, 0, "expected a .target directive that names an architecture", field=".target")
+        if head.startswith(BYTE_ORDER_MARK):
+            diagnostics.warning(locator, 0, "begins with a byte order mark, which ptxas refuses", field=".version")
     elif kind == "sass":
         try:
             tables = Tables(source.peek(0, source.size))

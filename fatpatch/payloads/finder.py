@@ -10,11 +10,14 @@ from fatpatch.formats import numbers as n
 from fatpatch.locator import join
 from fatpatch.model import Container, Payload, Wrapper
 from fatpatch.payloads import fatbin
+from fatpatch.payloads.compression import IMAGE_LIMIT
 from fatpatch.payloads.frames import Budget
 from fatpatch.payloads.wrapper import Pointer, read_wrappers
 from fatpatch.source import Source
 
 MAX_FALSE_HITS = 20_000
+ELF_HEAD, PTX_WORD = b"\x7fELF\x02\x01", b".version "
+"""How a 64-bit object, and a PTX text behind its comments, begins."""
 _NEAR = 40
 
 
@@ -29,11 +32,12 @@ class Range(NamedTuple):
 class Finder:
     """Collects the payloads of one container, in file order; ``pointers`` are the wrappers that lead to them."""
 
-    def __init__(self, source: Source, locator: str, limit: int, diagnostics: Diagnostics) -> None:
+    def __init__(self, source: Source, locator: str, limit: int, diagnostics: Diagnostics, image_limit: int = IMAGE_LIMIT) -> None:
         self.source, self.locator, self.diagnostics = source, locator, diagnostics
         self.found: dict[int, Payload] = {}
         self.order: list[int] = []
         self.limit = self.room = limit
+        self.image_limit = image_limit
         self.full = False
         self.counts: dict[str, int] = {}
         self.pointers: dict[int, Pointer] = {}

@@ -13,7 +13,8 @@ from fatpatch.containers.zip import first_local_header
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.formats import numbers as n
 from fatpatch.model import Container, Payload
-from fatpatch.payloads.finder import Finder, Range
+from fatpatch.payloads.compression import IMAGE_LIMIT
+from fatpatch.payloads.finder import ELF_HEAD, PTX_WORD, Finder, Range
 from fatpatch.source import Source
 
 FATBIN_SECTIONS = frozenset({".nv_fatbin", "__nv_relfatbin", ".nv_fatb", "__nv_rel"})
@@ -39,11 +40,13 @@ _BARREN = (
 _SEARCHABLE = frozenset({"elf", "pe", "ape", "macho", "raw", "fatbin", "bundle"})
 
 
-def find_payloads(source: Source, container: Container, locator: str, limit: int, diagnostics: Diagnostics) -> tuple[Payload, ...]:
+def find_payloads(
+    source: Source, container: Container, locator: str, limit: int, diagnostics: Diagnostics, image_limit: int = IMAGE_LIMIT
+) -> tuple[Payload, ...]:
     """All payloads of a container in file order, up to ``limit`` images; its members are not looked into."""
     if container.kind not in _SEARCHABLE:
         return ()
-    finder = Finder(source, locator, limit, diagnostics)
+    finder = Finder(source, locator, limit, diagnostics, image_limit)
     finder.follow(container)
     if container.kind in ("fatbin", "bundle"):
         evidence = "file"
@@ -64,7 +67,17 @@ def find_payloads(source: Source, container: Container, locator: str, limit: int
             if not finder.by_toolkit:
                 _offload_search().search(finder, part)
         _check_pointers(finder)
+        for part in _unnamed(source, container):
+            _search_bare(finder, part)
     return finder.payloads()
+
+
+def _search_bare(finder: Finder, part: Range) -> None:
+    """Images without a container; the search is imported where a first look has found something."""
+    if any(finder.source.find(word, part.start, part.end) >= 0 for word in (ELF_HEAD, PTX_WORD)):
+        from fatpatch.payloads import bare_search
+
+        bare_search.search(finder, part)
 
 
 def _offload_search() -> ModuleType:
@@ -124,6 +137,7 @@ def _unnamed(source: Source, container: Container) -> Iterator[Range]:
             yield Range(start, end, section.name)
     at = 0
     reach = source.size if not container.members else first_local_header(source, min(member.header_offset for member in container.members))
+    reach = reach if container.opaque is None else min(reach, container.opaque)
     for begin, end in [*sorted(taken), (reach, reach)]:
         start = min(begin, reach)  # behind it lie members, also replaced ones that no directory names any more, and directories
         if start - at > n.ENTRY_HEADER_SIZE:

@@ -174,7 +174,7 @@ def classify(name: str, vendor: str) -> tuple[str, str, str]:
     offload, _, triple = name.partition("-")
     if offload == "host":
         return "host", escape(triple.rstrip("-")) or "host", vendor
-    if triple.startswith("amdgcn"):
+    if triple.startswith(("amdgcn", "amdgpu")):
         at = triple.find("gfx")
         target = triple[at:] if at > 0 else triple.rsplit("-", 1)[-1]
         return ("spirv" if target == "amdgcnspirv" else "hsaco"), escape(target or triple), "amd"

@@ -100,17 +100,17 @@ def binary_chain(finder: Finder, part: Range, evidence: str) -> None:
 
 
 def _binary(finder: Finder, at: int, part: Range, evidence: str) -> int:
-    """Read the OffloadBinary at ``at``; the offset behind it. A fatbin in it is a payload of its own."""
+    """Read the OffloadBinary at ``at``; the offset behind it. Fatbins in it are payloads of their own."""
     locator = finder.name_for(part.section, "offload")
     read = offload_binary.read_binary(finder.source, at, part.end, locator, finder.diagnostics)
     if read is None:
         return part.end
-    if read.fatbin is not None:
-        finder.add_fatbin(read.fatbin, part, evidence)
-    elif read.image is not None:
+    for fatbin in read.fatbins:
+        finder.add_fatbin(fatbin, part, evidence)
+    if read.images or not read.fatbins:
         finder.keep(Payload(
             locator=locator, vendor=read.vendor, kind="offload_binary", section=part.section, offset=at, size=read.end - at,
-            found_by=(evidence,), images=(read.image,),
+            found_by=(evidence,), images=read.images,
         ))  # fmt: skip
     return read.end
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fatpatch.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
+from fatpatch.diagnostics import NOT_READ
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Inventory, Node, Payload, place_of
 from fatpatch.render.resources import resource_lines
@@ -20,6 +21,7 @@ _CONTAINERS = {
     "pe": "PE",
     "ape": "APE",
     "macho": "Mach-O",
+    "unread": "not read:",
     "zip": "zip",
     "tar": "tar",
     "ar": "ar archive",
@@ -98,7 +100,7 @@ def report(
             yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels"), filtered=filtered))
         yield from (f"  {line}" for line in resource_lines(resources.get(place, ()), show))
     if not groups and not any(True for _ in _stocks(node)):
-        damaged = any(item.level == "error" for item in all_diagnostics(node))
+        damaged = any(item.level == "error" or item.field == NOT_READ for item in all_diagnostics(node))
         yield f"no GPU code found{' in what could be read' if damaged else ''} ({_LOOKED_FOR})"
     elif groups and not matrices:
         yield ""

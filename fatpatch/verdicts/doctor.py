@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.coverage import all_diagnostics, payloads_below
+from fatpatch.diagnostics import NOT_READ
 from fatpatch.gpus.drivers import driver, last_branch
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts.dispatch import Host, host_of
@@ -69,7 +70,7 @@ class Doctor:
             no_road=() if against is not None else tuple(no_roads(modules, self.model, environment)),
             cost=None,
             slowest=None,
-            unread=(*(item for item in all_diagnostics(self.node) if item.level == "error"), *self._problems()),
+            unread=(*_unread(self.node, some=bool(modules)), *self._problems()),
         )
         return with_modules(whole, modules)
 
@@ -138,6 +139,13 @@ class Doctor:
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
         module = judge_amd(node, payload, environment, self.reader)
         return Judged(node, payload, module, Host(None, (), False, None, "AMD host code is not read"))
+
+
+def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:
+    """What could not be read of a file. Packed members of another kind count only where nothing else is there to judge (``some``)."""
+    for item in all_diagnostics(node):
+        if item.level == "error" or (item.field == NOT_READ and (not some or item.locator == node.locator)):
+            yield item
 
 
 def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
