@@ -11,6 +11,8 @@ import re
 import zlib
 
 SEPARATOR = "!"
+UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ud800-\udfff\U000e0000-\U000e0fff"
+"""Characters that move a cursor, change the direction of text, or are not seen, as ranges of a character class."""
 _MAX_STEP = 240
 
 
@@ -88,4 +90,6 @@ def _covers(pattern: str, text: str, at: int) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _unsafe() -> re.Pattern[str]:
-    return re.compile(r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+    return re.compile(
+        r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ud800-\udfff\U000e0000-\U000e0fff]"
+    )

@@ -7,9 +7,11 @@ shares the file descriptor with its parent.
 from __future__ import annotations
 
 import bisect
+import errno
 import io
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -21,6 +23,8 @@ CHUNK = 1 << 20
 Place = tuple[int, int]
 """Which bytes, and where in them."""
 _HAS_PREAD = hasattr(os, "pread")
+_HAS_HOLES = sys.platform == "linux" and hasattr(os, "SEEK_DATA")
+_NO_DATA = 1 << 63
 
 
 _SMALL = 512
@@ -36,6 +40,10 @@ class Backing:
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``."""
         raise NotImplementedError
+
+    def next_data(self, offset: int) -> int:
+        """The first offset from ``offset`` on that may hold anything but zeros of a hole."""
+        return offset
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Make the [start, end) of all ranges ready to be read by path; nothing to do where they lie here."""
@@ -78,6 +86,14 @@ class _File(Backing):
         with self._lock:
             os.lseek(self.descriptor, offset, os.SEEK_SET)
             return os.read(self.descriptor, size)
+
+    def next_data(self, offset: int) -> int:
+        if not _HAS_HOLES or self.descriptor < 0:
+            return offset
+        try:
+            return os.lseek(self.descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            return _NO_DATA if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -285,11 +301,19 @@ class Source:
             yield data
             offset += len(data)
 
+    def next_data(self, offset: int) -> int:
+        """The first offset from ``offset`` on that is in no hole of the file; the end when only holes follow."""
+        return max(min(self._backing.next_data(self.base + offset) - self.base, self.size), offset)
+
     def find(self, needle: bytes, start: int, end: int) -> int:
         """Offset of the first ``needle`` that lies wholly in [start, end), or -1. Reads ahead in growing pieces."""
         step, overlap = 1 << 12, len(needle) - 1
         end = min(end, self.size)
         while start + overlap < end:
+            if step == CHUNK and (following := self.next_data(start)) > start + overlap and any(needle):
+                start = following - overlap
+                if start + overlap >= end:
+                    break
             data = self.peek(start, min(step + overlap, end - start))
             if len(data) <= overlap:
                 return -1
@@ -305,6 +329,10 @@ class Source:
         step, at, first, second = 1 << 12, start + 7 & ~7, needle[0], needle[1]
         end = min(end, self.size)
         while at + len(needle) <= end:
+            if step == CHUNK and (following := self.next_data(at)) > at + 7 + len(needle):
+                at = following - len(needle) & ~7
+                if at + len(needle) > end:
+                    break
             data = self.peek(at, min(step + len(needle), end - at))
             lane = data[1 : len(data) - len(needle) + 2 : 8]
             index = -1

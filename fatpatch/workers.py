@@ -23,6 +23,7 @@ def _end_with_parent() -> None:
     import threading
     from multiprocessing.connection import wait
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent says what there is to say
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that its temporary files are removed
 
     parent = multiprocessing.parent_process()

@@ -22,12 +22,12 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from fatpatch import __version__
 from fatpatch.auditing.record import Contents, Examined, State
-from fatpatch.errors import FormatError, InputError, UnsupportedError
+from fatpatch.errors import FormatError, InputError, LimitError, UnsupportedError
 
 VERSION: Final = 1
 TABLES: Final = {
@@ -55,6 +55,7 @@ _APPLICATION: Final = 0x46505431  # "FPT1"
 _READING: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
 _PATIENCE: Final = 60.0
 _STEPS: Final = 100_000
+_HEAP: Final = 512 << 20
 
 
 class Database:
@@ -76,6 +77,8 @@ class Database:
             self._connection.set_progress_handler(lambda: 0, _STEPS)
             self._check()
             if not create:
+                self._connection.execute(f"PRAGMA hard_heap_limit = {_HEAP}")
+                self._connection.execute("PRAGMA temp_store = MEMORY")  # so that temporary tables count, too
                 self._connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY)
 
     @contextmanager
@@ -186,15 +189,23 @@ class Database:
             self._connection.execute("DETACH other")
         self.tidy()
 
-    def rows(self, question: str, values: Sequence[Any] = ()) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
-        """(column names, rows) of a question in SQL that changes nothing."""
-        with self._told():
+    def rows(
+        self, question: str, values: Sequence[Any] = (), bounds: Bounds | None = None
+    ) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
+        """(column names, rows) of a question in SQL that changes nothing; LimitError when it takes more than ``bounds`` allow."""
+        clock = None if bounds is None else _Clock(bounds)
+        if clock is not None:
+            self._connection.set_progress_handler(clock.over, _STEPS)
+        with self._told(), _watched(clock):
             cursor = self._connection.execute(_text(question), tuple(values))
-        return tuple(column[0] for column in cursor.description or ()), self._stepped(cursor)
+        return tuple(column[0] for column in cursor.description or ()), self._stepped(cursor, clock)
 
-    def _stepped(self, cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
-        with self._told():
-            yield from cursor
+    def _stepped(self, cursor: sqlite3.Cursor, clock: _Clock | None = None) -> Iterator[tuple[Any, ...]]:
+        with self._told(), _watched(clock):
+            for number, row in enumerate(cursor):
+                if clock is not None and number >= clock.bounds.rows:
+                    raise LimitError(f"more than {clock.bounds.rows:,} rows", hint="ask for less, with LIMIT, or --export the tables")
+                yield row
 
     def dump(self) -> Iterator[tuple[Any, ...]]:
         """Every row with its table, in an order that hangs on the rows alone."""
@@ -208,6 +219,47 @@ class Database:
 
     def _one(self, question: str, *values: Any) -> Any:
         return self._connection.execute(question, values).fetchone()[0]
+
+
+class Bounds(NamedTuple):
+    """What a question of a user may take: seconds and rows. No question takes more memory than ``_HEAP``."""
+
+    seconds: float = 60.0
+    rows: int = 1_000_000
+
+
+class _Clock:
+    """Tells SQLite to stop when the time is over, or when the user has interrupted."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.end = time.monotonic() + bounds.seconds
+        self.expired = self.interrupted = False
+
+    def over(self) -> bool:
+        """Whether to stop; a signal is seen here, since SQLite calls back between its steps."""
+        try:
+            self.expired = time.monotonic() > self.end
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return self.expired or self.interrupted
+
+
+@contextmanager
+def _watched(clock: _Clock | None) -> Iterator[None]:
+    """Say why a question was stopped."""
+    try:
+        yield
+    except MemoryError as error:
+        raise LimitError("takes more memory than a question may", hint="ask for less at once") from error
+    except sqlite3.OperationalError as error:
+        if clock is not None and clock.interrupted:
+            raise KeyboardInterrupt from error
+        if clock is not None and clock.expired:
+            raise LimitError(f"takes longer than {clock.bounds.seconds:g} seconds", hint="ask for less, or --export the tables") from error
+        if clock is not None and str(error) == "interrupted":
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _text(value: str) -> str:

@@ -42,8 +42,13 @@ def _csv(header: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> Iterator[byt
 
 def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([_inert(value) for value in row] for row in rows)
     return buffer.getvalue().encode()
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; else the value as it is in the index."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _parquet(header: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> Iterator[bytes]:

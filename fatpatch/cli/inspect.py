@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
 
 from fatpatch.cli.inspecting import Run, Wish
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.pattern import Pattern
 from fatpatch.walk import KINDS
 
 _HELP_FORMAT = "How to print: text for people, one json document, ndjson with one line a file, csv with one line an image or kernel."
@@ -81,10 +81,7 @@ def command(
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
             raise click.UsageError("--what-if goes with --as, --jobs and --format text or json only")
         return suppose(pairs, what_if, kind, limits_from(max_image_size), jobs, form, sys.stdout.write)
-    try:
-        pattern = re.compile(kernel_pattern) if kernel_pattern is not None else None
-    except re.error as error:
-        raise click.BadParameter(f"not a regular expression: {error}", param_hint="--kernel") from error
+    pattern = Pattern(kernel_pattern, "--kernel") if kernel_pattern is not None else None
     wish = Wish(
         kernels=kernels or resources or pattern is not None or missing is not None,
         pattern=pattern,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from fatpatch.cli import print_error
 from fatpatch.cli.options import print_diagnostics, worse
+from fatpatch.cli.pattern import Pattern
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
 from fatpatch.diagnostics import NOT_READ
@@ -32,7 +32,7 @@ class Wish(NamedTuple):
     """What the user asked to see."""
 
     kernels: bool
-    pattern: re.Pattern[str] | None
+    pattern: Pattern | None
     targets: tuple[str, ...]
     missing: str | None
     resources: bool
@@ -146,7 +146,7 @@ class Run:
         def wanted(name: str) -> bool:
             if lacking is not None and name not in lacking:
                 return False
-            return pattern is None or bool(pattern.search(name) or pattern.search(readable(name)))
+            return pattern is None or pattern.search(name) or pattern.search(readable(name))
 
         return wanted
 

@@ -34,7 +34,7 @@ def command(
     form: str,
 ) -> int:
     """Ask an index one of the ready questions, or one in SQL. Nothing in it is changed."""
-    from fatpatch.auditing.database import Database
+    from fatpatch.auditing.database import Bounds, Database
     from fatpatch.render import table
 
     if (export is None) != (output is None):
@@ -57,7 +57,7 @@ def command(
                 export_answer(index, statement, values, output, export, replace=force)
             click.echo(f"wrote {output}", err=True)
         elif statement is not None:
-            header, rows = index.rows(statement, values)
+            header, rows = index.rows(statement, values, Bounds() if sql is not None else None)
             for piece in table.pieces(header, rows, form):
                 sys.stdout.write(piece)
     finally:

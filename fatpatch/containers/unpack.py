@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from fatpatch.errors import FatpatchError, FormatError, InputError, LimitError, UnsupportedError
 from fatpatch.formats import numbers as n
+from fatpatch.leftovers import folder_prefix, remove_folders
 from fatpatch.limits import Limits
 from fatpatch.model import Member
 from fatpatch.source import CHUNK, Source, SourceStream
@@ -155,7 +156,8 @@ class Workspace:
         import tempfile
 
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="fatpatch-")
+            remove_folders(tempfile.gettempdir())
+            self._folder = tempfile.TemporaryDirectory(prefix=folder_prefix())
         return self._folder.name
 
 

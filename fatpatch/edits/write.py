@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from fatpatch.edits.copying import clone, copy_range, write_all
 from fatpatch.edits.overlay import Overlay
 from fatpatch.errors import EditError, InputError
+from fatpatch.leftovers import prefix_for, remove_neighbours
 from fatpatch.source import Source
 from fatpatch.writing import give_name, sync_folder
 
@@ -29,8 +30,9 @@ def write_overlay(overlay: Overlay, path: str, *, like: str, replace: bool, veri
     """
     folder = os.path.dirname(path) or "."
     temporary = ""
+    remove_neighbours(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".fatpatch-", suffix=".tmp", dir=folder)
+        descriptor, temporary = tempfile.mkstemp(prefix=prefix_for(path), suffix=".tmp", dir=folder)
         try:
             _fill(descriptor, overlay)
             _dress(descriptor, temporary, like, modified)

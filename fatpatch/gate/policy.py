@@ -18,6 +18,7 @@ from fatpatch.locator import covers
 FILE: Final = "fatpatch.toml"
 PROJECT: Final = "pyproject.toml"
 _MAX_SIZE = 1 << 20
+_MAX_DEPTH = 100
 _TARGET = re.compile(r"[A-Za-z0-9_:+*?.-]{1,60}\Z")
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMG]?B)\Z")
 _UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
@@ -147,12 +148,33 @@ def _toml(path: str) -> dict[str, Any]:
             data = stream.read(_MAX_SIZE + 1)
         if len(data) > _MAX_SIZE:
             raise InputError(f"is larger than {_MAX_SIZE} bytes", locator=path, hint="a policy is a short text")
+        _refuse_deep(data, path)
         document: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
         return document
     except OSError as error:
         raise InputError(f"cannot open: {error.strerror}", locator=path, hint="'fatpatch check --init FILE...' writes a policy") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError among them, and numbers of thousands of digits
         raise InputError(f"is not TOML: {error}", locator=path, hint="see the README for an example") from error
+
+
+_TOKEN = re.compile(rb'"""(?:[^"\\]|\\.|"(?!""))*"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[{]|[\]}]|\.|\n', re.DOTALL)
+
+
+def _refuse_deep(data: bytes, path: str) -> None:
+    """InputError for a text whose keys or tables nest deeper than any policy: reading it would take minutes."""
+    depth = dots = 0
+    for found in _TOKEN.finditer(data):
+        token = found[0]
+        if token in b"[{":
+            depth += 1
+        elif token in b"]}":
+            depth = max(depth - 1, 0)
+        elif token == b".":
+            dots += 1
+        elif token == b"\n":
+            dots = 0
+        if depth > _MAX_DEPTH or dots > _MAX_DEPTH:
+            raise InputError(f"nests deeper than {_MAX_DEPTH} tables", locator=path, hint="a policy is a short text")
 
 
 Take = Callable[[Any], Any]

@@ -146,6 +146,8 @@ class Finder:
             data = self.source.peek(at, min(1 << 16, end - at))
             rest = data.lstrip(b"\0")
             at += len(data) - len(rest)
+            if not rest and len(data) == 1 << 16:
+                at = min(self.source.next_data(at), end)
             if rest or not data:
                 return start + (at - start) // step * step if rest else end
         return end

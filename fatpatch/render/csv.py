@@ -7,7 +7,7 @@ import io
 
 from fatpatch.images.demangle import demangle
 from fatpatch.model import Image, Node, Payload
-from fatpatch.render.words import safe
+from fatpatch.render.words import cell
 from fatpatch.survey import Finding
 
 IMAGE_COLUMNS = (
@@ -46,5 +46,5 @@ def rows(node: Node, payload: Payload, image: Image, finding: Finding | None, *,
 
 def _line(values: list[object]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow([safe(value) if isinstance(value, str) else value for value in values])
+    csv.writer(buffer, lineterminator="\n").writerow([cell(value) for value in values])
     return buffer.getvalue()

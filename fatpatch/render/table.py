@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from fatpatch.render.words import columns, safe
+from fatpatch.render.words import cell, columns, safe
 
 
 def pieces(header: Sequence[str], rows: Iterable[Sequence[Any]], form: str) -> Iterator[str]:
@@ -52,6 +52,6 @@ def _apart(header: Sequence[str]) -> list[str]:
 def _line(row: Sequence[Any]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(
-        [safe(value, sys.maxsize) if isinstance(value, str) else _plain(value) for value in row]
+        [cell(value, sys.maxsize) if isinstance(value, str) else _plain(value) for value in row]
     )
     return buffer.getvalue()

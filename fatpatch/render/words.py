@@ -6,6 +6,8 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 
+from fatpatch.locator import UNSAFE
+
 _MAX_TEXT = 2000
 
 
@@ -20,7 +22,15 @@ def safe(text: str, limit: int = _MAX_TEXT) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _unsafe() -> re.Pattern[str]:
-    return re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+    return re.compile(f"[{UNSAFE}]")
+
+
+def cell(value: object, limit: int = _MAX_TEXT) -> object:
+    """A value as a cell of CSV: text from a file is safe, and no spreadsheet takes it for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = safe(value, limit)
+    return f"'{text}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def size(value: int | None) -> str:
