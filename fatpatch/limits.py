@@ -42,6 +42,6 @@ class Limits(NamedTuple):
     unpacked: int = 64 << 30
     ratio: int = 100
     ratio_free: int = 64 << 20
-    image: int = 128 << 20
+    image: int = 512 << 20
     images: int = 100_000
     remote: Remote = Remote()

@@ -134,7 +134,12 @@ class _Walk:
             zip_reader.report_cut(source, locator, diagnostics)
         if container.kind == "raw" and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
             diagnostics.not_read(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
-        elif kind is None and not diagnostics.any_not_read and (found := unread.misnamed(path, source, container, packing)) is not None:
+        elif (
+            kind is None
+            and "::" not in path
+            and not diagnostics.any_not_read
+            and (found := unread.misnamed(path, source, container, packing)) is not None
+        ):
             suffix = path.rsplit(".", 1)[-1][:20]
             diagnostics.not_read(locator, 0, f"is {found}, though its name ends in .{suffix}")
         members = self._members(source, container, locator, depth, diagnostics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -45,7 +46,14 @@ class Subject(NamedTuple):
 
 
 def environments(
-    gpus: Sequence[str], driver: str | None, *, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
+    gpus: Sequence[str],
+    driver: str | None,
+    *,
+    force_ptx: bool,
+    disable_ptx: bool,
+    eager: bool,
+    hsa_override: str | None,
+    cuda: str | None = None,
 ) -> tuple[Subject, ...]:
     """The GPUs that the options name, each with the circumstances; "auto" asks this machine, "all" is every target known.
 
@@ -55,6 +63,10 @@ def environments(
         subjects = _environments(gpus, driver, force_ptx, disable_ptx, eager, hsa_override)
     except InputError as error:
         raise click.UsageError(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message) from error
+    if cuda is not None:
+        if not re.fullmatch(r"\d{1,2}(?:\.\d{1,2})?", cuda):
+            raise click.BadParameter(f"expected a release such as 12.6, got {cuda!r}", param_hint="--cuda")
+        subjects = tuple(subject._replace(environment=subject.environment._replace(cuda=cuda)) for subject in subjects)
     vendors = {subject.environment.device.vendor for subject in subjects}
     if hsa_override is not None and "amd" not in vendors:
         raise click.UsageError("--hsa-override is for AMD GPUs, and --gpu names none")

@@ -21,6 +21,7 @@ from fatpatch.cli.options import image_size_option, limits_from, shown_paths
     help="A product (GTX 1060), a target (sm_61, 6.1, gfx1031), a PCI id, auto for this machine, or all. Repeatable.",
 )
 @click.option("--driver", metavar="VERSION", help="The driver, e.g. 535.154 or 552.22; without it what hangs on the driver is told.")
+@click.option("--cuda", metavar="VERSION", help="CUDA release of the program, e.g. 12.6: which of several alternatives it loads.")
 @click.option("--model", metavar="GGUF", help="The model to be run; the one inside a llamafile is taken by itself.")
 @click.option(
     "--candidate", "candidates", multiple=True, metavar="FILE", help="Another release: could it be used, or be a donor? Repeatable."
@@ -36,6 +37,7 @@ def command(
     files: tuple[str, ...],
     gpus: tuple[str, ...],
     driver: str | None,
+    cuda: str | None,
     model: str | None,
     candidates: tuple[str, ...],
     force_ptx_jit: bool,
@@ -62,6 +64,7 @@ def command(
             disable_ptx=disable_ptx_jit,
             eager=eager,
             hsa_override=hsa_override,
+            cuda=cuda,
         ),
         table="all" in gpus,
         model=facts,

@@ -73,10 +73,12 @@ class Unread(NamedTuple):
 
 def whole(source: Source) -> Unread | None:
     """The container that a file of no known kind is; None when it is none of those known here."""
+    start = source.peek(0, 64)
     for at, magic, name in _MAGICS:
-        if source.peek(at, len(magic)) == magic and (magic not in _SHORT_MAGICS or _long_enough(source)):
+        found = start[at:] if at < 64 else source.peek(at, len(magic)) if not source.size % 2048 and source.size > at else b""
+        if found.startswith(magic) and (magic not in _SHORT_MAGICS or _long_enough(source)):
             return Unread(name, 0, source.size, _hint(name))
-    head = source.peek(0, 16)
+    head = start[:16]
     if len(head) == 16 and head[:4] == b"\4\0\0\0" and source.peek(16, 9) == b'{"files":':
         return Unread("Electron archive (asar)", 0, source.size, "unpack it: npx @electron/asar extract FILE FOLDER")
     if head[:2] == b"#!":

@@ -32,6 +32,9 @@ _ARCHS = frozenset(
 DEVICES: Final = tuple(sorted(arch for arch in _ARCHS if arch >= 50))
 """The SM numbers of GPUs that a driver of the last years knows."""
 
+_REFUSED: Final = {87: frozenset({80, 86})}
+"""Device -> plain machine code of its major that users saw refused there (error 209): jax 40487 and 40492, bitsandbytes 1930 on Orin."""
+
 _SUFFIX_RANK = {"a": 0, "f": 1, "": 2}
 _NUMBER = re.compile(r"(\d+)([af]?)\Z")
 
@@ -122,7 +125,7 @@ def _runs(entry: _Entry, device: int) -> bool:
         return arch == device
     if suffix == "f":
         return _in_family(arch, device)
-    return _known(arch) and arch // 10 == device // 10 and arch <= device
+    return _known(arch) and arch // 10 == device // 10 and arch <= device and arch not in _REFUSED.get(device, ())
 
 
 def _in_family(arch: int, device: int) -> bool:

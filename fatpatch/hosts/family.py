@@ -67,7 +67,9 @@ def family(node: Node, names: frozenset[str]) -> Family | None:
     era = max(eras, key=_ORDER.index, default=UNKNOWN_ERA)
     found = [f'string "{_shown(needle)}"' for needle in (*_OWN, *_ALSO) if needle in texts]
     evidence = (*found, *(f"kernels: {words}" for words, _ in kernels))
-    return Family("ggml", era, evidence, arch_list(node), _setting(texts.get(_FORCE_MMQ, ())), decides)
+    listed = arch_list(node)
+    by_list = decides or (era == ARCH_LIST and listed is not None)  # programs of that time decide by the list that they print
+    return Family("ggml", era, evidence, listed, _setting(texts.get(_FORCE_MMQ, ())), by_list)
 
 
 def _setting(texts: tuple[bytes, ...]) -> bool | None:

@@ -7,7 +7,7 @@ import zlib
 from fatpatch.errors import FormatError, LimitError
 from fatpatch.formats.numbers import FLAG_LZ4, FLAG_LZ4_FRAME, FLAG_ZLIB, FLAG_ZSTD, LZ4_FRAME_MAGIC, ZSTD_MAGIC
 
-IMAGE_LIMIT = 128 << 20
+IMAGE_LIMIT = 512 << 20
 """Bytes that one image may unpack to in memory."""
 
 _LZ4_LEVEL = 4

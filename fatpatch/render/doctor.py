@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 
+from fatpatch.coverage import target_key
 from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.gpus.drivers import on_jetson_linux
+from fatpatch.locator import SEPARATOR, file_name
 from fatpatch.render import doctor_context as context
 from fatpatch.render.doctor_kernels import Shown, dead
 from fatpatch.render.words import plural, safe
-from fatpatch.verdicts.doctor import libraries
+from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
-from fatpatch.verdicts.outcome import OUTCOMES, outcome_of
+from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES, counting, deciding, outcome_of, works
 from fatpatch.verdicts.remedy import Remedy
 
+_HEIGHT = 40
+_COMMAND_INDENT = 6
+_COMMANDS = ("fatpatch", "nvcc", "cmake", "pip", "python", "npx", "export")
 _MAX_LOST = 8
 _MAX_LOCATORS = 3
-_WIDTH, _NARROWEST = 120, 40
+_WIDTH, _NARROWEST = 80, 40
+_MAX_NAMES, _MAX_WHY, _MAX_GROUPS, _MAX_TARGETS = 8, 300, 4, 12
+_FIRST, _KEPT, _SHORTEST, _FEW = 0, 3, 4, 8
+_LEVELS = {True: 1, None: 6, False: 7}
+"""The higher, the sooner a section is left out."""
 _HEADINGS = ((True, "Do this"), (None, "May help"), (False, "Does not help here"))
 
 
@@ -49,26 +59,108 @@ def _driver_words(found: FileVerdict) -> str:
 
 
 def report(found: FileVerdict, rows: Sequence[Remedy], shown: str, show: Shown, *, verbose: bool) -> Iterator[str]:
-    """All lines for one file on one device."""
-    yield headline(found, shown)
-    yield ""
-    yield from _libraries(found)
-    yield from _why(found, show, verbose=verbose)
-    for section in context.SECTIONS:
-        yield from section(found)
-    if rows:
-        yield from _remedies(rows)
+    """All lines for one file on one device; without ``verbose`` those of many modules fit a terminal of 80 columns and 40 lines."""
+    sections = [
+        (_FIRST, wrapped("", headline(found, shown))),
+        (2, _libraries(found, verbose=verbose)),
+        (3, _why(found, show, verbose=verbose)),
+        (5, _lost(found, verbose=verbose)),
+        *((4, section(found)) for section in context.SECTIONS),
+        *((_LEVELS[helps], _remedies(rows, helps, heading)) for helps, heading in _HEADINGS),
+    ]
+    folded = [(level, [part for line in section for part in ([line] if verbose else _folded(line))]) for level, section in sections]
+    bodies = [(level, _trimmed(lines)) for level, lines in folded if any(lines)]
+    if not verbose and len(found.modules) > _FEW:
+        bodies = _fitted(bodies)
+    for index, (_, lines) in enumerate(bodies):
+        yield from ([""] if index else []) + lines
 
 
-def _libraries(found: FileVerdict) -> Iterator[str]:
-    """Each library of an archive for itself: a program loads one of them."""
-    each = libraries(found)
-    if len(each) < 2:
-        return
-    width = max(len(safe(node.path)) for node, _ in each)
-    for node, verdict in each:
-        yield f"  {safe(node.path).ljust(width)}  {OUTCOMES[outcome_of(verdict)]}"
-    yield ""
+def _trimmed(lines: list[str]) -> list[str]:
+    """Without blank lines at both ends."""
+    while lines and not lines[0]:
+        lines = lines[1:]
+    while lines and not lines[-1]:
+        lines = lines[:-1]
+    return lines
+
+
+def _fitted(bodies: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Sections of at most 40 lines together: what helps least is left out first, and what is longest is cut."""
+    left_out = 0
+
+    def height() -> int:
+        return sum(len(lines) + 1 for _, lines in bodies) - 1 + (2 if left_out else 0)
+
+    while height() > _HEIGHT and any(level > _KEPT for level, _ in bodies):
+        worst = max(range(len(bodies)), key=lambda index: (bodies[index][0], index))
+        left_out += len(bodies.pop(worst)[1])
+    while height() > _HEIGHT and max(len(lines) for _, lines in bodies) > _SHORTEST:
+        longest = max(range(len(bodies)), key=lambda index: len(bodies[index][1]))
+        level, lines = bodies[longest]
+        keep = max(len(lines) - (height() - _HEIGHT) - (0 if left_out else 2), _SHORTEST)
+        left_out += len(lines) - keep
+        bodies[longest] = (level, lines[:keep])
+    if left_out:
+        bodies.append((_FIRST, [f"{left_out} more lines with -v"]))
+    return bodies
+
+
+def _folded(line: str) -> list[str]:
+    """A line in pieces that fit; the later ones are indented, those of a command end its lines as a shell wants it."""
+    if len(line) <= _WIDTH:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    command = len(indent) >= _COMMAND_INDENT and line.split()[0] in _COMMANDS
+    pieces = textwrap.wrap(
+        line.strip(), _WIDTH - 2 * command, initial_indent=indent, subsequent_indent=indent + "  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return [f"{piece} \\" for piece in pieces[:-1]] + pieces[-1:] if command else pieces
+
+
+def _libraries(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
+    """The libraries of an archive: one line for those that fare alike, and for alternatives which of them run."""
+    grouped = {id(unit) for group in found.alternatives for unit in group}
+    rows: dict[tuple[str, str], list[str]] = {}
+    for unit in found.libraries:
+        if id(unit) not in grouped:
+            rows.setdefault((OUTCOMES[outcome_of(unit)], _obstacle(unit)), []).append(safe(file_name(unit.node.path)))
+    for group in found.alternatives:
+        paths = [unit.node.path for unit in group]
+        yield from wrapped("", f"{len(group)} alternatives, of which a program loads one: {safe(common(paths))}")
+        fates: dict[tuple[str, str], list[str]] = {}
+        for unit in group:
+            fates.setdefault((OUTCOMES[outcome_of(unit)], _obstacle(unit)), []).append(safe(variant(unit.node.path, paths)))
+        yield from _fates(fates, verbose=verbose)
+        for unit in found.chosen:
+            if any(unit is each for each in group):
+                yield from wrapped(
+                    "  ", f"CUDA {found.environment.cuda} loads {safe(file_name(unit.node.path))}: {OUTCOMES[outcome_of(unit)]}"
+                )
+    if rows and found.alternatives:
+        yield "Other libraries:"
+    if len(rows) > 1 or found.alternatives or verbose:
+        yield from _fates(rows, verbose=verbose)
+    if found.libraries:
+        yield ""
+
+
+def _fates(rows: Mapping[tuple[str, str], Sequence[str]], *, verbose: bool) -> Iterator[str]:
+    for (word, why), names in sorted(rows.items(), key=lambda row: row[0]):
+        shown = names if verbose else names[:_MAX_NAMES]
+        more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+        yield from wrapped("  ", f"{word}: {', '.join(shown)}{more}", f"    {why}" if why else "")
+
+
+def _obstacle(found: FileVerdict) -> str:
+    """Why a library does not run, in a few words."""
+    if found.trouble is not None:
+        return "; ".join(filter(None, (found.hidden, found.trouble[1])))
+    if outcome_of(found) not in HOPELESS:
+        return ""
+    worst = next((module for module in deciding(found)), None)
+    return "" if worst is None else safe(worst.verdict.reason)[:_MAX_WHY]
 
 
 def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
@@ -81,18 +173,32 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
         return
     if found.trouble is not None:
         number, words = found.trouble
-        yield f"{words[0].upper()}{words[1:]}."
-        yield f"The program sees error {number}: {error_text(number).text}."
+        for obstacle in filter(None, (found.hidden, words)):
+            yield from wrapped("", f"{obstacle[0].upper()}{obstacle[1:]}.", "  ")
+        if number is not None:
+            yield f"CUDA returns error {number}: {error_text(number).text}."
         return
-    for group in _groups(found.here):
+    if found.libraries and works(found) and not verbose:
+        return
+    counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+    groups = _groups(counted)
+    if not verbose and any(group[0].verdict.verdict != EMPTY for group in groups):
+        groups = [group for group in groups if group[0].verdict.verdict != EMPTY]
+    shown = groups if verbose else groups[:_MAX_GROUPS]
+    for group in shown:
         yield from _group(group, verbose=verbose)
+    if len(shown) < len(groups):
+        yield f"and {len(groups) - len(shown)} more groups of modules (-v shows all)"
     if found.elsewhere:
-        targets = ", ".join(dict.fromkeys(image.target for module in found.elsewhere for image in module.payload.images))
+        targets = sorted({image.target for module in found.elsewhere for image in module.payload.images}, key=target_key)
         count = plural(len(found.elsewhere), "module is", "modules are")
-        yield f"{count} for other generations only ({safe(targets) or 'empty now'}): a program that picks"
-        yield "  modules by GPU never loads them here; one that does sees error 209."
+        few = ", ".join(targets[:_MAX_TARGETS]) + (f" and {len(targets) - _MAX_TARGETS} more" if len(targets) > _MAX_TARGETS else "")
+        yield from wrapped("", f"{count} for other generations only ({safe(few) or 'empty now'}): a program that picks modules by GPU "
+                               "never loads them here.", "  ")  # fmt: skip
+    if found.for_linkers:
+        count = plural(len(found.for_linkers), "module holds", "modules hold")
+        yield f"{count} no kernels, or input for a linker alone: no GPU loads such."
     yield from dead(found, show, verbose=verbose)
-    yield from _lost(found, verbose=verbose)
 
 
 def _groups(modules: Sequence[Judged]) -> list[list[Judged]]:
@@ -108,7 +214,7 @@ def _groups(modules: Sequence[Judged]) -> list[list[Judged]]:
 
 def _group(group: Sequence[Judged], *, verbose: bool) -> Iterator[str]:
     verdict = group[0].verdict
-    names = [safe(module.verdict.locator) for module in group]
+    names = [_place(module) for module in group]
     shown = names if verbose or len(names) <= _MAX_LOCATORS else names[:1]
     more = "" if len(shown) == len(names) else f" and {len(names) - len(shown)} more modules"
     yield _fate(group[0])
@@ -118,6 +224,14 @@ def _group(group: Sequence[Judged], *, verbose: bool) -> Iterator[str]:
     elif verdict.cuda_error is not None:
         text = error_text(verdict.cuda_error)
         yield f"  The program sees error {verdict.cuda_error}, {text.runtime_name or text.name}: {text.text}."
+
+
+def _place(module: Judged) -> str:
+    """A locator without the name of the outermost file, which the first line has."""
+    locator = safe(module.verdict.locator)
+    inner = locator.partition(SEPARATOR)[2]
+    text = inner if SEPARATOR in inner else locator
+    return text if len(text) <= _WIDTH - 2 else f"{text[:24]}...{text[-(_WIDTH - 30) :]}"
 
 
 def _fate(module: Judged) -> str:
@@ -140,7 +254,10 @@ def _fate(module: Judged) -> str:
 
 def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     """Why the other images are passed over, for the group that fares worst."""
-    bad = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
+    if found.trouble is not None or (found.libraries and works(found) and not verbose):
+        return
+    counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+    bad = [module for module in counted if module.verdict.verdict in (FAILS, STUB)]
     chosen = bad or (found.modules if verbose else ())
     lines = dict.fromkeys(line for module in chosen for line in module.verdict.lost)
     if not lines:
@@ -159,12 +276,9 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
         yield "  no PTX: nothing can be compiled for this GPU when the program starts"
 
 
-def _remedies(rows: Sequence[Remedy]) -> Iterator[str]:
-    for works, heading in _HEADINGS:
-        chosen = [remedy for remedy in rows if remedy.works is works]
-        if not chosen:
-            continue
-        yield ""
+def _remedies(rows: Sequence[Remedy], helps: bool | None, heading: str) -> Iterator[str]:
+    chosen = [remedy for remedy in rows if remedy.works is helps]
+    if chosen:
         yield heading
         width = max(len(safe(remedy.title)) for remedy in chosen)
         for remedy in chosen:
@@ -175,8 +289,15 @@ def _remedies(rows: Sequence[Remedy]) -> Iterator[str]:
 
 def _hanging(head: str, words: str) -> Iterator[str]:
     """Words behind a head, wrapped, with the later lines below the first."""
-    import textwrap
-
     lines = textwrap.wrap(safe(words), max(_WIDTH - len(head), _NARROWEST), break_long_words=False, break_on_hyphens=False)
     for index, line in enumerate(lines or [""]):
         yield (head if index == 0 else " " * len(head)) + line
+
+
+def wrapped(head: str, *paragraphs: str) -> Iterator[str]:
+    """Paragraphs wrapped to the width of a terminal; blanks at the start of one are its indentation."""
+    for words in filter(None, paragraphs):
+        indent = head + " " * (len(words) - len(words.lstrip()))
+        yield from textwrap.wrap(
+            words.strip(), _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False
+        )

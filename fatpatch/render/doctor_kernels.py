@@ -31,6 +31,9 @@ def dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     rows = _kernel_rows([kernel for _, kernel in defects], show, verbose=verbose)
     distinct = len({kernel.name for _, kernel in defects})
     words = f"{plural(distinct, 'kernel')} {'does' if distinct == 1 else 'do'} not work there"
+    everywhere = {real for _, _, real in rows}
+    where = f" (real in {', '.join(next(iter(everywhere)))})" if len(everywhere) == 1 and rows[0][2] and len(rows) > 1 else ""
+    words += where
     yield ""
     if found.model_quants and all(module.for_model for module, _ in defects):
         yield f"With this model ({', '.join(found.model_quants)}), {words}:"
@@ -42,7 +45,7 @@ def dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     width = min(max(len(name) for name, _, _ in shown), 60)
     second = max(len(words) for _, words, _ in shown)
     for name, words, real in shown:
-        yield f"  {safe(name).ljust(width)}  {words.ljust(second)}   {'real in ' + ', '.join(real) if real else ''}".rstrip()
+        yield f"  {safe(name).ljust(width)}  {words.ljust(second)}   {'real in ' + ', '.join(real) if real and not where else ''}".rstrip()
     if len(rows) > len(shown):
         yield f"  and {len(rows) - len(shown)} more lines (-v shows every kernel)"
     proven = {kernel.name: kernel.shape for _, kernel in defects if kernel.body == flow.STUB_TRAP and kernel.shape}

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from fatpatch.coverage import all_diagnostics, payloads_below
+from fatpatch.coverage import all_diagnostics, payloads_below, target_key
 from fatpatch.diagnostics import NOT_READ
 from fatpatch.gpus.drivers import driver, last_branch
+from fatpatch.gpus.tables import version_key
+from fatpatch.hosts.linking import calls_linker
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
+from fatpatch.verdicts.alternatives import alternatives, chosen_by
+from fatpatch.verdicts.aside import elsewhere, for_linkers, lacks
 from fatpatch.verdicts.dispatch import Host, host_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of
-from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.jit import total
-from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
+from fatpatch.verdicts.judged import FileVerdict, Judged, Need
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
-from fatpatch.verdicts.module import FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
+from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
+from fatpatch.verdicts.outcome import counting
 from fatpatch.verdicts.quants import launched
-from fatpatch.verdicts.requirements import needs, out_of_reach, trouble
+from fatpatch.verdicts.requirements import against_host, needs, out_of_reach, trouble
 from fatpatch.verdicts.stubs import with_stubs
 
 _MAX_HOSTS: Final = 64
@@ -40,47 +44,104 @@ class Doctor:
         self._hosts: dict[str, Host] = {}
 
     def judge(self, environment: Environment) -> FileVerdict:
-        """The verdict for one device and driver; without a driver for any that fits both the device and the file."""
+        """The verdict for one device and driver; without a driver for any that fits both the device and the file.
+
+        A library is judged by what it holds and needs itself; the verdict of a file with several is made of theirs.
+        """
         environment = heard(environment, [node for node, payload in self.pairs if payload.vendor == "amd"])
         if environment.device.vendor == "amd":
             modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
         else:
             modules = self._judge_nvidia(environment)
+        groups: dict[str, list[Judged]] = {}
+        for module in modules:
+            groups.setdefault(module.node.locator, []).append(module)
+        units = [self._library(group[0].node, group, environment) for group in groups.values()]
+        if len(units) > 1:
+            units = [unit for unit in units if not _is_object(unit.node)] or units
+        if len(units) == 1:
+            return units[0]._replace(node=self.node)
+        return self._whole(units, environment)
+
+    def _library(self, node: Node, modules: list[Judged], environment: Environment) -> FileVerdict:
+        """The verdict of one library."""
         last = None if environment.device.arch is None else last_branch(environment.device.arch)
         if environment.driver is None and last is not None and out_of_reach(needs(modules, environment), last):
-            return self.judge(environment._replace(driver=driver(last)))  # the best that this GPU can get
-        against = trouble(modules, environment)
-        quants = () if against is not None else tuple(quant_verdicts(modules, environment))
-        if against is not None:
-            modules = [_failed(module, against) for module in modules]
-        whole = FileVerdict(
-            node=self.node,
+            environment = environment._replace(driver=driver(last))  # the best that this GPU can get
+            judged = self._judge_nvidia(environment, only=node.locator)
+            modules = judged or modules
+        unhindered = with_modules(self._empty(node, environment, last), modules, self._links(node, modules))
+        against = trouble(modules, environment) or against_host(node, environment)
+        if against is None:
+            quants = tuple(quant_verdicts(modules, environment))
+            return unhindered._replace(quants=quants, no_road=tuple(no_roads(modules, self.model, environment)))
+        failed = with_modules(unhindered._replace(trouble=against), [_failed(module, against) for module in modules], ())
+        return failed._replace(hidden=_also(unhindered))
+
+    def _whole(self, units: Sequence[FileVerdict], environment: Environment) -> FileVerdict:
+        """The verdict of a file with several libraries, or with none."""
+        whole = self._empty(self.node, environment, units[0].last_driver if units else None)
+        if not units:
+            return whole
+        whole = with_modules(whole, [module for unit in units for module in unit.modules], ())
+        apart = frozenset(id(module) for unit in units for module in unit.elsewhere)
+        linked = frozenset(id(module) for unit in units for module in unit.for_linkers)
+        groups = [tuple(units[index] for index in group) for group in alternatives([unit.node.path for unit in units])]
+        same = {unit.trouble for unit in units}
+        whole = whole._replace(
+            trouble=units[0].trouble if len(same) == 1 else None,
+            hidden=units[0].hidden if len(same) == 1 else "",
+            elsewhere=tuple(module for module in whole.modules if id(module) in apart),
+            for_linkers=tuple(module for module in whole.modules if id(module) in linked),
+            quants=tuple(dict.fromkeys(quant for unit in units for quant in unit.quants)),
+            no_road=tuple(dict.fromkeys(row for unit in units for row in unit.no_road)),
+            libraries=tuple(units),
+            alternatives=tuple(groups),
+            chosen=_chosen(groups, environment.cuda),
+        )
+        counted = counting(whole)
+        modules = [module for unit in counted for module in unit.here]
+        costs = [unit.cost for unit in counted if unit.cost is not None]
+        return whole._replace(
+            needs=_needs_of(counted),
+            verdict=max((module.verdict.verdict for module in modules), key=SEVERITY.index, default=None),
+            cost=total(costs) if costs else None,
+            slowest=max((unit.slowest for unit in counted if unit.slowest is not None), key=_seconds, default=None),
+        )
+
+    def _empty(self, node: Node, environment: Environment, last: str | None) -> FileVerdict:
+        """The verdict of a file without modules."""
+        return FileVerdict(
+            node=node,
             environment=environment,
             verdict=None,
             modules=(),
             model=self.model,
             model_name=self.model_name,
             model_quants=tuple(sorted(frozenset(quantised(self.model)))),
-            quants=quants,
+            quants=(),
             needs=(),
             last_driver=last,
-            trouble=against,
+            trouble=None,
             mismatch=(),
             elsewhere=(),
-            no_road=() if against is not None else tuple(no_roads(modules, self.model, environment)),
+            no_road=(),
             cost=None,
             slowest=None,
-            unread=(*_unread(self.node, some=bool(modules)), *self._problems()),
+            unread=(*_unread(node if node.locator != self.node.locator else self.node, some=bool(self.pairs)), *self._problems(node)),
         )
-        return with_modules(whole, modules)
 
-    def _problems(self) -> Iterator[Diagnostic]:
-        """What judging could not read: of images that the answer hangs on."""
+    def _links(self, node: Node, modules: Sequence[Judged]) -> tuple[Judged, ...]:
+        return tuple(for_linkers(modules, links=lambda: calls_linker(node)))
+
+    def _problems(self, node: Node) -> Iterator[Diagnostic]:
+        """What judging could not read: of images of the node that the answer hangs on."""
         for locator, message in self.reader.problems.items():
-            yield Diagnostic(locator, "error", None, message)
+            if locator.startswith(node.locator):
+                yield Diagnostic(locator, "error", None, message)
 
-    def _judge_nvidia(self, environment: Environment) -> list[Judged]:
-        pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == "nvidia"]
+    def _judge_nvidia(self, environment: Environment, only: str | None = None) -> list[Judged]:
+        pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == "nvidia" and only in (None, node.locator)]
         loaded = [judge(node, payload, environment, self.reader) for node, payload in pairs]
         groups: dict[str, list[int]] = {}
         for index, (node, _) in enumerate(pairs):
@@ -148,10 +209,13 @@ def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:
             yield item
 
 
-def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
-    """The same verdict over some of the modules: all, or those of one library of several."""
+def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence[Judged]) -> FileVerdict:
+    """The same verdict over some modules, of which a linker takes those ``linked``."""
     costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
-    chosen = found._replace(modules=tuple(modules), elsewhere=tuple(_elsewhere(modules)))
+    arch = found.environment.device.arch
+    left = [module for module in modules if not any(module is each for each in linked)] if linked else list(modules)
+    away = () if arch is None else tuple(elsewhere(left, arch))
+    chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
     return chosen._replace(
         verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
         needs=tuple(needs(modules, found.environment)),
@@ -162,35 +226,51 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged]) -> FileVerdict:
 
 
 def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
-    """The verdict of each file in an archive that holds code for the GPU's maker."""
-    groups: dict[str, list[Judged]] = {}
-    for module in found.modules:
-        groups.setdefault(module.node.locator, []).append(module)
-    return [(group[0].node, with_modules(found, group)) for group in groups.values()]
+    """The verdict of each library of a file; of a file with one, its own, under the name of the library."""
+    if found.libraries:
+        return [(each.node, each) for each in found.libraries]
+    return [(found.modules[0].node, found)] if found.modules else []
 
 
-def _elsewhere(modules: Sequence[Judged]) -> Iterator[Judged]:
-    """Modules for other generations on purpose: at most half of those that their file serves, where most of its modules do load.
-
-    libcublas has such ones for 7.x only; pruning may have emptied them. A module that was forgotten in a build lacks one generation
-    and has the others.
-    """
-    loaded: dict[str, list[bool]] = {}
-    served: dict[str, set[int]] = {}
-    for module in modules:
-        loaded.setdefault(module.node.locator, []).append(module.verdict.verdict in GOOD)
-        served.setdefault(module.node.locator, set()).update(_majors(module))
-    for module in modules:
-        siblings = loaded[module.node.locator]
-        lacking = module.verdict.cuda_error == NO_IMAGE and module.payload.vendor == "nvidia"
-        if lacking and 2 * sum(siblings) > len(siblings) and 2 * len(_majors(module)) <= len(served[module.node.locator]):
-            yield module
+def _seconds(module: Judged) -> float:
+    return module.verdict.cost.seconds if module.verdict.cost is not None else 0.0
 
 
-def _majors(module: Judged) -> frozenset[int]:
-    return frozenset(arch_of(image) // 10 for image in module.payload.images)
+def _is_object(node: Node) -> bool:
+    """Whether a file is input for a linker: in a package nothing loads it."""
+    return "object file" in node.detail
 
 
-def _failed(module: Judged, trouble: tuple[int, str]) -> Judged:
+def _needs_of(units: Sequence[FileVerdict]) -> tuple[Need, ...]:
+    """What the driver must do for all libraries that count: of each kind the most demanding."""
+    found: dict[str, Need] = {}
+    for need in sorted((need for unit in units for need in unit.needs), key=lambda need: version_key(need.linux), reverse=True):
+        found.setdefault(need.why.rstrip("0123456789."), need)
+    return tuple(sorted(found.values(), key=lambda need: version_key(need.linux), reverse=True))
+
+
+def _chosen(groups: Sequence[Sequence[FileVerdict]], cuda: str | None) -> tuple[FileVerdict, ...]:
+    """Of each group the library that a program of a CUDA release loads, as far as the names tell."""
+    if cuda is None:
+        return ()
+    wanted = tuple(int(part) for part in cuda.split("."))
+    found = [(group, chosen_by(wanted, [unit.node.path for unit in group])) for group in groups]
+    return tuple(group[index] for group, index in found if index is not None)
+
+
+def _also(found: FileVerdict) -> str:
+    """What else stands against a library that a driver or host cannot run at all: that there is no code for the GPU, above all."""
+    bad = [module for module in found.here if module.verdict.verdict == FAILS]
+    useful = [module for module in found.here if module.verdict.verdict != EMPTY]
+    lacking = [module for module in bad if lacks(module)]
+    if not lacking:
+        return ""
+    if len(lacking) == len(useful):
+        targets = sorted({image.target for module in lacking for image in module.payload.images}, key=target_key)
+        return f"there is no code for this GPU, only for {', '.join(targets)}"
+    return f"{len(lacking)} of {len(useful)} modules have no code for this GPU"
+
+
+def _failed(module: Judged, trouble: tuple[int | None, str]) -> Judged:
     verdict = module.verdict._replace(verdict=FAILS, cuda_error=trouble[0], outcome=None, reason=trouble[1])
     return module._replace(verdict=verdict)

@@ -16,6 +16,7 @@ from fatpatch.verdicts.remedy import Candidate, Remedy
 
 _OFFERS: Final = 400
 _PLACEHOLDER: Final = "OTHER"
+_MAX_MEMBERS: Final = 3
 
 
 def grafts(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
@@ -57,7 +58,7 @@ def _instead(candidate: Candidate, found: FileVerdict, wanted: Sequence[frozense
 def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: str) -> str:
     """The graft; where modules of several members need it, each is named, since a donor goes to its own kind of file by itself."""
     members = list(dict.fromkeys(module.node.path for module in affected if module.node.locator != found.node.locator))
-    options = [word for member in members if len(members) > 1 for word in ("--member", member)]
+    options = [word for member in members if 1 < len(members) <= _MAX_MEMBERS for word in ("--member", member)]
     target, out = found.environment.device.target, f"fixed-{file_name(shown)}"
     out = f"grafted-{file_name(shown)}" if out == file_name(donor) else out
     words = [

@@ -13,6 +13,7 @@ class Environment(NamedTuple):
     """``driver`` is None when any may be meant: then what depends on it is said, not decided.
 
     ``force_ptx``: CUDA_FORCE_PTX_JIT; ``disable_ptx``: CUDA_DISABLE_PTX_JIT; ``eager``: CUDA_MODULE_LOADING=EAGER.
+    ``cuda``: the CUDA release of the program, such as 12.6, by which it picks among alternatives.
     ``hsa_override``: the value of HSA_OVERRIDE_GFX_VERSION, which the target of ``device`` already follows; ``own_target``: the real one.
     """
 
@@ -23,6 +24,7 @@ class Environment(NamedTuple):
     eager: bool = False
     hsa_override: str | None = None
     own_target: str | None = None
+    cuda: str | None = None
 
     @property
     def pretends(self) -> bool:

@@ -29,6 +29,7 @@ _FREE = 8 << 30
 _RATIO = 100
 _NAMES = 128 << 20
 _HEADER = 64
+_ORIGINS = 8
 
 
 class Facts(NamedTuple):
@@ -63,6 +64,7 @@ class FactsReader:
         self._known: dict[_Key, Facts] = {}
         self._names: dict[_Key, frozenset[str] | None] = {}
         self._views: dict[Place, View] = {}
+        self._origins: dict[Place, int] = {}
 
     def spend(self, image: Image) -> None:
         """Count what an image unpacks to; LimitError when the file asks for more than all real ones do."""
@@ -93,8 +95,7 @@ class FactsReader:
             try:
                 reading = read_image(image.kind, self._bytes(source, image), detail=False)
                 self._names[key] = self._counted(frozenset(row[0] for row in reading.kernels))
-            except FatpatchError as error:
-                self.problems[image.locator] = error.message
+            except FatpatchError:  # of an image that is not the one loaded: the answer does not hang on it
                 self._names[key] = None
         return self._names[key]
 
@@ -123,9 +124,9 @@ class FactsReader:
                 self._blob_key, self._blob = key, b""
         return identify(self._blob[image.within[0] : image.within[0] + _HEADER])
 
-    def toolkit(self, source: Source, payload: Payload) -> str | None:
-        """What made a module of which nothing is loaded, by its smallest machine code; None when that cannot be read."""
-        images = [image for image in payload.images if image.kind == "sass" and image.readable]
+    def toolkit(self, source: Source, payload: Payload, spare: Image | None = None) -> str | None:
+        """What made a module, by its smallest machine code other than ``spare``; None when that cannot be read."""
+        images = [image for image in payload.images if image.kind == "sass" and image.readable and image is not spare]
         smallest = min(images, key=lambda image: image.size or 0, default=None)
         if smallest is None:
             return None
@@ -136,6 +137,15 @@ class FactsReader:
             except FatpatchError:
                 self._toolkits[key] = None
         return self._toolkits[key]
+
+    def origin(self, source: Source, payload: Payload, chosen: Image) -> str | None:
+        """What made another image of a module than the one that is loaded: a graft may have brought that. Of a file some modules do."""
+        place = source.place(0)
+        asked = self._origins.get(place, 0)
+        if asked >= _ORIGINS:
+            return None
+        self._origins[place] = asked + 1
+        return self.toolkit(source, payload, chosen)
 
     def messages(self, source: Source, image: Image, kernels: Iterable[str]) -> dict[str, str]:
         """What kernels of an image print before they trap, as far as that can be told."""

@@ -49,6 +49,9 @@ class FileVerdict(NamedTuple):
     ``environment``: as asked for; without a driver, with the last one that drives the GPU where that is too old for the file.
     ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
     ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
+    ``for_linkers``: modules that a linker takes, not the driver, and those without any kernel. ``hidden``: what stands against the file besides ``trouble``, in words.
+    ``libraries``: of an archive or package each library by itself; ``alternatives``: groups of those of which a program loads one, and
+    ``chosen``: of those the ones that a program of the CUDA release that was asked for loads.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
     ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
     """
@@ -63,18 +66,23 @@ class FileVerdict(NamedTuple):
     quants: tuple[QuantVerdict, ...]
     needs: tuple[Need, ...]
     last_driver: str | None
-    trouble: tuple[int, str] | None
+    trouble: tuple[int | None, str] | None
     mismatch: tuple[Judged, ...]
     elsewhere: tuple[Judged, ...]
     no_road: tuple[tuple[str, str], ...]
     cost: Cost | None
     slowest: Judged | None
     unread: tuple[Diagnostic, ...]
+    for_linkers: tuple[Judged, ...] = ()
+    hidden: str = ""
+    libraries: tuple[FileVerdict, ...] = ()
+    alternatives: tuple[tuple[FileVerdict, ...], ...] = ()
+    chosen: tuple[FileVerdict, ...] = ()
 
     @property
     def here(self) -> tuple[Judged, ...]:
-        """The modules that count on this device: all but those elsewhere."""
-        away = frozenset(map(id, self.elsewhere))
+        """The modules that count on this device: all but those elsewhere and those for linkers."""
+        away = frozenset(map(id, (*self.elsewhere, *self.for_linkers)))
         return tuple(module for module in self.modules if id(module) not in away)
 
     @property

@@ -29,11 +29,12 @@ def doubtful(verdict: ModuleVerdict, host: Host, arch: int, needed: Mapping[str,
         steps = steps_of(kernel.name, host.family.era)
         if kernel.body not in (flow.REAL, flow.HAS_TRAP) or (needed is not None and kernel.name not in needed):
             continue
-        if steps is not None:
-            least = needs_capability(kernel.name, host.family.era)
-            same = bisect_right(steps, decides) == bisect_right(steps, compiled)
-            if same or (least is not None and decides < least) or (marked and _is_vector(kernel.name)):
-                continue
+        if steps is None:
+            continue  # by which step its launch is chosen is not known, and that is no evidence
+        least = needs_capability(kernel.name, host.family.era)
+        same = bisect_right(steps, decides) == bisect_right(steps, compiled)
+        if same or (least is not None and decides < least) or (marked and _is_vector(kernel.name)):
+            continue
         found.append(kernel.name)
     return tuple(found)
 

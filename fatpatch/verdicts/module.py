@@ -12,7 +12,7 @@ from fatpatch.model import Image, Node, Payload
 from fatpatch.source import Source
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import Facts, FactsReader, arch_of
-from fatpatch.verdicts.fate import Fate
+from fatpatch.verdicts.fate import NO_IMAGE, Fate
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.loading import Loading, load
 
@@ -26,6 +26,8 @@ SEVERITY: Final = (EMPTY, NATIVE, COMPATIBLE, JIT, STUB, FAILS)
 """Every verdict, the best first."""
 
 _MISSING_KERNEL: Final = 500
+_SMALL: Final = 1 << 14
+"""Bytes that an image without kernels at most has."""
 
 
 class KernelVerdict(NamedTuple):
@@ -52,7 +54,8 @@ class ModuleVerdict(NamedTuple):
     ``outcome``: "crash" or "hang" of the process instead.
 
     ``lost``: (target, why it is not loaded) of the other images. ``cost``: of compiling its PTX. ``measured``: the rule was
-    asked of a real driver. ``unlinked``: (kernel, CUresult of its first use) if nothing links this relocatable module.
+    asked of a real driver. ``toolkit``: what made the image; ``origin``: what made another one of the module, where that was looked up.
+    ``vacant``: no image of the module has a kernel, so that nothing is missing. ``unlinked``: (kernel, CUresult of its first use) if nothing links this relocatable module.
     """
 
     locator: str
@@ -70,6 +73,8 @@ class ModuleVerdict(NamedTuple):
     measured: bool
     toolkit: str | None = None
     unlinked: tuple[tuple[str, int], ...] = ()
+    origin: str | None = None
+    vacant: bool = False
 
     @property
     def defects(self) -> tuple[KernelVerdict, ...]:
@@ -93,6 +98,8 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:
         toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
+        if verdict.cuda_error == NO_IMAGE and _is_empty(node.source, payload, reader):
+            return verdict._replace(vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.source, loading.image, loading.data)
     if facts.problem:
@@ -101,7 +108,15 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
     kernels = [KernelVerdict(name, verdict.verdict, body) for name, body in facts.bodies.items()]
     kernels += _missing(node, payload, loading.image, facts, environment, reader)
-    return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, unlinked=facts.unlinked)
+    origin = reader.origin(node.source, payload, loading.image) if payload.wrapper is not None else None
+    return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, unlinked=facts.unlinked, origin=origin)
+
+
+def _is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
+    """Whether no image of a module has a kernel; images that are large have, and are not read for it."""
+    images = [image for image in payload.images if image.within is None]
+    small = bool(images) and all(image.kind in ("sass", "ptx") and image.readable and (image.size or 0) <= _SMALL for image in images)
+    return small and all(reader.names(source, image) == frozenset() for image in images)
 
 
 def _loaded(source: Source, payload: Payload, environment: Environment, reader: FactsReader) -> Loading:

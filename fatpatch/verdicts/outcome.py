@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from fatpatch.verdicts.aside import is_bare, lacks, only_suffixed
 from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
@@ -21,6 +22,7 @@ OUTCOMES: Final = {
     "no-road": "WILL NOT RUN THIS MODEL",
     "may-fail": "MAY FAIL",
     "may-be-wrong": "MAY BE WRONG",
+    "runs-in-part": "WILL RUN IN PART",
     "not-read": "CANNOT TELL",
     "slow-start": "WILL RUN, AFTER A SLOW FIRST START",
     "not-promised": "WILL PROBABLY RUN",
@@ -35,9 +37,11 @@ _SLOW: Final = 2.0
 
 def outcome_of(found: FileVerdict) -> str:
     """A key of OUTCOMES."""
+    if found.libraries:
+        return _of_libraries(found)
     modules = [module.verdict for module in found.here]
     if not modules:
-        return "not-read" if found.unread else "no-code"
+        return "not-read" if found.unread or found.modules else "no-code"
     if found.trouble is not None:
         return "will-not-run"
     bad = [verdict for verdict in modules if verdict.verdict == FAILS]
@@ -59,6 +63,44 @@ def outcome_of(found: FileVerdict) -> str:
     return "may-fail" if found.verdict == STUB else _good(found)
 
 
+def _of_libraries(found: FileVerdict) -> str:
+    """Of several libraries: all that count run, or none does, or some do.
+
+    Of alternatives the best counts, or the one that the program's CUDA release picks. A library that has code for other generations
+    alone, all of it for the very GPUs that it names, counts only where nothing else runs.
+    """
+    counted = [outcome_of(unit) for unit in counting(found)]
+    if not counted:
+        return "no-code"
+    if not (bad := [each for each in counted if each in HOPELESS]):
+        return min(counted, key=_ORDER.index)
+    if len(bad) == len(counted):
+        return bad[0] if len(set(bad)) == 1 else "will-not-run"
+    return "runs-in-part"
+
+
+def counting(found: FileVerdict) -> list[FileVerdict]:
+    """The libraries by which a file is judged: one of each group of alternatives, and none that is made for other GPUs on purpose."""
+    chosen = []
+    grouped: set[int] = set()
+    for group in found.alternatives:
+        grouped.update(map(id, group))
+        picked = next((unit for unit in group if any(unit is each for each in found.chosen)), None)
+        chosen.append(picked or max(group, key=lambda unit: _ORDER.index(outcome_of(unit))))
+    units = [unit for unit in found.libraries if id(unit) not in grouped] + chosen
+    units = [unit for unit in units if any(module.verdict.verdict != EMPTY for module in unit.here) or unit.trouble is not None]
+    others = [unit for unit in units if not _for_others(unit)]
+    return others if any(outcome_of(unit) not in HOPELESS for unit in others) else units
+
+
+def _for_others(found: FileVerdict) -> bool:
+    """Whether nothing shows that a library is meant for the device: all of it names the GPUs that it is for, or is data to its host."""
+    return bool(found.here) and all(is_bare(module) or (lacks(module) and only_suffixed(module.payload.images)) for module in found.here)
+
+
+_ORDER: Final = tuple(OUTCOMES)
+
+
 def _good(found: FileVerdict) -> str:
     """When everything loads."""
     if found.unread:
@@ -69,7 +111,8 @@ def _good(found: FileVerdict) -> str:
         return "may-be-wrong"
     if (trust := _trust(found)) is not None:
         return trust
-    if any(not_promised(module.verdict, found.environment) for module in found.modules) or beyond_jetson(found.modules, found.environment):
+    unsure = [module for module in found.here if module.verdict.verdict != EMPTY and not_promised(module.verdict, found.environment)]
+    if unsure or beyond_jetson(found.modules, found.environment):
         return "not-promised"
     slow = found.cost is not None and found.cost.seconds >= _SLOW and found.verdict == JIT
     return "slow-start" if slow else "runs"

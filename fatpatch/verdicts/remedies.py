@@ -18,12 +18,13 @@ from fatpatch.verdicts.donors import grafts, replacements
 from fatpatch.verdicts.fate import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import FAILS, STUB
-from fatpatch.verdicts.outcome import works
+from fatpatch.verdicts.outcome import counting, works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
 from fatpatch.verdicts.rebuilds import archs, is_ggml, lower_fails, rebuilds
 from fatpatch.verdicts.remedies_amd import amd
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.requirements import out_of_reach
+from fatpatch.verdicts.shippers import by_shipper, shipper
 
 _OLDEST, _NEWEST_THEN = 50, 90  # what -arch=all of a toolkit of 2023 or 2024 compiles; PTX of the newest comes with it
 
@@ -39,7 +40,10 @@ def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequenc
 
 
 def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
-    broken = [module for module in found.here if module.verdict.verdict in (FAILS, STUB)]
+    if found.libraries and works(found):
+        return
+    counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+    broken = [module for module in counted if module.verdict.verdict in (FAILS, STUB)]
     yield from _drivers(doctor, found)
     yield from _edits(found, shown)
     if found.trouble is not None:
@@ -51,8 +55,11 @@ def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence
     yield from grafts(doctor, found, affected, shown, candidates)
     yield from _force_jit(doctor, found)
     yield from _ggml(found)
-    yield from rebuilds(found, affected)
-    yield from archs(found, affected)
+    shipped = shipper(affected)
+    yield from by_shipper(shipped, found)
+    if shipped is None or shipped.rebuilds:
+        yield from rebuilds(found, affected)
+        yield from archs(found, affected)
     yield from _copies(found)
     yield from _releases(found)
 

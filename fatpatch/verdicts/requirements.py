@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,10 +16,11 @@ from fatpatch.gpus.drivers import (
     first_zstd_driver,
     last_cuda_on_jetson,
     minimum_for_toolkit,
+    on_jetson_linux,
 )
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import version_key
-from fatpatch.model import Image
+from fatpatch.model import Image, Node
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import Judged, Need
 from fatpatch.verdicts.module import ModuleVerdict
@@ -28,7 +30,7 @@ _NO_DEVICE: Final = 100
 _MINOR_COMPATIBLE: Final = 11
 
 
-def trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int, str] | None:
+def trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int | None, str] | None:
     """What stands against GPU, driver and program together, before any module is loaded."""
     device, driver = environment.device, environment.driver
     if device.arch is None or driver is None:
@@ -44,6 +46,18 @@ def trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int, s
         if _too_old(driver, cuda, least):
             wanted = f"; it needs {least[0]} on Linux, {least[1]} on Windows" if least else ""
             return _DRIVER_TOO_OLD, f"the program was made with CUDA {cuda}, and driver {driver.version} is of CUDA {driver.cuda}{wanted}"
+    return None
+
+
+def against_host(node: Node, environment: Environment) -> tuple[int | None, str] | None:
+    """What the host processor or system of a board has against a library: Jetson modules are aarch64 and run Linux."""
+    arch = environment.device.arch
+    if arch is None or not on_jetson_linux(arch):
+        return None
+    if node.container == "pe":
+        return None, f"it is made for Windows ({node.detail}), and this board runs Linux"
+    if node.container == "elf" and node.detail.startswith(("x86-64", "x86 ")):
+        return None, "it is made for x86-64 processors, and this board has an aarch64 one: no program there can load it"
     return None
 
 
@@ -109,13 +123,27 @@ def _has_zstd(images: Sequence[Image]) -> bool:
 
 
 def _runtimes(modules: Sequence[Judged]) -> frozenset[str]:
-    """The CUDA releases whose runtime registers modules: a wrapper is proof of the runtime, its machine code of the release."""
-    return frozenset(cuda for module in modules if module.payload.wrapper is not None and (cuda := _cuda_of(module.verdict)) is not None)
+    """The CUDA release whose runtime registers the modules: a wrapper is proof of a runtime, what made most images is its release.
+
+    An image that was grafted may be of another release; where it stands against one other image, the older counts.
+    """
+    votes: Counter[str] = Counter()
+    for module in modules:
+        if module.payload.wrapper is not None:
+            votes.update(filter(None, (_cuda_of(module.verdict), _release(module.verdict.origin))))
+    if not votes:
+        return frozenset()
+    most = max(votes.values())
+    return frozenset({min((cuda for cuda, count in votes.items() if count == most), key=version_key)})
+
+
+def _release(toolkit: str | None) -> str | None:
+    return toolkit[5:] if toolkit is not None and toolkit.startswith("CUDA ") else None
 
 
 def _cuda_of(verdict: ModuleVerdict) -> str | None:
     """The CUDA release that made the chosen image: what it states, or the first that writes its PTX version."""
-    if verdict.toolkit is not None and verdict.toolkit.startswith("CUDA "):
-        return verdict.toolkit[5:]
+    if (stated := _release(verdict.toolkit)) is not None:
+        return stated
     isas = _ptx_versions([] if verdict.image is None else [verdict.image])
     return next((cuda_of_ptx(isa) for isa in isas), None)

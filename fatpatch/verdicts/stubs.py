@@ -46,6 +46,8 @@ def with_stubs(
             working = [(target, number) for target, number in working if number <= arch or number // 10 == arch // 10]
         if all(number > arch for _, number in working) and any(is_dead(body) and number >= arch for _, number, body in bodies):
             working = []  # dead as well when compiled for this device or a newer one: it is meant
+        if working and all(target[-1] in "af" and number > arch for target, number in working):
+            working = []  # real for the very GPUs that its targets name, and for none of them is the device
         real = tuple(target for target, _ in working)
         launched = _launched(kernel.name, bodies, host, arch, image_arch)
         broken, note = _decide(image_arch == arch, agreement, launched, bool(real))

@@ -1,0 +1,77 @@
+"""Modules of a library that say nothing about a device: empty ones, input for a linker, and code for other generations.
+
+A verdict below "will run" needs evidence that the device is meant to run what is missing. A program that picks modules by GPU, as
+NVIDIA's own libraries do, never loads those here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from fatpatch.model import Image
+from fatpatch.verdicts.facts import arch_of
+from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
+from fatpatch.verdicts.judged import GOOD, Judged
+from fatpatch.verdicts.module import EMPTY
+
+_NATIVE: Final = frozenset({"sass", "ptx"})
+_FOR_LINKERS: Final = frozenset({"lto", "tileir", "index", "bitcode"})
+_NOTHING_THERE: Final = frozenset({NO_IMAGE, NOT_FOUND})
+
+
+def for_linkers(modules: Sequence[Judged], *, links: Callable[[], bool]) -> Iterator[Judged]:
+    """Modules that a linker takes, and those in which there is no kernel at all.
+
+    For a linker is code for link-time optimization alone, and relocatable code beside such where the library calls nvJitLink (``links``).
+    """
+    lto = any(image.kind == "lto" for module in modules for image in module.payload.images)
+    for module in modules:
+        images = module.payload.images
+        if not images or module.verdict.verdict in GOOD or module.payload.vendor != "nvidia":
+            continue
+        if all(image.kind in _FOR_LINKERS for image in images) or (
+            lto and module.verdict.cuda_error in (INVALID_IMAGE, NOT_FOUND) and links()
+        ):
+            yield module
+
+
+def elsewhere(modules: Sequence[Judged], arch: int) -> Iterator[Judged]:
+    """Modules for other generations, among others of the same library that load with kernels.
+
+    Their targets do not straddle the device: all are above it, or all below. A module that was forgotten in a build lacks one generation
+    and has those on both sides.
+    """
+    if not any(_loads(module) for module in modules):
+        return
+    for module in modules:
+        if (is_bare(module) and module.verdict.verdict not in GOOD) or (
+            module.payload.vendor == "nvidia" and lacks(module) and not straddles(module.payload.images, arch)
+        ):
+            yield module
+
+
+def is_bare(module: Judged) -> bool:
+    """Whether a module is an image in a host's data without a container: the program itself chooses which of them it loads."""
+    return module.payload.kind in ("cubin", "ptx", "code_object") and module.payload.found_by != ("file",)
+
+
+def lacks(module: Judged) -> bool:
+    """Whether nothing in the module is for the device."""
+    return module.verdict.cuda_error in _NOTHING_THERE and module.verdict.image is None
+
+
+def _loads(module: Judged) -> bool:
+    return module.verdict.verdict in GOOD and module.verdict.verdict != EMPTY
+
+
+def straddles(images: Sequence[Image], arch: int) -> bool:
+    """Whether a module has code for GPUs below the device and for GPUs above it."""
+    numbers = [arch_of(image) for image in images if image.kind in _NATIVE]
+    return any(number < arch for number in numbers) and any(number > arch for number in numbers)
+
+
+def only_suffixed(images: Sequence[Image]) -> bool:
+    """Whether all code has a suffix a or f: it is for the very GPUs that it names."""
+    targets = [image.target for image in images if image.kind in _NATIVE]
+    return bool(targets) and all(target[-1] in "af" for target in targets)
