@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from fatpatch.diagnostics import Diagnostics
 from fatpatch.edits.check_memory import Place, memory_problems
-from fatpatch.edits.elf_file import ElfFile, Segment
+from fatpatch.edits.elf_file import ElfFile, SectionRow, Segment
 from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.result import Check, check_of
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.errors import EditError
 from fatpatch.formats import numbers as n
-from fatpatch.model import Node
+from fatpatch.model import Node, Section
+from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 from fatpatch.payloads.wrapper import HEADS, read_wrappers
 from fatpatch.walk import identify
 
@@ -140,7 +141,16 @@ def _memory_problems(node: Node, old: ElfFile, new: ElfFile, moves: Mapping[int,
             apart.append((old.address_of(offset), old.address_of(offset) + size))
     spans = [(segment.address, segment.address + segment.file_size) for segment in old.loads]
     payloads = {_room_of(old, offset) for offset in moves}
+    payloads |= {_room_of(old, row.offset) for row in _emptied(container.sections, old)}
     yield from memory_problems(spans, (old.source, _place(old)), (new.source, _place(new)), apart, payloads)
+
+
+def _emptied(sections: Iterable[Section], elf: ElfFile) -> Iterator[SectionRow]:
+    """Payload sections that hold nothing any more: an earlier edit has moved their payloads away."""
+    names = {section.offset for section in sections if section.name in PAYLOAD_SECTIONS}
+    for row in elf.sections:
+        if row.offset in names and row.type != n.SHT_NOBITS and not any(any(chunk) for chunk in elf.source.chunks(row.offset, row.size)):
+            yield row
 
 
 def _room_of(elf: ElfFile, offset: int) -> tuple[int, int]:

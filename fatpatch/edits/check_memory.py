@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from fatpatch.edits.references.parts import merged
 from fatpatch.source import CHUNK, Source
 
 Place = Callable[[int], int | None]
@@ -23,8 +24,8 @@ def memory_problems(
     ``apart``: addresses that the edit changes: pointers to payloads, what relocates them, tables of headers.
     """
     told = 0
-    excused = _merged(apart)
-    for start, end in _outside(spans, _merged(payloads)):
+    excused = merged(apart)
+    for start, end in _outside(spans, merged(payloads)):
         for at in range(start, end, CHUNK):
             size = min(CHUNK, end - at)
             first, second = _bytes(old, at, size), _bytes(new, at, size)
@@ -54,17 +55,6 @@ def _differing(first: bytes, second: bytes, at: int) -> Iterator[int]:
         a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
         if a != b:
             yield from (at + start + index for index in range(len(a)) if a[index] != b[index])
-
-
-def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Ascending, none over another."""
-    result: list[Span] = []
-    for start, end in sorted(span for span in spans if span[0] < span[1]):
-        if result and start <= result[-1][1]:
-            result[-1] = (result[-1][0], max(result[-1][1], end))
-        else:
-            result.append((start, end))
-    return result
 
 
 def _within(spans: Sequence[Span], place: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from fatpatch.coverage import all_diagnostics
@@ -13,7 +14,9 @@ from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.result import Check, check_of
 from fatpatch.edits.tree import TreeEdit
 from fatpatch.errors import FatpatchError
-from fatpatch.model import Node, Payload, Wrapper
+from fatpatch.model import Diagnostic, Node, Payload, Wrapper
+
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 Contents = Callable[[Pair], Iterable[Check]]
 """What must hold inside the edited payloads of one host file."""
@@ -43,15 +46,20 @@ def checks_of(edit: TreeEdit, both: Comparison, edited: Collection[str], content
 
 
 def _reads_back(old: Node, new: Node) -> Check:
-    before = [(item.message, item.field) for item in all_diagnostics(old) if item.level == "error"]
+    """``old`` may have errors; the same ones, with other sizes and offsets in their words, are not new."""
+    before = [_kind_of(item) for item in all_diagnostics(old) if item.level == "error"]
     errors = []
     for item in all_diagnostics(new):
         if item.level == "error":
-            if (item.message, item.field) in before:
-                before.remove((item.message, item.field))
+            if _kind_of(item) in before:
+                before.remove(_kind_of(item))
             else:
                 errors.append(f"{item.locator}: {item.message}")
     return check_of("reads back without new errors", errors)
+
+
+def _kind_of(item: Diagnostic) -> tuple[str, str | None]:
+    return _NUMBER.sub("", item.message), item.field
 
 
 def _payload_checks(pair: Pair, edited: Collection[str], contents: Contents, *, compacted: bool) -> Iterator[Check]:

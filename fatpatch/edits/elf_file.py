@@ -171,6 +171,10 @@ class ElfFile:
                 raise LimitError(f"more than {_MAX_PLACES} packed relocations", locator=self.locator)
         return rows, packed
 
+    def dynamic_value(self, tag: int) -> int:
+        """The value of an entry of the dynamic section, 0 when there is none."""
+        return self._dynamic().get(tag, 0)
+
     def dynamic_symbols(self) -> tuple[int, int, int]:
         """File offsets of the dynamic symbols and their names, and how many there are; zeros when there are none."""
         dynamic = self._dynamic()

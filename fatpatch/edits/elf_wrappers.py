@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 
 from fatpatch.edits.elf_file import ElfFile
-from fatpatch.edits.host import HostFile
+from fatpatch.edits.host import HostFile, refuse_foreign
 from fatpatch.edits.overlay import Write
 from fatpatch.edits.references.elf import borders_of, program_of
 from fatpatch.edits.references.program import Ranges, Reference
@@ -56,6 +56,7 @@ def retarget(host: HostFile, elf: ElfFile, moves: dict[int, tuple[int, int]], *,
     shrinking = [(elf.address_of(offset), elf.address_of(offset) + sizes[offset]) for offset in shrunk]
     ranges = Ranges([(old, old + sizes[offset]) for offset, (old, _) in moves.items()], shrinking, borders_of(host, elf))
     if ranges:
+        refuse_foreign(host, moves)
         program = program_of(host, elf, pointers, own)
         refuse_references(program._replace(relocated=[*program.relocated, *_packed(elf, packed - own)]), ranges)
     return writes

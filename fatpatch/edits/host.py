@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.overlay import Overlay, Write
+from fatpatch.errors import EditError
 from fatpatch.model import Container, Payload
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 from fatpatch.source import Source
@@ -83,6 +84,19 @@ def _room(host: HostFile, payload: Payload, starts: Sequence[int]) -> int:
     limit = min([section.offset + section.size, *starts[following : following + 1]])
     gap = host.source.peek(end, min(limit - end, 1 << 16))
     return payload.size + len(gap) - len(gap.lstrip(b"\0"))
+
+
+def refuse_foreign(host: HostFile, offsets: Iterable[int]) -> None:
+    """EditError when a payload section holds other bytes right before one of these payloads: code may read both as one structure."""
+    for offset in offsets:
+        section = next((part for part in host.container.sections if part.offset <= offset < part.offset + part.size), None)
+        if section is None or section.name not in PAYLOAD_SECTIONS:
+            continue
+        ends = (each.offset + each.size for each in host.payloads if each.offset < offset)
+        start = max(section.offset, max(ends, default=0))
+        if any(any(chunk) for chunk in host.source.chunks(start, offset - start)):
+            message = f"{offset - start:,} bytes that belong to no payload lie right before it, and code may read both as one structure"
+            raise EditError(message, locator=host.locator, offset=start, hint="give an image that fits in place, or edit another module")
 
 
 def vacated(renewed: Sequence[NewPayload]) -> list[Write]:

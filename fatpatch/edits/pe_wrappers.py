@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fatpatch.edits.host import HostFile
+from fatpatch.edits.host import HostFile, refuse_foreign
 from fatpatch.edits.overlay import Write
 from fatpatch.edits.pe_file import PeFile
 from fatpatch.edits.references.pe import borders_of, program_of
@@ -35,6 +35,7 @@ def wrappers_led(host: HostFile, pe: PeFile, moves: Mapping[int, int], *, shrunk
 
     ranges = Ranges([addresses(offset) for offset in moves], [addresses(offset) for offset in shrunk], borders_of(host, pe))
     if ranges:
+        refuse_foreign(host, moves)
         own = frozenset(pointer.wrapper.offset + 8 for pointer in pointers if pointer.target in sizes)
         refuse_references(program_of(host, pe, pointers, own), ranges)
     return writes

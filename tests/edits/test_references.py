@@ -61,6 +61,18 @@ X86_FORMS = (
     Form("read-only-pointer", ".balign 8\n.quad fatbin1 + 0x100", '.rodata,"a",@progbits', (FIXED,)),
     Form("unaligned-read-only", ".byte 1\n.quad fatbin1", '.rodata,"a",@progbits', (FIXED,)),
     Form("self-relative", RELATIVE.format(".long fatbin1 - here", "@"), '.rodata,"a",@progbits'),
+    Form("got-relative", "leaq _GLOBAL_OFFSET_TABLE_(%rip), %rax\nmovabsq $fatbin1@GOTOFF, %rdx\naddq %rdx, %rax", kinds=(SHARED, PIE)),
+    Form("movabs-load", "movabsl fatbin1+8, %eax", kinds=(FIXED,)),
+    Form("counted-from-one", "movl fatbin1-4(,%rdi,4), %eax", kinds=(FIXED,)),
+    Form("unknown-to-capstone", "vmovw fatbin1(%rip), %xmm1"),
+    Form("lookup-table", RELATIVE.format(".long fatbin0 - here, fatbin1 - here", "@"), '.rodata,"a",@progbits'),
+    Form("far-in-its-table", RELATIVE.format(".skip 800, 1\n.long fatbin1 - here - 800", "@"), '.rodata,"a",@progbits'),
+    Form("packed-offset", RELATIVE.format(".byte 1\n.long fatbin1 - here - 1", "@"), '.rodata,"a",@progbits'),
+    Form("offset-in-code", ".balign 4\nhere: .long fatbin1 - here\nuser: leaq here(%rip), %rax"),
+    Form("pointer-in-code", ".balign 8\n.quad fatbin1", kinds=(FIXED,)),
+    Form("pointer-in-a-note", ".balign 8\n.quad fatbin1", '.note.table,"a",@note', (FIXED,)),
+    Form("32-bit-pointer", ".balign 4\n.long fatbin1", '.data,"aw",@progbits', (FIXED,)),
+    Form("behind-data", RELATIVE.format(".long 7", "@") + "\n.byte 0x48, 0xb8\nleaq fatbin1(%rip), %rax\nret", '.rodata,"a",@progbits'),
     Form("self-relative-table", RELATIVE.format(".long 7, 8, fatbin1 - here + 8", "@"), '.rodata,"a",@progbits'),
 )
 ARM_FORMS = tuple(
@@ -72,6 +84,10 @@ ARM_FORMS = tuple(
         Form("adrp-ldr-q", "adrp x3, fatbin1\nldr q0, [x3, :lo12:fatbin1]"),
         Form("adrp-str", "adrp x3, fatbin1+8\nstr x0, [x3, :lo12:fatbin1+8]"),
         Form("adr", "adr x30, fatbin1"),
+        Form("far-from-its-adrp", "adrp x3, fatbin1+8\n" + "nop\n" * 300 + "ldr w0, [x3, :lo12:fatbin1+8]"),
+        Form("adrp-copied", "adrp x3, fatbin1+8\nmov x4, x3\nadrp x3, taker\nldr w0, [x4, :lo12:fatbin1+8]"),
+        Form("adrp-on-one-path", "adrp x3, fatbin1+8\ncbz x0, 1f\nadrp x3, taker\n1: ldr w0, [x3, :lo12:fatbin1+8]"),
+        Form("movz-movk", "movz x0, #:abs_g0_nc:fatbin1\nmovk x0, #:abs_g1_nc:fatbin1\nmovk x0, #:abs_g2_nc:fatbin1", kinds=(FIXED,)),
         Form("literal-load", "ldr x0, fatbin1"),
         Form("literal-pool", "ldr x0, =fatbin1\nret\n.ltorg", kinds=(FIXED,)),
         Form("self-relative", ARM_RELATIVE, '.rodata,"a",%progbits'),
@@ -268,7 +284,6 @@ def test_words_that_count_from_their_own_place() -> None:
     block = bytearray(4096)
     struct.pack_into("<i", block, 1024, 0x5000 - (0x1000 + 1024))
     struct.pack_into("<i", block, 2048, 0x5123 - (0x1000 + 2048))  # into the middle: a number like any other
-    found = list(
-        data.words(program(bytes(block), 0x1000, EM_X86_64, code=False), Ranges([(0x5000, 0x6000)], [], frozenset()), lambda _: True)
-    )
+    rows = data.offsets(program(bytes(block), 0x1000, EM_X86_64, code=False), Ranges([(0x5000, 0x6000)], [], frozenset()))
+    found = [row.found for row in rows if row.found.how.endswith("its own place")]
     assert [(each.place, each.target) for each in found] == [(0x1000 + 1024, 0x5000)]

@@ -1,6 +1,7 @@
-"""Instructions of aarch64 that name an address: adr, adrp with what uses its register, and loads from a literal.
+"""Instructions of aarch64 that name an address: adr, adrp with what uses its register, loads from a literal, movz with movk.
 
-Facts: Arm Architecture Reference Manual, ADR, ADRP, ADD (immediate), LDR (literal), loads and stores with an unsigned offset.
+Facts: Arm Architecture Reference Manual, ADR, ADRP, ADD (immediate), LDR (literal), loads and stores with an unsigned offset, MOVZ,
+MOVK, branches; AAPCS64 for the registers that a call leaves alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from fatpatch.source import CHUNK
 _PAGE = 0x1000
 _ADDRESSES = re.compile(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0\x18\x58\x98\xd8\x1c\x5c\x9c]")
 """The highest byte of adr and adrp, and of loads and prefetches from a literal."""
-_WINDOW = 64
-"""Instructions behind an adrp among which the use of its register is looked for."""
+_WINDOW = 4096
+"""Instructions around an adrp among which the use of its register is looked for, in the same function."""
+_CHAIN = 16
+"""Instructions among which a constant is put together."""
+_KEPT = 0x3FF80000
+"""Registers that a call leaves alone: x19 to x29."""
 
 
 def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
@@ -31,6 +36,8 @@ def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
 
 def _found(program: Program, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Reference]:
     words = struct.unpack(f"<{len(data) // 4}I", data)
+    if program.fixed and ranges.high < 1 << 32:
+        yield from _composed(words, address, ranges)
     for hit in _ADDRESSES.finditer(data[3::4]):
         index = hit.start()
         word, place = words[index], address + 4 * index
@@ -52,23 +59,85 @@ def _found(program: Program, part: Part, data: bytes, address: int, ranges: Rang
 
 def _paged(program: Program, words: Sequence[int], index: int, place: int, page: int, ranges: Ranges) -> Iterator[Reference]:
     """What an adrp and the uses of its register lead to; a page that lies in payloads alone is a reference without a use, too."""
-    register, used = words[index] & 31, False
-    for following in words[index + 1 : index + 1 + _WINDOW]:
-        if following >> 24 & 0x1F == 0x10 and following & 31 == register:
-            return  # another adr or adrp sets the register
-        if following >> 5 & 31 != register:
-            continue
-        inside, name = _offset(following)
-        if inside is None:
-            continue
+    used = False
+    for inside, name in _uses(words, index):
         used = True
         if page + inside in ranges:
             yield Reference(place, page + inside, f"the instructions 'adrp' and '{name}'")
             return
-        if following & 31 == register and following >> 23 == 0x122:
-            break
     if not used and ranges.covers(page, page + _PAGE) and _in_function(program, place):
         yield Reference(place, page, "the instruction 'adrp'")
+
+
+def _uses(words: Sequence[int], index: int) -> Iterator[tuple[int, str]]:
+    """(offset, name) of the instructions that add to the page of the adrp at ``index``, wherever control takes its register."""
+    low, high = max(index - _WINDOW, 0), min(index + _WINDOW, len(words))
+    holding = {index + 1: 1 << (words[index] & 31)}
+    todo = [index + 1]
+    while todo:
+        at = todo.pop()
+        if not low <= at < high:
+            continue
+        word, held = words[at], holding[at]
+        inside, name = _offset(word)
+        if inside is not None and held >> (word >> 5 & 31) & 1:
+            yield inside, name
+        after = _held(word, held)
+        if not after:
+            continue
+        for following in _next(word, at):
+            if after & ~holding.get(following, 0):
+                holding[following] = holding.get(following, 0) | after
+                todo.append(following)
+
+
+def _held(word: int, held: int) -> int:
+    """The registers that hold the page after an instruction, as a set of bits; what may set a register in another way is known in part."""
+    target, first, second = word & 31, word >> 5 & 31, word >> 16 & 31
+    if word >> 26 == 0x25 or word & 0xFFFFFC1F == 0xD63F0000:  # bl, blr
+        return held & _KEPT
+    if word & 0xFFE0FFE0 == 0xAA0003E0 or word & 0x7F200000 == 0x0B200000 or word & 0x7F000000 == 0x0B000000:  # mov; add of registers
+        moved = held >> second & 1 or (held >> first & 1 and first != 31)
+        return held | 1 << target if moved else held & ~(1 << target)
+    if word >> 24 & 0x1C == 0x10 or word & 0x1F000000 == 0x0A000000:  # constants and addresses; logical of registers
+        return held & ~(1 << target)
+    if word & 0x3B400000 == 0x39400000 or word & 0x3B000000 == 0x18000000:  # loads into general registers
+        return held & ~(1 << target) if not word >> 26 & 1 else held
+    return held
+
+
+def _next(word: int, at: int) -> Iterator[int]:
+    """Where control goes from an instruction, as indices; a call comes back."""
+    if word >> 26 == 0x05:  # b
+        yield at + _signed(word & 0x3FFFFFF, 26)
+        return
+    if word & 0xFE9FF800 == 0xD61F0000 and word & 0xFFFFFC1F != 0xD63F0000:  # br, ret
+        return
+    if word >> 24 == 0x54 or word >> 25 & 0x3F == 0x1A:  # b.cond, cbz, cbnz
+        yield at + _signed(word >> 5 & 0x7FFFF, 19)
+    elif word >> 25 & 0x3F == 0x1B:  # tbz, tbnz
+        yield at + _signed(word >> 5 & 0x3FFF, 14)
+    yield at + 1
+
+
+def _composed(words: Sequence[int], address: int, ranges: Ranges) -> Iterator[Reference]:
+    """Constants put together by movz and movk, in a program at a fixed address."""
+    tops = {value >> 16 & 0xFFFF for value in range(ranges.low & ~0xFFFF, ranges.high + 1, 0x10000)}
+    for index, word in enumerate(words):
+        if word & 0x7FE00000 != 0x72A00000 or word >> 5 & 0xFFFF not in tops:  # movk with lsl 16
+            continue
+        parts: dict[int, int] = {}
+        for each in words[max(index - _CHAIN, 0) : index + _CHAIN]:
+            if each & 31 != word & 31:
+                continue
+            if each & 0x7F800000 == 0x52800000:  # movz
+                parts = {each >> 21 & 3: each >> 5 & 0xFFFF}
+            elif each & 0x7F800000 == 0x72800000 and parts:  # movk
+                parts[each >> 21 & 3] = each >> 5 & 0xFFFF
+            value = sum(half << 16 * shift for shift, half in parts.items())
+            if value in ranges and (ranges.label(value) or ranges.in_head(value)):
+                yield Reference(address + 4 * index, value, "the instructions 'movz' and 'movk'")
+                break
 
 
 def _offset(word: int) -> tuple[int | None, str]:

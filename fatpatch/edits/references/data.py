@@ -1,13 +1,15 @@
 """Pointers and offsets in data, by their values alone.
 
-In a program at a fixed address any eight bytes may be a pointer. Everywhere, 32-bit offsets may count from their own place or from the
-image base; any number might be one, so only those count that lead to a place that a table would name: where a payload starts, where its
-first entry does, or where it ends.
+In a program at a fixed address any eight bytes may be a pointer. Everywhere, 32-bit offsets may count from their own place, from the
+start of their table, or from the image base; any number might be one, so only those count that lead to a place that a table would name:
+where a payload starts, or where its first entry does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import bisect
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from fatpatch.edits.references.lanes import aligned, numbers
 from fatpatch.edits.references.program import Part, Program, Ranges, Reference
@@ -16,49 +18,94 @@ from fatpatch.source import CHUNK
 
 _OVERLAP = 8
 _MAX32 = 1 << 31
+_TABLE = 4096
+"""Bytes before an offset in which its table begins."""
+_MAX_OFFSETS = 1 << 14
 
 
-def words(program: Program, ranges: Ranges, used: Callable[[int], bool]) -> Iterator[Reference]:
-    """The words of data, and of code in a program at a fixed address, that lead into ``ranges``.
+class Offset(NamedTuple):
+    """A number that would be an offset into a payload if something led to the addresses [``start``, ``end``), where its table begins."""
 
-    ``used``: whether anything leads to the table that a place may belong to; an offset in no such table is a coincidence.
-    """
+    found: Reference
+    start: int
+    end: int
+
+
+def pointers(program: Program, ranges: Ranges) -> Iterator[Reference]:
+    """The words that are addresses in ``ranges``; none in a program that is loaded anywhere."""
+    if not program.fixed:
+        return
+    for part, data, address in _blocks(program):
+        instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
+        for at, value in numbers(data, ranges.low, ranges.high, 8):
+            if value in ranges and (value in ranges.marks or (not instructions and _may_be_pointer(address + at, value))):
+                yield Reference(address + at, value, "a pointer")
+        if not part.code and ranges.low < 1 << 32:
+            for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
+                if value in ranges.marks and (address + at) % 4 == 0:
+                    yield Reference(address + at, value, "a 32-bit pointer")
+
+
+def offsets(program: Program, ranges: Ranges) -> list[Offset]:
+    """The numbers that may be offsets into ``ranges``: the first of them, where there are very many."""
+    found: list[Offset] = []
+    for part, data, address in _blocks(program):
+        for shift in range(1 if part.code else 4):
+            found += _relative(program, data, address, ranges, (shift - address) % 4)
+        if program.base is not None and not part.code:
+            found += _from_base(data, address, program.base, ranges)
+        if len(found) > _MAX_OFFSETS:
+            break
+    return found[:_MAX_OFFSETS]
+
+
+def is_round(value: int) -> bool:
+    """Whether a number looks like one that a person wrote, or like a mask, rather than like the address of something inside a payload."""
+    return value % 1000 == 0 or value & (value - 1) == 0 or value & (value + 1) == 0
+
+
+def _blocks(program: Program) -> Iterator[tuple[Part, bytes, int]]:
     for part in program.parts:
         for start in range(0, part.size, CHUNK):
-            data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
-            address = part.address + start
-            if program.fixed and not (part.code and program.machine == n.EM_X86_64):  # whose constants are looked at as instructions
-                yield from _absolute(data, address, ranges, part)
-            if not part.code:
-                offsets = [*_relative(data, address, ranges)]
-                if program.base is not None:
-                    offsets += _from_base(data, address, program.base, ranges)
-                yield from (each for each in offsets if used(each.place))
+            yield part, program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start)), part.address + start
 
 
-def _absolute(data: bytes, address: int, ranges: Ranges, part: Part) -> Iterator[Reference]:
-    for at, value in numbers(data, ranges.low, ranges.high, 8):
-        if value not in ranges:
+def _may_be_pointer(place: int, value: int) -> bool:
+    """Whether a word that leads to the inside of a payload may be a pointer, rather than a number or the end of a string."""
+    text = value.to_bytes(8, "little").rstrip(b"\0")
+    return place % 8 == 0 and value % 8 == 0 and not is_round(value) and not (text.isascii() and text.decode().isprintable())
+
+
+def _relative(program: Program, data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
+    """Offsets from their own place, or from the start of a table that a compiler made of pointers (LLVM's RelLookupTableConverter)."""
+    lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high + _TABLE - address, _MAX32 - 1)
+    marks = ranges.sorted_marks
+    for at, value in aligned(data, first, lowest, highest):
+        place = address + at
+        if not value:
             continue
-        aligned = (address + at) % 8 == 0
-        if value in ranges.marks or (aligned and (part.writable or not _is_text(data[at : at + 8]))):
-            yield Reference(address + at, value, "a pointer")
+        reach = place + value
+        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)]:
+            start = mark - value
+            if start == place:
+                yield Offset(Reference(place, mark, "an offset from its own place"), place - _TABLE, place + 1)
+            elif (place - start) % 4 == 0 and _is_table(program, ranges, data[max(at - (place - start), 0) : at], start):
+                yield Offset(Reference(place, mark, "an offset from the start of its table"), start, start + 1)
 
 
-def _is_text(word: bytes) -> bool:
-    """Whether a word of read-only data is the end of a string rather than an address."""
-    return word.rstrip(b"\0").isascii() and word.rstrip(b"\0").decode().isprintable()
+def _is_table(program: Program, ranges: Ranges, words: bytes, start: int) -> bool:
+    """Whether all 32-bit numbers in ``words`` are offsets from ``start`` to data or payloads of the program; a switch's lead to code."""
+    low = min([ranges.low, *(part.address for part in program.parts)])
+    high = max([ranges.high, *(part.address + part.size for part in program.parts)])
+    for word in range(0, len(words) - 3, 4):
+        target = start + int.from_bytes(words[word : word + 4], "little", signed=True)
+        if not low <= target < high or any(part.code and part.address <= target < part.address + part.size for part in program.parts):
+            return False
+    return True
 
 
-def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[Reference]:
-    lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
-    marks = ranges.marks
-    for at, value in aligned(data, -address % 4, lowest, highest):
-        if address + at + value in marks and value:
-            yield Reference(address + at, address + at + value, "an offset from its own place")
-
-
-def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Reference]:
+def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Offset]:
     for at, value in aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1)):
         if base + value in ranges.marks:
-            yield Reference(address + at, base + value, "an offset from the image base")
+            place = address + at
+            yield Offset(Reference(place, base + value, "an offset from the image base"), place - _TABLE, place + 1)

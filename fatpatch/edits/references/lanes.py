@@ -66,7 +66,7 @@ def aligned(data: bytes, start: int, lowest: int, highest: int) -> Iterator[tupl
     """(offset, value) of every signed 32-bit number at ``start``, ``start`` + 4 and so on whose upper half is one of [lowest, highest]."""
     if lowest > highest:
         return
-    count = (len(data) - start) // 4
+    count = max(len(data) - start, 0) // 4
     end = start + 4 * count
     third, fourth = data[start + 2 : end : 4], data[start + 3 : end : 4]
     words = array("i", data[start:end])

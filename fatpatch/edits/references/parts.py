@@ -48,3 +48,14 @@ def followed_ends(payloads: Iterable[tuple[int, int]], sections: Iterable[tuple[
         following = spans[index + 1][0] if index + 1 < len(spans) else None
         if end not in closed and not (following is not None and end < following <= end + _PADDING):
             yield end
+
+
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The [start, end) ranges without empty ones, ascending, none over another."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(result[-1][1], end))
+        else:
+            result.append((start, end))
+    return result

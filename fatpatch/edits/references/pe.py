@@ -10,7 +10,7 @@ from fatpatch.edits.pe_file import EXECUTABLE, WRITABLE, PeFile
 from fatpatch.edits.references.parts import followed_ends, without_holes
 from fatpatch.edits.references.program import Export, Part, Program, Reference
 from fatpatch.formats import numbers as n
-from fatpatch.payloads.wrapper import LAYOUT, Pointer
+from fatpatch.payloads.wrapper import Pointer
 
 _MACHINES = {0x8664: n.EM_X86_64, 0xAA64: n.EM_AARCH64}
 _BARREN = (".pdata", ".xdata", ".reloc", ".rsrc", ".debug", "/")
@@ -27,7 +27,7 @@ _ROWS = {0x8664: 12, 0xAA64: 8}
 def program_of(host: HostFile, pe: PeFile, pointers: Sequence[Pointer], own: frozenset[int]) -> Program:
     """The program; ``own``: file offsets of the wrappers' pointers, which the edit itself sets."""
     holes = [(payload.offset, payload.offset + payload.size) for payload in host.payloads]
-    holes += [(each.wrapper.offset, each.wrapper.offset + LAYOUT.size) for each in pointers]
+    holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
     holes += _debug_data(pe)
     functions: list[int] = []
 

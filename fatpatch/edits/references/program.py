@@ -41,7 +41,8 @@ class Program(NamedTuple):
 
     ``fixed``: it runs at the addresses that it was linked for, so that its bytes may hold addresses without a relocation.
     ``base``: what image-relative offsets count from, None where the format has none. ``relocated``: pointers that relocations name,
-    without those of wrappers. ``functions``: start addresses of functions, ascending; may be empty.
+    without those of wrappers. ``functions``: start addresses of functions, ascending; may be empty. ``gots``: addresses that may be
+    _GLOBAL_OFFSET_TABLE_, from which position-independent code of the medium and large models counts.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class Program(NamedTuple):
     relocated: Sequence[Reference]
     exports: Iterable[Export]
     functions: Callable[[], Sequence[int]]
+    gots: Sequence[int] = ()
 
 
 class Ranges:
@@ -78,9 +80,28 @@ class Ranges:
         index = bisect.bisect_right(self._starts, address) - 1
         return (index >= 0 and address < self._rows[index][1]) or address in self._ends
 
+    def close_before(self, address: int) -> bool:
+        """Whether a payload starts within two words behind the address: where an array that is counted from one would start."""
+        index = bisect.bisect_right(self._starts, address)
+        return index < len(self._rows) and self._rows[index][2] - address <= _TWO_WORDS and self._rows[index][0] == self._rows[index][2]
+
+    def in_head(self, address: int) -> bool:
+        """Whether the address lies in the first page of a payload, where its headers are."""
+        index = bisect.bisect_right(self._starts, address) - 1
+        return index >= 0 and address < self._rows[index][1] and address - self._rows[index][2] < _HEAD
+
+    def label(self, address: int) -> bool:
+        """Whether the address is one that a name would stand for: the start of a payload or of its first entry, or the end."""
+        return address in self.marks or address in self._ends
+
     def end_at(self, address: int) -> bool:
         """Whether a payload ends right before the address, whatever begins there."""
         return address in self._labels
+
+    @functools.cached_property
+    def sorted_marks(self) -> tuple[int, ...]:
+        """The marks, ascending."""
+        return tuple(sorted(self.marks))
 
     @functools.cached_property
     def marks(self) -> frozenset[int]:
@@ -99,5 +120,7 @@ class Ranges:
         return at >= end > start
 
 
+_TWO_WORDS = 16
+_HEAD = 4096
 HEADER = 16
 """Bytes of a fatbin's header."""

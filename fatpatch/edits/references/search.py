@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import bisect
+from collections.abc import Iterator, Sequence
 
 from fatpatch.edits.references import aarch64, data, x86
+from fatpatch.edits.references.parts import merged
 from fatpatch.edits.references.program import Program, Ranges, Reference
 from fatpatch.errors import EditError, UnsupportedError
 from fatpatch.formats import numbers as n
 
 _CODE = {n.EM_X86_64: x86.instructions, n.EM_AARCH64: aarch64.instructions}
-_TABLE = 256
-"""Bytes before an offset in which its table begins, where code leads to."""
 HINT = "give an image that fits in place (a smaller one, or --replace), or edit another module"
 
 
@@ -34,9 +34,19 @@ def refuse_references(program: Program, ranges: Ranges) -> None:
 def _others(program: Program, ranges: Ranges) -> Iterator[Reference]:
     yield from (each for each in program.relocated if each.target in ranges)
     yield from _CODE[program.machine](program, ranges)
+    yield from data.pointers(program, ranges)
+    yield from _used(program, data.offsets(program, ranges))
 
-    def used(place: int) -> bool:
-        table = Ranges([(place - _TABLE, place + 1)], [], frozenset())
-        return any(each.target in table for each in program.relocated) or any(True for _ in _CODE[program.machine](program, table))
 
-    yield from data.words(program, ranges, used)
+def _used(program: Program, offsets: Sequence[data.Offset]) -> Iterator[Reference]:
+    """Those offsets whose table something leads to; an offset in no such table is a coincidence."""
+    if not offsets:
+        return
+    tables = Ranges(merged((each.start, each.end) for each in offsets), [], frozenset())
+    found = [each.target for each in program.relocated if each.target in tables]
+    found += [each.target for each in _CODE[program.machine](program, tables)]
+    found += [each.target for each in data.pointers(program, tables)]
+    targets = sorted(found)
+    for each in offsets:
+        if bisect.bisect_left(targets, each.start) < bisect.bisect_left(targets, each.end):
+            yield each.found

@@ -1,4 +1,5 @@
-"""Instructions of x86-64 that name an address: relative to RIP, or in a program at a fixed address as a constant.
+"""Instructions of x86-64 that name an address: relative to RIP, to the global offset table or to the image base, or in a program at
+a fixed address as a constant.
 
 Every offset whose four bytes could lead into a payload is a candidate; whether it is the field of an instruction is decided by
 disassembling from the start of its function (Intel SDM volume 2: ModRM.mod 00 with r/m 101 is RIP-relative in 64-bit mode).
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from fatpatch.edits.references.data import is_round
 from fatpatch.edits.references.lanes import boxes, numbers
 from fatpatch.edits.references.program import Part, Program, Ranges, Reference
 from fatpatch.source import CHUNK
@@ -26,16 +28,24 @@ _WITH_OPERAND = frozenset(
 """One-byte opcodes with a ModRM byte (Intel SDM volume 2, appendix A)."""
 _LEA_ADD = re.compile(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
 """``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
+_LEA = re.compile(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
+_SPAN = 4096
+"""Bytes before an offset from the image base in which code takes the base."""
 _IMMEDIATES = (0, 1, 2, 4)
 """Bytes that may follow the displacement in its instruction."""
 _LONGEST = 15
 _FAR = 1 << 18
 """A function start farther away than this proves nothing; then the instructions are found by agreement."""
+_BEFORE = 16
 _LEAD = 96
 _NEAR = 160
 _STARTS = (120, 121, 123)
 """Bytes before a field at which decoding starts, to see whether it lies at a boundary at all."""
-_NOT_ADDRESSES = ("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt", "in", "out", "int", "ret", "enter")
+_NOT_ADDRESSES = (
+    *("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt"),
+    *("in", "out", "int", "ret", "enter", "call", "j"),
+)
+"""Beginnings of mnemonics whose constant is no address in data."""
 _MAX32 = 1 << 31
 
 
@@ -58,8 +68,15 @@ def _candidates(program: Program, part: Part, ranges: Ranges) -> Iterator[int]:
         address = part.address + start
         yield from (address + at for at in _relative(data, address, ranges))
         if program.fixed:
-            yield from (address + at for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4) if value in ranges)
-            yield from (address + at for at, value in numbers(data, ranges.low, ranges.high, 8) if value in ranges)
+            low, high = max(ranges.low - _BEFORE, 0), ranges.high
+            for at, value in (*numbers(data, low, min(high, (1 << 32) - 1), 4), *numbers(data, low, high, 8)):
+                if value in ranges or ranges.close_before(value):
+                    yield address + at
+        if program.base is not None:
+            yield from (address + at for at in _from_base(data, program.base, ranges))
+        for got in program.gots:
+            found = numbers(data, ranges.low - got, ranges.high - got, 8)
+            yield from (address + at for at, value in found if got + value in ranges and _is_movabs(data, at))
         yield from (address + at for at in _added(data, address, ranges))
 
 
@@ -84,6 +101,17 @@ def _is_operand(data: bytes, at: int) -> bool:
     if at < 5 or data[at - 1] in _WITH_OPERAND or data[at - 2] == 0x0F or data[at - 3] in (0x0F, 0xC5):
         return True
     return data[at - 4] in (0xC4, 0x8F) or data[at - 5] == 0x62
+
+
+def _from_base(data: bytes, base: int, ranges: Ranges) -> Iterator[int]:
+    """Displacements from a register that may hold the image base (ModRM.mod 10)."""
+    for at, value in numbers(data, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1), 4):
+        if at >= 3 and base + value in ranges and (data[at - 1] >> 6 == 2 or data[at - 2] & 0xC7 == 0x84):
+            yield at
+
+
+def _is_movabs(data: bytes, at: int) -> bool:
+    return at >= 2 and data[at - 2] & 0xF8 == 0x48 and data[at - 1] & 0xF8 == 0xB8
 
 
 def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
@@ -112,17 +140,25 @@ class _Decoder:
 
     def at(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
         """The reference whose address field lies at ``field``; None when no instruction has such a field there."""
+        if (found := self._common(part, field, ranges) or self._unknown(part, field, ranges)) is not None:
+            return found
         start = self._function(part, field)
         if start is not None:
             if field - start > _NEAR and self._surely_none(part, field, ranges):
                 return None
-            return self._named(part, self._swept(part, start, field), field, ranges)
+            if (found := self._named(part, self._swept(part, start, field), field, ranges)) is not None:
+                return found
+        # No function is known, or the field lies behind data, or behind a function, that the table for unwinders does not know.
+        return self._named(part, self._agreed(part, field), field, ranges)
+
+    def _agreed(self, part: Part, field: int) -> int | None:
+        """As ``_boundary``, from many places before the field; None when most of them disagree."""
         first = max(part.address, field - _LEAD)
         votes = Counter(self._boundary(part, begin, field) for begin in range(first, min(first + _LONGEST + 1, field)))
         for boundary, count in votes.most_common(1):
-            if boundary is not None and (first == part.address or count * 2 > votes.total()):
-                return self._named(part, boundary, field, ranges)
-        return self._unsure(part, field, ranges)
+            if first == part.address or count * 2 > votes.total():
+                return boundary
+        return None
 
     def _surely_none(self, part: Part, field: int, ranges: Ranges) -> bool:
         """Whether decodings from several places before the field agree on an instruction, and it has no such field there.
@@ -154,26 +190,105 @@ class _Decoder:
                 return None if mnemonic == ".byte" else address
         return None
 
-    def _unsure(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
-        """Where no function is known and decodings disagree, an instruction of the commonest forms counts."""
-        data = self._program.source.peek(part.offset + field - 3 - part.address, 7)
-        if len(data) == 7 and data[0] & 0xF0 == 0x40 and data[1] in (0x8D, 0x8B) and data[2] in _RIP_BYTES:
+    def _common(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """An instruction of the commonest forms, mov and lea of 64 bits, wherever decoding ends up."""
+        data = self._before(part, field)
+        if data[-3] & 0xF8 == 0x48 and data[-2] in (0x8D, 0x8B) and data[-1] in _RIP_BYTES:
             return self._named(part, field - 3, field, ranges)
         return None
+
+    def _unknown(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """An instruction that the disassembler does not know, told by its prefix (Intel SDM volume 2: VEX, EVEX, opcode maps)."""
+        data = self._before(part, field)
+        if data[-1] not in _RIP_BYTES:
+            return None
+        sizes = [size for size, prefix in ((6, 0x62), (5, 0xC4), (4, 0xC5)) if data[-size] == prefix]
+        if data[-4] == 0x0F and data[-3] in (0x38, 0x3A):
+            sizes.append(next(size for size in range(4, 8) if data[-size - 1] not in (0x66, 0xF2, 0xF3) and data[-size - 1] & 0xF0 != 0x40))
+        target = field + 4 + int.from_bytes(self._program.source.peek(part.offset + field - part.address, 4), "little", signed=True)
+        for size in sizes:
+            code = self._program.source.peek(part.offset + field - size - part.address, _LONGEST)
+            known = any(True for _ in self._full.disasm(code, field - size, 1))
+            if not known and (target in ranges or target + 1 in ranges) and self._undecoded(part, field - size):
+                return Reference(field - size, target, "an instruction of an unknown extension")
+        return None
+
+    def _undecoded(self, part: Part, place: int) -> bool:
+        """Whether decoding comes to the place and cannot go on there."""
+        start = self._function(part, place)
+        before = self._boundary(part, start, place - 1) if start is not None and start < place else self._agreed(part, place - 1)
+        if before is None:
+            return start == place
+        data = self._program.source.peek(part.offset + before - part.address, _LONGEST)
+        return any(before + size == place for _, size, _, _ in self._lite.disasm_lite(data, before, 1))
+
+    def _before(self, part: Part, field: int) -> bytes:
+        """The eight bytes before a field; zeros where there are none."""
+        at = field - part.address
+        return self._program.source.peek(part.offset + max(at - 8, 0), min(at, 8)).rjust(8, b"\0")
 
     def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> Reference | None:
         if boundary is None:
             return None
         data = self._program.source.peek(part.offset + boundary - part.address, 2 * _LONGEST)
         for code in self._full.disasm(data, boundary, 1):
-            target = _target(code, field - boundary, fixed=self._program.fixed)
-            if target is None:
-                return None
-            if target not in ranges and code.mnemonic == "lea":
-                target += _constant_behind(data[code.size :])
-            if target in ranges:
-                return Reference(boundary, target, f"the instruction '{code.mnemonic}'")
+            for target in self._targets(part, code, field - boundary, ranges):
+                behind = target + (_constant_behind(data[code.size :]) if code.mnemonic == "lea" else 0)
+                if target in ranges or behind in ranges:
+                    return Reference(boundary, target if target in ranges else behind, f"the instruction '{code.mnemonic}'")
+                if self._program.fixed and code.disp_size and ranges.close_before(target):
+                    return Reference(boundary, target, f"the instruction '{code.mnemonic}'")
         return None
+
+    def _targets(self, part: Part, code: Any, inside: int, ranges: Ranges) -> Iterator[int]:
+        """The addresses that the field ``inside`` bytes into an instruction may name."""
+        from capstone.x86_const import X86_OP_IMM, X86_OP_MEM
+
+        memory = next((operand.mem for operand in code.operands if operand.type == X86_OP_MEM), None)
+        if memory is not None and code.disp_offset == inside:
+            yield from self._displaced(part, code, memory, ranges)
+        elif code.imm_offset == inside and code.imm_size in (4, 8) and not code.mnemonic.startswith(_NOT_ADDRESSES):
+            constant = next((operand.imm for operand in code.operands if operand.type == X86_OP_IMM), 0)
+            value = int(constant) & 0xFFFFFFFFFFFFFFFF
+            if self._program.fixed and value in ranges and (ranges.label(value) or _loads_address(code, value, ranges)):
+                yield value
+            if code.imm_size == 8:
+                yield from (each for got in self._program.gots for each in (got + int(constant),) if each in ranges)
+
+    def _displaced(self, part: Part, code: Any, memory: Any, ranges: Ranges) -> Iterator[int]:
+        from capstone.x86_const import X86_REG_RBP, X86_REG_RIP, X86_REG_RSP
+
+        displacement = int(memory.disp)
+        if memory.base == X86_REG_RIP:
+            target = int(code.address + code.size + displacement)
+            if target in ranges or code.mnemonic == "lea":
+                yield target
+            return
+        if self._program.fixed:
+            target = displacement & (0xFFFFFFFF if code.disp_size == 4 else 0xFFFFFFFFFFFFFFFF)
+            if target in ranges or ((memory.index or memory.base) and ranges.close_before(target)):
+                yield target
+        base = self._program.base
+        if base is None or memory.base in (0, X86_REG_RSP, X86_REG_RBP) or base + displacement not in ranges:
+            return
+        if self._base_is_near(part, code.address):
+            yield base + displacement
+
+    def _base_is_near(self, part: Part, place: int) -> bool:
+        """Whether an instruction close before the place takes the image base: lea r64, [rip + n]."""
+        base = self._program.base
+        start = max(part.address, place - _SPAN)
+        data = self._program.source.peek(part.offset + start - part.address, place - start)
+        for found in _LEA.finditer(data):
+            at = found.start() + 7
+            if start + at + int.from_bytes(data[at - 4 : at], "little", signed=True) == base:
+                return True
+        return False
+
+
+def _loads_address(code: Any, value: int, ranges: Ranges) -> bool:
+    """Whether an instruction with a constant may name the inside of a payload: others compare, add and store plain numbers."""
+    return str(code.mnemonic).startswith(("mov", "push")) and not is_round(value) and ranges.in_head(value)
 
 
 def _constant_behind(data: bytes) -> int:
@@ -181,20 +296,3 @@ def _constant_behind(data: bytes) -> int:
     if len(data) < 7 or data[0] & 0xF8 != 0x48 or data[1] != 0x81 or data[2] & 0xF8 != 0xC0:
         return 0
     return int.from_bytes(data[3:7], "little", signed=True)
-
-
-def _target(code: Any, inside: int, *, fixed: bool) -> int | None:
-    """The address that the field ``inside`` bytes into an instruction names; None when there is no such field."""
-    from capstone.x86_const import X86_OP_IMM, X86_OP_MEM, X86_REG_RIP
-
-    memory = next((operand.mem for operand in code.operands if operand.type == X86_OP_MEM), None)
-    if memory is not None and code.disp_offset == inside:
-        if memory.base == X86_REG_RIP:
-            return int(code.address + code.size + memory.disp)
-        return int(memory.disp) & 0xFFFFFFFF if fixed and code.disp_size == 4 else None
-    if fixed and code.imm_offset == inside and code.imm_size in (4, 8) and not code.mnemonic.startswith(_NOT_ADDRESSES):
-        if code.mnemonic == "call" or code.mnemonic.startswith("j"):
-            return None
-        constant = next((operand.imm for operand in code.operands if operand.type == X86_OP_IMM), None)
-        return None if constant is None else int(constant) & 0xFFFFFFFFFFFFFFFF
-    return None
