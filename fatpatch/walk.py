@@ -137,6 +137,7 @@ class _Walk:
         elif (
             kind is None
             and "::" not in path
+            and not (container.kind == "raw" and container.members)  # a zip behind other bytes
             and not diagnostics.any_not_read
             and (found := unread.misnamed(path, source, container, packing)) is not None
         ):

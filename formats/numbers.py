@@ -88,6 +88,7 @@ PF_W: Final = 2
 PF_R: Final = 4
 PT_GNU_EH_FRAME: Final = 0x6474E550
 DT_PLTRELSZ: Final = 2
+DT_PLTGOT: Final = 3
 DT_HASH: Final = 4
 DT_STRTAB: Final = 5
 DT_SYMTAB: Final = 6

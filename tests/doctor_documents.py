@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 from conftest import ROOT, Run
 
-SCHEMA = json.loads((ROOT / "fatpatch/render/doctor-1.schema.json").read_text())
-FLEET = json.loads((ROOT / "fatpatch/render/fleet-1.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "fatpatch/render/doctor-2.schema.json").read_text())
+FLEET = json.loads((ROOT / "fatpatch/render/fleet-2.schema.json").read_text())
 
 
 def document(run: Run, *arguments: object, code: int = 0) -> dict[str, Any]:
@@ -17,5 +17,5 @@ def document(run: Run, *arguments: object, code: int = 0) -> dict[str, Any]:
     done = run("doctor", *arguments, "--format", "json")
     assert done.returncode == code, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    jsonschema.validate(found, FLEET if found["schema"] == "fatpatch.fleet/1" else SCHEMA)
+    jsonschema.validate(found, FLEET if found["schema"] == "fatpatch.fleet/2" else SCHEMA)
     return found

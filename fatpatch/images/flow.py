@@ -61,6 +61,9 @@ class Program(Protocol):
     def conditional(self, at: int) -> bool:
         """Whether the instruction may let control pass to the next."""
 
+    def stores_parameter(self, start: int, end: int) -> bool:
+        """Whether some instruction of [start, end) stores what another of them has read from the parameters."""
+
 
 class Section(Program, Protocol):
     """A program out of machine code."""
@@ -222,7 +225,10 @@ def classify(program: Program, entry: int = 0, *, asserts: bool = False, budget:
         return HAS_TRAP
     if not any(_has(program, block, (EFFECT, LOAD_EFFECT)) for block in kept):
         return STUB_GUARDED
-    return HAS_TRAP if any(_has(program, block, (LOAD, LOAD_EFFECT)) for block in kept) else PARTIAL
+    if any(_has(program, block, (LOAD, LOAD_EFFECT)) for block in kept):
+        return HAS_TRAP
+    first, last = min(block.start for block in kept), max(block.end for block in kept)
+    return HAS_TRAP if program.stores_parameter(first, last) else PARTIAL  # it fills memory with what the host gave
 
 
 def _has(program: Program, block: _Block, kinds: tuple[int, ...]) -> bool:

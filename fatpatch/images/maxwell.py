@@ -26,6 +26,8 @@ _LOAD_EFFECTS = ((0xED00, 0xEDFF), (0xEEF0, 0xEEFF), (0xEA00, 0xEAFF))  # ATOM, 
 _LOADS = ((0xEED0, 0xEED7), (0x8000, 0x9FFF), (0xC000, 0xDFFF), (0xEB00, 0xEB1F))  # LDG, LD, TEX, SULD
 _NO_GUARD = frozenset({flow.TRAP, flow.CALL, flow.CALL_OUT, flow.PUSH, flow.PUSH_RETURN})
 _TRAP_SUBTYPE = 3
+_MOV_CONSTANT = 0x4C98 >> 3
+"""MOV from a constant bank: bits 63 to 51."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,6 +89,22 @@ class Section:
             return False
         word = self._words[at]
         return word >> 16 & 0xF != 7 or word & 0x1F != 0xF
+
+    def stores_parameter(self, start: int, end: int) -> bool:
+        """Whether a store's data register was last set by a MOV from the constant bank of the parameters."""
+        filled = set[int]()
+        for at in range(start, end):
+            word = self._words[at]
+            if at % 4 == 0:
+                continue  # a control word
+            if self.kinds[at] == flow.EFFECT:
+                if word & 0xFF in filled:
+                    return True
+            elif word >> 51 == _MOV_CONSTANT and word >> 34 & 0x1F == 0:
+                filled.add(word & 0xFF)
+            else:
+                filled.discard(word & 0xFF)
+        return False
 
     def index_of(self, offset: int) -> int:
         """The instruction at a byte offset of the section."""

@@ -155,6 +155,9 @@ class _Program:
     def conditional(self, at: int) -> bool:
         return at in self._guarded
 
+    def stores_parameter(self, start: int, end: int) -> bool:
+        return False  # operands are not kept
+
 
 class _Parser:
     """The bodies of one text, parsed when asked for."""

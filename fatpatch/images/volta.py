@@ -26,6 +26,10 @@ _LOAD_EFFECTS = (0x18A, 0x18B, 0x19F, 0x1A0, 0x1A2, 0x1A3, 0x1A4, 0x1A5, 0x1A8, 
 """ATOM, ATOM.CAS, SURED, ATOMG on floats and integers, ATOMG.CAS; of their block the codes that were never seen count, too."""
 _LOADS = (0x181, 0x180, 0x1AE, 0x160, 0x161, 0x166, 0x199, 0x1B4)  # LDG, LD, LDGSTS, TEX, SULD, UTMALDG
 _LDCU = 0x7AC
+_STORES = frozenset({0x186, 0x185})  # STG, ST: the register with the data is in bits 39 to 32
+_FROM_CONSTANT = frozenset({0xA02, 0x624, 0xA24, 0xB82})  # MOV, IMAD.MOV in two forms, LDC
+_FROM_UNIFORM = frozenset({0xC02, 0xC24})  # MOV and IMAD.U32 of a uniform register
+_UNIFORM_LOADS = frozenset({0xAB9, _LDCU})  # ULDC, LDCU
 _TRAP_SUBTYPE = 3
 _WIDE_OFFSETS_FROM = 90
 _SECOND_PREDICATE = frozenset({flow.BRANCH, flow.EXIT, flow.RETURN})
@@ -99,6 +103,22 @@ class Section:
         if kind == flow.BRANCH and low >> 32 & 3:
             return True
         return kind in _SECOND_PREDICATE and high >> 23 & 0xF != 7
+
+    def stores_parameter(self, start: int, end: int) -> bool:
+        """Whether a store's data register was last set from constant bank 0, by a MOV or LDC or through a uniform register."""
+        filled, uniform = set[int](), set[int]()
+        for at in range(start, end):
+            low = self._words[2 * at]
+            opcode, target, source = low & 0xFFF, low >> 16 & 0xFF, low >> 32 & 0xFF
+            if opcode in _UNIFORM_LOADS:
+                (uniform.add if low >> 54 & 0x1F == 0 else uniform.discard)(target)
+            elif (opcode in _FROM_CONSTANT and low >> 54 & 0x1F == 0) or (opcode in _FROM_UNIFORM and source in uniform):
+                filled.add(target)
+            elif low & 0x1FF not in _STORES:
+                filled.discard(target)
+            elif source in filled:
+                return True
+        return False
 
     def index_of(self, offset: int) -> int:
         """The instruction at a byte offset of the section."""

@@ -1,4 +1,4 @@
-"""The JSON of ``doctor`` (doctor-1.schema.json, and fleet-1.schema.json for several GPUs)."""
+"""The JSON of ``doctor`` (doctor-2.schema.json, and fleet-2.schema.json for several GPUs)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fatpatch.render.doctor import headline
+from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, Host
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 def document(environment: Environment, files: Sequence[Json], errors: Sequence[Json], version: str) -> Json:
     """Several files on one GPU."""
     return {
-        "schema": "fatpatch.doctor/1",
+        "schema": "fatpatch.doctor/2",
         "tool_version": version,
         "gpu": _gpu(environment),
         "driver": _driver([environment]),
@@ -34,7 +35,7 @@ def document(environment: Environment, files: Sequence[Json], errors: Sequence[J
 def fleet_document(environments: Sequence[Environment], rows: Sequence[Json], errors: Sequence[Json], version: str) -> Json:
     """Several GPUs: ``rows`` has one entry for each file and GPU."""
     return {
-        "schema": "fatpatch.fleet/1",
+        "schema": "fatpatch.fleet/2",
         "tool_version": version,
         "driver": _driver(environments),
         "environment": _variables(environments),
@@ -51,18 +52,54 @@ def file_json(found: FileVerdict, remedies: Sequence[Remedy], shown: str) -> Jso
         "outcome": outcome_of(found),
         "summary": headline(found, shown),
         "judged_driver": None if found.environment.driver is None else found.environment.driver.version,
-        "trouble": None if found.trouble is None else {"cuda_error": found.trouble[0], "message": found.trouble[1]},
+        "trouble": _trouble(found),
+        "also": found.hidden or None,
+        "libraries": [_library(each) for each in found.libraries],
+        "alternatives": [_alternatives(group, found.chosen) for group in found.alternatives],
         "modules": [module_json(module) for module in found.modules],
         "host": _host(found),
         "model": _model(found),
         "quantisations": [{"type": quant.quant, "works": not quant.broken, "broken": list(quant.broken)} for quant in found.quants],
         "no_road": [{"type": quant, "why": why} for quant, why in found.no_road],
         "jit": _cost(found.cost),
-        "needs_driver": [{"linux": need.linux, "windows": need.windows or None, "why": need.why} for need in found.needs],
+        "needs_driver": _needs(found),
         "last_driver": found.last_driver,
         "remedies": [{"title": row.title, "command": row.command, "works": row.works, "why": row.why} for row in remedies],
         "unread": len(found.unread),
     }
+
+
+def _library(found: FileVerdict) -> Json:
+    return {
+        "locator": found.node.locator,
+        "verdict": found.verdict,
+        "outcome": outcome_of(found),
+        "summary": headline(found, found.node.locator),
+        "trouble": _trouble(found),
+        "also": found.hidden or None,
+        "needs_driver": _needs(found),
+        "modules": len(found.modules),
+    }
+
+
+def _alternatives(group: Sequence[FileVerdict], chosen: Sequence[FileVerdict]) -> Json:
+    paths = [each.node.path for each in group]
+    loaded = next((each for each in group if any(each is one for one in chosen)), None)
+    return {
+        "name": common(paths),
+        "libraries": [
+            {"variant": variant(each.node.path, paths), "locator": each.node.locator, "outcome": outcome_of(each)} for each in group
+        ],
+        "chosen": None if loaded is None else loaded.node.locator,
+    }
+
+
+def _trouble(found: FileVerdict) -> Json | None:
+    return None if found.trouble is None else {"cuda_error": found.trouble[0], "message": found.trouble[1]}
+
+
+def _needs(found: FileVerdict) -> list[Json]:
+    return [{"linux": need.linux, "windows": need.windows or None, "why": need.why} for need in found.needs]
 
 
 def fleet_row(found: FileVerdict, shown: str, names: Sequence[str]) -> Json:
@@ -73,7 +110,7 @@ def fleet_row(found: FileVerdict, shown: str, names: Sequence[str]) -> Json:
         "judged_driver": None if found.environment.driver is None else found.environment.driver.version,
         "verdict": found.verdict,
         "outcome": outcome_of(found),
-        "trouble": None if found.trouble is None else {"cuda_error": found.trouble[0], "message": found.trouble[1]},
+        "trouble": _trouble(found),
         "modules": [
             {
                 "locator": module.verdict.locator,
@@ -86,7 +123,7 @@ def fleet_row(found: FileVerdict, shown: str, names: Sequence[str]) -> Json:
             for module in found.modules
         ],
         "jit": _cost(found.cost),
-        "needs_driver": [{"linux": need.linux, "windows": need.windows or None, "why": need.why} for need in found.needs],
+        "needs_driver": _needs(found),
         "last_driver": found.last_driver,
     }
 

@@ -18,6 +18,7 @@ _BODIES = {
     flow.STUB_TRAP: "proven stub: every path ends in a trap",
     flow.STUB_GUARDED: "likely stub: it returns at once or ends in a trap",
     flow.PARTIAL: "likely stub: it traps as soon as there is work",
+    flow.CALL_ONLY: "prints and does nothing",
     flow.EMPTY: "empty: it returns without a word and leaves the memory as it was",
     "missing": "not there: launching it is error 500",
 }
@@ -57,7 +58,8 @@ def dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     for message, _ in messages.most_common(1):
         more = f" (and {len(messages) - 1} like it)" if len(messages) > 1 else ""
         yield f'It will print: "{safe(message)}"{more}'
-        yield "Then every CUDA call fails with error 719: unspecified launch failure."
+        if any(kernel.body != flow.CALL_ONLY for _, kernel in defects):
+            yield "Then every CUDA call fails with error 719: unspecified launch failure."
 
 
 def _kernel_rows(defects: Sequence[KernelVerdict], show: Shown, *, verbose: bool) -> list[tuple[str, str, tuple[str, ...]]]:

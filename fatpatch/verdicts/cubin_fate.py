@@ -14,7 +14,7 @@ from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAG
 
 _ELF_HEADER_SIZE = 64
 _SHT_REL, _SHT_RELA, _SHT_SYMTAB = 9, 4, 2
-_OWN_DATA = (b".nv.global", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
+_OWN_DATA = (b".nv.global", b".nv.constant2", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
 DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 
 

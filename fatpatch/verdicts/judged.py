@@ -49,7 +49,8 @@ class FileVerdict(NamedTuple):
     ``environment``: as asked for; without a driver, with the last one that drives the GPU where that is too old for the file.
     ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
     ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
-    ``for_linkers``: modules that a linker takes, not the driver, and those without any kernel. ``hidden``: what stands against the file besides ``trouble``, in words.
+    ``for_linkers``: modules that a linker takes, not the driver, and those without any kernel.
+    ``hidden``: what stands against the file besides ``trouble``, in words.
     ``libraries``: of an archive or package each library by itself; ``alternatives``: groups of those of which a program loads one, and
     ``chosen``: of those the ones that a program of the CUDA release that was asked for loads.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.

@@ -55,7 +55,8 @@ class ModuleVerdict(NamedTuple):
 
     ``lost``: (target, why it is not loaded) of the other images. ``cost``: of compiling its PTX. ``measured``: the rule was
     asked of a real driver. ``toolkit``: what made the image; ``origin``: what made another one of the module, where that was looked up.
-    ``vacant``: no image of the module has a kernel, so that nothing is missing. ``unlinked``: (kernel, CUresult of its first use) if nothing links this relocatable module.
+    ``unlinked``: (kernel, CUresult of its first use) if nothing links this relocatable module. ``vacant``: no image of the module
+    has a kernel, so that nothing is missing.
     """
 
     locator: str

@@ -11,10 +11,10 @@ from fatpatch.gpus.ptxas_options import refusal, target_of
 from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases
 from fatpatch.images.ptx import looks_like_ptx, ptx_kernels, without_comments
-from fatpatch.images.ptx_bodies import called_functions, callers_of
+from fatpatch.images.ptx_bodies import body_words, called_functions, callers_of
 from fatpatch.verdicts.cubin_fate import DRIVERS_OWN
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.fate import INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
+from fatpatch.verdicts.fate import INVALID_IMAGE, INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
 
 TO_BE_LINKED = "--compile-only"
 """The option in entries of relocatable PTX."""
@@ -26,6 +26,9 @@ _ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
 _DIRECTIVE = re.compile(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
 _NAME = re.compile(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
 _EXTERN = re.compile(rb"^[ \t]*\.extern[ \t]+\.func[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)", re.MULTILINE)
+_VARIABLE = re.compile(
+    rb"(?<![\w$%.])((?:\.(?:extern|visible|weak|common)\s*)*)\.(?:global|const)\s*(?:\.[a-z]\w*(?:\s+\d+(?=\s))?\s*)+\s([A-Za-z_$%][\w$]*)"
+)
 _ADDRESS_SIZE_SINCE = (2, 3)
 _ONLY_64_BIT_FROM = 90
 _OLDEST_VERSION = (1, 0)
@@ -54,17 +57,22 @@ def compiled(data: bytes, options: str, environment: Environment, *, following: 
         return Fate(INVALID_PTX, None, "the text is empty")
     if not is_ptx(text):
         return Fate(INVALID_PTX, None, "it is no PTX text")
-    if (why := refusal(options)) is not None:
-        return Fate(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
     head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD)]
     return (
         _version(head, environment)
+        or _refused(options)
         or _target(head, arch, options)
         or _address_size(head, arch)
         or _syntax(head, text)
         or _externs(text, options, eager=environment.eager)
         or Fate()
     )
+
+
+def _refused(options: str) -> Fate | None:
+    """What the options of the entry are refused for; the driver looks at the version first (measured)."""
+    why = refusal(options)
+    return None if why is None else Fate(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
 
 
 def _version(head: bytes, environment: Environment) -> Fate | None:
@@ -152,9 +160,28 @@ def _externs(text: bytes, options: str, *, eager: bool) -> Fate | None:
 
 
 def unlinked(text: bytes) -> dict[str, int]:
-    """Kernel -> 500 for those of PTX compiled to be linked that call what the text does not define (measured)."""
+    """Kernel -> the CUresult of its first use, for those of PTX compiled to be linked that fail alone (measured).
+
+    500 for what calls a function or names a variable that the text only declares, 200 for what names a variable of the text itself.
+    """
     missing = _missing(text)
-    return dict.fromkeys(callers_of(text, missing), NOT_FOUND) if missing else {}
+    found = dict.fromkeys(callers_of(text, missing), NOT_FOUND) if missing else {}
+    variables = _variables(text)
+    if variables:
+        kernels = frozenset(row[0] for row in ptx_kernels(text))
+        for kernel, words in body_words(text, kernels):
+            codes = [variables[word] for word in words if word in variables]
+            if codes:
+                found.setdefault(kernel, NOT_FOUND if NOT_FOUND in codes else codes[0])
+    return found
+
+
+def _variables(text: bytes) -> dict[bytes, int]:
+    """Variables in global and constant memory at module scope -> the error of a kernel that uses one unlinked."""
+    found = {}
+    for lead, name in _VARIABLE.findall(without_comments(text) if b"/" in text else text):
+        found[name] = NOT_FOUND if b".extern" in lead else INVALID_IMAGE
+    return found
 
 
 def _missing(text: bytes) -> frozenset[bytes]:

@@ -30,10 +30,13 @@ def with_stubs(
     reader: FactsReader,
 ) -> ModuleVerdict:
     """The verdict with its dead kernels judged. ``needed``: the kernels that a model launches, None when no model is given."""
-    dead = [kernel for kernel in verdict.kernels if is_dead(kernel.body) and not kernel.defect]
-    if not dead or verdict.image is None:
+    if verdict.image is None:
         return settle(verdict)
     assert node.source is not None
+    printing = _printing(node, verdict, reader)
+    dead = [kernel for kernel in verdict.kernels if (is_dead(kernel.body) or kernel.name in printing) and not kernel.defect]
+    if not dead:
+        return settle(verdict)
     arch, image_arch = environment.device.arch, arch_of(verdict.image)
     assert arch is not None
     agreement = host.agrees(arch, image_arch)
@@ -63,6 +66,14 @@ def with_stubs(
         for kernel in verdict.kernels
     )
     return settle(verdict._replace(kernels=kernels))
+
+
+def _printing(node: Node, verdict: ModuleVerdict, reader: FactsReader) -> frozenset[str]:
+    """Kernels that call out, store nothing and have a message to print: where another image has a body that works, they are stubs."""
+    assert node.source is not None
+    assert verdict.image is not None
+    suspects = [kernel.name for kernel in verdict.kernels if kernel.body == flow.CALL_ONLY]
+    return frozenset(reader.messages(node.source, verdict.image, suspects)) if suspects else frozenset()
 
 
 def _launched(name: str, bodies: Sequence[tuple[str, int, str]], host: Host, arch: int, image_arch: int) -> bool | None:

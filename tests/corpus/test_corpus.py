@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ def test_counts(run: Run, row: dict[str, object]) -> None:
     file = json.loads(done.stdout)["files"][0]
     expected = dict(row["expected"])
     summary = file["summary"]
-    images = [image for payload in file["payloads"] for image in payload["images"]]
+    # The rows of hosts count what is in fatbins; libcupti.so has cubins beside them.
+    payloads = [payload for payload in file["payloads"] if payload["kind"] == "fatbin" or not summary["fatbins"]]
+    images = [image for payload in payloads for image in payload["images"]]
     names = {
         kind: {k["name"] for i in images if (i["kind"] == "ptx") == (kind == "ptx") for k in i["kernels"] or ()} for kind in ("ptx", "sass")
     }
@@ -36,9 +39,9 @@ def test_counts(run: Run, row: dict[str, object]) -> None:
         "fatbins": summary["fatbins"],
         "bundles": summary["bundles"],
         "bundle_format": file["payloads"][0]["format"] if file["payloads"] else None,
-        "images": summary["images"],
-        "images_by_target": summary["images_by_target"],
-        "kernels": summary["kernels"],
+        "images": len(images),
+        "images_by_target": dict(Counter(image["target"] for image in images)),
+        "kernels": len(names["sass"] | names["ptx"]),
         "kernels_in_sass": len(names["sass"]),
         "kernels_in_ptx": len(names["ptx"]),
         "stored_bytes": sum(image["stored_size"] or 0 for image in images),
@@ -53,6 +56,8 @@ def test_counts(run: Run, row: dict[str, object]) -> None:
 def test_reserialised_byte_for_byte(row: dict[str, object]) -> None:
     with inspected(str(corpus_path(row))) as node:
         for payload in node.payloads:
+            if payload.kind != "fatbin":
+                continue
             data = node.source.read(payload.offset, payload.size)
             parsed = parse_layout(FATBIN, data)
             assert build_layout(FATBIN, parsed) == data

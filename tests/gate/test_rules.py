@@ -143,9 +143,10 @@ def test_slow_start_and_what_is_accepted(tmp_path: Path) -> None:
 
 def test_what_is_not_promised(tmp_path: Path) -> None:
     """Machine code across minor versions of Tegra."""
-    policy: Policy = {"run": [{"gpus": ["sm_87"]}]}
-    assert [hit.rule for hit in found(tmp_path, library(container(sass(86))), policy)] == ["FP307"]
-    assert found(tmp_path, library(container(sass(87))), policy) == []
+    policy: Policy = {"run": [{"gpus": ["sm_72"]}]}
+    older, own = (elf.shared_object([(".nv_fatbin", container(sass(arch)))], machine=183) for arch in (70, 72))
+    assert [hit.rule for hit in found(tmp_path, older, policy)] == ["FP307"]
+    assert found(tmp_path, own, policy) == []
 
 
 def test_allowances(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ class Program:
     def conditional(self, at: int) -> bool:
         return at in self._maybe
 
+    def stores_parameter(self, start: int, end: int) -> bool:
+        return False
+
 
 @pytest.mark.parametrize(
     ("letters", "targets", "maybe", "expected"),

@@ -18,7 +18,7 @@ from builders.fatbin import container, entry
 from conftest import ROOT, corpus_file, required
 from edits.elf_builder import Host, build, fatbins_in_memory, fatpatch
 
-from fatpatch.errors import FormatError, LimitError, ToolError
+from fatpatch.errors import LimitError, ToolError
 from fatpatch.images.bodies import cubin_bodies
 from fatpatch.images.kernels import read_image
 from fatpatch.images.ptx_bodies import ptx_bodies
@@ -268,7 +268,7 @@ def test_names_with_dollars() -> None:
 
 def test_a_huge_cubin_is_refused(ptxas: Ptxas) -> None:
     with pytest.raises(LimitError):
-        ptxas.assemble(SOURCE + b"\n.visible .global .align 1 .b8 big[300000000]={1};\n", "sm_70")
+        ptxas.assemble(SOURCE + b"\n.visible .global .align 1 .b8 big[600000000]={1};\n", "sm_70")
 
 
 def test_interruption_ends_at_once(tmp_path: Path, ptxas: Ptxas) -> None:
