@@ -168,4 +168,4 @@ def test_a_gigabyte_costs_little(url: str, gigabyte: tuple[str, int]) -> None:
 @pytest.mark.corpus
 def test_it_is_told(run: Run, url: str, gigabyte: tuple[str, int]) -> None:
     done = run("inspect", f"{url}/plain/{gigabyte[0]}")
-    assert re.search(r"^fetched [\d.]+ kB of 1\.1 GB in \d+ requests: http", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(r"^fetched [\d.]+ [kM]B of 1\.1 GB in \d+ requests: http", done.stderr, re.MULTILINE), done.stderr
