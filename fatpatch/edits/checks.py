@@ -12,6 +12,7 @@ from fatpatch.edits.check_pe import pe_checks
 from fatpatch.edits.comparison import Comparison, Pair
 from fatpatch.edits.overlay import same_bytes
 from fatpatch.edits.result import Check, check_of
+from fatpatch.edits.second_reader import second_opinion
 from fatpatch.edits.tree import TreeEdit
 from fatpatch.errors import FatpatchError
 from fatpatch.model import Diagnostic, Node, Payload, Wrapper
@@ -36,6 +37,8 @@ def checks_of(edit: TreeEdit, both: Comparison, edited: Collection[str], content
                 result += elf_checks(pair.old, pair.new, moves, compacted=locator in edit.compacted)
             elif pair.old.container == "pe":
                 result += pe_checks(pair.old, pair.new, moves, compacted=locator in edit.compacted)
+            if pair.old.container in ("elf", "pe"):
+                result.append(second_opinion(pair.old, pair.new, moves))
         except FatpatchError as error:
             result.append(check_of("result readable", [str(error)]))
     for locator, node in both.olds.items():

@@ -59,33 +59,42 @@ def _found(program: Program, part: Part, data: bytes, address: int, ranges: Rang
 
 def _paged(program: Program, words: Sequence[int], index: int, place: int, page: int, ranges: Ranges) -> Iterator[Reference]:
     """What an adrp and the uses of its register lead to; a page that lies in payloads alone is a reference without a use, too."""
-    used = False
+    taken = False
     for inside, name in _uses(words, index):
-        used = True
-        if page + inside in ranges:
+        taken = taken or inside is None
+        if inside is not None and page + inside in ranges:
             yield Reference(place, page + inside, f"the instructions 'adrp' and '{name}'")
             return
-    if not used and ranges.covers(page, page + _PAGE) and _in_function(program, place):
+    if taken and ranges.covers(page, page + _PAGE) and _in_function(program, place):
         yield Reference(place, page, "the instruction 'adrp'")
 
 
-def _uses(words: Sequence[int], index: int) -> Iterator[tuple[int, str]]:
-    """(offset, name) of the instructions that add to the page of the adrp at ``index``, wherever control takes its register."""
+def _uses(words: Sequence[int], index: int) -> Iterator[tuple[int | None, str]]:
+    """What uses the page of the adrp at ``index``, wherever control takes its register.
+
+    (offset, name) of an instruction that adds an offset to it; None for one that uses it as it is, or for the end of the function.
+    """
     low, high = max(index - _WINDOW, 0), min(index + _WINDOW, len(words))
     holding = {index + 1: 1 << (words[index] & 31)}
     todo = [index + 1]
     while todo:
         at = todo.pop()
         if not low <= at < high:
+            yield None, ""
             continue
         word, held = words[at], holding[at]
         inside, name = _offset(word)
         if inside is not None and held >> (word >> 5 & 31) & 1:
             yield inside, name
+        elif held >> (word >> 5 & 31) & 1 and _reads(word) and not _moves(word):
+            yield None, ""
         after = _held(word, held)
         if not after:
             continue
-        for following in _next(word, at):
+        following_ones = tuple(_next(word, at))
+        if not following_ones:
+            yield None, ""
+        for following in following_ones:
             if after & ~holding.get(following, 0):
                 holding[following] = holding.get(following, 0) | after
                 todo.append(following)
@@ -96,7 +105,7 @@ def _held(word: int, held: int) -> int:
     target, first, second = word & 31, word >> 5 & 31, word >> 16 & 31
     if word >> 26 == 0x25 or word & 0xFFFFFC1F == 0xD63F0000:  # bl, blr
         return held & _KEPT
-    if word & 0xFFE0FFE0 == 0xAA0003E0 or word & 0x7F200000 == 0x0B200000 or word & 0x7F000000 == 0x0B000000:  # mov; add of registers
+    if _moves(word):
         moved = held >> second & 1 or (held >> first & 1 and first != 31)
         return held | 1 << target if moved else held & ~(1 << target)
     if word >> 24 & 0x1C == 0x10 or word & 0x1F000000 == 0x0A000000:  # constants and addresses; logical of registers
@@ -104,6 +113,18 @@ def _held(word: int, held: int) -> int:
     if word & 0x3B400000 == 0x39400000 or word & 0x3B000000 == 0x18000000:  # loads into general registers
         return held & ~(1 << target) if not word >> 26 & 1 else held
     return held
+
+
+def _reads(word: int) -> bool:
+    """Whether bits 9 to 5 of an instruction name a register that it reads: not those of an address, a wide constant or a branch."""
+    if word >> 26 & 7 == 5:
+        return word >> 25 == 0x6B  # to a register
+    return word >> 24 & 0x1F != 0x10 and word >> 23 & 0x3F != 0x25 and word & 0x3B000000 != 0x18000000
+
+
+def _moves(word: int) -> bool:
+    """Whether an instruction is a mov or an add of registers."""
+    return word & 0xFFE0FFE0 == 0xAA0003E0 or word & 0x7F200000 == 0x0B200000 or word & 0x7F000000 == 0x0B000000
 
 
 def _next(word: int, at: int) -> Iterator[int]:
