@@ -12,6 +12,7 @@ from fatpatch.edits.overlay import Overlay, Write, padding
 from fatpatch.edits.pe_file import CHECKSUM, DIRECTORIES, IMAGE_SIZE, INITIALIZED_DATA, SECURITY, PeFile, PeSection
 from fatpatch.edits.pe_wrappers import wrappers_led
 from fatpatch.errors import EditError, UnsupportedError
+from fatpatch.hosts.authenticode import signature_of
 from fatpatch.source import Source
 
 _NAMES = {True: b".nv_fatb", False: b".hip_fat"}
@@ -89,7 +90,10 @@ def without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], l
         return pe.source.size, [], []
     if not options.drop_signature:
         hint = "--drop-signature removes the signature; sign the result again if your users check it"
-        raise EditError("carries an Authenticode signature, which any change makes invalid", locator=pe.locator, offset=offset, hint=hint)
+        signature = signature_of(pe.source)
+        words = f" ({signature.words()})" if signature is not None else ""
+        message = f"carries an Authenticode signature, which any change makes invalid{words}"
+        raise EditError(message, locator=pe.locator, offset=offset, hint=hint)
     if not max(section.offset + section.raw_size for section in pe.sections) <= offset <= pe.source.size:
         raise EditError("its signature does not lie behind its sections", locator=pe.locator, offset=offset)
     at = pe.optional + DIRECTORIES + SECURITY * 8

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fatpatch.edits import journal
@@ -13,7 +15,9 @@ from fatpatch.edits.state import State, refuse_changed, state_of
 from fatpatch.edits.trailer import size_before
 from fatpatch.edits.write import write_overlay
 from fatpatch.errors import EditError, InputError, VerifyError
+from fatpatch.model import Node
 from fatpatch.source import Source
+from fatpatch.walk import walked
 
 
 class Undone(NamedTuple):
@@ -33,6 +37,20 @@ def undo(path: str, *, last: bool = False) -> Undone:
     with locked(path):
         result, more = _once(path, last=last)
     return result if not more else _and_one(undo(path))
+
+
+@contextmanager
+def original(path: str) -> Iterator[Node]:
+    """The tree of a file as it was before its edits, by its undo record; EditError when there is none that describes it."""
+    source = Source.open(path)
+    try:
+        done = journal.standing(source, journal.load(path), path).done
+        if not done:
+            raise EditError("its undo record describes no edit that stands", locator=path)
+        with walked(_back(source, done).source(), os.path.basename(path), keep_bytes=True) as node:
+            yield node
+    finally:
+        source.close()
 
 
 def _once(path: str, *, last: bool) -> tuple[Undone, bool]:

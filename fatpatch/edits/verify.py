@@ -14,10 +14,13 @@ from fatpatch.edits.elf_file import ElfFile
 from fatpatch.edits.pe import checksum_field
 from fatpatch.edits.pe_file import PeFile
 from fatpatch.edits.result import Check, check_of
+from fatpatch.edits.second_reader import opinion, second_opinion
 from fatpatch.edits.sums import sum_problems
+from fatpatch.edits.undo import original
 from fatpatch.errors import FatpatchError, UnsupportedError
+from fatpatch.hosts.authenticode import Signature, signature_of
 from fatpatch.limits import Limits
-from fatpatch.model import Node
+from fatpatch.model import Node, Payload
 from fatpatch.survey import complaint_of, survey
 from fatpatch.walk import identify
 
@@ -30,10 +33,45 @@ def soundness(path: str, node: Node, limits: Limits) -> Iterator[Check]:
     nodes = (*members_below(node), node)
     if hosts := [each for each in nodes if each.container in ("elf", "pe") and each.payloads]:
         yield check_of("host files sound", (problem for each in hosts for problem in _host_problems(each)))
+    signed = [(each, signature) for each in nodes if (signature := _signature(each)) is not None]
+    if signed:
+        broken = (f"{each.locator}: {signature.words()}" for each, signature in signed if signature.holds is False)
+        yield check_of("Authenticode digests right", broken)
     if archives := [each for each in nodes if each.member_count]:
         yield check_of("check sums of archive members right", (problem for each in archives for problem in _member_problems(each, limits)))
     if os.path.lexists(journal.path_beside(path)):
         yield check_of("as its undo record says", _record_problems(path, node))
+
+
+def independently(path: str, node: Node) -> Iterator[Check]:
+    """What LIEF says of the programs in a file, and, where an undo record tells the original, of what the edits changed in them."""
+    hosts = [each for each in (*members_below(node), node) if each.container in ("elf", "pe") and each.payloads]
+    yield from map(opinion, hosts)
+    if not os.path.lexists(journal.path_beside(path)):
+        return
+    try:
+        with original(path) as old:
+            olds = {each.locator: each for each in (*members_below(old), old)}
+            for each in hosts:
+                if each.locator in olds:
+                    yield second_opinion(olds[each.locator], each, _moves(olds[each.locator], each))
+    except FatpatchError as error:
+        yield check_of("the original read from the undo record", [error.message])
+
+
+def _moves(old: Node, new: Node) -> dict[int, int]:
+    """Where payloads are now, by where they were: edits keep their number and order of wrappers."""
+    if len(old.payloads) != len(new.payloads):
+        return {}
+    return {before.offset: after.offset for before, after in zip(_by_wrapper(old), _by_wrapper(new), strict=True)}
+
+
+def _by_wrapper(node: Node) -> list[Payload]:
+    return sorted(node.payloads, key=lambda each: each.offset if each.wrapper is None else each.wrapper.offset)
+
+
+def _signature(node: Node) -> Signature | None:
+    return signature_of(node.source) if node.container == "pe" and node.source is not None else None
 
 
 def _image_problems(node: Node, limits: Limits) -> Iterator[str]:

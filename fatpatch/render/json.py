@@ -9,6 +9,7 @@ from typing import Any
 from fatpatch import __version__
 from fatpatch.coverage import Summary
 from fatpatch.errors import FatpatchError
+from fatpatch.hosts.authenticode import signature_of
 from fatpatch.images.rows import AmdUsage, KernelRow
 from fatpatch.model import Diagnostic, Image, Inventory, ModelFacts, Node, Payload
 from fatpatch.survey import Finding, complaint_of
@@ -53,6 +54,9 @@ def _node(
     }
     if is_member:
         head["stored_at"] = node.stored_at
+    if not is_member and node.container == "pe" and node.source is not None:
+        signature = signature_of(node.source)
+        head["signature"] = None if signature is None else {"signers": signature.signers, "digest_holds": signature.holds}
     if node.facts is not None:
         head["model"] = _facts(node.facts)
     head["inventory"] = None if node.inventory is None else [_inventory(each) for each in node.inventory]

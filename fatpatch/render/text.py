@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fatpatch.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.diagnostics import NOT_READ
+from fatpatch.hosts.authenticode import signature_of
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Inventory, Node, Payload, place_of
 from fatpatch.render.resources import resource_lines
@@ -159,6 +160,8 @@ def _head(node: Node) -> str:
         parts.append(plural(node.member_count, "member"))
     if node.facts is not None:
         parts.append(_model(node))
+    if node.container == "pe" and node.source is not None and (signature := signature_of(node.source)) is not None:
+        parts.append(safe(signature.words()))
     return f"{safe(node.path)}   {', '.join(parts)}"
 
 
