@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from fatpatch.errors import InputError
 from fatpatch.gpus.amd import can_set, feature_settings
 from fatpatch.gpus.generations import generation
-from fatpatch.gpus.products import DOUBTFUL, Product, loosely_named, named, nearest, products, with_chip, with_pci_id
+from fatpatch.gpus.products import DOUBTFUL, Product, alike_numbers, loosely_named, named, nearest, products, with_chip, with_pci_id
+from fatpatch.gpus.profiles import own_name
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import known_archs, toolkits_for
 
@@ -72,11 +73,14 @@ def find(text: str) -> Device:
     if chips := with_chip(text):
         first = chips[0]
         return Device(first.vendor, f"a GPU with chip {text}", first.target, first.arch, "", text, "only the chip was given")
+    if (part := own_name(text)) is not None:
+        device = find(part[0])
+        return device._replace(note="; ".join(filter(None, (part[1], device.note))))
     loose, dropped = loosely_named(text)
     if loose:
         device = _decide(text, [product for rank, product in loose if rank == loose[0][0]])
         return device._replace(note="; ".join(filter(None, (f"the tables have no name with {dropped!r}", device.note))))
-    close = nearest(text)
+    close = alike_numbers(text) or nearest(text)
     hint = f"the nearest names: {_listed(close)}" if close else "fatpatch gpus lists the names that are known"
     raise InputError(f"no GPU named {text!r} is known", hint=f"{hint}; or give the target, such as sm_61 or gfx1030")
 
@@ -89,6 +93,8 @@ def candidates(text: str) -> tuple[Device, ...]:
     if (given := _pci_id(text)) is not None:
         return tuple(device_of(product) for product in with_pci_id(*given))
     ranked = named(text)
+    if not ranked and (part := own_name(text)) is not None:
+        return candidates(part[0])
     if not ranked or ranked[0][0] >= _PART:
         whole = [product for product in products() if text.lower() == family(product.target).lower()] or with_chip(text)
         if whole:

@@ -48,8 +48,12 @@ class _Branch(NamedTuple):
 def driver(version: str) -> Driver:
     """The driver "535.154", "552.22" or "31.0.15.5222" (Windows' own form). InputError for other text and versions below 340.
 
+    "12.8" is the first driver of that CUDA version, which nvidia-smi shows beside the driver's own.
+
     The first number decides, as a branch keeps its CUDA version; Windows counts a few numbers up within a branch.
     """
+    if (shown := re.fullmatch(r"(?:cuda[ -]?)?(\d{1,2}\.\d)", version.strip().lower())) is not None:
+        return _of_release(shown[1])
     plain = plain_version(version)
     if plain is None:
         raise InputError(f"{version[:60]!r} is no driver version", hint=_EXAMPLE)
@@ -75,6 +79,15 @@ def driver(version: str) -> Driver:
         newest_arch=None if known is None else max(known.sms),
         note=note,
     )
+
+
+def _of_release(cuda: str) -> Driver:
+    """The first driver whose CUDA version is ``cuda``."""
+    row = next((row for row in _branches() if row.cuda == cuda), None)
+    if row is None:
+        raise InputError(f"no driver is known whose CUDA version is {cuda}", hint=_EXAMPLE)
+    found = driver(row.linux)
+    return found._replace(note="; ".join(filter(None, (f"the first driver of CUDA {cuda}", found.note))))
 
 
 def plain_version(text: str) -> str | None:

@@ -18,6 +18,7 @@ _VENDOR = {
     "firepro": "amd", "ryzen": "amd",
 }  # fmt: skip
 _MAKERS = frozenset({"nvidia", "amd", "ati", "corporation", "inc", "r", "tm", "gfx"})
+_SERIES = frozenset({"gtx", "rtx", "gt", "quadro", "tesla", "radeon", "rx"})
 _LEFT_OUT = frozenset(  # words of a name that people leave out
     {"geforce", "radeon", "gtx", "rtx", "gt", "rx", "tesla", "quadro", "instinct", "firepro", "jetson", "pro", "graphics", "gpu"}
     | {"series", "design", "with", "generation", "ada", "blackwell", "pascal", "accelerator"}
@@ -94,6 +95,26 @@ def nearest(text: str, count: int = 8) -> list[Product]:
     by_name.update({_compact(item.words): item for item in listed})
     close = difflib.get_close_matches(_compact(word for word in given if word not in _MAKERS), by_name, n=count, cutoff=0.5)
     return list(dict.fromkeys(by_name[name] for name in close))
+
+
+def alike_numbers(text: str, count: int = 6) -> list[Product]:
+    """The products of the same series whose four-digit number ends or begins as the one in a text, newest first: RTX 5090 for "RTX 9090".
+
+    Empty where the text has no such number.
+    """
+    given = words(text)
+    number = next((word for word in given if re.fullmatch(r"\d{4}", word)), None)
+    series = [word for word in given if word in _SERIES]
+    if number is None or not series:
+        return []
+    same: list[tuple[bool, str, Product]] = []
+    for item in products():
+        own = next((word for word in item.words if re.fullmatch(r"\d{4}", word)), None)
+        plain = own is not None and set(item.words) <= {*_MAKERS, *_LEFT_OUT, *series, own}
+        if plain and own is not None and set(series) <= set(item.words) and (own[1:] == number[1:] or own[:2] == number[:2]):
+            same.append((own[1:] == number[1:], own, item))
+    same.sort(key=lambda row: row[:2], reverse=True)
+    return [item for _, _, item in same[:count]]
 
 
 def words(text: str) -> tuple[str, ...]:
