@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from builders.cubin import cubin
 from builders.fatbin import PTX, container, entry, packed
 from conftest import SAMPLES
 
+from fatpatch.gate import rules_run
 from fatpatch.gate.finding import Finding
 from fatpatch.gate.policy import parse_policy
 from fatpatch.gate.rules import RULES
 from fatpatch.gate.run import Selection, check_file, check_files
+from fatpatch.gate.subject import Subject
 from fatpatch.inputs import Input
 from fatpatch.limits import Limits
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
 
 LIMITS = Limits()
 Policy = dict[str, object]
@@ -94,6 +99,25 @@ def test_every_rule_has_a_case_here_or_below() -> None:
     elsewhere = {"FP001", "FP104", "FP003", "FP303", "FP305", "FP306", "FP307", "FP901", "FP902"}
     assert {row[0] for row in CASES} | elsewhere == set(RULES)
     assert not {row[0] for row in CASES} & elsewhere
+    texts = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    asserted = {rule for text in texts for line in text.splitlines() if "assert" in line for rule in re.findall(r"FP\d{3}", line)}
+    assert elsewhere <= asserted
+
+
+def test_kernels_launched_in_a_shape_that_they_were_not_compiled_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What doctor says of such a module becomes FP305; the judgement itself is tested with doctor."""
+    own = rules_run._own
+
+    def doubted(subject: Subject, environment: Environment) -> FileVerdict | None:
+        verdict = own(subject, environment)
+        return verdict and verdict._replace(mismatch=tuple(module._replace(doubtful=("mul_mat",)) for module in verdict.modules))
+
+    policy: Policy = {"run": [{"gpus": ["RTX 3060"], "driver": "580.95"}]}
+    assert found(tmp_path, BOTH, policy) == []
+    monkeypatch.setattr(rules_run, "_own", doubted)
+    assert [(hit.rule, hit.level) for hit in found(tmp_path, BOTH, policy)] == [("FP305", "error")]
+    accepted: Policy = {"run": [{"gpus": ["RTX 3060"], "driver": "580.95", "accept": ["may-be-wrong"]}]}
+    assert found(tmp_path, BOTH, accepted) == []
 
 
 def test_vanished_file(tmp_path: Path) -> None:

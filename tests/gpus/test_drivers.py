@@ -42,8 +42,8 @@ def rows(name: str) -> list[dict[str, str]]:
         ("525.60.13", "12.0", "8.0", False, 50, 90),
         ("535.154", "12.2", "8.2", False, 50, 90),
         ("546.33", "12.3", "8.3", False, 50, 90),
-        ("550.54.14", "8.4", True, 50, 90),
-        ("552.22", "8.4", True, 50, 90),
+        ("550.54.14", "12.4", "8.4", True, 50, 90),
+        ("552.22", "12.4", "8.4", True, 50, 90),
         ("561.09", "12.6", "8.5", True, 50, 90),
         ("566.36", "12.7", "8.6", True, 50, 90),
         ("572.16", "12.8", "8.7", True, 50, 120),
@@ -104,7 +104,7 @@ def test_below_the_table() -> None:
 
 def test_ptx() -> None:
     isas = ("8.4", "8.5", "8.6", "9.5", "6.0", "5.0", "10.0", "")
-    assert [cuda_of_ptx(isa) for isa in isas] == ["12.5", "12.7", "13.5", "9.0", "8.0", None, None]
+    assert [cuda_of_ptx(isa) for isa in isas] == ["12.4", "12.5", "12.7", "13.5", "9.0", "8.0", None, None]
     assert first_driver_for_ptx("8.4") == ("550.54.14", "551.61")
     assert first_driver_for_ptx("8.5") == ("555.42.02", "555.85")
     assert first_driver_for_ptx("9.5") is None
