@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fatpatch.edits.references.lanes import aligned, numbers
+from fatpatch.edits.references.parts import merged
 from fatpatch.edits.references.program import Part, Program, Ranges, Reference
 from fatpatch.formats import numbers as n
 from fatpatch.source import CHUNK
@@ -20,6 +21,12 @@ _OVERLAP = 8
 _MAX32 = 1 << 31
 _TABLE = 4096
 """Bytes before an offset in which its table begins."""
+_TABLE_IN_CODE = 64
+"""The same in code, where something leads to almost every place."""
+_LARGE = 1 << 20
+"""Bytes of code in which no table of offsets is looked for, and of data in which no packed one is: compilers do not make them."""
+_PACKED = 8
+"""The same of an offset that is not aligned, as packed structures have them."""
 _MAX_OFFSETS = 1 << 14
 
 
@@ -49,14 +56,33 @@ def pointers(program: Program, ranges: Ranges) -> Iterator[Reference]:
 def offsets(program: Program, ranges: Ranges) -> list[Offset]:
     """The numbers that may be offsets into ``ranges``: the first of them, where there are very many."""
     found: list[Offset] = []
+    layout = _Layout(program, ranges)
     for part, data, address in _blocks(program):
-        for shift in range(1 if part.code else 4):
-            found += _relative(program, data, address, ranges, (shift - address) % 4)
-        if program.base is not None and not part.code:
+        if part.code and part.size > _LARGE and program.functions():
+            continue
+        found += _relative(layout, part, data, address, ranges)
+        if not part.code and part.size <= _LARGE:
+            found += (each for shift in (1, 2, 3) for each in _packed(data, address, ranges, (shift - address) % 4))
+        if not part.code and program.base is not None:
             found += _from_base(data, address, program.base, ranges)
         if len(found) > _MAX_OFFSETS:
             break
     return found[:_MAX_OFFSETS]
+
+
+class _Layout:
+    """Where a program's code is, and where anything is."""
+
+    def __init__(self, program: Program, ranges: Ranges) -> None:
+        self._low = min([ranges.low, *(part.address for part in program.parts)])
+        self._high = max([ranges.high, *(part.address + part.size for part in program.parts)])
+        code = merged((part.address, part.address + part.size) for part in program.parts if part.code)
+        self._starts, self._ends = [start for start, _ in code], [end for _, end in code]
+
+    def is_data(self, address: int) -> bool:
+        """Whether the address is one of the program's, and none of code."""
+        index = bisect.bisect_right(self._starts, address) - 1
+        return self._low <= address < self._high and (index < 0 or address >= self._ends[index])
 
 
 def is_round(value: int) -> bool:
@@ -76,32 +102,37 @@ def _may_be_pointer(place: int, value: int) -> bool:
     return place % 8 == 0 and value % 8 == 0 and not is_round(value) and not (text.isascii() and text.decode().isprintable())
 
 
-def _relative(program: Program, data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
+def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Offset]:
     """Offsets from their own place, or from the start of a table that a compiler made of pointers (LLVM's RelLookupTableConverter)."""
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high + _TABLE - address, _MAX32 - 1)
     marks = ranges.sorted_marks
-    for at, value in aligned(data, first, lowest, highest):
+    reach_back = _TABLE_IN_CODE if part.code else _TABLE
+    for at, value in aligned(data, -address % 4, lowest, highest):
         place = address + at
-        if not value:
-            continue
         reach = place + value
-        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)]:
+        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)] if value else ():
             start = mark - value
             if start == place:
-                yield Offset(Reference(place, mark, "an offset from its own place"), place - _TABLE, place + 1)
-            elif (place - start) % 4 == 0 and _is_table(program, ranges, data[max(at - (place - start), 0) : at], start):
+                yield Offset(Reference(place, mark, "an offset from its own place"), place - reach_back, place + 1)
+            elif (place - start) % 4 == 0 and _is_table(layout, data[max(at - (place - start), 0) : at], start):
                 yield Offset(Reference(place, mark, "an offset from the start of its table"), start, start + 1)
 
 
-def _is_table(program: Program, ranges: Ranges, words: bytes, start: int) -> bool:
+def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
+    """Offsets from their own place that are not aligned."""
+    lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
+    marks = ranges.marks
+    for at, value in aligned(data, first, lowest, highest):
+        place = address + at
+        if place + value in marks and value:
+            yield Offset(Reference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
+
+
+def _is_table(layout: _Layout, words: bytes, start: int) -> bool:
     """Whether all 32-bit numbers in ``words`` are offsets from ``start`` to data or payloads of the program; a switch's lead to code."""
-    low = min([ranges.low, *(part.address for part in program.parts)])
-    high = max([ranges.high, *(part.address + part.size for part in program.parts)])
-    for word in range(0, len(words) - 3, 4):
-        target = start + int.from_bytes(words[word : word + 4], "little", signed=True)
-        if not low <= target < high or any(part.code and part.address <= target < part.address + part.size for part in program.parts):
-            return False
-    return True
+    return all(
+        layout.is_data(start + int.from_bytes(words[word : word + 4], "little", signed=True)) for word in range(0, len(words) - 3, 4)
+    )
 
 
 def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Offset]:

@@ -29,6 +29,8 @@ _WITH_OPERAND = frozenset(
 _LEA_ADD = re.compile(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
 """``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
 _LEA = re.compile(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
+_MOVABS = re.compile(rb"[\x48\x49][\xb8-\xbf](?=....(?:\x00{4}|\xff{4}))", re.DOTALL)
+"""``movabs r64, imm64`` of a number that fits in 33 bits with its sign."""
 _SPAN = 4096
 """Bytes before an offset from the image base in which code takes the base."""
 _IMMEDIATES = (0, 1, 2, 4)
@@ -74,9 +76,11 @@ def _candidates(program: Program, part: Part, ranges: Ranges) -> Iterator[int]:
                     yield address + at
         if program.base is not None:
             yield from (address + at for at in _from_base(data, program.base, ranges))
-        for got in program.gots:
-            found = numbers(data, ranges.low - got, ranges.high - got, 8)
-            yield from (address + at for at, value in found if got + value in ranges and _is_movabs(data, at))
+        if program.gots:
+            for found in _MOVABS.finditer(data):
+                value = int.from_bytes(data[found.end() : found.end() + 8], "little", signed=True)
+                if any(got + value in ranges for got in program.gots):
+                    yield address + found.end()
         yield from (address + at for at in _added(data, address, ranges))
 
 
@@ -108,10 +112,6 @@ def _from_base(data: bytes, base: int, ranges: Ranges) -> Iterator[int]:
     for at, value in numbers(data, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1), 4):
         if at >= 3 and base + value in ranges and (data[at - 1] >> 6 == 2 or data[at - 2] & 0xC7 == 0x84):
             yield at
-
-
-def _is_movabs(data: bytes, at: int) -> bool:
-    return at >= 2 and data[at - 2] & 0xF8 == 0x48 and data[at - 1] & 0xF8 == 0xB8
 
 
 def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
