@@ -163,13 +163,20 @@ def _obstacle(found: FileVerdict) -> str:
     return "" if worst is None else safe(worst.verdict.reason)[:_MAX_WHY]
 
 
+def _nothing(found: FileVerdict, maker: str) -> str:
+    """Why nothing in a file can be judged."""
+    if found.for_linkers:
+        return "All GPU code in this file is input for a linker: no program loads it as it is."
+    return f"There is no code for {maker} GPUs in this file. It may be in a package\n  that this one needs, or be compiled at run time."
+
+
 def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     maker = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
     if not found.modules and found.unread:
         yield "What could be read of the file holds no code for this GPU, but a part could not be read."
         return
     if not found.modules:
-        yield f"There is no code for {maker} GPUs in this file: it could only run without the GPU."
+        yield _nothing(found, maker)
         return
     if found.trouble is not None:
         number, words = found.trouble

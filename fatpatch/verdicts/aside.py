@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.model import Image
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
@@ -17,6 +18,8 @@ from fatpatch.verdicts.module import EMPTY
 
 _NATIVE: Final = frozenset({"sass", "ptx"})
 _FOR_LINKERS: Final = frozenset({"lto", "tileir", "index", "bitcode"})
+_FEW: Final = 50
+"""So many times as many modules without code for the device as with it: the latter are what a compiler's default target left."""
 _NOTHING_THERE: Final = frozenset({NO_IMAGE, NOT_FOUND})
 
 
@@ -36,19 +39,31 @@ def for_linkers(modules: Sequence[Judged], *, links: Callable[[], bool]) -> Iter
             yield module
 
 
-def elsewhere(modules: Sequence[Judged], arch: int) -> Iterator[Judged]:
+def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> Iterator[Judged]:
     """Modules for other generations, among others of the same library that load with kernels.
 
     Their targets do not straddle the device: all are above it, or all below. A module that was forgotten in a build lacks one generation
-    and has those on both sides.
+    and has those on both sides; not so in libraries that pick modules by GPU (``picks``), where one may be for 7.5 and 10.0 alone.
+    Where next to nothing loads, nothing shows that the library is meant for the device.
     """
-    if not any(_loads(module) for module in modules):
+    loading = sum(map(_loads, modules))
+    lacking = [module for module in modules if module.payload.vendor == "nvidia" and lacks(module)]
+    if not loading:
         return
+    few, away = loading * _FEW < len(lacking), frozenset(map(id, lacking))
     for module in modules:
-        if (is_bare(module) and module.verdict.verdict not in GOOD) or (
-            module.payload.vendor == "nvidia" and lacks(module) and not straddles(module.payload.images, arch)
-        ):
+        if is_bare(module):
+            apart = module.verdict.verdict not in GOOD or _other_system(module, arch)
+        else:
+            apart = not few and id(module) in away and (picks or not straddles(module.payload.images, arch))
+        if apart:
             yield module
+
+
+def _other_system(module: Judged, arch: int) -> bool:
+    """Whether an image in a host's data is for Tegra and the device is not, or the other way round."""
+    image = module.verdict.image
+    return image is not None and on_jetson_linux(arch_of(image)) != on_jetson_linux(arch)
 
 
 def is_bare(module: Judged) -> bool:
@@ -58,7 +73,8 @@ def is_bare(module: Judged) -> bool:
 
 def lacks(module: Judged) -> bool:
     """Whether nothing in the module is for the device."""
-    return module.verdict.cuda_error in _NOTHING_THERE and module.verdict.image is None
+    verdict = module.verdict
+    return verdict.cuda_error in _NOTHING_THERE and verdict.image is None and verdict.verdict != EMPTY
 
 
 def _loads(module: Judged) -> bool:

@@ -23,6 +23,7 @@ from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
+from fatpatch.verdicts.nvidias import is_nvidias
 from fatpatch.verdicts.outcome import counting
 from fatpatch.verdicts.quants import launched
 from fatpatch.verdicts.requirements import against_host, needs, out_of_reach, trouble
@@ -59,6 +60,9 @@ class Doctor:
         units = [self._library(group[0].node, group, environment) for group in groups.values()]
         if len(units) > 1:
             units = [unit for unit in units if not _is_object(unit.node)] or units
+        if units and self.node.container in _PACKAGES and all(_is_object(unit.node) for unit in units):
+            linked = tuple(module for unit in units for module in unit.modules)
+            return self._whole([], environment)._replace(for_linkers=linked)
         if len(units) == 1:
             return units[0]._replace(node=self.node)
         return self._whole(units, environment)
@@ -214,7 +218,7 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence
     costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
     arch = found.environment.device.arch
     left = [module for module in modules if not any(module is each for each in linked)] if linked else list(modules)
-    away = () if arch is None else tuple(elsewhere(left, arch))
+    away = () if arch is None else tuple(elsewhere(left, arch, picks=is_nvidias(found.node.path)))
     chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
     return chosen._replace(
         verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
@@ -223,6 +227,9 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence
         cost=total([cost for cost, _ in costs]) if costs else None,
         slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
     )
+
+
+_PACKAGES = frozenset({"zip", "tar"})
 
 
 def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:

@@ -100,7 +100,8 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     if loading.image is None or not loading.fate.good:
         toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
         if verdict.cuda_error == NO_IMAGE and _is_empty(node.source, payload, reader):
-            return verdict._replace(vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
+            fate = EMPTY if node.container in ("elf", "pe") else FAILS  # a host asks an empty module for nothing
+            return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.source, loading.image, loading.data)
     if facts.problem:

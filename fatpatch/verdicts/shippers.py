@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for
 from fatpatch.hosts.linking import mentions
 from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.verdicts.nvidias import NAMES
 from fatpatch.verdicts.remedy import Remedy
 
 
@@ -25,8 +26,7 @@ class Shipper(NamedTuple):
 
 _BY_PATH: Final = (
     (
-        re.compile(r"(?:^|/)(?:nvidia/|lib(?:cublas|cudnn|cufft|cusparse|cusolver|curand|npp|nvjpeg|nccl|nvrtc|cudart|cupti|nvshmem)\w*\.)"
-                   r"|(?:^|/)(?:cublas|cudnn|cufft|cusparse|cusolver|curand|npp|nvjpeg|nccl)\w*64_", re.IGNORECASE),
+        NAMES,
         Shipper("NVIDIA", None, "NVIDIA's libraries come compiled: pin the last release that has code for this GPU"),
     ),
     (

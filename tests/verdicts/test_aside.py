@@ -1,0 +1,74 @@
+"""What says nothing about a device: modules without kernels, other generations' modules, link input in a package."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from builders import elf
+from builders.cubin import cubin
+from builders.fatbin import container, entry
+
+from fatpatch.gpus.devices import find
+from fatpatch.verdicts.doctor import Doctor
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.nvidias import is_nvidias
+from fatpatch.verdicts.outcome import outcome_of
+from fatpatch.walk import inspected
+
+LIMIT = 1 << 27
+
+
+def fatbin(*archs: int, kernels: tuple[str, ...] = ("k",)) -> bytes:
+    return container(*(entry(cubin(arch=arch, kernels=kernels), kind=2, major=1, minor=7, arch=arch) for arch in archs))
+
+
+def judged(path: Path, gpu: str) -> FileVerdict:
+    with inspected(str(path)) as node:
+        return Doctor(node, limit=LIMIT).judge(Environment(find(gpu), None))
+
+
+def library(path: Path, *modules: bytes) -> Path:
+    path.write_bytes(elf.shared_object([(".nv_fatbin", b"".join(modules))]))
+    return path
+
+
+def test_a_module_without_kernels_is_no_alarm(tmp_path: Path) -> None:
+    empty = library(tmp_path / "libx.so", fatbin(75, 90, kernels=()), fatbin(86))
+    assert outcome_of(judged(empty, "RTX 3060")) == "runs"
+    missing = library(tmp_path / "liby.so", fatbin(75, 90), fatbin(86))
+    assert outcome_of(judged(missing, "RTX 3060")) == "fails-in-part", "one with a kernel is an alarm"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("libcutensor.so.2", "runs"), ("libmine.so", "may-fail-in-part")])
+def test_libraries_that_pick_modules_by_gpu(name: str, expected: str, tmp_path: Path) -> None:
+    """A module for 7.5 and 9.0 alone, between others that load on 8.0: by design in NVIDIA's libraries, forgotten elsewhere."""
+    path = library(tmp_path / name, fatbin(80), fatbin(80), fatbin(80), fatbin(75, 90))
+    assert outcome_of(judged(path, "A100")) == expected
+
+
+def test_what_a_default_target_left_does_not_make_a_library_run(tmp_path: Path) -> None:
+    path = library(tmp_path / "libcusparseLt.so.0", fatbin(52), *[fatbin(80)] * 120)
+    assert outcome_of(judged(path, "GTX 980")) == "fails-in-part"
+    assert outcome_of(judged(path, "A100")) == "runs"
+
+
+def test_names_of_nvidias_libraries() -> None:
+    for path in ("nvidia/npp/lib/libnppc.so.12", "cutensor\\bin\\cutensor.dll", "x/libcublasLt.so.12", "bin/cublas64_12.dll"):
+        assert is_nvidias(path), path
+    for path in ("x/libmycublas.so", "torch/lib/libtorch_cuda.so", "bitsandbytes/libbitsandbytes_cuda126.so"):
+        assert not is_nvidias(path), path
+
+
+def test_a_package_of_link_input_alone(tmp_path: Path) -> None:
+    """A static library in a wheel: nothing loads it, so nothing fails."""
+    member = elf.shared_object([("__nv_relfatbin", fatbin(86))])
+    data = bytearray(member)
+    data[16] = 1  # ET_REL
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("lib/device.o", bytes(data))
+    found = judged(path, "RTX 3060")
+    assert (outcome_of(found), bool(found.for_linkers)) == ("no-code", True)
