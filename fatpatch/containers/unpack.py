@@ -71,28 +71,18 @@ class Workspace:
 
     def _expanded(self, stored: Source, member: Member) -> Source:
         """A sparse file in a temporary file with holes."""
-        import tempfile
 
-        path, at = "", 0
-        try:
-            descriptor, path = tempfile.mkstemp(dir=self._directory())
-            with os.fdopen(descriptor, "wb") as sink:
-                for start, size in member.parts:
-                    sink.seek(start)
-                    for chunk in stored.chunks(at, size):
-                        self._spend(len(chunk))
-                        sink.write(chunk)
-                    at += size
-                sink.truncate(member.size)
-        except OSError as error:
-            _remove(path)
-            raise InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room") from error
-        except FatpatchError:
-            _remove(path)
-            raise
-        result = Source.open(path)
-        self._open.append(result)
-        return result
+        def fill(sink: IO[bytes]) -> None:
+            at = 0
+            for start, size in member.parts:
+                sink.seek(start)
+                for chunk in stored.chunks(at, size):
+                    self._spend(len(chunk))
+                    sink.write(chunk)
+                at += size
+            sink.truncate(member.size)
+
+        return self._filled(fill)
 
     def _spend(self, size: int) -> None:
         self._unpacked += size
@@ -101,19 +91,27 @@ class Workspace:
 
     def unpack(self, source: Source, codec: str, expected: int | None = None, told: list[str] | None = None) -> Source:
         """A whole compressed stream in a temporary file; ``told`` takes what is odd behind its end."""
+
+        def fill(sink: IO[bytes]) -> None:
+            size = 0
+            for piece in _guarded(codec, source, told=told):
+                size += len(piece)
+                if expected is not None and size > expected:
+                    raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
+                self._spend(len(piece))
+                sink.write(piece)
+
+        return self._filled(fill)
+
+    def _filled(self, fill: Callable[[IO[bytes]], None]) -> Source:
+        """A temporary file with what ``fill`` writes; removed when that fails."""
         import tempfile
 
         path = ""
         try:
             descriptor, path = tempfile.mkstemp(dir=self._directory())
             with os.fdopen(descriptor, "wb") as sink:
-                size = 0
-                for piece in _guarded(codec, source, told=told):
-                    size += len(piece)
-                    if expected is not None and size > expected:
-                        raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
-                    self._spend(len(piece))
-                    sink.write(piece)
+                fill(sink)
         except OSError as error:
             _remove(path)
             raise InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room") from error

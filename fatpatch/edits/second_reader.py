@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 from fatpatch.edits.result import Check, check_of
 from fatpatch.formats.numbers import SHF_EXECINSTR
+from fatpatch.hosts.authenticode import LARGEST
 from fatpatch.model import Node
 from fatpatch.payloads.locate import PAYLOAD_SECTIONS
 from fatpatch.source import Source
 
-LARGEST = 256 << 20
-"""Bytes of a file that is still read: LIEF holds it in memory, several times over."""
 _NAME = "LIEF reads the same program"
 _ANYWHERE = frozenset({"LOAD", "NOTE", "PHDR", "PT_NULL_"})
 """Program headers that an edit may move or give up."""
