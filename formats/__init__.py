@@ -1,11 +1,1 @@
-"""Binary layouts as construct declarations: constants, enums, structures and one DOC a format. No I/O, no policy.
-
-The modules are named here, not imported: construct is loaded only by whoever asks for a layout.
-"""
-
-from __future__ import annotations
-
-FORMATS: tuple[str, ...] = (
-    "fatbin", "wrapper", "cubin", "nvinfo", "ptx", "offload_bundle", "offload_binary", "kpack", "code_object", "elf", "pe", "ape", "zip",
-    "ar", "tar", "gguf",
-)  # fmt: skip
+"""Binary layouts as construct declarations: constants, enums, structures and one DOC a format. No I/O, no policy."""

@@ -8,8 +8,8 @@ from importlib import import_module
 
 import click
 
-from fatpatch.formats import FORMATS
 from fatpatch.formats._types import FormatDoc, fields
+from fatpatch.formats.names import FORMATS
 from fatpatch.render.words import columns
 
 

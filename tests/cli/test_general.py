@@ -8,7 +8,7 @@ from conftest import Run
 from fatpatch import __version__
 from fatpatch.cli import COMMANDS
 from fatpatch.errors import EXIT_CODES, FatpatchError
-from fatpatch.formats import FORMATS
+from fatpatch.formats.names import FORMATS
 
 
 def test_version_and_help(run: Run) -> None:

@@ -15,11 +15,12 @@ from fatpatch import elf64
 from fatpatch.containers import pe as pe_reader
 from fatpatch.containers import zip as zip_reader
 from fatpatch.errors import FormatError
-from fatpatch.formats import FORMATS, elf, kpack, nvinfo, offload_binary, offload_bundle, pe, tar, wrapper
 from fatpatch.formats import cubin as cubin_format
+from fatpatch.formats import elf, kpack, nvinfo, offload_binary, offload_bundle, pe, tar, wrapper
 from fatpatch.formats import fatbin as fatbin_format
 from fatpatch.formats import gguf as gguf_format
 from fatpatch.formats import zip as zip_format
+from fatpatch.formats.names import FORMATS
 from fatpatch.images import cubin_kernels
 from fatpatch.parse import build_layout, parse_layout
 from fatpatch.payloads import entry as entry_reader
@@ -115,8 +116,8 @@ def test_every_format_has_doc_builder_and_module(name: str) -> None:
 
 
 def test_every_layout_module_is_registered() -> None:
-    folder = Path(import_module("fatpatch.formats").__file__).parent
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "_types", "numbers"} == set(FORMATS)
+    folder = Path(import_module("fatpatch.formats._types").__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "_types", "names", "numbers"} == set(FORMATS)
 
 
 def test_fatbin_layout_reads_the_builder() -> None:

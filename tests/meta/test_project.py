@@ -51,10 +51,15 @@ def test_the_wheel_holds_the_formats(tmp_path: Path) -> None:
 
 
 def test_formats_is_one_package() -> None:
-    assert (ROOT / "fatpatch/formats").is_symlink()
-    import fatpatch.formats  # noqa: F401
+    import fatpatch.formats.numbers  # noqa: F401
 
     assert "formats" not in sys.modules
+
+
+def test_a_clone_without_symbolic_links_works() -> None:
+    """Git for Windows writes a symbolic link as a text file that holds its target."""
+    modes = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert not re.findall(r"^120000 .*", modes, re.MULTILINE)
 
 
 def test_readme_tells_the_exit_codes() -> None:
