@@ -37,7 +37,7 @@ _HELP_FORMAT = "How to print: text for people, one json document, ndjson with on
     "--what-if",
     "what_if",
     metavar="PLAN",
-    help="Say instead what would be saved: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, zlib, none). Nothing is written.",
+    help="Show instead what prune and recompress would save: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, none).",
 )
 @click.option("--duplicates", is_flag=True, help="Say instead what is there more than once, images and kernels, and what that costs.")
 @click.option("--all-kinds", is_flag=True, help="Count SPIR-V (Vulkan, OpenCL) and Metal code too: it has no targets.")
@@ -76,11 +76,11 @@ def command(
             raise click.UsageError("--duplicates goes with --as, --jobs, --verbose and --format text or json only")
         return tell_duplicates(pairs, kind, limits_from(max_image_size), jobs, form, sys.stdout.write, verbose=verbose)
     if what_if is not None:
-        from fatpatch.cli.supposing import suppose
+        from fatpatch.cli.what_if import tell_savings
 
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
-            raise click.UsageError("--what-if goes with --as, --jobs and --format text or json only")
-        return suppose(pairs, what_if, kind, limits_from(max_image_size), jobs, form, sys.stdout.write)
+            raise click.UsageError("--what-if goes with --as and --format text or json only")
+        return tell_savings(pairs, what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
     pattern = Pattern(kernel_pattern, "--kernel") if kernel_pattern is not None else None
     wish = Wish(
         kernels=kernels or resources or pattern is not None or missing is not None,

@@ -37,6 +37,11 @@ class Entry(NamedTuple):
     offset: int
     data: Source
 
+    @property
+    def name(self) -> str:
+        """The id as an image shows it."""
+        return self.identifier.decode("utf-8", "backslashreplace")
+
 
 def entries_of(source: Source, payload: Payload, limit: int) -> list[Entry]:
     """The entries of a bundle in order, the host's too; EditError when its table does not hold: a damaged bundle is not touched."""
@@ -94,7 +99,7 @@ def new_bundle(source: Source, payload: Payload, donations: Sequence[Donation], 
     contents = [
         (entry.identifier, Source.of(donations[takes[name]].content()) if name in takes else entry.data)
         for entry in entries
-        for name in [entry.identifier.decode("utf-8", "backslashreplace")]
+        for name in [entry.name]
     ]
     contents += [
         (prefix + donation.target.encode(), Source.of(donation.content()))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fatpatch.coverage import payloads_below
 from fatpatch.edits.host import Options
-from fatpatch.edits.keep import Wish, chosen
+from fatpatch.edits.keep import Choice, Wish, chosen
 from fatpatch.edits.match import pinned
-from fatpatch.edits.renewal import Plan, planned
+from fatpatch.edits.renewal import Change, Plan, planned
 from fatpatch.edits.thin import KINDS, thinned
 from fatpatch.errors import EditError, FatpatchError
-from fatpatch.model import Node
+from fatpatch.model import Node, Payload
 
 
 class Wishes(NamedTuple):
@@ -27,12 +28,18 @@ class Wishes(NamedTuple):
 
 def plan_prune(node: Node, wishes: Wishes) -> Plan:
     """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break."""
+    modules, changes, notes, choice = pruned(node, wishes)
+    return planned(node, modules, changes, wishes.host, notes, choice.lost)
+
+
+def pruned(node: Node, wishes: Wishes) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], Choice]:
+    """(the modules that were looked at, those that change, notes, what was chosen). EditError as of ``plan_prune``."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in KINDS]
     if not everything:
         raise EditError("holds no fatbin and no bundle: there is nothing to take out", locator=node.locator)
     modules = pinned(everything, wishes.modules, wishes.members)
     choice = chosen(everything, wishes.wish, modules, force=wishes.force)
-    changes, notes = [], list(choice.notes)
+    changes, notes = list[Change](), list(choice.notes)
     for holder, payload in modules:
         gone = choice.dropped.get(payload.locator)
         if gone is None:
@@ -46,4 +53,4 @@ def plan_prune(node: Node, wishes: Wishes) -> Plan:
             notes.append(f"{payload.locator}: images in one compressed block with others that stay are kept; 'fatpatch expand' parts them")
         if change is not None:
             changes.append(change)
-    return planned(node, modules, changes, wishes.host, notes, choice.lost)
+    return modules, changes, notes, choice

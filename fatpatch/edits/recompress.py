@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fatpatch.coverage import payloads_below
@@ -15,6 +16,7 @@ from fatpatch.edits.match import pinned
 from fatpatch.edits.new_payload import NewPayload
 from fatpatch.edits.renewal import Change, Plan, planned
 from fatpatch.edits.scratch import Scratch
+from fatpatch.edits.thin import remaining
 from fatpatch.errors import EditError, FatpatchError
 from fatpatch.formats import numbers as n
 from fatpatch.gpus.drivers import first_zstd_driver
@@ -34,7 +36,10 @@ _BUNDLE_LEVEL = 9
 
 
 class Wishes(NamedTuple):
-    """The codec (none, lz4, zstd) and its level, and in which modules and archive members."""
+    """The codec (none, lz4, zstd) and its level, and in which modules and archive members.
+
+    ``dropped``: images of each payload, by its locator, that go at the same time.
+    """
 
     codec: str
     level: int | None = None
@@ -42,14 +47,23 @@ class Wishes(NamedTuple):
     members: tuple[str, ...] = ()
     host: Options = Options()
     limit: int = 128 << 20
+    dropped: Mapping[str, tuple[Image, ...]] = MappingProxyType({})
 
 
 def plan_recompress(node: Node, wishes: Wishes, progress: Progress | None = None) -> Plan:
     """Plan to compress every image again, where that gains or an older driver is to read it. EditError when there is nothing."""
+    modules, changes, notes = recompressed(node, wishes, progress)
+    return planned(node, modules, changes, wishes.host, notes)
+
+
+def recompressed(
+    node: Node, wishes: Wishes, progress: Progress | None = None
+) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str]]:
+    """(the modules that were looked at, those that change, notes). EditError when there is nothing to compress."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "offload_bundle")]
     if not everything:
         raise EditError("holds no fatbin and no bundle: there is nothing to compress", locator=node.locator)
-    changes, notes, scratch = [], [], Scratch()
+    changes, notes, scratch = list[Change](), list[str](), Scratch()
     modules = pinned(everything, wishes.modules, wishes.members)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, (holder, payload) in enumerate(modules):
@@ -64,7 +78,7 @@ def plan_recompress(node: Node, wishes: Wishes, progress: Progress | None = None
                 changes.append(found)
     if wishes.codec == "lz4" and any(payload.vendor == "amd" for _, payload in modules):
         notes.append("bundles of AMD are left as they are: their runtime reads zstd and zlib only")
-    return planned(node, modules, changes, wishes.host, (*notes, *_floor(modules, wishes)))
+    return modules, changes, [*notes, *_floor(modules, wishes)]
 
 
 def _floor(modules: Sequence[tuple[Node, Payload]], wishes: Wishes) -> Iterator[str]:
@@ -83,11 +97,13 @@ def _floor(modules: Sequence[tuple[Node, Payload]], wishes: Wishes) -> Iterator[
 def _fatbin(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     assert node.source is not None
     source = node.source
-    entries = fatbin.entries_of(source, payload)
+    dropped = wishes.dropped.get(payload.locator, ())
+    entries, kept = remaining(fatbin.entries_of(source, payload), payload.images, {image.offset for image in dropped})
     by_offset = {image.offset: image for image in payload.images}
     reader = ImageReader(source, wishes.limit)
     parts: list[Source] = []
-    changed = 0
+    gone = tuple(image for image in payload.images if image not in kept)
+    changed = len(gone)
     step = 2 * (os.cpu_count() or 1)
     for start in range(0, len(entries), step):
         batch = entries[start : start + step]
@@ -96,7 +112,7 @@ def _fatbin(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool
         for entry, new in zip(batch, made, strict=True):
             changed += new is not None
             parts.append(source.slice(entry.offset, entry.size) if new is None else scratch.keep(new))
-    return Change(node, payload, fatbin.contained(payload, parts), payload.images) if changed else None
+    return Change(node, payload, fatbin.contained(payload, parts), kept, gone) if changed else None
 
 
 def _content(reader: ImageReader, image: Image | None, codec: str) -> bytes | None:
@@ -126,9 +142,13 @@ def _bundle(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool
     assert node.source is not None
     if wishes.codec == "lz4" or not payload.images:
         return None
-    entries = [(entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, wishes.limit)]
+    dropped = {image.identifier for image in wishes.dropped.get(payload.locator, ())}
+    entries = [
+        (entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, wishes.limit) if entry.name not in dropped
+    ]
+    kept = tuple(image for image in payload.images if image.identifier not in dropped)
     if wishes.codec == "none":
-        if payload.format != "ccob":
+        if payload.format != "ccob" and not dropped:
             return None
         parts = tuple(
             scratch.keep(part.read(0, part.size)) for part in bundle.bundled(entries, payload._replace(format="plain"), wishes.limit)
@@ -142,4 +162,5 @@ def _bundle(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool
         parts = bundle.bundled(entries, wanted, wishes.limit, wishes.level or _BUNDLE_LEVEL)
         if sum(part.size for part in parts) >= payload.size:
             return None
-    return Change(node, payload, NewPayload(payload, parts, (), bundle.ALIGNMENT), payload.images)
+    gone = tuple(image for image in payload.images if image.identifier in dropped)
+    return Change(node, payload, NewPayload(payload, parts, (), bundle.ALIGNMENT), kept, gone)

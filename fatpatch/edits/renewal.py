@@ -62,10 +62,11 @@ def planned(
     """The plan of changes to some of the ``modules``."""
     edit = edit_tree(node, {change.payload.locator: change.new for change in changes}, options) if changes else None
     told = (*notes, *(edit.notes if edit is not None else ()))
-    return Plan(tuple(changes), tuple(_rows(modules, changes)), edit, tuple(dict.fromkeys(told)), lost)
+    return Plan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost)
 
 
-def _rows(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) -> Iterator[Row]:
+def rows_of(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) -> Iterator[Row]:
+    """One row a target of all ``modules``, in the usual order of targets."""
     changed = {change.payload.locator: _images_of(change) for change in changes}
     counts: dict[str, list[int]] = {}
     for _, payload in modules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from fatpatch.edits import bundle, fatbin
 from fatpatch.edits.new_payload import NewPayload
@@ -28,24 +28,34 @@ def thinned(node: Node, payload: Payload, dropped: Collection[Image], limit: int
 
 def _fatbin(node: Node, payload: Payload, dropped: set[int]) -> Change | None:
     assert node.source is not None
-    kept, parts = [], []
-    for entry in fatbin.entries_of(node.source, payload):
-        inside = [image for image in payload.images if entry.offset <= image.offset < entry.offset + entry.header.header_size]
+    entries, kept = remaining(fatbin.entries_of(node.source, payload), payload.images, dropped)
+    gone = tuple(image for image in payload.images if image not in kept)
+    if not gone:
+        return None
+    parts = [node.source.slice(entry.offset, entry.size) for entry in entries]
+    return Change(node, payload, fatbin.contained(payload, parts), kept, gone)
+
+
+def remaining(
+    entries: Sequence[fatbin.Entry], images: Sequence[Image], dropped: Collection[int]
+) -> tuple[list[fatbin.Entry], tuple[Image, ...]]:
+    """The entries of a fatbin that stay when images at the offsets ``dropped`` go, and the images in them.
+
+    An entry goes when every image in it does.
+    """
+    kept, rest = list[Image](), []
+    for entry in entries:
+        inside = [image for image in images if entry.offset <= image.offset < entry.offset + entry.header.header_size]
         if inside and all(image.offset in dropped for image in inside):
             continue
         kept += inside
-        parts.append(node.source.slice(entry.offset, entry.size))
-    gone = tuple(image for image in payload.images if image not in kept)
-    return Change(node, payload, fatbin.contained(payload, parts), tuple(kept), gone) if gone else None
+        rest.append(entry)
+    return rest, tuple(kept)
 
 
 def _bundle(node: Node, payload: Payload, dropped: set[str | None], limit: int) -> Change | None:
     assert node.source is not None
-    entries = [
-        (entry.identifier, entry.data)
-        for entry in bundle.entries_of(node.source, payload, limit)
-        if entry.identifier.decode("utf-8", "backslashreplace") not in dropped
-    ]
+    entries = [(entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, limit) if entry.name not in dropped]
     kept = tuple(image for image in payload.images if image.identifier not in dropped)
     gone = tuple(image for image in payload.images if image.identifier in dropped)
     parts = bundle.bundled(entries, payload, limit)

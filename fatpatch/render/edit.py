@@ -58,12 +58,9 @@ def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterat
         return
     yield f"{safe(told.shown)}  {plural(len(plan.changes), 'module')} written anew"
     yield ""
-    header = ("target", "images", "now", "stored", "now", "change")
-    total = Row("total", *(sum(column) for column in list(zip(*plan.rows, strict=True))[1:]))
-    yield from (f"  {line}" for line in columns(header, map(_cells, [*plan.rows, total])))
+    yield from target_table(plan.rows)
     yield ""
-    if plan.lost:
-        yield f"no longer served: {', '.join(_generations(plan.lost))}"
+    yield from lost_line(plan.lost)
     shown = plan.changes if verbose else ()
     for change in shown:
         yield f"{safe(change.payload.locator)}  {len(change.kept)} of {plural(len(change.payload.images), 'image')} kept"
@@ -85,6 +82,18 @@ def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterat
         verb = "would be" if told.dry else "are"
         yield f"{blank} of the file {verb} zeros now, no room where the file system knows holes; --compact takes out what fills pages"
     yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose)
+
+
+def target_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Images and stored bytes of each target, before and after, and their sum."""
+    total = Row("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
+    yield from (f"  {line}" for line in columns(("target", "images", "after", "stored", "after", "change"), map(_cells, [*rows, total])))
+
+
+def lost_line(lost: Sequence[str]) -> Iterator[str]:
+    """The GPUs that some module no longer serves; nothing where there is none."""
+    if lost:
+        yield f"no longer served: {', '.join(_generations(lost))}"
 
 
 def _cells(row: Row) -> Sequence[str]:
