@@ -11,7 +11,7 @@ from fatpatch.edits.prune import pruned
 from fatpatch.edits.recompress import LEVELS, recompressed
 from fatpatch.edits.recompress import Wishes as RecompressWishes
 from fatpatch.edits.renewal import Row, rows_of
-from fatpatch.model import Node
+from fatpatch.model import Image, Node
 from fatpatch.walk import Progress
 
 
@@ -63,7 +63,7 @@ def what_if(text: str) -> WhatIf:
 def saving(root: Node, wish: WhatIf, *, limit: int, progress: Progress | None = None) -> Saving:
     """The saving in ``root`` and its members. EditError when the file holds no code, or none for a target to drop."""
     notes: list[str] = []
-    dropped, lost = {}, ()
+    dropped, lost = dict[str, tuple[Image, ...]](), tuple[str, ...]()
     if wish.drop:
         modules, changes, notes, choice = pruned(root, PruneWishes(Wish(drop=wish.drop), force=True, limit=limit))
         dropped, lost = choice.dropped, choice.lost
