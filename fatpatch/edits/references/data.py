@@ -110,7 +110,10 @@ def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ra
     for at, value in aligned(data, -address % 4, lowest, highest):
         place = address + at
         reach = place + value
-        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)] if value else ():
+        last = bisect.bisect_right(marks, reach)
+        if not last or marks[last - 1] < reach - _TABLE or not value:
+            continue
+        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : last]:
             start = mark - value
             if start == place:
                 yield Offset(Reference(place, mark, "an offset from its own place"), place - reach_back, place + 1)

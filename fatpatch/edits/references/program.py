@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.source import Source
@@ -65,10 +65,14 @@ class Ranges:
         rows = [(start, end, start, end) for start, end in moved]
         # A payload that stays keeps its header and the place of its first entry: only what lies behind that is somewhere else.
         rows += [(start + HEADER + 1, end, start, end) for start, end in shrunk if end - start > HEADER + 1]
+        labels = frozenset(row[3] for row in rows)
+        self._set(rows, labels, labels - borders - {row[2] for row in rows})
+
+    def _set(self, rows: Iterable[tuple[int, int, int, int]], labels: frozenset[int], ends: frozenset[int]) -> None:
         self._rows = sorted(rows)
         self._starts = [row[0] for row in self._rows]
-        self._labels = frozenset(row[3] for row in self._rows)
-        self._ends = self._labels - borders - {row[2] for row in self._rows}
+        self._labels, self._ends = labels, ends
+        self._joined: tuple[Ranges, ...] = ()
         self.low = min(self._starts, default=0)
         self.high = max((row[1] for row in self._rows), default=0) + 1
 
@@ -79,6 +83,31 @@ class Ranges:
         """Whether the address lies in a payload, or is the first one behind it and nothing else begins there."""
         index = bisect.bisect_right(self._starts, address) - 1
         return (index >= 0 and address < self._rows[index][1]) or address in self._ends
+
+    def without(self, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """The parts of [start, end) ranges that lie in none of these."""
+        for start, end in spans:
+            at = start
+            for low, high, _, _ in self._rows[max(bisect.bisect_right(self._starts, start) - 1, 0) :]:
+                if low >= end:
+                    break
+                if low > at:
+                    yield at, low
+                at = max(at, high)
+            if at < end:
+                yield at, end
+
+    def joined(self, others: Ranges) -> Ranges:
+        """These and the others, which overlap none of them."""
+        both = Ranges((), (), frozenset())
+        both._set([*self._rows, *others._rows], self._labels | others._labels, self._ends | others._ends)
+        both._joined = self, others
+        return both
+
+    def any_of(self, first: int, last: int) -> bool:
+        """Whether one of the addresses first to last is in a payload or right behind one."""
+        index = bisect.bisect_right(self._starts, last) - 1
+        return (index >= 0 and first < self._rows[index][1]) or not self._ends.isdisjoint(range(first, last + 1))
 
     def close_before(self, address: int) -> bool:
         """Whether a payload starts within two words behind the address: where an array that is counted from one would start."""
@@ -110,6 +139,8 @@ class Ranges:
 
     def covers(self, start: int, end: int) -> bool:
         """Whether the whole range [start, end) lies in payloads that move, or in the gaps of less than 64 bytes between them."""
+        if self._joined:
+            return any(each.covers(start, end) for each in self._joined)
         at = start
         for row in self._rows[max(bisect.bisect_right(self._starts, start) - 1, 0) :]:
             if row[0] > at + 64:

@@ -33,20 +33,26 @@ def refuse_references(program: Program, ranges: Ranges) -> None:
 
 def _others(program: Program, ranges: Ranges) -> Iterator[Reference]:
     yield from (each for each in program.relocated if each.target in ranges)
-    yield from _CODE[program.machine](program, ranges)
+    offsets = data.offsets(program, ranges)
+    spans = list(ranges.without(merged((each.start, each.end) for each in offsets)))
+    tables = Ranges(spans, [], frozenset(end for _, end in spans))
+    led_to = []
+    for each in _CODE[program.machine](program, ranges.joined(tables) if tables else ranges):
+        if each.target in ranges or (each.target not in tables and ranges.close_before(each.target)):
+            yield each
+        else:
+            led_to.append(each.target)
     yield from data.pointers(program, ranges)
-    yield from _used(program, data.offsets(program, ranges))
+    yield from _used(program, offsets, tables, led_to)
 
 
-def _used(program: Program, offsets: Sequence[data.Offset]) -> Iterator[Reference]:
-    """Those offsets whose table something leads to; an offset in no such table is a coincidence."""
-    if not offsets:
+def _used(program: Program, offsets: Sequence[data.Offset], tables: Ranges, led_to: Sequence[int]) -> Iterator[Reference]:
+    """Those offsets whose table something leads to, code to ``led_to``; an offset in no such table is a coincidence."""
+    if not tables:
         return
-    tables = Ranges(merged((each.start, each.end) for each in offsets), [], frozenset())
     found = [each.target for each in program.relocated if each.target in tables]
-    found += [each.target for each in _CODE[program.machine](program, tables)]
     found += [each.target for each in data.pointers(program, tables)]
-    targets = sorted(found)
+    targets = sorted([*found, *led_to])
     for each in offsets:
         if bisect.bisect_left(targets, each.start) < bisect.bisect_left(targets, each.end):
             yield each.found
