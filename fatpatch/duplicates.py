@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from fatpatch.coverage import holders, stored_share
 from fatpatch.errors import FatpatchError
-from fatpatch.images.bodies import kernel_sections
-from fatpatch.images.cubin_tables import Tables
+from fatpatch.images.code import kernel_code
 from fatpatch.model import Diagnostic, Image, Node, stored_ranges
 from fatpatch.payloads.content import ImageReader
 from fatpatch.source import Source
@@ -140,13 +139,11 @@ def _found(reader: ImageReader, image: Image) -> _Found:
     if image.kind != "sass":
         return _Found(digest, (), None)
     try:
-        tables = Tables(data)
-        return _Found(digest, tuple(_codes(tables, kernel_sections(tables))), None)
+        return _Found(digest, tuple(_codes(data)), None)
     except FatpatchError:  # its damage is told by --kernels
         return _Found(digest, (), None)
 
 
-def _codes(tables: Tables, sections: dict[str, int]) -> Iterator[_Code]:
-    for name, index in sections.items():
-        content = tables.content(tables.rows[index])
-        yield name, hashlib.blake2b(content, digest_size=16).digest(), len(content)
+def _codes(data: bytes) -> Iterator[_Code]:
+    for name, code in kernel_code("sass", data):
+        yield name, hashlib.blake2b(code, digest_size=16).digest(), len(code)

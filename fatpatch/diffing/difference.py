@@ -34,7 +34,7 @@ class ModuleChange(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A kernel, and the targets that it lost or gained, or on which it became a stub or real."""
+    """A kernel, and the targets that it lost or gained, or on which it became a stub or real, or has other code."""
 
     kernel: str
     targets: tuple[str, ...]
@@ -70,7 +70,7 @@ class Difference(NamedTuple):
     """All that differs; a holder that is gone or new has targets only.
 
     ``targets_lost`` and ``targets_gained`` are of kernels that both releases have, on targets that both have. ``other_bytes``: there is
-    nothing else to tell, and the bytes are not the same.
+    nothing else to tell, and the bytes are not the same; then ``other_code`` names the kernels whose code is another.
     """
 
     pair: Pair
@@ -89,6 +89,7 @@ class Difference(NamedTuple):
     changed: tuple[Changed, ...] = ()
     gpus: tuple[GpuChange, ...] = ()
     other_bytes: bool = False
+    other_code: tuple[Moved, ...] = ()
 
     @property
     def empty(self) -> bool:

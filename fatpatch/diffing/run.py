@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from fatpatch.coverage import all_diagnostics, holders
-from fatpatch.diffing.difference import Difference, difference
+from fatpatch.coverage import all_diagnostics, holders, target_key
+from fatpatch.diffing.code import Codes, codes_of, differing
+from fatpatch.diffing.difference import Difference, Moved, difference
 from fatpatch.diffing.facts import Facts, listed, read_whole
 from fatpatch.diffing.pairing import paired
 from fatpatch.errors import FatpatchError, InputError
@@ -113,6 +114,17 @@ class _Release:
             self.diagnostics += whole.complaints
         return result
 
+    def codes(self, paths: frozenset[str]) -> dict[str, Codes]:
+        """The code of the holders whose path is one of these, by that path."""
+        found: dict[str, Codes] = {}
+        for path, shown in self.files:
+            if not any(each.path in paths for each in self.listed.get(path, [])):
+                continue
+            with self._open(path, shown) as root:
+                nodes = {self._path(shown, node): node for node in holders(root)}
+                found |= {each: codes_of(nodes[each], self.limits.image) for each in paths & nodes.keys()}
+        return found
+
     def _open(self, path: str, shown: str) -> AbstractContextManager[Node]:
         return inspected(path, name=file_name(shown), limits=self.limits, progress=self.on_read)
 
@@ -136,10 +148,11 @@ def compare(
     pairs = [pair for pair in paired(releases[0].facts, releases[1].facts) if pair.unchanged]
     before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
     after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)
+    differences = list(_differences(before, after, threshold))
     return Comparison(
         before,
         after,
-        tuple(_differences(before, after, threshold)),
+        tuple(_with_code(differences, *releases)),
         tuple(item for release in releases for item in release.diagnostics),
         tuple(error for release in releases for error in release.errors),
     )
@@ -149,6 +162,19 @@ def _differences(before: Side, after: Side, threshold: float) -> Iterator[Differ
     for pair in paired(before.facts, after.facts):
         told = (_told(before, pair.old), _told(after, pair.new))
         yield difference(pair, threshold, *told)
+
+
+def _with_code(differences: list[Difference], before: _Release, after: _Release) -> Iterator[Difference]:
+    """The differences; where all that is told is the same, with the kernels whose code is not."""
+    pairs = [each.pair for each in differences if each.other_bytes]
+    old = before.codes(frozenset(pair.old.path for pair in pairs if pair.old)) if pairs else {}
+    new = after.codes(frozenset(pair.new.path for pair in pairs if pair.new)) if pairs else {}
+    for each in differences:
+        if each.other_bytes and each.pair.old is not None and each.pair.new is not None:
+            rows = differing(old.get(each.pair.old.path, {}), new.get(each.pair.new.path, {}))
+            yield each._replace(other_code=tuple(Moved(kernel, tuple(sorted(rows[kernel], key=target_key))) for kernel in sorted(rows)))
+        else:
+            yield each
 
 
 def _told(side: Side, facts: Facts | None) -> dict[str, Answer]:

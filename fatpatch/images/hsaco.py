@@ -50,6 +50,28 @@ class CodeObject(NamedTuple):
 
 def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
     """Read a code object; without ``detail`` arguments and variables are left out. FormatError when it is damaged."""
+    sections, names_index = _sections(data)
+    symbols = _Symbols(data, sections)
+    documents = list(_metadata(data, sections))
+    kernels = [_row(kernel, symbols.sizes, detail=detail) for kernel in _listed(documents)]
+    if not kernels:
+        kernels = [(name, None, None, None, None, None, None, symbols.sizes.get(name), None) for name in sorted(symbols.kernels)]
+    return CodeObject(identify(data[:64]), kernels, _producer(data, sections, names_index), _noted_target(documents), symbols.variables)
+
+
+def functions(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(name, machine code) of every kernel of a code object. FormatError when it is damaged."""
+    sections, _ = _sections(data)
+    symbols = _Symbols(data, sections)
+    names = symbols.kernels or {_row(kernel, {}, detail=False)[0] for kernel in _listed(list(_metadata(data, sections)))}
+    for name in sorted(names & symbols.places.keys()):
+        index, address = symbols.places[name]
+        start = sections[index][4] + address - sections[index][3]
+        yield name, data[start : start + symbols.sizes[name]]
+
+
+def _sections(data: bytes) -> tuple[list[Section], int]:
+    """The section headers, and the index of that of their names."""
     if len(data) < HEADER.size or data[:4] != n.ELF_MAGIC:
         raise FormatError(f"expected a code object (7f454c46), got {data[:4].hex() or 'nothing'}", offset=0, field="code object")
     fields = HEADER.unpack_from(data)
@@ -61,13 +83,12 @@ def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
     sections: list[Section] = list(SECTION.iter_unpack(data[shoff : shoff + shnum * SECTION.size]))
     if sum(row[5] for row in sections if row[1] != n.SHT_NOBITS) > _MAX_OVERLAP * len(data):
         raise LimitError("the sections overlap without end", offset=shoff, field="sh_size")
-    symbols = _Symbols(data, sections)
-    documents = list(_metadata(data, sections))
-    listed = [kernel for document in documents for kernel in _list(document.get("amdhsa.kernels")) if isinstance(kernel, dict)]
-    kernels = [_row(kernel, symbols.sizes, detail=detail) for kernel in listed]
-    if not kernels:
-        kernels = [(name, None, None, None, None, None, None, symbols.sizes.get(name), None) for name in sorted(symbols.kernels)]
-    return CodeObject(identify(data[:64]), kernels, _producer(data, sections, names_index), _noted_target(documents), symbols.variables)
+    return sections, names_index
+
+
+def _listed(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The kernels that the metadata lists."""
+    return [kernel for document in documents for kernel in _list(document.get("amdhsa.kernels")) if isinstance(kernel, dict)]
 
 
 class _Symbols:

@@ -150,6 +150,7 @@ def _file(each: Difference) -> dict[str, Any]:
         "size": {"old": old and old.size, "new": new and new.size},
         "gpu_size": {"old": old and old.gpu_size, "new": new and new.gpu_size},
         "other_bytes": each.other_bytes,
+        "other_code": [row._asdict() for row in each.other_code],
         "gpus": [change._asdict() for change in each.gpus],
         "targets": [
             {"target": change.target, "old": change.old and change.old._asdict(), "new": change.new and change.new._asdict()}

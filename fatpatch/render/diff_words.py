@@ -93,6 +93,7 @@ def one_line(found: Difference) -> str:
         (len(found.new_stubs), "new stub", "new stubs"),
         (len(found.now_stubs), "kernel became a stub", "kernels became stubs"),
         (len(found.now_real), "stub became real", "stubs became real"),
+        (len(found.other_code), "kernel with different code", "kernels with different code"),
     )
     parts += [plural(count, one, several) for count, one, several in counts if count]
     return "; ".join(parts) or ("other bytes: nothing that is compared here tells them apart" if found.other_bytes else "")
@@ -190,6 +191,7 @@ def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
         ("new kernels that are stubs", found.new_stubs),
         ("real bodies that became stubs", found.now_stubs),
         ("stubs that became real", found.now_real),
+        ("kernels whose code differs, all else being equal", found.other_code),
     )
     for title, rows in moved:
         if rows:
