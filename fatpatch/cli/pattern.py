@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-_SECONDS = 10.0
+_SECONDS = 5.0
 
 
 class Pattern:
