@@ -29,6 +29,7 @@ from fatpatch.render import doctor_json, fleet
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.operations import operations
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy
@@ -183,7 +184,8 @@ class Consultation(NamedTuple):
                         code = _worse_of(code, [found])
                         if not several or self.verbose:
                             advice = self._remedies(node, doctor, found, others)
-                            lines += text.report(found, advice, shown, readable, verbose=self.verbose)
+                            failing = operations(doctor.lacking(found), readable)
+                            lines += text.report(found, advice, shown, readable, doctor.beside(found), failing, verbose=self.verbose)
                     out("".join(f"{line}\n" for line in lines))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
@@ -221,7 +223,9 @@ class Consultation(NamedTuple):
                         if self.fleet:
                             rows.append(doctor_json.fleet_row(found, shown, subject.names))
                         else:
-                            rows.append(doctor_json.file_json(found, self._remedies(node, doctor, found, others), shown))
+                            advice = self._remedies(node, doctor, found, others)
+                            failing = operations(doctor.lacking(found), readable)
+                            rows.append(doctor_json.file_json(found, advice, doctor.beside(found), failing, shown))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
                 code = worse(code, error.exit_code)

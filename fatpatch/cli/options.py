@@ -57,7 +57,7 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 def image_limit_option(command: _Command) -> _Command:
     """The option of every command that unpacks images."""
     help_text = "Refuse to unpack an image larger than this."
-    return click.option("--max-image-size", type=Bytes(), default="128M", show_default=True, help=help_text)(command)
+    return click.option("--max-image-size", type=Bytes(), default="512M", show_default=True, help=help_text)(command)
 
 
 def image_size_option(command: _Command) -> _Command:

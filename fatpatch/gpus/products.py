@@ -103,7 +103,7 @@ def alike_numbers(text: str, count: int = 6) -> list[Product]:
     Empty where the text has no such number.
     """
     given = words(text)
-    number = next((word for word in given if re.fullmatch(r"\d{4}", word)), None)
+    number = next((word for word in given if re.fullmatch(r"\d{3,4}", word)), None)
     series = [word for word in given if word in _SERIES]
     if number is None or not series:
         return []
@@ -111,10 +111,15 @@ def alike_numbers(text: str, count: int = 6) -> list[Product]:
     for item in products():
         own = next((word for word in item.words if re.fullmatch(r"\d{4}", word)), None)
         plain = own is not None and set(item.words) <= {*_MAKERS, *_LEFT_OUT, *series, own}
-        if plain and own is not None and set(series) <= set(item.words) and (own[1:] == number[1:] or own[:2] == number[:2]):
+        if plain and own is not None and set(series) <= set(item.words) and _alike(own, number):
             same.append((own[1:] == number[1:], own, item))
     same.sort(key=lambda row: row[:2], reverse=True)
     return [item for _, _, item in same[:count]]
+
+
+def _alike(own: str, number: str) -> bool:
+    """Whether a product's number has the end or the beginning of another, or begins with one that is cut short."""
+    return own.startswith(number) if len(number) < len(own) else own[1:] == number[1:] or own[:2] == number[:2]
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -129,6 +134,8 @@ def _rank(given: tuple[str, ...], product: Product) -> int:
         return 0
     keep = set(given) | ({"rtx"} if "quadro" in given else set())  # a Quadro 6000 is much older than a Quadro RTX 6000
     if whole == _compact(word for word in name if word in keep or word not in _LEFT_OUT):
+        return 1
+    if "pro" in given and set(given) <= set(name):  # an RTX PRO 6000 is newer than what is called RTX 6000
         return 1
     core = tuple(word for word in given if word not in _ADDED and (word != "quadro" or _is_number(given)))
     if core and core != given and _compact(core) in (_compact(name), _compact(w for w in name if w in core or w not in _LEFT_OUT)):

@@ -70,6 +70,11 @@ def choose(images: Sequence[Image], device: int, *, force_ptx: bool = False, dis
     return Choice(image, error, reason, measured)
 
 
+def refused(device: int) -> frozenset[int]:
+    """Plain machine code of the device's major, below it, that its driver was seen to refuse."""
+    return _REFUSED.get(device, frozenset())
+
+
 def promised(arch: int, device: int) -> bool:
     """Whether NVIDIA promises that plain machine code for ``arch`` runs on ``device``.
 
@@ -125,7 +130,7 @@ def _runs(entry: _Entry, device: int) -> bool:
         return arch == device
     if suffix == "f":
         return _in_family(arch, device)
-    return _known(arch) and arch // 10 == device // 10 and arch <= device and arch not in _REFUSED.get(device, ())
+    return _known(arch) and arch // 10 == device // 10 and arch <= device and arch not in refused(device)
 
 
 def _in_family(arch: int, device: int) -> bool:
@@ -181,8 +186,14 @@ def _sass_reason(entry: _Entry, device: int) -> str:
     return f"{target} is machine code for the same major as {_name(device)}, but NVIDIA promises this between desktop parts only"
 
 
+def _order(target: str) -> tuple[bool, int, str]:
+    """Machine code before PTX, by number."""
+    found = _NUMBER.search(target)
+    return target.startswith("compute"), int(found[1]) if found else 0, target
+
+
 def _nothing(entries: list[_Entry], device: int, force_ptx: bool) -> str:
-    targets = dict.fromkeys(entry.image.target for entry in entries)
+    targets = sorted({entry.image.target for entry in entries}, key=_order)
     wanted = "PTX" if force_ptx else "machine code or PTX"
     if targets and all(entry.image.kind == "lto" for entry in entries):
         return f"there is only LTO code ({', '.join(targets)}), which the driver does not load"

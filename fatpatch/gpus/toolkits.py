@@ -47,7 +47,7 @@ def toolkits_for(target: str) -> tuple[str, str] | None:
 
     The table starts at 6.5, which then stands for "6.5 or older", and the last one it knows for "still supported".
     """
-    found = [release.cuda for release in releases() if _compiles(release, target)]
+    found = [release.cuda for release in releases() if compiles(release, target)]
     return (found[0], found[-1]) if found else None
 
 
@@ -97,7 +97,8 @@ def known_archs() -> frozenset[int]:
     return frozenset(arch for release in releases() for arch in release.sms)
 
 
-def _compiles(release: Toolkit, target: str) -> bool:
+def compiles(release: Toolkit, target: str) -> bool:
+    """Whether a release compiles ``sm_61``, ``compute_90a``, ``sm_120f``."""
     found = re.fullmatch(r"(?:sm|compute|lto)_(\d{2,3})([af]?)", target.strip().lower(), re.ASCII)
     if found is None:
         return False

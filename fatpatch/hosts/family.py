@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from fatpatch.hosts.arch_list import arch_list
 from fatpatch.hosts.code import read_host
 from fatpatch.hosts.constants import find_texts
+from fatpatch.hosts.linking import TORCH, mentions
 from fatpatch.model import Node
 
 PER_TYPE: Final = "2023-24 (MMQ per type)"
@@ -60,7 +61,9 @@ def family(node: Node, names: frozenset[str]) -> Family | None:
     texts = find_texts(host, (*_OWN, *_ALSO)) if host is not None else {}
     kernels = [(words, era) for words, pattern, era in _KERNELS if any(pattern.match(name) for name in names)]
     own = [needle for needle in _OWN if needle in texts]
-    if not own and len(kernels) < 2:
+    if not own and (
+        len(kernels) < 2 or mentions(node, TORCH)
+    ):  # PyTorch extensions have copies of such kernels, with host code of their own
         return None
     decides = _ARCH_LIST_DECIDES in texts
     eras = {era for _, era in kernels if era is not None} | ({ARCH_LIST} if decides else set())

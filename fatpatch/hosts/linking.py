@@ -9,6 +9,8 @@ from fatpatch.diagnostics import Diagnostics
 from fatpatch.errors import FatpatchError
 from fatpatch.model import Node
 
+TORCH = (b"libtorch", b"libc10", b"torch_cuda.dll", b"c10.dll", b"torch_python")
+"""Names that a PyTorch extension imports."""
 _LINKER = (b"nvJitLinkAddData",)
 _NAMES = (".dynstr", ".strtab", ".idata")
 _TEXTS = (*_NAMES, ".rodata", ".data", ".rdata", ".text")

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from fatpatch.coverage import target_key
 from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.gpus.drivers import on_jetson_linux
+from fatpatch.hosts import llamafile
 from fatpatch.locator import SEPARATOR, file_name
 from fatpatch.render import doctor_context as context
-from fatpatch.render.doctor_kernels import Shown, dead
+from fatpatch.render.doctor_kernels import Shown, dead, short
 from fatpatch.render.words import plural, safe
 from fatpatch.verdicts.alternatives import common, variant
+from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.fate import NO_IMAGE
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
+from fatpatch.verdicts.operations import OTHER, Operation
 from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES, counting, deciding, outcome_of, works
 from fatpatch.verdicts.remedy import Remedy
 
 _HEIGHT = 40
 _COMMAND_INDENT = 6
 _COMMANDS = ("fatpatch", "nvcc", "cmake", "pip", "python", "npx", "export")
+_SETTING = re.compile(r"[A-Z][A-Z0-9_]*=")
 _MAX_LOST = 8
 _MAX_LOCATORS = 3
 _WIDTH, _NARROWEST = 80, 40
 _MAX_NAMES, _MAX_WHY, _MAX_GROUPS, _MAX_TARGETS = 8, 300, 4, 12
-_FIRST, _KEPT, _SHORTEST, _FEW = 0, 3, 4, 8
+_FIRST, _KEPT, _SHORTEST = 0, 3, 4
+_MAX_OPERATIONS, _COUNT = 5, 11
+_OTHER_MAJOR, _FEW_MAJORS = "machine code for major version ", 3
 _LEVELS = {True: 1, None: 6, False: 7}
 """The higher, the sooner a section is left out."""
+_NOT_FOR_THIS = "NOT FOR THIS GPU"
 _HEADINGS = ((True, "Do this"), (None, "May help"), (False, "Does not help here"))
 
 
@@ -58,22 +67,42 @@ def _driver_words(found: FileVerdict) -> str:
     return f", driver {context.driver_range(found)}" if found.needs and outcome_of(found) in context.LOADED else ", any driver"
 
 
-def report(found: FileVerdict, rows: Sequence[Remedy], shown: str, show: Shown, *, verbose: bool) -> Iterator[str]:
+def report(
+    found: FileVerdict,
+    rows: Sequence[Remedy],
+    shown: str,
+    show: Shown,
+    beside: Sequence[Needed] = (),
+    failing: Sequence[Operation] = (),
+    *,
+    verbose: bool,
+) -> Iterator[str]:
     """All lines for one file on one device; without ``verbose`` those of many modules fit a terminal of 80 columns and 40 lines."""
     sections = [
         (_FIRST, wrapped("", headline(found, shown))),
         (2, _libraries(found, verbose=verbose)),
+        (2, _operations(failing, verbose=verbose)),
         (3, _why(found, show, verbose=verbose)),
         (5, _lost(found, verbose=verbose)),
-        *((4, section(found)) for section in context.SECTIONS),
-        *((_LEVELS[helps], _remedies(rows, helps, heading)) for helps, heading in _HEADINGS),
+        *((4, section(found)) for section in context.SECTIONS[:-1]),
+        (4, _beside(beside, verbose=verbose)),
+        (4, context.SECTIONS[-1](found)),
+        *((_level(rows, helps), _remedies(rows, helps, heading)) for helps, heading in _HEADINGS),
     ]
     folded = [(level, [part for line in section for part in ([line] if verbose else _folded(line))]) for level, section in sections]
     bodies = [(level, _trimmed(lines)) for level, lines in folded if any(lines)]
-    if not verbose and len(found.modules) > _FEW:
+    if not verbose and not llamafile.is_llamafile(found.node):
         bodies = _fitted(bodies)
     for index, (_, lines) in enumerate(bodies):
         yield from ([""] if index else []) + lines
+
+
+def _level(rows: Sequence[Remedy], helps: bool | None) -> int:
+    """As in ``_LEVELS``; where nothing works for sure, what may help takes its place, and an answer about a candidate stays."""
+    chosen = [remedy for remedy in rows if remedy.works is helps]
+    if any(remedy.asked for remedy in chosen) or (helps is None and not any(remedy.works for remedy in rows)):
+        return _LEVELS[True]
+    return _LEVELS[helps]
 
 
 def _trimmed(lines: list[str]) -> list[str]:
@@ -111,7 +140,10 @@ def _folded(line: str) -> list[str]:
     if len(line) <= _WIDTH:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
-    command = len(indent) >= _COMMAND_INDENT and line.split()[0] in _COMMANDS
+    first = line.split()[0]
+    command = len(indent) >= _COMMAND_INDENT and (first in _COMMANDS or _SETTING.match(first) is not None)
+    if not command:
+        line = indent + " ".join(middle(word, _WIDTH - len(indent) - 3) for word in line.split(" "))
     pieces = textwrap.wrap(
         line.strip(), _WIDTH - 2 * command, initial_indent=indent, subsequent_indent=indent + "  ",
         break_long_words=False, break_on_hyphens=False,
@@ -119,19 +151,27 @@ def _folded(line: str) -> list[str]:
     return [f"{piece} \\" for piece in pieces[:-1]] + pieces[-1:] if command else pieces
 
 
+def middle(word: str, width: int) -> str:
+    """A word of at most ``width`` characters: of a longer one the beginning and the end."""
+    return word if len(word) <= width else f"{word[: width // 3]}...{word[-(width - width // 3 - 3) :]}"
+
+
 def _libraries(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     """The libraries of an archive: one line for those that fare alike, and for alternatives which of them run."""
     grouped = {id(unit) for group in found.alternatives for unit in group}
+    counted = frozenset(map(id, counting(found)))
     rows: dict[tuple[str, str], list[str]] = {}
     for unit in found.libraries:
         if id(unit) not in grouped:
-            rows.setdefault((OUTCOMES[outcome_of(unit)], _obstacle(unit)), []).append(safe(file_name(unit.node.path)))
+            why = _obstacle(unit) if verbose or unit.trouble is not None or works(found) else ""  # else the modules below say it
+            rows.setdefault((_word(unit, counts=id(unit) in counted), why), []).append(safe(file_name(unit.node.path)))
     for group in found.alternatives:
         paths = [unit.node.path for unit in group]
         yield from wrapped("", f"{len(group)} alternatives, of which a program loads one: {safe(common(paths))}")
         fates: dict[tuple[str, str], list[str]] = {}
         for unit in group:
-            fates.setdefault((OUTCOMES[outcome_of(unit)], _obstacle(unit)), []).append(safe(variant(unit.node.path, paths)))
+            counts = any(id(each) in counted for each in group)
+            fates.setdefault((_word(unit, counts=counts), _obstacle(unit)), []).append(safe(variant(unit.node.path, paths)))
         yield from _fates(fates, verbose=verbose)
         for unit in found.chosen:
             if any(unit is each for each in group):
@@ -144,6 +184,11 @@ def _libraries(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
         yield from _fates(rows, verbose=verbose)
     if found.libraries:
         yield ""
+
+
+def _word(unit: FileVerdict, *, counts: bool) -> str:
+    """The verdict on a library; of one that does not count for the whole, since it is made for other GPUs, that."""
+    return OUTCOMES[outcome_of(unit)] if counts or outcome_of(unit) not in HOPELESS else _NOT_FOR_THIS
 
 
 def _fates(rows: Mapping[tuple[str, str], Sequence[str]], *, verbose: bool) -> Iterator[str]:
@@ -163,20 +208,23 @@ def _obstacle(found: FileVerdict) -> str:
     return "" if worst is None else safe(worst.verdict.reason)[:_MAX_WHY]
 
 
-def _nothing(found: FileVerdict, maker: str) -> str:
+def _nothing(found: FileVerdict) -> Iterator[str]:
     """Why nothing in a file can be judged."""
+    if found.unread:
+        yield "What could be read of the file holds no code for this GPU; not read:"
+        for item in found.unread[:_MAX_LOST]:
+            yield from wrapped("  ", f"{safe(item.locator)}: {safe(item.message)}")
+        return
     if found.for_linkers:
-        return "All GPU code in this file is input for a linker: no program loads it as it is."
-    return f"There is no code for {maker} GPUs in this file. It may be in a package\n  that this one needs, or be compiled at run time."
+        yield "All GPU code in this file is input for a linker: no program loads it as it is."
+        return
+    maker = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
+    yield f"There is no code for {maker} GPUs in this file. It may be in a package that this one needs, or be compiled at run time."
 
 
 def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
-    maker = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
-    if not found.modules and found.unread:
-        yield "What could be read of the file holds no code for this GPU, but a part could not be read."
-        return
     if not found.modules:
-        yield _nothing(found, maker)
+        yield from _nothing(found)
         return
     if found.trouble is not None:
         number, words = found.trouble
@@ -192,8 +240,9 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     if not verbose and any(group[0].verdict.verdict != EMPTY for group in groups):
         groups = [group for group in groups if group[0].verdict.verdict != EMPTY]
     shown = groups if verbose else groups[:_MAX_GROUPS]
-    for group in shown:
-        yield from _group(group, verbose=verbose)
+    for index, group in enumerate(shown):
+        following = shown[index + 1][0].verdict.cuda_error if index + 1 < len(shown) else None
+        yield from _group(group, tell_error=group[0].verdict.cuda_error != following, verbose=verbose)
     if len(shown) < len(groups):
         yield f"and {len(groups) - len(shown)} more groups of modules (-v shows all)"
     if found.elsewhere:
@@ -213,19 +262,35 @@ def _groups(modules: Sequence[Judged]) -> list[list[Judged]]:
     groups: dict[tuple[object, ...], list[Judged]] = {}
     for module in modules:
         verdict = module.verdict
-        key = (verdict.verdict, verdict.cuda_error, verdict.outcome, verdict.target, verdict.reason)
+        reason = "" if _has_nothing(module) else verdict.reason
+        key = (verdict.verdict, verdict.cuda_error, verdict.outcome, verdict.target, reason)
         groups.setdefault(key, []).append(module)
     order = [FAILS, STUB, JIT, COMPATIBLE, NATIVE, EMPTY]
     return sorted(groups.values(), key=lambda group: order.index(group[0].verdict.verdict))
 
 
-def _group(group: Sequence[Judged], *, verbose: bool) -> Iterator[str]:
+def _has_nothing(module: Judged) -> bool:
+    """Whether a module has nothing for the device: those that lack it are told together, whatever else they have."""
+    return module.verdict.image is None and module.verdict.cuda_error == NO_IMAGE and module.verdict.verdict == FAILS
+
+
+def _together(group: Sequence[Judged]) -> str:
+    """Why modules that have nothing for the device load nothing."""
+    if len({module.verdict.reason for module in group}) == 1:
+        return _fate(group[0])
+    targets = sorted({image.target for module in group for image in module.payload.images}, key=target_key)
+    return f"Nothing is loaded: what there is, is for {safe(', '.join(targets))}."
+
+
+def _group(group: Sequence[Judged], *, tell_error: bool, verbose: bool) -> Iterator[str]:
     verdict = group[0].verdict
     names = [_place(module) for module in group]
     shown = names if verbose or len(names) <= _MAX_LOCATORS else names[:1]
     more = "" if len(shown) == len(names) else f" and {len(names) - len(shown)} more modules"
-    yield _fate(group[0])
+    yield _together(group) if _has_nothing(group[0]) else _fate(group[0])
     yield f"  {', '.join(shown)}{more}"
+    if not tell_error or verdict.verdict == EMPTY:
+        return
     if verdict.cuda_error is not None and group[0].payload.vendor == "amd":
         yield f"  The program sees error {verdict.cuda_error}, hipErrorNoBinaryForGpu (newer runtimes: 200, hipErrorInvalidImage)."
     elif verdict.cuda_error is not None:
@@ -238,7 +303,7 @@ def _place(module: Judged) -> str:
     locator = safe(module.verdict.locator)
     inner = locator.partition(SEPARATOR)[2]
     text = inner if SEPARATOR in inner else locator
-    return text if len(text) <= _WIDTH - 2 else f"{text[:24]}...{text[-(_WIDTH - 30) :]}"
+    return middle(text, _WIDTH - 3)
 
 
 def _fate(module: Judged) -> str:
@@ -272,8 +337,9 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     yield ""
     yield "Why nothing else is loaded:" if any(module.verdict.image for module in chosen) else "What there is:"
     by_reason: dict[str, list[str]] = {}
-    for target, why in lines:
+    for target, why in sorted(lines, key=lambda line: target_key(line[0])):
         by_reason.setdefault(why, []).append(target)
+    by_reason = _merged(by_reason)
     shown = list(by_reason.items())[: None if verbose else _MAX_LOST]
     for why, targets in shown:
         yield f"  {safe(', '.join(dict.fromkeys(targets)))}: {safe(why)}"
@@ -283,8 +349,50 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
         yield "  no PTX: nothing can be compiled for this GPU when the program starts"
 
 
+def _merged(by_reason: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Machine code for many other major versions in one line."""
+    others = [why for why in by_reason if why.startswith(_OTHER_MAJOR)]
+    if len(others) <= _FEW_MAJORS:
+        return by_reason
+    words = f"machine code for other major versions,{others[0].partition(',')[2]}"
+    return {words: [target for why in others for target in by_reason[why]]} | {
+        why: targets for why, targets in by_reason.items() if why not in others
+    }
+
+
+def _operations(rows: Sequence[Operation], *, verbose: bool) -> Iterator[str]:
+    """What does not work, by the names of the kernels that are missing."""
+    if not rows or (len(rows) == 1 and rows[0].words == OTHER):
+        return
+    yield "What has no code for this GPU, by the names of its kernels:"
+    shown = rows if verbose else rows[:_MAX_OPERATIONS]
+    width = max(len(row.words) for row in shown)
+    for row in shown:
+        count = plural(row.modules, "module").rjust(_COUNT)
+        head = f"  {row.words.ljust(width)}  {count}  "
+        yield head + middle(safe(_base(short(row.kernel))), max(_WIDTH - len(head), _NARROWEST // 2))
+    if len(shown) < len(rows):
+        yield f"  and {len(rows) - len(shown)} more (-v shows all)"
+
+
+def _base(name: str) -> str:
+    """A name without template arguments, unless it says nothing without them."""
+    base = name.partition("<")[0]
+    return name if base.rpartition("::")[2] in ("device_kernel", "Kernel", "Kernel2", "kernel") else base
+
+
+def _beside(rows: Sequence[Needed], *, verbose: bool) -> Iterator[str]:
+    """The libraries that must be found when this one is loaded, and what installs them."""
+    missing = [row for row in rows if not row.here and (row.library.imported or verbose)]
+    if not missing:
+        return
+    packages = list(dict.fromkeys(row.package for row in missing if row.package))
+    where = f" (pip install {' '.join(packages)})" if packages else ""
+    yield from wrapped("", f"Loads libraries that are not in this file: {', '.join(row.library.name for row in missing)}{where}.", "  ")
+
+
 def _remedies(rows: Sequence[Remedy], helps: bool | None, heading: str) -> Iterator[str]:
-    chosen = [remedy for remedy in rows if remedy.works is helps]
+    chosen = sorted((remedy for remedy in rows if remedy.works is helps), key=lambda remedy: not remedy.asked)
     if chosen:
         yield heading
         width = max(len(safe(remedy.title)) for remedy in chosen)

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from fatpatch.gpus.drivers import last_cuda_on_jetson, on_jetson_linux
 from fatpatch.gpus.marks import MARK
 from fatpatch.images import flow
+from fatpatch.locator import SEPARATOR
 from fatpatch.render.words import plural, safe, size
 from fatpatch.verdicts.dispatch import EQUAL
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
 from fatpatch.verdicts.judged import FileVerdict, QuantVerdict
 from fatpatch.verdicts.module import not_promised
-from fatpatch.verdicts.outcome import outcome_of
+from fatpatch.verdicts.outcome import counting, outcome_of
 from fatpatch.verdicts.requirements import beyond_jetson, cuda_needed
 
 LOADED = frozenset(
@@ -34,7 +35,7 @@ def jit(found: FileVerdict) -> Iterator[str]:
     low, high = seconds(cost.seconds * FASTEST), seconds(cost.seconds * SLOWEST)
     worst = found.slowest.verdict.cost
     yield f"First start on this GPU: about {seconds(cost.seconds)} of compiling on one core if all modules are used ({low} to {high});"
-    yield f"  the longest stall is about {seconds(worst.seconds)}, for {safe(found.slowest.verdict.locator)}."
+    yield f"  the longest stall is about {seconds(worst.seconds)}, for {safe(_inside(found.slowest.verdict.locator))}."
     yield f"  It is cached afterwards: about {size(cost.cache_bytes)} (~/.nv/ComputeCache; Windows: %APPDATA%\\NVIDIA\\ComputeCache)."
 
 
@@ -62,7 +63,8 @@ def host(found: FileVerdict) -> Iterator[str]:
     decides = host.decides_by(arch)
     by = "the GPU" if decides == arch * 10 else "its list of targets" + ("" if decides > 0 else ", which has none for this GPU")
     yield ""
-    yield f"Host code: {host.family.project}, {host.family.era}; it decides by {by} and knows the steps {numbers} ({source})."
+    steps = "knows the steps" if decides == arch * 10 else "its code has the steps"
+    yield f"Host code: {host.family.project}, {host.family.era}; it decides by {by}, and {steps} {numbers} ({source})."
     images = sorted({arch_of(module.verdict.image) for module in found.modules if module.verdict.image is not None})
     if found.mismatch and images:
         compiled = ", ".join(f"{number // 10}.{number % 10}" for number in images)
@@ -113,8 +115,8 @@ def needs(found: FileVerdict) -> Iterator[str]:
     if not found.needs or found.environment.driver is not None or outcome_of(found) not in LOADED:
         return
     least = found.needs[0]
-    windows = f" ({least.windows} on Windows)" if least.windows else ""
-    why = "; ".join(f"{need.why}: {need.linux}" for need in found.needs)
+    windows = f" ({least.windows} on Windows)" if least.windows and not _for_windows(found) else ""
+    why = "; ".join(f"{need.why}: {need.windows if _for_windows(found) else need.linux}" for need in found.needs)
     yield ""
     yield f"Driver: {driver_range(found)}{windows}. {why[0].upper()}{why[1:]}."
 
@@ -122,10 +124,14 @@ def needs(found: FileVerdict) -> Iterator[str]:
 def notes(found: FileVerdict) -> Iterator[str]:
     """What limits the answer."""
     environment = found.environment
-    notes = [f"{environment.device.name}: {environment.device.note}"] if environment.device.note else []
+    given = environment.device.note
+    notes = [f"{environment.device.name}: {given}"] if given and not given.startswith("drivers print") else []
     notes += _driver_notes(found)
-    if any(not_promised(module.verdict, environment) for module in found.modules):
-        notes.append("NVIDIA does not promise that machine code runs across minor versions on Tegra parts: try it before you rely on it")
+    if any(not_promised(module.verdict, environment) for module in found.here):
+        notes.append(
+            f"{_of_tegra(found)}: NVIDIA does not promise that machine code runs across minor versions with Tegra; "
+            "try it before you rely on it"
+        )
     if found.trouble is None:
         notes += _footnotes(found)
     nvidia = environment.device.vendor == "nvidia"
@@ -143,16 +149,31 @@ def notes(found: FileVerdict) -> Iterator[str]:
         for module in found.modules
         if module.verdict.image is not None and (module.verdict.image.identifier or "").startswith(MARK)
     })  # fmt: skip
-    if found.unread:
-        notes.append(f"{plural(len(found.unread), 'part')} of the file could not be read, so this is not the whole answer")
+    if found.unread and found.modules:
+        first = found.unread[0]
+        more = f" and {len(found.unread) - 1} more parts were not read" if len(found.unread) > 1 else " was not read"
+        notes.append(f"{_inside(first.locator)}{more} ({first.message}), so this is not the whole answer")
     if notes:
         yield ""
         yield from (f"note: {safe(note)}" for note in notes)
 
 
+def _of_tegra(found: FileVerdict) -> str:
+    """The first module whose code is of a Tegra part, or is loaded by one, and how many there are."""
+    places = [_inside(module.verdict.locator) for module in found.here if not_promised(module.verdict, found.environment)]
+    return places[0] + (f" and {plural(len(places) - 1, 'more module')}" if len(places) > 1 else "")
+
+
+def _inside(locator: str) -> str:
+    """A locator without the outermost file, which the first line names."""
+    inner = locator.partition(SEPARATOR)[2]
+    return inner or locator
+
+
 def _packing_notes(found: FileVerdict) -> Iterator[str]:
     """What compressed bundles ask of the runtime."""
-    versions = {module.payload.version for module in found.modules if module.payload.format == "ccob"}
+    modules = [module for unit in counting(found) for module in unit.here] if found.libraries else found.modules
+    versions = {module.payload.version for module in modules if module.payload.format == "ccob"}
     if 3 in versions:
         yield "the bundles are compressed in version 3, which ROCm 7.1 and newer write: older runtimes may not read them"
     elif versions:
@@ -182,11 +203,13 @@ def _footnotes(found: FileVerdict) -> Iterator[str]:
         if kernel.broken
         else "which its host does not launch here"
         if module.host.family is not None
-        else "whether its host launches them here is not known"
+        else "; whether the host launches {} here is not known"
         for kernel, module in dead
     )
     for end, count in ends.items():
-        yield f"{plural(count, 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code, {end}"
+        words = end.format("it" if count == 1 else "them")
+        told = f"{plural(count, 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code"
+        yield f"{told}{words}" if words.startswith(";") else f"{told}, {words}"
     unknown = sum(kernel.body == flow.UNKNOWN for kernel, _ in kernels.values())
     if unknown:
         yield f"{plural(unknown, 'kernel body', 'kernel bodies')} could not be judged: the code jumps through registers, or never ends"
@@ -194,8 +217,14 @@ def _footnotes(found: FileVerdict) -> Iterator[str]:
 
 def driver_range(found: FileVerdict) -> str:
     """``525.60.13 to 580``, ``550.54.14 or newer``: on Linux; what loads at all needs it."""
-    least = found.needs[0].linux
+    least = found.needs[0].windows if _for_windows(found) else found.needs[0].linux
     return f"{least} or newer" if found.last_driver is None else f"{least} to {found.last_driver}"
+
+
+def _for_windows(found: FileVerdict) -> bool:
+    """Whether all libraries are DLLs or Windows programs, and the driver's versions there are known."""
+    nodes = {id(module.node): module.node for module in found.modules}
+    return bool(nodes) and all(node.container == "pe" for node in nodes.values()) and all(need.windows for need in found.needs)
 
 
 SECTIONS = (jit, host, registration, model, needs, notes)

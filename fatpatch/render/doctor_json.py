@@ -7,12 +7,14 @@ from typing import Any
 
 from fatpatch.render.doctor import headline
 from fatpatch.verdicts.alternatives import common, variant
+from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, Host
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import KernelVerdict
+from fatpatch.verdicts.operations import Operation
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.remedy import Remedy
 
@@ -44,7 +46,7 @@ def fleet_document(environments: Sequence[Environment], rows: Sequence[Json], er
     }
 
 
-def file_json(found: FileVerdict, remedies: Sequence[Remedy], shown: str) -> Json:
+def file_json(found: FileVerdict, remedies: Sequence[Remedy], beside: Sequence[Needed], failing: Sequence[Operation], shown: str) -> Json:
     """One file on one GPU."""
     return {
         "path": shown,
@@ -66,6 +68,11 @@ def file_json(found: FileVerdict, remedies: Sequence[Remedy], shown: str) -> Jso
         "last_driver": found.last_driver,
         "remedies": [{"title": row.title, "command": row.command, "works": row.works, "why": row.why} for row in remedies],
         "unread": len(found.unread),
+        "loads": [
+            {"name": row.library.name, "imported": row.library.imported, "in_file": row.here, "package": row.package or None}
+            for row in beside
+        ],
+        "failing_operations": [row._asdict() for row in failing],
     }
 
 

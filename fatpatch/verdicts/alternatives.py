@@ -30,7 +30,13 @@ def alternatives(paths: Sequence[str]) -> list[tuple[int, ...]]:
     groups: dict[str, list[int]] = {}
     for index, path in enumerate(paths):
         groups.setdefault(_key(path), []).append(index)
-    return [tuple(group) for group in groups.values() if len(group) > 1 and len({paths[index] for index in group}) == len(group)]
+    different = [group for group in groups.values() if len({_unversioned(paths[index]) for index in group}) > 1]
+    return [tuple(group) for group in different if len({paths[index] for index in group}) == len(group)]
+
+
+def _unversioned(path: str) -> str:
+    """``lib/libx.so`` of lib/libx.so.12: names of one library, as links in a package become copies."""
+    return _LIBRARY_VERSION.sub(r"\1", path.replace("\\", "/"))
 
 
 def _key(path: str) -> str:

@@ -14,6 +14,7 @@ from fatpatch.model import Image
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
 from fatpatch.verdicts.judged import GOOD, Judged
+from fatpatch.verdicts.linking import is_linked, is_relocatable
 from fatpatch.verdicts.module import EMPTY
 
 _NATIVE: Final = frozenset({"sass", "ptx"})
@@ -44,26 +45,31 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
 
     Their targets do not straddle the device: all are above it, or all below. A module that was forgotten in a build lacks one generation
     and has those on both sides; not so in libraries that pick modules by GPU (``picks``), where one may be for 7.5 and 10.0 alone.
-    Where next to nothing loads, nothing shows that the library is meant for the device.
+    Where next to nothing loads, nothing shows that the library is meant for the device: relocatable code that is linked into it, such
+    as a copy of NCCL, says nothing of the rest. Code for Tegra alone is not for other GPUs, though they load it.
     """
-    loading = sum(map(_loads, modules))
-    lacking = [module for module in modules if module.payload.vendor == "nvidia" and lacks(module)]
-    if not loading:
+    if not any(map(_loads, modules)):
         return
-    few, away = loading * _FEW < len(lacking), frozenset(map(id, lacking))
-    for module in modules:
-        if is_bare(module):
-            apart = module.verdict.verdict not in GOOD or _other_system(module, arch)
-        else:
-            apart = not few and id(module) in away and (picks or not straddles(module.payload.images, arch))
-        if apart:
-            yield module
+    for relocatable in (False, True):
+        own = [module for module in modules if (is_relocatable(module.payload) or is_linked(module.payload)) is relocatable]
+        loading = sum(map(_loads, own))
+        lacking = [module for module in own if module.payload.vendor == "nvidia" and lacks(module)]
+        few, away = loading * _FEW < max(len(lacking), 1), frozenset(map(id, lacking))
+        for module in own:
+            if is_bare(module):
+                apart = module.verdict.verdict not in GOOD or _other_system(module, arch)
+            elif _other_system(module, arch):
+                apart = any(_loads(each) and not _other_system(each, arch) for each in own)
+            else:
+                apart = not few and id(module) in away and (picks or not straddles(module.payload.images, arch))
+            if apart:
+                yield module
 
 
 def _other_system(module: Judged, arch: int) -> bool:
-    """Whether an image in a host's data is for Tegra and the device is not, or the other way round."""
+    """Whether what is loaded is for Tegra and the device is not, or the other way round."""
     image = module.verdict.image
-    return image is not None and on_jetson_linux(arch_of(image)) != on_jetson_linux(arch)
+    return image is not None and image.kind == "sass" and on_jetson_linux(arch_of(image)) != on_jetson_linux(arch)
 
 
 def is_bare(module: Judged) -> bool:

@@ -13,9 +13,10 @@ from fatpatch.hosts.linking import calls_linker
 from fatpatch.model import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts.alternatives import alternatives, chosen_by
 from fatpatch.verdicts.aside import elsewhere, for_linkers, lacks
+from fatpatch.verdicts.beside import Needed, needed
 from fatpatch.verdicts.dispatch import Host, host_of
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.facts import FactsReader, arch_of
+from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.jit import total
 from fatpatch.verdicts.judged import FileVerdict, Judged, Need
 from fatpatch.verdicts.linking import linked
@@ -67,6 +68,17 @@ class Doctor:
             return units[0]._replace(node=self.node)
         return self._whole(units, environment)
 
+    def lacking(self, found: FileVerdict) -> list[frozenset[str]]:
+        """The kernels of each module that counts and has nothing for the device, where others have."""
+        counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+        missing = [module for module in counted if lacks(module)]
+        return [self.names(module.node, module.payload) for module in missing] if len(missing) < len(counted) else []
+
+    def beside(self, found: FileVerdict) -> tuple[Needed, ...]:
+        """The libraries that those load by which the file is judged."""
+        nodes = [unit.node for unit in counting(found)] if found.libraries else [module.node for module in found.modules[:1]]
+        return needed(self.node, nodes)
+
     def _library(self, node: Node, modules: list[Judged], environment: Environment) -> FileVerdict:
         """The verdict of one library."""
         last = None if environment.device.arch is None else last_branch(environment.device.arch)
@@ -75,6 +87,7 @@ class Doctor:
             judged = self._judge_nvidia(environment, only=node.locator)
             modules = judged or modules
         unhindered = with_modules(self._empty(node, environment, last), modules, self._links(node, modules))
+        unhindered = unhindered._replace(unread=(*unhindered.unread, *self._problems(modules)))
         against = trouble(modules, environment) or against_host(node, environment)
         if against is None:
             quants = tuple(quant_verdicts(modules, environment))
@@ -102,6 +115,7 @@ class Doctor:
             libraries=tuple(units),
             alternatives=tuple(groups),
             chosen=_chosen(groups, environment.cuda),
+            unread=tuple(dict.fromkeys((*whole.unread, *(item for unit in units for item in unit.unread)))),
         )
         counted = counting(whole)
         modules = [module for unit in counted for module in unit.here]
@@ -132,17 +146,19 @@ class Doctor:
             no_road=(),
             cost=None,
             slowest=None,
-            unread=(*_unread(node if node.locator != self.node.locator else self.node, some=bool(self.pairs)), *self._problems(node)),
+            unread=tuple(_unread(node if node.locator != self.node.locator else self.node, some=bool(self.pairs))),
         )
 
     def _links(self, node: Node, modules: Sequence[Judged]) -> tuple[Judged, ...]:
         return tuple(for_linkers(modules, links=lambda: calls_linker(node)))
 
-    def _problems(self, node: Node) -> Iterator[Diagnostic]:
-        """What judging could not read: of images of the node that the answer hangs on."""
-        for locator, message in self.reader.problems.items():
-            if locator.startswith(node.locator):
-                yield Diagnostic(locator, "error", None, message)
+    def _problems(self, modules: Sequence[Judged]) -> Iterator[Diagnostic]:
+        """What judging could not read: of what is loaded, and beside a dead body of what may have it real."""
+        for module in modules:
+            dead = any(is_dead(kernel.body) for kernel in module.verdict.kernels)
+            for image in module.payload.images if dead else filter(None, (module.verdict.image,)):
+                if image.locator in self.reader.problems:
+                    yield Diagnostic(image.locator, "error", None, self.reader.problems[image.locator])
 
     def _judge_nvidia(self, environment: Environment, only: str | None = None) -> list[Judged]:
         pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == "nvidia" and only in (None, node.locator)]

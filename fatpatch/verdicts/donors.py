@@ -30,13 +30,15 @@ def grafts(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged], shown
         yield from _instead(candidate, found, wanted)
         if fitting:
             why = f"its {target} code has the kernels of {fitting} of {len(affected)} modules that need it"
-            yield Remedy(title, _command(found, affected, shown, candidate.shown), True if fitting == len(affected) else None, why)
+            yield Remedy(
+                title, _command(found, affected, shown, candidate.shown), True if fitting == len(affected) else None, why, asked=True
+            )
         elif not _holds(candidate, target):
-            yield Remedy(title, None, False, f"it holds no {target} code")
+            yield Remedy(title, None, False, f"it holds no {target} code", asked=True)
         elif all(wanted) and offers:
-            yield Remedy(title, None, False, f"its {target} code is of other kernels")
+            yield Remedy(title, None, False, f"its {target} code is of other kernels", asked=True)
         else:
-            yield Remedy(title, None, None, "their kernels cannot be compared: an image cannot be read")
+            yield Remedy(title, None, None, "their kernels cannot be compared: an image cannot be read", asked=True)
     if not candidates:
         why = f"{_PLACEHOLDER}: a build of the same source that has {target} code"
         yield Remedy(f"graft {target} from another build", _command(found, affected, shown, _PLACEHOLDER), None, why)
@@ -52,7 +54,7 @@ def replacements(doctor: Doctor, found: FileVerdict, affected: Sequence[Judged],
 def _instead(candidate: Candidate, found: FileVerdict, wanted: Sequence[frozenset[str]]) -> Iterator[Remedy]:
     if wanted and _replaces(candidate, found, wanted):
         why = f"it has the same kernels, and is {candidate.verdict.verdict} on this GPU"
-        yield Remedy(f"{candidate.shown} instead", None, True, why)
+        yield Remedy(f"{candidate.shown} instead", None, True, why, asked=True)
 
 
 def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: str) -> str:

@@ -1,20 +1,27 @@
 """What compiling PTX at the first start costs: time on one core and bytes in the cache.
 
-The model was fitted to 189 real modules on an H100's host (reference: load rules, section D): within a factor of 0.8 to 1.6 of what was
-measured for most modules. Core speed scales it.
+Time follows instructions rather than bytes. The model was fitted on 302 of the 634 modules of jit_h200.json, whose compilation was timed
+on an H200's host with driver 580, and tried on the other 332: what was measured is 0.73 to 1.45 times the estimate for 8 of 10 of them,
+0.5 to 2 times for 98 of 100 (0.44 to 2.57 for all). The speed of the core scales it.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-_FIXED_MS: Final = 6.0
-_MS_PER_MB_OF_HEAD: Final = 170.0
-_MS_PER_MB_OF_KERNELS: Final = 2900.0
+_FIXED: Final = 0.0075
+_PER_BYTE: Final = 0.18e-6
+_PER_STATEMENT: Final = 73e-6
+_KERNEL: Final = 25
+"""Statements that a kernel costs besides its own, and each of ``_LONG``, which become many instructions."""
+_LONG: Final = (b"div.", b"rem.", b"sqrt.", b"rcp.")
+_DOUBLE: Final = 8000
+"""Statements of a kernel from which on each of them costs twice as much; up to there the cost of one grows with their number."""
 _CACHE_RATIO: Final = 1.49
-SLOWEST: Final = 1 / 0.78
+"""Bytes in the cache to bytes of text (reference: load rules, section D)."""
+SLOWEST: Final = 1.45
 """What was measured, as a multiple of the estimate, in the slowest tenth of the modules; FASTEST likewise."""
-FASTEST: Final = 1 / 1.58
+FASTEST: Final = 0.73
 
 
 class Cost(NamedTuple):
@@ -26,12 +33,15 @@ class Cost(NamedTuple):
 
 
 def cost_of(text: bytes) -> Cost:
-    """The cost of one module, from where its text has the first entry."""
-    size = len(text.rstrip(b"\0"))
-    first = text.find(b".entry")
-    head = size if first < 0 else first
-    seconds = (_FIXED_MS + (_MS_PER_MB_OF_HEAD * head + _MS_PER_MB_OF_KERNELS * (size - head)) / 1e6) / 1000
-    return Cost(seconds, round(size * _CACHE_RATIO), size)
+    """The cost of one module."""
+    text = text.rstrip(b"\0")
+    kernels = text.split(b".entry")
+    statements = float(_KERNEL * (len(kernels) - 1 + sum(map(text.count, _LONG))))
+    for kernel in kernels:
+        count = kernel.count(b";")
+        statements += count + count * min(count, _DOUBLE) / _DOUBLE
+    seconds = _FIXED + _PER_BYTE * len(text) + _PER_STATEMENT * statements
+    return Cost(seconds, round(len(text) * _CACHE_RATIO), len(text))
 
 
 def total(costs: list[Cost]) -> Cost:

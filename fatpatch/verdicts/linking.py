@@ -19,8 +19,8 @@ _LINKED_AWAY = (NO_IMAGE, INVALID_IMAGE, NOT_FOUND)
 
 def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdict]:
     """The verdicts of one file's modules, with those that belong together judged together."""
-    parts = [index for index, (payload, _) in enumerate(modules) if _relocatable(payload)]
-    whole = [index for index, (payload, _) in enumerate(modules) if _of_linked(payload)]
+    parts = [index for index, (payload, _) in enumerate(modules) if is_relocatable(payload)]
+    whole = [index for index, (payload, _) in enumerate(modules) if is_linked(payload)]
     verdicts = [verdict if whole else _alone(verdict) for _, verdict in modules]
     if not parts:
         return verdicts
@@ -76,9 +76,11 @@ def _alone(verdict: ModuleVerdict) -> ModuleVerdict:
     return verdict._replace(kernels=kernels)
 
 
-def _of_linked(payload: Payload) -> bool:
+def is_linked(payload: Payload) -> bool:
+    """Whether a module is what relocatable ones were linked into."""
     return payload.wrapper is not None and payload.wrapper.version == _LINKED_WRAPPER
 
 
-def _relocatable(payload: Payload) -> bool:
+def is_relocatable(payload: Payload) -> bool:
+    """Whether a module is relocatable code that the runtime links."""
     return payload.section is not None and payload.section.startswith(_SECTIONS)

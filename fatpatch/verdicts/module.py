@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from fatpatch.errors import FatpatchError
-from fatpatch.gpus.selection import choose, promised
+from fatpatch.gpus.selection import choose, promised, refused
 from fatpatch.images.signature import split_target
 from fatpatch.model import Image, Node, Payload
 from fatpatch.source import Source
@@ -201,18 +201,26 @@ def _why_not(image: Image, chosen: Image | None, environment: Environment) -> st
     if suffix == "f" and number // 10 != arch // 10:
         return f"suffix f: for the family of {_name(number)} only"
     if image.kind == "sass":
-        if number // 10 != arch // 10:
-            return f"machine code for major version {number // 10}, the GPU is {arch // 10}"
-        if number > arch:
-            return f"machine code for a higher minor version ({_name(number)})"
-        if environment.force_ptx:
-            return "the environment asks for PTX"
-        return "another image is nearer" if chosen is not None else "not chosen"
+        return _why_not_sass(number, arch, chosen, environment)
     if number > arch:
         return f"PTX for {_name(number)} and up"
     if chosen is not None and chosen.kind == "sass":
         return "machine code goes before PTX"
     return "other PTX is nearer" if chosen is not None else "not chosen"
+
+
+def _why_not_sass(number: int, arch: int, chosen: Image | None, environment: Environment) -> str:
+    if number // 10 != arch // 10:
+        return f"machine code for major version {number // 10}, the GPU is {arch // 10}"
+    if number > arch:
+        return f"machine code for a higher minor version ({_name(number)})"
+    if environment.force_ptx:
+        return "the environment asks for PTX"
+    if number in refused(arch):
+        return f"machine code for {_name(number)}, which users saw refused on this board"
+    if chosen is None:
+        return "the driver does not take it"
+    return "another image is nearer" if chosen.kind == "sass" else "not chosen"
 
 
 def _name(arch: int) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fatpatch.gpus.selection import promised
-from fatpatch.gpus.toolkits import expansion, is_newest, newest_toolkit_for
+from fatpatch.gpus.toolkits import compiles, expansion, is_newest, newest_toolkit_for, releases
 from fatpatch.hosts import llamafile
 from fatpatch.hosts.family import PER_TYPE
 from fatpatch.verdicts.dispatch import DIFFERS
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import STUB
 from fatpatch.verdicts.remedy import Remedy
+from fatpatch.verdicts.requirements import too_old
 
 
 def is_ggml(found: FileVerdict) -> bool:
@@ -19,16 +20,35 @@ def is_ggml(found: FileVerdict) -> bool:
     return any(module.host.family is not None for module in found.modules)
 
 
+def toolkit_for(found: FileVerdict) -> str | None:
+    """The newest CUDA release that compiles for the device and whose programs the driver that was named runs; None for none."""
+    device, named = found.environment.device, found.environment.driver
+    if named is None or found.trouble is not None:
+        return newest_toolkit_for(device.target)
+    able = [each.cuda for each in releases() if compiles(each, device.target) and not too_old(named, each.cuda)]
+    return able[-1] if able else None
+
+
+def limit_of(found: FileVerdict, newest: str) -> str:
+    """``; CUDA 12.9 is the last toolkit that can``; where a driver was named, the last whose programs it runs."""
+    if newest == newest_toolkit_for(found.environment.device.target):
+        return "" if is_newest(newest) else f"; CUDA {newest} is the last toolkit that can"
+    driver = found.environment.driver
+    return f"; CUDA {newest} is the last toolkit whose programs driver {driver.version if driver else ''} runs"
+
+
 def rebuilds(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
     """Compile for the GPU itself; let a llamafile do so."""
     device = found.environment.device
     arch = device.arch
-    newest = newest_toolkit_for(device.target)
+    newest = toolkit_for(found)
     if newest is None or arch is None:
-        yield Remedy("rebuild", None, None, f"no CUDA toolkit known here compiles {device.target}")
+        able = newest_toolkit_for(device.target) is not None
+        words = f"that compiles {device.target} makes programs for this driver" if able else f"known here compiles {device.target}"
+        yield Remedy("rebuild", None, None, f"no CUDA toolkit {words}")
         return
     flag = f"-gencode arch=compute_{arch},code=sm_{arch}"
-    last = "" if is_newest(newest) else f"; CUDA {newest} is the last toolkit that can"
+    last = limit_of(found, newest)
     command = f"cmake -B build -DCMAKE_CUDA_ARCHITECTURES={arch}-real ..." if is_ggml(found) else f"nvcc ... {flag}"
     extra = f", which is nvcc {flag}" if is_ggml(found) else ""
     yield Remedy("rebuild from source", command, True, f"compiles code for {device.target} itself{extra}{last}")
@@ -41,7 +61,7 @@ def rebuilds(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]
 def archs(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
     """-arch=native, all and all-major: what they really compile."""
     device = found.environment.device
-    newest = newest_toolkit_for(device.target)
+    newest = toolkit_for(found)
     if newest is None or device.arch is None:
         return
     limit = "" if is_newest(newest) else f", with CUDA {newest} or older"

@@ -6,15 +6,17 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from fatpatch.coverage import target_key
+from fatpatch.gpus.drivers import cuda_of_ptx
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.selection import choose
-from fatpatch.gpus.tables import table
+from fatpatch.gpus.tables import table, version_key
 from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.hosts import llamafile
 from fatpatch.locator import file_name
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.donors import grafts, replacements
+from fatpatch.verdicts.facts import is_dead
 from fatpatch.verdicts.fate import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import FAILS, STUB
@@ -46,22 +48,35 @@ def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence
     broken = [module for module in counted if module.verdict.verdict in (FAILS, STUB)]
     yield from _drivers(doctor, found)
     yield from _edits(found, shown)
+    yield from _retarget(doctor, found, shown)
     if found.trouble is not None:
         yield from replacements(doctor, found, found.modules, candidates)
+    if found.trouble is not None and found.hidden:  # a driver alone does not help
+        yield from _builds(found, broken)
     if found.trouble is not None or not (broken or found.mismatch):
         return
     affected = broken or list(found.mismatch)
     yield from _allow_jit(doctor, found)
-    yield from grafts(doctor, found, affected, shown, candidates)
+    closed = (shipped := shipper(affected)) is not None and shipped.command is None
+    if closed:
+        yield from by_shipper(shipped, found)
+    if candidates or not closed:  # of a closed library nobody else has a build
+        yield from grafts(doctor, found, affected, shown, candidates)
     yield from _force_jit(doctor, found)
     yield from _ggml(found)
+    if not closed:
+        yield from _builds(found, affected)
+    yield from _copies(found)
+    yield from _releases(found)
+
+
+def _builds(found: FileVerdict, affected: Sequence[Judged]) -> Iterator[Remedy]:
+    """To build it anew, as those do who ship it."""
     shipped = shipper(affected)
     yield from by_shipper(shipped, found)
     if shipped is None or shipped.rebuilds:
         yield from rebuilds(found, affected)
         yield from archs(found, affected)
-    yield from _copies(found)
-    yield from _releases(found)
 
 
 def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
@@ -111,6 +126,36 @@ def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
         levels = ", ".join(sorted(texts, key=target_key))
         why = f"of that for {levels}, written for other GPUs: the report says of each kernel how sure it is"
         yield Remedy("make code of its own PTX", command, None, why)
+
+
+def _retarget(doctor: Doctor, found: FileVerdict, shown: str) -> Iterator[Remedy]:
+    """PTX that is too new for the driver: ptxas of its toolkit compiles it here, for machine code that the driver loads."""
+    arch = found.environment.device.arch
+    modules = [module for module in found.here if module.verdict.cuda_error == UNSUPPORTED_PTX and module.node.source is not None]
+    if not modules or arch is None or toolkits_for(f"sm_{arch}") is None:
+        return
+    kernels, real = 0, 0
+    for module in modules:
+        assert module.node.source is not None
+        assert module.verdict.image is not None
+        bodies = doctor.reader.facts(module.node.source, module.verdict.image).bodies
+        kernels += len(bodies)
+        real += sum(not is_dead(body) for body in bodies.values())
+    if not kernels:
+        return
+    isas = {module.verdict.image.code_version for module in modules if module.verdict.image is not None}
+    newest = max((isa for isa in isas if isa), key=version_key, default="")
+    why = (
+        f"ptxas compiles the PTX for this GPU as the driver would: {real} of {kernels} kernels of {_modules(len(modules))}, sure "
+        f"(class 1); it takes ptxas of CUDA {cuda_of_ptx(newest) or 'unknown'} or newer"
+    )
+    fine = real == kernels and len(modules) == len([each for each in found.here if each.verdict.verdict == FAILS])
+    yield Remedy("compile its PTX now", f"fatpatch graft {shlex.quote(shown)} --retarget sm_{arch} -o OUT", fine or None, why)
+
+
+def _modules(count: int) -> str:
+    """``1 module``, ``2 modules``."""
+    return f"{count} module{'' if count == 1 else 's'}"
 
 
 def _expanded(found: FileVerdict, lacking: Sequence[Judged], command: str) -> Remedy:
@@ -166,9 +211,9 @@ def _ggml(found: FileVerdict) -> Iterator[Remedy]:
         yield Remedy(
             "rebuild with GGML_CUDA_FORCE_MMQ", None, False, "it takes the mul_mat_q kernels more often, and they are the traps here"
         )
-    yield Remedy(
-        "HSA_OVERRIDE_GFX_VERSION", None, False, "does nothing here: only AMD's runtime on Linux reads it, and this is an NVIDIA GPU"
-    )
+    if llamafile.is_llamafile(found.node):
+        why = "does nothing here: only AMD's runtime on Linux reads it, and this is an NVIDIA GPU"
+        yield Remedy("HSA_OVERRIDE_GFX_VERSION", None, False, why)
     bad = [quant.quant for quant in found.quants if quant.broken]
     good = [quant.quant for quant in found.quants if not quant.broken]
     if bad and good:

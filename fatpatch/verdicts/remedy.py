@@ -9,12 +9,16 @@ from fatpatch.verdicts.judged import FileVerdict
 
 
 class Remedy(NamedTuple):
-    """``works``: True, False, or None when that hangs on what is not known here. ``command`` is None when there is none to type."""
+    """``works``: True, False, or None when that hangs on what is not known here. ``command`` is None when there is none to type.
+
+    ``asked``: the answer about a candidate that the user named.
+    """
 
     title: str
     command: str | None
     works: bool | None
     why: str
+    asked: bool = False
 
 
 class Candidate(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -28,6 +29,8 @@ from fatpatch.verdicts.module import ModuleVerdict
 _DRIVER_TOO_OLD: Final = 35
 _NO_DEVICE: Final = 100
 _MINOR_COMPATIBLE: Final = 11
+_WITH_ARM: Final = re.compile(r"(?:GH200|GB200|GB300|GB10|DGX Spark)\b")
+"""Products that are sold with an Arm processor alone: Grace Hopper, Grace Blackwell, GB10 (NVIDIA's product pages)."""
 
 
 def trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int | None, str] | None:
@@ -43,16 +46,16 @@ def trouble(modules: Sequence[Judged], environment: Environment) -> tuple[int | 
         return _NO_DEVICE, f"driver {driver.version} does not know {kind} yet; the first that does is {known[0]}"
     for cuda in sorted(_runtimes(modules), key=version_key, reverse=True):
         least = minimum_for_toolkit(cuda)
-        if _too_old(driver, cuda, least):
+        if too_old(driver, cuda):
             wanted = f"; it needs {least[0]} on Linux, {least[1]} on Windows" if least else ""
             return _DRIVER_TOO_OLD, f"the program was made with CUDA {cuda}, and driver {driver.version} is of CUDA {driver.cuda}{wanted}"
     return None
 
 
 def against_host(node: Node, environment: Environment) -> tuple[int | None, str] | None:
-    """What the host processor or system of a board has against a library: Jetson modules are aarch64 and run Linux."""
-    arch = environment.device.arch
-    if arch is None or not on_jetson_linux(arch):
+    """What the host processor or system of a board has against a library: Jetson, Grace and DGX Spark are aarch64 and run Linux."""
+    device = environment.device
+    if device.arch is None or not (on_jetson_linux(device.arch) or device.segment == "jetson" or _WITH_ARM.match(device.name)):
         return None
     if node.container == "pe":
         return None, f"it is made for Windows ({node.detail}), and this board runs Linux"
@@ -61,9 +64,9 @@ def against_host(node: Node, environment: Environment) -> tuple[int | None, str]
     return None
 
 
-def _too_old(driver: Driver, cuda: str, least: tuple[str, str] | None) -> bool:
+def too_old(driver: Driver, cuda: str) -> bool:
     """Whether a program of a CUDA release refuses a driver: below its minimum, which from CUDA 11 on holds for a whole major version."""
-    has, wants = version_key(driver.cuda), version_key(cuda)
+    has, wants, least = version_key(driver.cuda), version_key(cuda), minimum_for_toolkit(cuda)
     if has[0] != wants[0] or wants[0] < _MINOR_COMPATIBLE:
         return has < wants
     whole = "." in driver.version

@@ -6,16 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for
-from fatpatch.hosts.linking import mentions
+from fatpatch.hosts.linking import TORCH, mentions
+from fatpatch.locator import file_name
 from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.nvidias import NAMES
+from fatpatch.verdicts.rebuilds import limit_of, toolkit_for
 from fatpatch.verdicts.remedy import Remedy
 
 
 class Shipper(NamedTuple):
-    """``command``: how to build for one architecture, with {arch} (61), {dotted} (6.1) and {target} (sm_61) in it; None where only another
-    release helps. ``rebuilds``: whether nvcc's own options are worth a word, too.
+    """``command``: how to build for one architecture, with {arch} (61), {dotted} (6.1), {target} (sm_61) and {package} in it; None where
+    only another release helps. ``rebuilds``: whether nvcc's own options are worth a word, too.
     """
 
     name: str
@@ -27,7 +28,12 @@ class Shipper(NamedTuple):
 _BY_PATH: Final = (
     (
         NAMES,
-        Shipper("NVIDIA", None, "NVIDIA's libraries come compiled: pin the last release that has code for this GPU"),
+        Shipper("NVIDIA", None, "NVIDIA's libraries come compiled: pin an older release of {package} that has code for this GPU"),
+    ),
+    (
+        re.compile(r"(?:^|/)(?:lib)?torch/lib/|(?:^|/)(?:lib)?torch_(?:cuda|hip)\w*\.(?:so|dll)"),
+        Shipper("PyTorch", 'TORCH_CUDA_ARCH_LIST="{dotted}" python setup.py bdist_wheel',
+                "a checkout of PyTorch builds for the capabilities in this variable; another wheel of pytorch.org may have them"),
     ),
     (
         re.compile(r"(?:^|/)(?:jaxlib|jax_cuda\d*_plugin|jax_plugins|xla_extension)"),
@@ -55,10 +61,11 @@ _BY_PATH: Final = (
 )  # fmt: skip
 _TORCH: Final = Shipper(
     "a PyTorch extension",
-    'TORCH_CUDA_ARCH_LIST="{dotted}" pip install --no-binary :all: --no-build-isolation PACKAGE',
+    'TORCH_CUDA_ARCH_LIST="{dotted}" pip install --no-binary {package} --no-build-isolation {package}',
     "PyTorch extensions build for the capabilities in this variable",
 )
-_TORCH_NAMES: Final = (b"libtorch", b"libc10", b"torch_cuda.dll", b"c10.dll", b"torch_python")
+_DROPPED: Final = ((re.compile(r"nvidia-cudnn-cu"), 70, "9.10", "9.11"),)
+"""Package, the newest SM number that it dropped, the last release with code for it, the first without (cuDNN 9.11 release notes)."""
 
 
 def shipper(modules: Sequence[Judged]) -> Shipper | None:
@@ -70,7 +77,7 @@ def shipper(modules: Sequence[Judged]) -> Shipper | None:
     for pattern, found in _BY_PATH:
         if pattern.search(path):
             return found
-    return _TORCH if mentions(node, _TORCH_NAMES) else None
+    return _TORCH if mentions(node, TORCH) else None
 
 
 def by_shipper(found: Shipper | None, verdict: FileVerdict) -> Iterator[Remedy]:
@@ -78,10 +85,30 @@ def by_shipper(found: Shipper | None, verdict: FileVerdict) -> Iterator[Remedy]:
     device = verdict.environment.device
     if found is None or device.arch is None:
         return
+    package = _package(verdict.node.path) or "PACKAGE"
     if found.command is None:
-        yield Remedy(f"another release of {found.name}", None, None, found.words)
+        words = found.words.format(package=package if package != "PACKAGE" else "its package")
+        pinned = _last_release(package, device.arch) if found.name == "NVIDIA" else None
+        if pinned is not None:
+            yield Remedy(
+                "an older release", f'pip install "{package}<{pinned[1]}"', True, f"{pinned[0]} is the last with code for this GPU"
+            )
+        else:
+            yield Remedy("an older release" if found.name == "NVIDIA" else f"another release of {found.name}", None, None, words)
         return
-    newest = newest_toolkit_for(device.target)
-    last = "" if newest is None or is_newest(newest) else f"; CUDA {newest} is the last toolkit that can"
-    command = found.command.format(arch=device.arch, dotted=f"{device.arch // 10}.{device.arch % 10}", target=f"sm_{device.arch}")
+    newest = toolkit_for(verdict)
+    last = "" if newest is None else limit_of(verdict, newest)
+    dotted = f"{device.arch // 10}.{device.arch % 10}"
+    command = found.command.format(arch=device.arch, dotted=dotted, target=f"sm_{device.arch}", package=package)
     yield Remedy(f"rebuild it ({found.name})", command, True, f"{found.words}{last}")
+
+
+def _package(path: str) -> str | None:
+    """``flash-attn`` of a wheel's name; None where the file is none."""
+    found = re.match(r"([A-Za-z0-9_.]+)-\d[^-]*-.*\.whl\Z", file_name(path))
+    return found[1].replace("_", "-") if found else None
+
+
+def _last_release(package: str, arch: int) -> tuple[str, str] | None:
+    """(the last release of a package with code for an SM number, the first without); None where it is not known."""
+    return next(((last, first) for name, newest, last, first in _DROPPED if name.match(package) and arch <= newest), None)

@@ -155,13 +155,19 @@ def test_a_wheel_keeps_the_name_that_installers_read(run: Run) -> None:
 
 
 def test_reasons_that_are_left_out_are_counted(run: Run, tmp_path: Path) -> None:
-    archs = (50, 60, 70, 80, 90, 100, 110, 120)
-    entries = [entry(cubin(arch=arch), kind=2, arch=arch) for arch in archs]
-    path = write(tmp_path / "x.fatbin", *entries, entry(ptx("k", target=121), arch=121, options=b""))
+    texts = [entry(ptx("k", target=target), arch=target, options=b"") for target in (50, 52, 60, 70, 75, 80, 90, 100, 120)]
+    path = write(tmp_path / "x.fatbin", entry(cubin(arch=60), kind=2, arch=60), *texts)
     short = run("doctor", path, "--gpu", "sm_35").stdout
-    assert "and others, for 1 more reason (-v shows all)" in short
-    assert "PTX for 12.1 and up" not in short
-    assert "PTX for 12.1 and up" in run("doctor", path, "--gpu", "sm_35", "-v").stdout
+    assert "and others, for 2 more reasons (-v shows all)" in short
+    assert "PTX for 12.0 and up" not in short
+    assert "PTX for 12.0 and up" in run("doctor", path, "--gpu", "sm_35", "-v").stdout
+
+
+def test_machine_code_for_many_majors_is_one_line(run: Run, tmp_path: Path) -> None:
+    archs = (50, 60, 70, 80, 90, 100, 110, 120)
+    path = write(tmp_path / "x.fatbin", *(entry(cubin(arch=arch), kind=2, arch=arch) for arch in archs))
+    words = " ".join(run("doctor", path, "--gpu", "sm_35").stdout.split())
+    assert "sm_50, sm_60, sm_70, sm_80, sm_90, sm_100, sm_110, sm_120: machine code for other major versions, the GPU is 3" in words
 
 
 @pytest.mark.parametrize(

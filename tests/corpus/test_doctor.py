@@ -155,5 +155,5 @@ def test_what_is_read_of_hosts() -> None:
 def test_compile_cost_of_a_real_library() -> None:
     found = judged("x86_64-linux-gnu.so", "H100")
     assert found.cost is not None
-    assert 173 / 1.2 < found.cost.seconds < 173 * 1.2  # 173 s were measured (reference: load rules, D)
+    assert 173 / 2 < found.cost.seconds < 173 * 2  # 173 s were measured on an H100's host (reference: load rules, D)
     assert found.cost.cache_bytes == pytest.approx(104e6, rel=0.05)

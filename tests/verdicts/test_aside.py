@@ -72,3 +72,38 @@ def test_a_package_of_link_input_alone(tmp_path: Path) -> None:
         archive.writestr("lib/device.o", bytes(data))
     found = judged(path, "RTX 3060")
     assert (outcome_of(found), bool(found.for_linkers)) == ("no-code", True)
+
+
+def test_a_static_library_that_loads_says_nothing_of_the_rest(tmp_path: Path) -> None:
+    """xgboost 1.6.2 on a Tesla K80: only its copy of NCCL has code for 3.5, and its own kernels are missing (error 209)."""
+    path = tmp_path / "libxgboost.so"
+    path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(52, 70) * 20), ("__nv_relfatbin", fatbin(35) * 30)]))
+    assert outcome_of(judged(path, "Tesla K80")) in ("fails-in-part", "may-fail-in-part")
+    assert not judged(path, "Tesla K80").elsewhere
+
+
+def test_code_for_tegra_alone_is_for_tegra(tmp_path: Path) -> None:
+    """cuFFT 11.4 has modules of sm_87 alone: an RTX 4090 would load them, and its program never asks it to."""
+    path = library(tmp_path / "libcufft.so.11", fatbin(89), fatbin(89), fatbin(87))
+    found = judged(path, "RTX 4090")
+    assert (outcome_of(found), len(found.elsewhere)) == ("runs", 1)
+
+
+def test_what_is_not_loaded_need_not_be_read(tmp_path: Path) -> None:
+    path = library(tmp_path / "libx.so", fatbin(75, 100), fatbin(75, 100))
+    with inspected(str(path)) as node:
+        doctor = Doctor(node, limit=LIMIT)
+        doctor.reader.problems["libx.so!.nv_fatbin!fatbin[0]!sm_100"] = "unpacks to more than the limit"
+        assert outcome_of(doctor.judge(Environment(find("T4"), None))) == "runs"
+        assert outcome_of(doctor.judge(Environment(find("B200"), None))) == "not-read"
+
+
+@pytest.mark.parametrize("gpu", ["Jetson AGX Thor", "DGX Spark", "GH200", "GB200", "Jetson Orin Nano"])
+def test_boards_with_arm_processors(gpu: str, tmp_path: Path) -> None:
+    device = find(gpu)
+    assert device.arch is not None
+    path = tmp_path / "libx.so"
+    path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(device.arch))], machine=62))
+    assert outcome_of(judged(path, gpu)) == "will-not-run"
+    path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(device.arch))], machine=183))
+    assert outcome_of(judged(path, gpu)) == "runs"
