@@ -10,7 +10,7 @@ from fatpatch import __version__
 from fatpatch.coverage import Summary
 from fatpatch.errors import FatpatchError
 from fatpatch.hosts.authenticode import signature_of
-from fatpatch.images.rows import AmdUsage, KernelRow
+from fatpatch.images.rows import AmdUsage, KernelRow, own_shared, sm_number
 from fatpatch.model import Diagnostic, Image, Inventory, ModelFacts, Node, Payload
 from fatpatch.survey import Finding, complaint_of
 
@@ -116,18 +116,19 @@ def _image(image: Image, finding: Finding | None, demangle: Callable[[str], str 
         "options": image.options,
         "producer": known.producer or image.producer,
         "sha256": known.sha256,
-        "kernels": None if known.rows is None else [_kernel(row, demangle) for row in known.rows],
+        "kernels": None if known.rows is None else [_kernel(row, image, demangle) for row in known.rows],
     }
     return result
 
 
-def _kernel(row: KernelRow, demangle: Callable[[str], str | None]) -> dict[str, Any]:
+def _kernel(row: KernelRow, image: Image, demangle: Callable[[str], str | None]) -> dict[str, Any]:
     name, registers, shared, local, banks, threads, parameters, code, amd = row
     return {
         "name": name,
         "demangled": demangle(name),
         "registers": registers,
         "shared_bytes": shared,
+        "driver_shared_bytes": own_shared(shared, sm_number(image.target)),
         "local_bytes": local,
         "constant_bytes": None if banks is None else dict(banks).get(0, 0),
         "constant_banks": None if banks is None else {str(bank): size for bank, size in banks},

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from fatpatch.coverage import target_key
+from fatpatch.images.rows import own_shared, sm_number
 from fatpatch.render.words import columns, safe
 
 if TYPE_CHECKING:
@@ -22,18 +23,23 @@ def resource_lines(found: Iterable[tuple[str, KernelRow]], show: Callable[[str],
         return
     amd = any(row[8] is not None for _, row in rows)
     header = [*(_AMD if amd else _CUDA), "kernel"]
-    yield "resources (bytes; registers of a thread" + (", spilled: VGPRs + SGPRs)" if amd else ")")
-    body = [[target, *_cells(row, amd=amd), safe(show(row[0]))] for target, row in rows]
+    more = ", spilled: VGPRs + SGPRs" if amd else ""
+    if not amd and any(own_shared(row[2], sm_number(target)) != row[2] for target, row in rows):
+        more = "; shared in brackets: as the driver counts it, without what the system reserves"
+    yield f"resources (bytes; registers of a thread{more})"
+    body = [[target, *_cells(row, target, amd=amd), safe(show(row[0]))] for target, row in rows]
     yield from (f"  {line}" for line in columns(header, body, left=frozenset({0, len(header) - 1})))
 
 
-def _cells(row: KernelRow, *, amd: bool) -> list[str]:
+def _cells(row: KernelRow, target: str, *, amd: bool) -> list[str]:
     _, registers, shared, local, banks, threads, parameters, code, usage = row
     if amd:
         return [_told(registers), *_amd(usage, shared, local), _told(threads), _told(code)]
     constant = None if banks is None else dict(banks).get(0, 0)
     size = None if parameters is None else max((offset + size for offset, size in parameters), default=0)
-    return [*map(_told, (registers, shared, local, constant, size, threads, code))]
+    own = own_shared(shared, sm_number(target))
+    both = _told(shared) if own == shared else f"{_told(shared)} ({own})"
+    return [_told(registers), both, *map(_told, (local, constant, size, threads, code))]
 
 
 def _amd(usage: AmdUsage | None, shared: int | None, local: int | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from fatpatch.images import flow
 from fatpatch.images.launch_bounds import Bounds
-from fatpatch.images.rows import KernelRow
+from fatpatch.images.rows import KernelRow, own_shared
 from fatpatch.retargeting.cautions import cautions
 from fatpatch.retargeting.rewrites import Rewrite
 from fatpatch.retargeting.text import Text
@@ -24,7 +24,6 @@ WORDS: Final = {
     STUB: "the source body is a stub",
     REJECTED: "rejected by ptxas",
 }
-_RESERVED, _FIRST_RESERVED = 1024, 90
 _NOTHING_INSIDE = flow.STUBS | {flow.EMPTY, flow.CALL_ONLY}
 
 
@@ -130,11 +129,6 @@ def _shape(kernel: str, known: Evidence) -> tuple[int, str]:
         return DIFFERENT, "; ".join(differing)
     which = "the image used today" if used.loaded else "the nearest image, for none is used today"
     return UNCHANGED, f"shared memory, launch bounds and parameters as in {used.target}, {which}; the code is another one"
-
-
-def own_shared(size: int | None, arch: int) -> int | None:
-    """Static shared memory without what the system takes of each block from sm_90 on (measured: nvcc 13.0 and ptxas 12.9)."""
-    return size - _RESERVED if size is not None and arch >= _FIRST_RESERVED and size >= _RESERVED else size
 
 
 def _words(value: object) -> str:

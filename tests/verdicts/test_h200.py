@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import lzma
 import tarfile
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from fatpatch.coverage import payloads_below
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
+from fatpatch.gpus.selection import choose
+from fatpatch.images.kernels import read_image
+from fatpatch.images.rows import own_shared, sm_number
+from fatpatch.payloads.content import ImageReader
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
 from fatpatch.walk import inspected
@@ -61,3 +67,22 @@ def predicted(path: Path, environment: Environment) -> int:
     with inspected(str(path)) as node:
         (module,) = Doctor(node, limit=LIMIT).judge(environment).modules
     return module.verdict.cuda_error or 0
+
+
+def test_static_shared_memory_is_what_the_driver_counts(modules: Path) -> None:
+    """Of machine code that it loaded: the section's size, from sm_90 on without what the system reserves."""
+    measured = json.loads(lzma.decompress((FOLDER / "kernels.json.xz").read_bytes()))["modules"]
+    seen = 0
+    for digest, rows in measured.items():
+        shared = {row[0]: row[3][1] for row in rows if row[1] == 0}
+        with inspected(str(found_in(modules, digest))) as node:
+            for holder, payload in payloads_below(node):
+                reader = ImageReader(holder.source, LIMIT)
+                image = choose(payload.images, 90).image
+                if image is None or image.kind != "sass" or not shared:
+                    continue
+                for row in read_image("sass", reader.read(image)).kernels:
+                    if row[0] in shared and shared[row[0]] >= 0:
+                        seen += 1
+                        assert own_shared(row[2], sm_number(image.target)) == shared[row[0]], (digest, row[0])
+    assert seen > 500
