@@ -1,0 +1,272 @@
+"""Edits: planned and checked first, then saved; and the way back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from fatpatch import __version__
+from fatpatch.api.file import PathLike, paths_of, plain
+from fatpatch.coverage import parts_not_read
+from fatpatch.edits import journal
+from fatpatch.edits.commit import Destination, Subject
+from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edits.expand import Wishes as ExpandWishes
+from fatpatch.edits.expand import plan_expand
+from fatpatch.edits.graft import Outcome
+from fatpatch.edits.graft import graft as graft_into
+from fatpatch.edits.host import Options
+from fatpatch.edits.keep import Wish
+from fatpatch.edits.plan import Wishes as GraftWishes
+from fatpatch.edits.prune import Wishes as PruneWishes
+from fatpatch.edits.prune import plan_prune
+from fatpatch.edits.recompress import Wishes as RecompressWishes
+from fatpatch.edits.recompress import plan_recompress
+from fatpatch.edits.renewal import Plan as Renewal
+from fatpatch.edits.renewal import Renewed, renew
+from fatpatch.edits.result import Check
+from fatpatch.edits.state import state_of
+from fatpatch.edits.undo import Undone
+from fatpatch.edits.undo import undo as take_back
+from fatpatch.edits.verify import independently, soundness
+from fatpatch.errors import EditError
+from fatpatch.gpus.devices import find
+from fatpatch.hosts.llamafile import notes_for
+from fatpatch.limits import Limits
+from fatpatch.locator import file_name
+from fatpatch.model import Diagnostic, Node
+from fatpatch.remote.opening import refuse_address
+from fatpatch.render.edit import Told, edit_json
+from fatpatch.render.graft import graft_json
+from fatpatch.walk import inspected
+
+Document = dict[str, Any]
+
+
+class Plan:
+    """An edit that was planned and checked and is not written yet. ``to_dict()`` is the JSON of the command's dry run."""
+
+    def __init__(self, path: str, run: Callable[[Destination], Document]) -> None:
+        self.path, self._run = path, run
+        self._document = plain(run(Destination(None)))
+
+    def __repr__(self) -> str:
+        return f"<fatpatch.Plan for {self.path}: {self.size_before} to {self.size_after} bytes, {len(self.checks)} checks>"
+
+    @property
+    def size_before(self) -> int:
+        """Bytes of the file."""
+        return int(self._document["size_before"])
+
+    @property
+    def size_after(self) -> int:
+        """Bytes of the result."""
+        return int(self._document["size_after"])
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What was checked of the result, all of which holds."""
+        return tuple(check["name"] for check in self._document["checks"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it, in words."""
+        return tuple(self._document["notes"])
+
+    def to_dict(self) -> Document:
+        """The document of schema fatpatch.graft/1 or fatpatch.edit/1."""
+        return self._document
+
+    def save(self, path: PathLike | None = None, *, overwrite: bool = False, record: bool = True) -> Document:
+        """Write the result to ``path``, or over the file itself; the document of what was done.
+
+        The file is read and the edit planned again, so that a change in between is no danger. The result is read from scratch and checked
+        before it gets its name. With ``record`` it can be taken back by ``fatpatch.undo``. EditError, and nothing written, where
+        something stands against it; VerifyError where the result is not as planned.
+        """
+        real = os.path.realpath(self.path)
+        target = real if path is None else os.fspath(path)
+        if os.path.realpath(target) != real and os.path.lexists(target) and not (overwrite and os.path.isfile(target)):
+            raise EditError("exists already", locator=target, hint="choose another name, or overwrite=True")
+        return plain(self._run(Destination(target, overwrite, record)))
+
+
+def graft(
+    path: PathLike,
+    *,
+    cubins: PathLike | Sequence[PathLike] = (),
+    ptx: PathLike | Sequence[PathLike] = (),
+    fatbins: PathLike | Sequence[PathLike] = (),
+    hsaco: PathLike | Sequence[PathLike] = (),
+    donor: PathLike | None = None,
+    targets: Sequence[str] = (),
+    modules: Sequence[str] = (),
+    members: Sequence[str] = (),
+    replace: bool = False,
+    force: bool = False,
+    codec: str | None = None,
+    driver: str | None = None,
+    drop_signature: bool = False,
+    limits: Limits | None = None,
+) -> Plan:
+    """Plan to put images into a linked binary: cubins, PTX, fatbins, code objects, or the images for ``targets`` of another binary.
+
+    Each image finds its module by its kernels; ``modules`` (locators or patterns) and ``members`` (paths in an archive) narrow it.
+    ``replace`` takes the place of an image for the same target; ``codec`` (none, lz4, zstd) is that of the neighbours by default.
+    EditError says what would crash the program or compute wrong numbers.
+    """
+    bounds = limits or Limits()
+    wishes = GraftWishes(
+        tuple(modules), tuple(members), replace, force=force, codec=codec, limit=bounds.image, host=Options(drop_signature=drop_signature)
+    )
+    given = paths_of(cubins), paths_of(ptx), paths_of(fatbins), paths_of(hsaco)
+    if not any(given) and donor is None:
+        raise EditError("nothing to graft was given", locator=os.fspath(path), hint="cubins, ptx, fatbins, hsaco, or donor with targets")
+
+    def run(to: Destination) -> Document:
+        with ExitStack() as stack, _subject(path, bounds) as subject:
+            donations = _donations(stack, *given, donor, targets, bounds)
+            outcome: Outcome = graft_into(subject, donations, wishes, to, driver)
+            edit = outcome.plan.edit
+            notes = notes_for(subject.node, [] if edit is None else list(edit.members))
+        changed = edit is not None and to.path is not None
+        return graft_json(outcome, to.path if changed else None, _way_back(to) if changed else None, notes, __version__)
+
+    return Plan(os.fspath(path), run)
+
+
+def prune(
+    path: PathLike,
+    *,
+    keep: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    gpus: Sequence[str] = (),
+    compact: bool = False,
+    force: bool = False,
+    modules: Sequence[str] = (),
+    members: Sequence[str] = (),
+    drop_signature: bool = False,
+    limits: Limits | None = None,
+) -> Plan:
+    """Plan to take images out: all but the targets ``keep``, the targets ``drop``, or all that none of ``gpus`` loads.
+
+    ``compact`` takes the freed bytes out of the file; ``force`` prunes though a GPU that still runs other modules loses one.
+    """
+    if bool(keep) + bool(drop) + bool(gpus) != 1:
+        raise EditError("give one of keep, drop and gpus", locator=os.fspath(path))
+    wish = Wish(tuple(keep), tuple(drop), tuple(map(find, gpus)))
+    bounds = limits or Limits()
+    host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
+    wishes = PruneWishes(wish, tuple(modules), tuple(members), force, host, bounds.image)
+    return _renewal("prune", path, lambda node: plan_prune(node, wishes), bounds)
+
+
+def recompress(
+    path: PathLike,
+    codec: str,
+    *,
+    level: int | None = None,
+    compact: bool = False,
+    modules: Sequence[str] = (),
+    members: Sequence[str] = (),
+    drop_signature: bool = False,
+    limits: Limits | None = None,
+) -> Plan:
+    """Plan to compress every image again by ``codec`` (none, lz4, zstd), where that gains or lets an older driver read it."""
+    bounds = limits or Limits()
+    host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
+    wishes = RecompressWishes(codec, level, tuple(modules), tuple(members), host, bounds.image)
+    return _renewal("recompress", path, lambda node: plan_recompress(node, wishes), bounds)
+
+
+def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str] = (), limits: Limits | None = None) -> Plan:
+    """Plan to write concatenated entries, which drivers up to 580 ignore, as plain ones."""
+    bounds = limits or Limits()
+    wishes = ExpandWishes(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
+    return _renewal("expand", path, lambda node: plan_expand(node, wishes), bounds)
+
+
+def undo(path: PathLike, *, last: bool = False) -> Undone:
+    """Give a file the very bytes back that it had before its edits, or before the last one. EditError when there is no record."""
+    refuse_address(os.fspath(path))
+    return take_back(os.fspath(path), last=last)
+
+
+class Soundness(NamedTuple):
+    """What ``verify`` found: true when every check holds. ``not_read``: parts that were recognized and not read."""
+
+    checks: tuple[Check, ...]
+    not_read: tuple[Diagnostic, ...]
+
+    def __bool__(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+
+def verify(path: PathLike, *, independent: bool = False, limits: Limits | None = None) -> Soundness:
+    """Read every container, fatbin and image whole; after an edit, check its record too. ``independent``: let LIEF alone read it."""
+    bounds = limits or Limits()
+    name = os.fspath(path)
+    with inspected(name, name=file_name(name), limits=bounds, keep_bytes=True) as node:
+        checks = independently(name, node) if independent else soundness(name, node, bounds)
+        return Soundness(tuple(checks), tuple(parts_not_read(node)))
+
+
+@contextmanager
+def _subject(path: PathLike, limits: Limits) -> Iterator[Subject]:
+    shown = os.fspath(path)
+    refuse_address(shown)
+    real = os.path.realpath(shown)
+    before = state_of(real)
+    with inspected(real, name=file_name(shown), limits=limits) as node:
+        yield Subject(real, node, before)
+
+
+def _renewal(command: str, path: PathLike, plan_of: Callable[[Node], Renewal], limits: Limits) -> Plan:
+    shown = os.fspath(path)
+
+    def run(to: Destination) -> Document:
+        with _subject(path, limits) as subject:
+            plan = plan_of(subject.node)
+            done: Renewed = renew(subject, plan, to, limits.image)
+            notes = [*plan.notes, *notes_for(subject.node, [] if plan.edit is None else list(plan.edit.members))]
+        changed = plan.edit is not None and to.path is not None
+        output = to.path if changed else None
+        told = Told(command, shown, output, _way_back(to) if changed else None, tuple(dict.fromkeys(notes)), to.path is None, _record(to))
+        return edit_json(plan, done, told, __version__)
+
+    return Plan(shown, run)
+
+
+def _way_back(to: Destination) -> str | None:
+    return f"fatpatch undo {to.path}" if to.record else None
+
+
+def _record(to: Destination) -> int | None:
+    """Bytes of the undo record; None where there is none."""
+    if to.path is None or not to.record or not os.path.exists(journal.path_beside(to.path)):
+        return None
+    return os.path.getsize(journal.path_beside(to.path))
+
+
+def _donations(
+    stack: ExitStack,
+    cubins: Sequence[str],
+    texts: Sequence[str],
+    fatbins: Sequence[str],
+    objects: Sequence[str],
+    donor: PathLike | None,
+    targets: Sequence[str],
+    limits: Limits,
+) -> list[Donation]:
+    given = [cubin_donation(each, limits.image) for each in cubins]
+    given += [ptx_donation(each, limits.image) for each in texts]
+    given += [hsaco_donation(each, limits.image) for each in objects]
+    others: list[tuple[str, Sequence[str]]] = [(each, ()) for each in fatbins]
+    if donor is not None:
+        others.append((os.fspath(donor), targets))
+    for name, wanted in others:
+        node = stack.enter_context(inspected(name, limits=limits))
+        given += donations_from(node, wanted, limits.image, shown=name)
+    return given
