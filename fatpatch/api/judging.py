@@ -139,7 +139,7 @@ def check(
     jobs: int | None = 1,
     limits: Limits | None = None,
 ) -> Check:
-    """Hold files and folders against a policy file, or against what is demanded here: targets, and GPUs that must run.
+    """Hold files and folders against a policy file, or against what is required here: targets, and GPUs that must run.
 
     ``fail_on``: error, warning or note. InputError for a policy that cannot be read or a name that is not known.
     """

@@ -66,7 +66,7 @@ class Database:
         if path in ("", ":memory:"):
             raise InputError(f"{path!r} is no name of a file", hint="give the name of the index, such as index.sqlite")
         if not create and not os.path.isfile(path):
-            raise InputError("is no index", locator=path, hint=f"'fatpatch audit FILE... --db {path}' makes one")
+            raise InputError("is not a fatpatch index", locator=path, hint=f"'fatpatch audit FILE... --db {path}' makes one")
         with self._told():
             if create:
                 self._connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)

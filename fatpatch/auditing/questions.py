@@ -47,7 +47,7 @@ QUESTIONS: Final[dict[str, Question]] = {
         GROUP BY 1, 2 ORDER BY 1, 2""",
     ),
     "lacks": Question(
-        "the files with code of the target's maker and none for the target itself",
+        "the files with code of the target's vendor and none for the target itself",
         "TARGET",
         f"""SELECT {_HOLDER} AS file, group_concat(DISTINCT entry.target) AS targets
         FROM location JOIN payload USING (artifact) JOIN entry ON entry.artifact = payload.artifact AND entry.payload = payload.inside

@@ -13,10 +13,17 @@ import click
 from fatpatch import __version__
 from fatpatch.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InputError, InternalError
 
-COMMANDS = (
-    "inspect", "extract", "doctor", "check", "diff", "report", "audit", "query", "db",
-    "graft", "retarget", "prune", "recompress", "expand", "undo", "verify", "gpus", "formats",
-)  # fmt: skip
+GROUPS = {
+    "Look": ("inspect", "extract", "report"),
+    "Judge": ("doctor", "check", "diff"),
+    "Edit": ("graft", "retarget", "prune", "recompress", "expand", "undo", "verify"),
+    "Many files": ("audit", "query", "db"),
+    "Reference": ("gpus", "formats"),
+}
+"""The commands as ``fatpatch --help`` groups them."""
+
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
+_SUMMARY = 60
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
 
 
@@ -32,12 +39,32 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"fatpatch.cli.{cmd_name}").command
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the nearest names for a command that does not exist."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 3, 0.5)
+            hint = f"\n  hint: did you mean {' or '.join(close)}?" if close else "\n  hint: 'fatpatch --help' lists the commands"
+            ctx.fail(f"no such command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands in their groups."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(ctx, name)) for name in names])
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return "" if command is None else command.get_short_help_str(_SUMMARY)
+
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fatpatch", message="%(prog)s %(version)s")
 @click.option("--traceback", is_flag=True, help="Show the Python stack of an error (for bug reports).")
 def cli(traceback: bool) -> None:
-    """Read the GPU code inside shipped binaries: CUDA fatbins and AMD offload bundles in ELF, PE, APE, zip and more."""
+    """Inspect, judge and repair the GPU code inside shipped binaries."""
 
 
 def main() -> None:

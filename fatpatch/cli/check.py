@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.options import GpuName, image_size_option, limits_from, shown_paths
 
 _FORMATS = ("text", "json", "sarif", "junit", "github")
 _FAILED = 1
@@ -20,24 +20,24 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 
 @click.command("check")
 @click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("--require", multiple=True, metavar="TARGETS", help="Targets that every file must hold: sm_75,sm_90a,compute_90,gfx1100.")
-@click.option("--forbid", multiple=True, metavar="TARGETS", help="Targets that no file may hold; * stands for any.")
-@click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="A GPU that must run every file. Repeatable.")
-@click.option("--driver", metavar="VERSION", help="The driver for --gpu, e.g. 535.154.")
-@click.option("--policy", metavar="FILE", help="The policy; default: fatpatch.toml, else [tool.fatpatch] in pyproject.toml, if there.")
-@click.option("--no-policy", is_flag=True, help="Look for no policy file.")
-@click.option("--select", multiple=True, metavar="RULES", help="Only these rules: FP101, FP1, ...")
-@click.option("--ignore", multiple=True, metavar="RULES", help="Not these rules. Unreadable parts (FP00x) cannot be ignored.")
+@click.option("--require", multiple=True, metavar="TARGETS", help="Require these targets in every file: sm_75,sm_90a,compute_90,gfx1100.")
+@click.option("--forbid", multiple=True, metavar="TARGETS", help="Forbid these targets; * matches any characters.")
+@click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="Require that every file runs on this GPU. Repeatable.")
+@click.option("--driver", metavar="VERSION", help="Driver version for --gpu, e.g. 535.154.")
+@click.option("--policy", metavar="FILE", help="Policy file (default: fatpatch.toml, then [tool.fatpatch] in pyproject.toml).")
+@click.option("--no-policy", is_flag=True, help="Ignore policy files.")
+@click.option("--select", multiple=True, metavar="RULES", help="Run only these rules: FP101, FP1, ...")
+@click.option("--ignore", multiple=True, metavar="RULES", help="Skip these rules. Unreadable parts (FP00x) cannot be skipped.")
 @click.option(
-    "--fail-on", type=click.Choice(["error", "warning", "note", "never"]), help="The least level that fails (default: the policy's, error)."
+    "--fail-on", type=click.Choice(["error", "warning", "note", "never"]), help="Minimum severity that fails the check (default: error)."
 )
-@click.option("--baseline", metavar="FILE", help="Findings in it are known and do not fail.")
-@click.option("--write-baseline", metavar="FILE", help="Write what is found now as the baseline.")
-@click.option("--init", is_flag=True, help="Write a policy (fatpatch.toml, or --policy FILE) of what FILE... hold today.")
-@click.option("--explain", metavar="RULE", help="Say what a rule is for; 'all' lists them.")
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True, help="How to print.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Files at a time (default: all processors).")
-@click.option("-v", "--verbose", is_flag=True, help="Also what is allowed or in the baseline.")
+@click.option("--baseline", metavar="FILE", help="Suppress the findings listed in this file.")
+@click.option("--write-baseline", metavar="FILE", help="Write the current findings as a baseline.")
+@click.option("--init", is_flag=True, help="Write a policy (fatpatch.toml, or --policy FILE) that FILE... meet today.")
+@click.option("--explain", metavar="RULE", help="Explain a rule; 'all' lists the rules.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True, help="Output format.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@click.option("-v", "--verbose", is_flag=True, help="Include suppressed findings.")
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -59,9 +59,9 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Hold FILE... (files, folders, wheels, llamafiles) against what they promise. Exit code 1 when something is found.
+    """Check FILE against a policy.
 
-    What cannot be read is always found: a gate that could not look is never green.
+    FILE may be a file, folder, wheel or llamafile. The exit code is 1 when a rule fails. A part that cannot be read always fails.
     """
     from fatpatch.cli import checking
 

@@ -100,7 +100,7 @@ class Gate(NamedTuple):
             raise click.UsageError(f"{reading[0]}: what could not be read is never ignored")
         if not self.policy.source and not self.policy.demanding and not self.select:
             hint = "--init writes a policy; '--select FP0' looks for unreadable parts only"
-            raise click.UsageError(f"nothing is demanded: give --require, --gpu or --policy\n  hint: {hint}")
+            raise click.UsageError(f"no policy or requirement given: give --require, --gpu or --policy\n  hint: {hint}")
         for word in (*self.select, *self.ignore):
             if not any(named(rule, word) for rule in RULES):
                 raise click.UsageError(f"no rule is called {word}; '--explain all' lists them")

@@ -237,7 +237,7 @@ class Consultation(NamedTuple):
         return code, doctor_json.document(asked[0], rows, errors, __version__)
 
     def _subjects(self, node: Node) -> Iterator[Subject]:
-        """In a fleet of all targets only those of makers whose code is in the file."""
+        """In a fleet of all targets only those of vendors whose code is in the file."""
         vendors = {payload.vendor for _, payload in payloads_below(node)}
         for subject in self.environments:
             if not subject.names or not vendors or subject.environment.device.vendor in vendors:

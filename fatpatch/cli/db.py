@@ -9,7 +9,7 @@ from fatpatch.errors import EXIT_OK
 
 @click.group("db")
 def command() -> None:
-    """Work on the indexes that 'fatpatch audit' makes."""
+    """Manage indexes."""
 
 
 @command.command("merge")

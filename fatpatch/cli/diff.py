@@ -14,23 +14,24 @@ from fatpatch.cli.options import image_size_option, limits_from, print_diagnosti
 @click.command("diff")
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-@click.option("--kernels", is_flag=True, help="Name every kernel, not the first few.")
+@click.option("--kernels", is_flag=True, help="List every kernel.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0),
     default=0.0,
     metavar="PERCENT",
-    help="Pass over sizes and resources that change by no more than this.",
+    help="Ignore size and resource changes up to this percentage.",
 )
 @click.option("--mangled", is_flag=True, help="Show mangled names in text and markdown.")
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="How to print.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for reading images (default: all processors).")
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="Output format.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
 @image_size_option
 def command(old: str, new: str, kernels: bool, threshold: float, mangled: bool, form: str, jobs: int | None, max_image_size: int) -> int:
-    """Compare the GPU code of two releases: files, folders, wheels, llamafiles. Exit code 0 when it is the same, 1 when not.
+    """Compare the GPU code of two releases.
 
-    Tells which GPUs stop or start working, targets and kernels gained and lost, bodies that became stubs, PTX, toolkits,
-    sizes, and what kernels take. Renamed members are matched. GPUs are judged with the best driver that each can have.
+    OLD and NEW may be files, folders, wheels or llamafiles. Reports GPUs that stop or start working, added and removed targets and
+    kernels, stubs, PTX, toolkits, sizes and resources. Renamed members are matched. GPUs are judged with the newest driver that
+    supports them. The exit code is 0 when the GPU code is the same and 1 when it differs.
     """
     from fatpatch.cli import print_error
     from fatpatch.cli.progress import Progress

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from fatpatch.cli.options import image_size_option, limits_from, shown_paths
+from fatpatch.cli.options import GpuName, image_size_option, limits_from, shown_paths
 
 
 @click.command("doctor")
@@ -15,23 +15,25 @@ from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 @click.option(
     "--gpu",
     "gpus",
+    type=GpuName(),
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A product (GTX 1060), a target (sm_61, 6.1, gfx1031), a PCI id, auto for this machine, or all. Repeatable.",
+    envvar="FATPATCH_GPU",
+    help="GPU name (GTX 1060), target (sm_61, 6.1, gfx1031), PCI id, auto or all. Repeatable.",
 )
-@click.option("--driver", metavar="VERSION", help="The driver, e.g. 535.154 or 552.22; without it what hangs on the driver is told.")
-@click.option("--cuda", metavar="VERSION", help="CUDA release of the program, e.g. 12.6: which of several alternatives it loads.")
-@click.option("--model", metavar="GGUF", help="The model to be run; the one inside a llamafile is taken by itself.")
 @click.option(
-    "--candidate", "candidates", multiple=True, metavar="FILE", help="Another release: could it be used, or be a donor? Repeatable."
+    "--driver", metavar="VERSION", envvar="FATPATCH_DRIVER", help="Driver version, e.g. 535.154 (default: report driver-dependent results)."
 )
-@click.option("--force-ptx-jit", is_flag=True, help="As with CUDA_FORCE_PTX_JIT=1: machine code is passed over.")
-@click.option("--disable-ptx-jit", is_flag=True, help="As with CUDA_DISABLE_PTX_JIT=1: PTX is not compiled.")
-@click.option("--eager", is_flag=True, help="As with CUDA_MODULE_LOADING=EAGER.")
-@click.option("--hsa-override", metavar="M.m.s", help="As with HSA_OVERRIDE_GFX_VERSION on Linux, for AMD GPUs.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
-@click.option("-v", "--verbose", is_flag=True, help="All modules, kernels and images that are passed over; several files in full.")
+@click.option("--cuda", metavar="VERSION", help="CUDA release by which the program picks a library, e.g. 12.6.")
+@click.option("--model", metavar="GGUF", help="Model to run (default: the one inside a llamafile).")
+@click.option("--candidate", "candidates", multiple=True, metavar="FILE", help="Other build to use instead or as a donor. Repeatable.")
+@click.option("--force-ptx-jit", is_flag=True, help="Assume CUDA_FORCE_PTX_JIT=1: SASS is ignored.")
+@click.option("--disable-ptx-jit", is_flag=True, help="Assume CUDA_DISABLE_PTX_JIT=1: PTX is not compiled.")
+@click.option("--eager", is_flag=True, help="Assume CUDA_MODULE_LOADING=EAGER.")
+@click.option("--hsa-override", metavar="M.m.s", help="Assume HSA_OVERRIDE_GFX_VERSION on Linux, for AMD GPUs.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all modules, kernels and ignored images.")
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -48,9 +50,10 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Say whether FILE... runs on a GPU, without that GPU: which code its driver loads, and whether that code works.
+    """Report whether FILE runs on a GPU, and why.
 
-    Several GPUs give a table; several files on one GPU are put side by side. The exit code is 0 only when all of them run.
+    No GPU is needed. Several GPUs give a table; several files on one GPU are compared side by side. The exit code is 0 only when all
+    files run on all GPUs.
     """
     from fatpatch.cli.consulting import Consultation, environments, read_model
 

@@ -81,18 +81,22 @@ def edit_options(command: Callable[..., int]) -> Callable[..., int]:
 
     result: Callable[..., int] = gathered
     for option in (
-        click.option("-v", "--verbose", is_flag=True, help="Every module and every check by name."),
-        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."),
-        click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which the edit would break."),
-        click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules in this member of the archive. Repeatable."),
+        click.option("-v", "--verbose", is_flag=True, help="List every module and every check."),
+        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."),
+        click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which an edit invalidates."),
+        click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only modules in this archive member. Repeatable."),
         click.option(
-            "--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable."
+            "--module",
+            "modules",
+            multiple=True,
+            metavar="LOCATOR",
+            help="Edit only this module: a locator or its end, * allowed. Repeatable.",
         ),
-        click.option("--no-undo", is_flag=True, help="Keep no record of what was taken out: there is no way back, and no second file."),
-        click.option("--overwrite", is_flag=True, help="Let -o replace a file."),
-        click.option("--dry-run", is_flag=True, help="Plan and check, write nothing."),
-        click.option("--in-place", is_flag=True, help="Change FILE itself; 'fatpatch undo FILE' takes it back."),
-        click.option("-o", "--output", metavar="OUT", help="Write the result to this new file."),
+        click.option("--no-undo", is_flag=True, help="Do not write an undo record: the edit cannot be reverted."),
+        click.option("--overwrite", is_flag=True, help="Overwrite an existing output file."),
+        click.option("--dry-run", is_flag=True, help="Plan and verify without writing."),
+        click.option("--in-place", is_flag=True, help="Edit FILE itself; 'fatpatch undo FILE' reverts it."),
+        click.option("-o", "--output", metavar="OUT", help="Write the result to a new file."),
     ):
         result = option(result)
     return result
@@ -151,7 +155,7 @@ def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node, Prog
         notes = [*plan.notes, *notes_on(source, to, [] if plan.edit is None else list(plan.edit.members))]
         output, undo = written(source, to, changed=plan.edit is not None)
     if had_record and not to.record and plan.edit is not None:
-        notes.append("the record of earlier edits is gone too: they cannot be taken back either")
+        notes.append("the record of earlier edits is gone too: they cannot be reverted either")
     record = os.path.getsize(journal.path_beside(to.path)) if undo is not None and to.path is not None else None
     told = Told(command, source.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, to.path if copied else None)
     if given.form == "json":

@@ -15,9 +15,9 @@ from fatpatch.edits.host import Options
 @edit_options
 @image_limit_option
 def command(file: str, given: Given, max_image_size: int) -> int:
-    """Write the concatenated entries (kind 0x100) in FILE as plain ones: drivers up to 580 ignore the former.
+    """Rewrite concatenated entries as plain entries.
 
-    It is the repair for a library that is too new for its user's driver: "no kernel image is available" though the image is there.
+    Drivers up to 580 ignore concatenated entries (kind 0x100) and report "no kernel image is available" although the image is there.
     """
     wishes = Wishes(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
     return renewed("expand", file, given, lambda node, progress: plan_expand(node, wishes), max_image_size)

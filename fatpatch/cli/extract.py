@@ -9,7 +9,7 @@ import sys
 import click
 
 from fatpatch import __version__
-from fatpatch.cli.options import image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
+from fatpatch.cli.options import Target, image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics
 from fatpatch.diagnostics import Diagnostics
@@ -24,24 +24,31 @@ SCHEMA = "fatpatch.extract/1"
 
 @click.command("extract")
 @click.argument("file")
-@click.option("-d", "--directory", required=True, metavar="DIR", help="Write below this folder; it is made when it is missing.")
-@click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only this target, e.g. sm_61; repeatable, * allowed.")
+@click.option("-d", "--directory", required=True, metavar="DIR", help="Output folder; created if missing.")
+@click.option(
+    "--target",
+    "targets",
+    type=Target(),
+    multiple=True,
+    metavar="TARGET",
+    help="Extract only this target, e.g. sm_61; * allowed. Repeatable.",
+)
 @click.option(
     "--kind",
     "kinds",
     multiple=True,
     type=click.Choice([*IMAGE_KINDS, "fatbin", "member"]),
-    help="Only this kind of image; fatbin: whole fatbins and bundles; member: files inside archives. Repeatable.",
+    help="Extract only this kind; fatbin: whole fatbins and bundles; member: archive members. Repeatable.",
 )
-@click.option("--select", "selects", multiple=True, metavar="GLOB", help="Only what this locator names, or its last steps do; * allowed.")
-@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--select", "selects", multiple=True, metavar="GLOB", help="Extract only this locator or its end; * allowed. Repeatable.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @image_size_option
 def command(
     file: str, directory: str, targets: tuple[str, ...], kinds: tuple[str, ...], selects: tuple[str, ...], force: bool, max_image_size: int
 ) -> int:
-    """Write the images of FILE to DIR, unpacked, with an index.json that says what each one is.
+    """Extract images to a folder.
 
-    Without options: every image. Nothing is ever written outside DIR.
+    Writes every image of FILE uncompressed, with an index.json that describes them. Nothing is written outside the folder.
     """
     shown = shown_paths([file])[0]
     index = os.path.join(directory, INDEX)

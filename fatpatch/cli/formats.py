@@ -16,7 +16,9 @@ from fatpatch.render.words import columns
 @click.command("formats")
 @click.argument("name", required=False, type=click.Choice(FORMATS), metavar="[NAME]")
 def command(name: str | None) -> int:
-    """Print the binary layout NAME as fatpatch reads it; without NAME, list the formats."""
+    """Print binary layouts.
+
+    Without NAME, lists the formats."""
     if name is None:
         rows = [(doc.name, doc.title, doc.summary) for doc in map(load, FORMATS)]
         for line in columns(("name", "format", "what it is"), rows, left=frozenset({0, 1, 2})):

@@ -20,14 +20,14 @@ _EXAMPLES = 3
 
 @click.command("gpus")
 @click.argument("words", nargs=-1, metavar="[TEXT]")
-@click.option("--vendor", type=click.Choice(["nvidia", "amd"]), help="Only this maker's GPUs.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
-@click.option("-v", "--verbose", is_flag=True, help="Without TEXT: every name.")
+@click.option("--vendor", type=click.Choice(["nvidia", "amd"]), help="List only GPUs of this vendor.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="Without TEXT: list every name.")
 def command(words: tuple[str, ...], vendor: str | None, form: str, verbose: bool) -> int:
-    """List GPUs with their targets, the drivers that drive them and the last CUDA toolkit that compiles for them.
+    """List GPUs, targets, drivers and toolkits.
 
-    TEXT is a name or a part of one (1060), a target (sm_61, 6.1, gfx1031), a generation (Pascal), a chip, a PCI id (10de:1c03),
-    or auto for the GPUs of this machine.
+    TEXT is a name or part of one (1060), a target (sm_61, 6.1, gfx1031), a generation (Pascal), a chip, a PCI id (10de:1c03), or auto
+    for the GPUs of this machine.
     """
     text = " ".join(words) if words else None
     devices = [device for device in _wanted(text) if vendor in (None, device.vendor)]

@@ -36,40 +36,46 @@ from fatpatch.walk import inspected
 
 @click.command("graft")
 @click.argument("file")
-@click.option("--cubin", "cubins", multiple=True, metavar="F", help="A cubin, or a folder of them; the target is read from it. Repeatable.")
-@click.option("--ptx", "texts", multiple=True, metavar="F", help="A PTX text, compiled by the driver at load time. Repeatable.")
-@click.option("--fatbin", "fatbins", multiple=True, metavar="F", help="Every image of a fatbin file. Repeatable.")
-@click.option("--hsaco", "objects", multiple=True, metavar="F", help="An AMD code object; its target is read from it. Repeatable.")
+@click.option(
+    "--cubin", "cubins", multiple=True, metavar="F", help="Cubin, or folder of cubins; the target is read from the file. Repeatable."
+)
+@click.option("--ptx", "texts", multiple=True, metavar="F", help="PTX file; the driver compiles it at load time. Repeatable.")
+@click.option("--fatbin", "fatbins", multiple=True, metavar="F", help="Fatbin file; all of its images are added. Repeatable.")
+@click.option("--hsaco", "objects", multiple=True, metavar="F", help="AMD code object; the target is read from the file. Repeatable.")
 @click.option(
     "--retag",
     "retags",
     multiple=True,
     metavar="A:B",
-    help="AMD: copy FILE's objects for A as objects for B, e.g. gfx1030:gfx1031; only where both run the same code. Repeatable.",
+    help="AMD: copy code objects for A as objects for B, e.g. gfx1030:gfx1031. Repeatable.",
+)
+@click.option("--retarget", metavar="TARGET", help="Compile FILE's own PTX for this target, as 'fatpatch retarget' does.")
+@click.option("--allow", type=click.Choice(["unverified"]), help="With --retarget: include class 2 kernels.")
+@click.option(
+    "--kernel", "kernels", multiple=True, metavar="NAME", help="With --retarget: include this kernel regardless of class. Repeatable."
+)
+@click.option("--from", "donor", metavar="DONOR", help="Binary to copy images for --target from (DLL, .so, wheel, llamafile).")
+@click.option(
+    "--target", "targets", multiple=True, metavar="TARGET", help="Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable."
 )
 @click.option(
-    "--retarget", metavar="TARGET", help="Images for a GPU made of FILE's own PTX, as by 'fatpatch retarget' (class 1, else --allow)."
+    "--module", "modules", multiple=True, metavar="LOCATOR", help="Edit only this module: a locator or its end, * allowed. Repeatable."
 )
-@click.option("--allow", type=click.Choice(["unverified"]), help="With --retarget: kernels of class 2, too.")
-@click.option("--kernel", "kernels", multiple=True, metavar="NAME", help="With --retarget: this kernel whatever its class. Repeatable.")
-@click.option("--from", "donor", metavar="DONOR", help="Another binary (DLL, .so, wheel, llamafile): all its images of --target.")
-@click.option("--target", "targets", multiple=True, metavar="TARGET", help="What of the donor, e.g. sm_61 or gfx1030. Repeatable.")
-@click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
-@click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules inside this member of the archive. Repeatable.")
-@click.option("-o", "--output", metavar="OUT", help="Write the result to this new file.")
-@click.option("--in-place", is_flag=True, help="Change FILE itself; 'fatpatch undo FILE' takes it back.")
-@click.option("--extracted", is_flag=True, help="Change the copy of its GPU library that this llamafile has extracted, not FILE.")
-@click.option("--dry-run", is_flag=True, help="Plan and check, write nothing.")
-@click.option("--overwrite", is_flag=True, help="Let -o replace a file.")
-@click.option("--replace", is_flag=True, help="Put the image in the place of one for the same target.")
-@click.option("--rename-hash", is_flag=True, help="Rewrite build-folder ids in the kernel names of the donor (same length).")
-@click.option("--force", is_flag=True, help="Graft in spite of problems that a program survives (a missing kernel or variable).")
-@click.option("--compress", type=click.Choice(["none", "lz4", "zstd"]), help="Codec of new images (default: as their neighbours).")
-@click.option("--cuobjdump", is_flag=True, help="ELF: move all fatbins of the section, so that NVIDIA's tools list everything.")
-@click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which the edit would break.")
-@click.option("--driver", metavar="VERSION", help="Tell the effect for this driver, e.g. 535.154.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
-@click.option("-v", "--verbose", is_flag=True, help="Every module and every check by name.")
+@click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only modules in this archive member. Repeatable.")
+@click.option("-o", "--output", metavar="OUT", help="Write the result to a new file.")
+@click.option("--in-place", is_flag=True, help="Edit FILE itself; 'fatpatch undo FILE' reverts it.")
+@click.option("--extracted", is_flag=True, help="Edit the GPU library that the llamafile FILE extracted, not FILE.")
+@click.option("--dry-run", is_flag=True, help="Plan and verify without writing.")
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing output file.")
+@click.option("--replace", is_flag=True, help="Replace an existing image for the same target.")
+@click.option("--rename-hash", is_flag=True, help="Rewrite build-folder hashes in the donor's kernel names.")
+@click.option("--force", is_flag=True, help="Ignore non-fatal errors (a missing kernel or variable).")
+@click.option("--compress", type=click.Choice(["none", "lz4", "zstd"]), help="Codec for new images (default: that of the module).")
+@click.option("--cuobjdump", is_flag=True, help="ELF: move all fatbins of the section so that cuobjdump lists them.")
+@click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which an edit invalidates.")
+@click.option("--driver", metavar="VERSION", help="Show the result for this driver, e.g. 535.154.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="List every module and every check.")
 @image_size_option
 def command(
     file: str,
@@ -101,10 +107,11 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Put cubins, PTX or AMD code objects into FILE (ELF, PE, wheel, zip, llamafile, fatbin, bundle) without relinking it.
+    """Add GPU code to a linked binary.
 
-    Each image finds its module by the kernels in it. Everything that would crash or compute wrong numbers is refused before a
-    byte is written, and the result is read again from scratch before it gets its name. AMD: experimental, never run on a GPU.
+    FILE may be an ELF or PE file, wheel, zip, llamafile, fatbin or bundle. Images are matched to modules by their kernels. An edit that
+    would crash the program or produce wrong results is refused before anything is written, and the result is verified before it
+    replaces a file. AMD support is experimental: no AMD GPU has run a result.
     """
     if not (cubins or texts or fatbins or objects or retags or donor or retarget):
         options = "--cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, --retarget T, or --from DONOR --target T"

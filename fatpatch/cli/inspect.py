@@ -7,42 +7,37 @@ import sys
 import click
 
 from fatpatch.cli.inspecting import Run, Wish
-from fatpatch.cli.options import image_size_option, limits_from, shown_paths
-from fatpatch.cli.pattern import Pattern
+from fatpatch.cli.options import Target, image_size_option, limits_from, shown_paths
 from fatpatch.walk import KINDS
 
-_HELP_FORMAT = "How to print: text for people, one json document, ndjson with one line a file, csv with one line an image or kernel."
+_HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per image or kernel."
 
 
 @click.command("inspect")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--kernels", is_flag=True, help="Read the images too: kernels, resources, producers.")
+@click.option("--kernels", is_flag=True, help="List kernels and their resources.")
+@click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Show only kernels whose name matches (implies --kernels).")
 @click.option(
-    "--kernel", "kernel_pattern", metavar="REGEX", help="Only kernels whose mangled or demangled name matches (implies --kernels)."
+    "--target", "targets", type=Target(), multiple=True, metavar="TARGET", help="Show only this target, e.g. sm_61; * allowed. Repeatable."
 )
-@click.option(
-    "--target", "targets", multiple=True, metavar="TARGET", help="Only images for this target, e.g. sm_61; repeatable, * allowed."
-)
-@click.option("--missing", metavar="TARGET", help="Only kernels that lack this target (implies --kernels).")
-@click.option(
-    "--resources", is_flag=True, help="Text: a table of what each kernel takes: registers, spills, shared memory, ... (implies --kernels)."
-)
+@click.option("--missing", metavar="TARGET", help="Show only kernels without this target (implies --kernels).")
+@click.option("--resources", is_flag=True, help="Show registers, shared memory, ... of each kernel (implies --kernels).")
 @click.option("--mangled", is_flag=True, help="Show mangled names in text.")
-@click.option("--sha256", "digest", is_flag=True, help="Compute the sha256 of every unpacked image (json, ndjson, csv).")
+@click.option("--sha256", "digest", is_flag=True, help="Compute the SHA-256 of uncompressed images (json, ndjson, csv).")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT
 )
-@click.option("--as", "kind", type=click.Choice(KINDS), help="Read the file as this kind instead of probing.")
+@click.option("--as", "kind", type=click.Choice(KINDS), help="Read FILE as this kind instead of detecting it.")
 @click.option(
     "--what-if",
     "what_if",
     metavar="PLAN",
-    help="Show instead what prune and recompress would save: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, none).",
+    help="Estimate savings: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, none).",
 )
-@click.option("--duplicates", is_flag=True, help="Say instead what is there more than once, images and kernels, and what that costs.")
-@click.option("--all-kinds", is_flag=True, help="Count SPIR-V (Vulkan, OpenCL) and Metal code too: it has no targets.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for --kernels (default: all processors).")
-@click.option("-v", "--verbose", is_flag=True, help="Every payload and image: offset, evidence, options.")
+@click.option("--duplicates", is_flag=True, help="Report duplicate images and kernels.")
+@click.option("--all-kinds", is_flag=True, help="Also count SPIR-V (Vulkan, OpenCL) and Metal code.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes for --kernels (default: all processors).")
+@click.option("-v", "--verbose", is_flag=True, help="Show every module and image: offset, evidence, options.")
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -62,11 +57,10 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Show the GPU code in FILE...: containers, targets, images, and with --kernels every kernel.
+    """Show the GPU code in a file.
 
-    Reads ELF, PE, APE (llamafile), zip and wheel, tar, ar, GGUF, bare fatbins, cubins, PTX, offload bundles, code objects
-    and kernel packs; members are read
-    inside their archives. Listing unpacks nothing.
+    Reads ELF, PE, APE (llamafile), zip, wheel, tar, ar and GGUF files, bare fatbins, cubins, PTX, offload bundles, code objects and
+    kernel packs, also inside archives. Listing does not decompress images.
     """
     pairs = list(zip(files, shown_paths(files), strict=True))
     if duplicates:
@@ -81,7 +75,11 @@ def command(
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
             raise click.UsageError("--what-if goes with --as and --format text or json only")
         return tell_savings(pairs, what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
-    pattern = Pattern(kernel_pattern, "--kernel") if kernel_pattern is not None else None
+    pattern = None
+    if kernel_pattern is not None:
+        from fatpatch.cli.pattern import Pattern
+
+        pattern = Pattern(kernel_pattern, "--kernel")
     wish = Wish(
         kernels=kernels or resources or pattern is not None or missing is not None,
         pattern=pattern,

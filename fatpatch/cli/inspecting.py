@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fatpatch.cli import print_error
 from fatpatch.cli.options import print_diagnostics, worse
-from fatpatch.cli.pattern import Pattern
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
 from fatpatch.diagnostics import NOT_READ
@@ -21,6 +20,7 @@ from fatpatch.render.words import safe
 from fatpatch.walk import inspected
 
 if TYPE_CHECKING:
+    from fatpatch.cli.pattern import Pattern
     from fatpatch.images.rows import KernelRow
     from fatpatch.survey import Finding
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -12,6 +12,9 @@ from fatpatch.errors import EditError
 from fatpatch.limits import Fetched, Limits, Remote
 from fatpatch.model import Diagnostic
 from fatpatch.remote.address import scheme_of, shown_address
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Bytes(click.ParamType[int]):
@@ -51,6 +54,39 @@ def _tell(found: Fetched) -> None:
     click.echo(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}", err=True)
 
 
+class GpuName(click.ParamType[str]):
+    """A GPU by name, target or PCI id; in an environment variable several are separated by commas. Completed from the tables."""
+
+    name = "name"
+    envvar_list_splitter = ","
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names that begin so."""
+        from click.shell_completion import CompletionItem
+
+        from fatpatch.gpus.products import products
+
+        wanted = incomplete.lower()
+        names = dict.fromkeys(item.name for item in products() if wanted in item.name.lower())
+        return [CompletionItem(name) for name in list(names)[:_MAX_COMPLETIONS]]
+
+
+class Target(click.ParamType[str]):
+    """A target such as sm_61; completed from those that toolkits compile."""
+
+    name = "target"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Targets that begin so."""
+        from click.shell_completion import CompletionItem
+
+        from fatpatch.gpus.toolkits import known_archs
+
+        names = [f"{kind}_{arch}" for kind in ("sm", "compute") for arch in sorted(known_archs())]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+_MAX_COMPLETIONS = 200
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
@@ -63,7 +99,7 @@ def image_limit_option(command: _Command) -> _Command:
 def image_size_option(command: _Command) -> _Command:
     """The options of every command that reads files: what may be unpacked, and what may be fetched where FILE is an address."""
     for option in (
-        click.option("--public-only", is_flag=True, expose_value=False, callback=_keep, help="Ask no server in a private network."),
+        click.option("--public-only", is_flag=True, expose_value=False, callback=_keep, help="Refuse private addresses."),
         click.option(
             "--max-download",
             type=Bytes(),
@@ -71,7 +107,7 @@ def image_size_option(command: _Command) -> _Command:
             show_default=True,
             expose_value=False,
             callback=_keep,
-            help="Where FILE is an address: refuse a file larger than this.",
+            help="Refuse URLs with a file larger than this.",
         ),
         image_limit_option,
     ):

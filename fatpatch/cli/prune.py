@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fatpatch.cli.editing import Given, edit_options, renewed
-from fatpatch.cli.options import image_limit_option
+from fatpatch.cli.options import GpuName, image_limit_option
 from fatpatch.edits.host import Options
 from fatpatch.edits.keep import Wish
 from fatpatch.edits.prune import Wishes, plan_prune
@@ -15,11 +15,11 @@ from fatpatch.gpus.devices import Device, find
 
 @click.command("prune")
 @click.argument("file")
-@click.option("--keep", metavar="TARGETS", multiple=True, help="Keep these alone, e.g. sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.")
-@click.option("--drop", metavar="TARGETS", multiple=True, help="Take these out, e.g. sm_50,sm_52. Repeatable.")
-@click.option("--for", "gpus", metavar="GPU", multiple=True, help='Keep what these GPUs load, by name or target: "RTX 3060". Repeatable.')
-@click.option("--compact", is_flag=True, help="Take the freed bytes out of the file; else they become zeros in their place.")
-@click.option("--force", is_flag=True, help="Prune though a GPU that still runs other modules loses one.")
+@click.option("--keep", metavar="TARGETS", multiple=True, help="Keep only these targets: sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.")
+@click.option("--drop", metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
+@click.option("--for", "gpus", type=GpuName(), metavar="GPU", multiple=True, help='Keep what these GPUs load: "RTX 3060". Repeatable.')
+@click.option("--compact", is_flag=True, help="Shrink the file; otherwise removed bytes become zeros.")
+@click.option("--force", is_flag=True, help="Prune even if a GPU loses code.")
 @edit_options
 @image_limit_option
 def command(
@@ -32,10 +32,10 @@ def command(
     given: Given,
     max_image_size: int,
 ) -> int:
-    """Take GPU code that nobody needs out of FILE: a .so, .dll, program, wheel, llamafile, fatbin or bundle.
+    """Remove unneeded device code.
 
-    Which image a GPU loads is decided module by module, lower minors and PTX included: a module that a GPU still in use would no
-    longer find code in is never emptied. What stays is not changed by a byte.
+    FILE may be a .so, .dll, program, wheel, llamafile, fatbin or bundle. Which image a GPU loads is decided for each module, with
+    binary-compatible SASS and PTX; a module is not pruned if a remaining GPU would lose its code. Kept images are unchanged.
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")

@@ -14,15 +14,15 @@ _DEFAULTS = {"COUNT": "20"}
 _LIST = "\n".join(f"  {name} {question.argument or ''}".ljust(20) + f"  {question.words}" for name, question in QUESTIONS.items())
 
 
-@click.command("query", epilog=f"\b\nQuestions:\n{_LIST}")
-@click.argument("question", required=False, metavar="[QUESTION")
+@click.command("query", epilog=f"\b\nQueries:\n{_LIST}")
+@click.argument("question", required=False, metavar="[QUERY")
 @click.argument("argument", required=False, metavar="[ARGUMENT]]")
-@click.option("--db", "database", required=True, metavar="INDEX", help="The index that 'fatpatch audit' made.")
-@click.option("--sql", metavar="SELECT", help="A question of your own; the tables are in fatpatch/auditing/database.py.")
-@click.option("--export", type=click.Choice(["parquet", "csv"]), help="Write the answer, or without one every table, to -o PATH.")
-@click.option("-o", "--output", metavar="PATH", help="Where --export writes.")
-@click.option("--force", is_flag=True, help="Write over what is there.")
-@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="How to print.")
+@click.option("--db", "database", required=True, metavar="INDEX", help="Index written by 'fatpatch audit'.")
+@click.option("--sql", metavar="SELECT", help="Run an SQL query; the tables are described in the reference.")
+@click.option("--export", type=click.Choice(["parquet", "csv"]), help="Export the result, or all tables if no query is given, to -o PATH.")
+@click.option("-o", "--output", metavar="PATH", help="Output path for --export.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="Output format.")
 def command(
     question: str | None,
     argument: str | None,
@@ -33,14 +33,16 @@ def command(
     force: bool,
     form: str,
 ) -> int:
-    """Ask an index one of the ready questions, or one in SQL. Nothing in it is changed."""
+    """Run a query on an index.
+
+    QUERY is a built-in query; --sql runs one of your own. The index is not changed."""
     from fatpatch.auditing.database import Bounds, Database
     from fatpatch.render import table
 
     if (export is None) != (output is None):
         raise click.UsageError("--export and -o go together")
     if (question is not None and sql is not None) or (question is None and sql is None and export is None):
-        raise click.UsageError("give a question, or --sql")
+        raise click.UsageError("give a query, or --sql")
     if sql is not None and not sql.strip():
         raise click.UsageError("--sql is empty")
     if output is not None and os.path.exists(output) and os.path.exists(database) and os.path.samefile(output, database):
@@ -68,7 +70,7 @@ def command(
 def _ready(name: str, argument: str | None) -> tuple[str, tuple[object, ...]]:
     question = QUESTIONS.get(name)
     if question is None:
-        raise click.UsageError(f"there is no question {name!r}; there are: {', '.join(QUESTIONS)}")
+        raise click.UsageError(f"unknown query {name!r}; known queries: {', '.join(QUESTIONS)}")
     if question.argument is None:
         if argument is not None:
             raise click.UsageError(f"{name} takes no argument")

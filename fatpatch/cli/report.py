@@ -9,12 +9,12 @@ from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-o", "--output", required=True, metavar="PAGE", help="The page to write, such as report.html.")
-@click.option("--force", is_flag=True, help="Write over PAGE.")
+@click.option("-o", "--output", required=True, metavar="PAGE", help="Output file, such as report.html.")
+@click.option("--force", is_flag=True, help="Overwrite an existing page.")
 @click.option("--diff", "compare", is_flag=True, help="Compare two files or folders: OLD NEW.")
-@click.option("--title", help="The title (default: the names of the files).")
-@click.option("--policy", metavar="FILE", help="What check holds the files against (default: as check finds it).")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Processes for reading (default: all processors).")
+@click.option("--title", help="Page title (default: the file names).")
+@click.option("--policy", metavar="FILE", help="Policy file to check against (default: as 'check' finds it).")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -26,9 +26,10 @@ def command(
     jobs: int | None,
     max_image_size: int,
 ) -> int:
-    """Write one self-contained HTML page about FILE... (files, folders, wheels, llamafiles), or with --diff about two releases.
+    """Write an HTML report.
 
-    It shows which GPUs run them and why, kernels by target, where the bytes are, and what check finds. Needs no network.
+    The page is self-contained. It shows which GPUs run FILE and why, kernels by target, a map of the bytes, and policy findings. With
+    --diff it compares two releases.
     """
     from fatpatch.cli import reporting
 

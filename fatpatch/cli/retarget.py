@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from fatpatch import __version__
-from fatpatch.cli.options import image_size_option, limits_from, make_folder, shown_paths
+from fatpatch.cli.options import Target, image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.cli.progress import Progress
 from fatpatch.errors import EditError, InputError
 from fatpatch.gpus.devices import Device, find
@@ -29,18 +29,24 @@ _NOTHING = 1
 
 @click.command("retarget")
 @click.argument("file")
-@click.option("--to", "target", required=True, metavar="TARGET", help="The GPU that is left out: sm_61, or its name.")
-@click.option("-o", "--output", "directory", metavar="DIR", help="Write the images there, with an index.json; else only report.")
-@click.option("--source", metavar="LEVEL", help="The PTX to take, e.g. compute_70 (default: the lowest not below the target).")
-@click.option("--allow", type=click.Choice(["unverified"]), help="Take kernels of class 2, too: try the result before you rely on it.")
-@click.option("--kernel", "kernels", multiple=True, metavar="NAME", help="Take this kernel whatever its class (mangled name). Repeatable.")
-@click.option("--as", "form_of", type=click.Choice(["cubin", "ptx"]), default="cubin", show_default=True, help="What to make.")
-@click.option("--no-rewrite", is_flag=True, help="Let ptxas refuse instructions that could be written otherwise.")
-@click.option("--module", "modules", multiple=True, metavar="LOCATOR", help="Only this module (or its last steps, * allowed). Repeatable.")
-@click.option("--member", "members", multiple=True, metavar="PATH", help="Only modules in this member of the archive. Repeatable.")
-@click.option("--force", is_flag=True, help="Write over files in DIR.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
-@click.option("-v", "--verbose", is_flag=True, help="Every kernel by name.")
+@click.option("--to", "target", type=Target(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
+@click.option(
+    "-o", "--output", "directory", metavar="DIR", help="Write the images and an index.json to this folder (default: report only)."
+)
+@click.option("--source", metavar="LEVEL", help="PTX to compile, e.g. compute_70 (default: the lowest not below the target).")
+@click.option("--allow", type=click.Choice(["unverified"]), help="Include class 2 kernels; test the result before use.")
+@click.option(
+    "--kernel", "kernels", multiple=True, metavar="NAME", help="Include this kernel regardless of class (mangled name). Repeatable."
+)
+@click.option("--as", "form_of", type=click.Choice(["cubin", "ptx"]), default="cubin", show_default=True, help="Output kind.")
+@click.option("--no-rewrite", is_flag=True, help="Do not rewrite instructions that ptxas rejects.")
+@click.option(
+    "--module", "modules", multiple=True, metavar="LOCATOR", help="Compile only this module: a locator or its end, * allowed. Repeatable."
+)
+@click.option("--member", "members", multiple=True, metavar="PATH", help="Compile only modules in this archive member. Repeatable.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="List every kernel.")
 @image_size_option
 def command(
     file: str,
@@ -58,12 +64,12 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Make code for a GPU that FILE left out, of the PTX that it has for others. NVIDIA's ptxas does the work; no GPU is needed.
+    """Compile embedded PTX for a missing target.
 
-    Each kernel gets a class: 1 the same code at a level below the GPU and at the one it is taken from; 2 assembles, and its launch
-    shape is as in the image used today; 3 the shape differs or cannot be known; 4 its body is a stub; 5 ptxas rejects it. Class 1 is
-    taken; all others become traps, which end a launch with an error, unless you ask for them. Compiling the source is the exact repair.
-    Exit code 1 when nothing could be made.
+    Uses NVIDIA's ptxas; no GPU is needed. Each kernel gets a class: 1 identical code in PTX for an architecture below and above the
+    target; 2 compiles, launch shape unchanged; 3 launch shape differs or is unknown; 4 the source body is a stub; 5 rejected by ptxas.
+    Class 1 kernels are included; the others become traps unless requested. Recompiling the source is the exact repair. The exit code
+    is 1 when no code could be compiled.
     """
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))

@@ -14,11 +14,13 @@ from fatpatch.render.words import plural, safe, size
 
 @click.command("undo")
 @click.argument("file")
-@click.option("--last", is_flag=True, help="Take back the last edit only.")
+@click.option("--last", is_flag=True, help="Revert only the last edit.")
 def command(file: str, last: bool) -> int:
-    """Give FILE back the very bytes that it had before fatpatch edited it."""
+    """Restore FILE's original contents.
+
+    Reverts all edits made by fatpatch, byte for byte, from the record beside the file or inside the archive."""
     refuse_address(file)
     result = undo(file, last=last)
     digest = f", sha256 {result.sha256}" if result.sha256 else ""
-    sys.stdout.write(f"{safe(shown_paths([file])[0])}  {plural(result.edits, 'edit')} taken back: {size(result.size)}{digest}\n")
+    sys.stdout.write(f"{safe(shown_paths([file])[0])}  reverted {plural(result.edits, 'edit')}: {size(result.size)}{digest}\n")
     return 0

@@ -23,13 +23,14 @@ SCHEMA = "fatpatch.verify/1"
 
 @click.command("verify")
 @click.argument("file")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print.")
-@click.option("--independent", is_flag=True, help="Only let LIEF read ELF and PE files; after an edit, compare them with the originals.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("--independent", is_flag=True, help="Use LIEF alone to read ELF and PE files; after an edit, compare with the original.")
 @image_size_option
 def command(file: str, form: str, independent: bool, max_image_size: int) -> int:
-    """Read every container, fatbin and image of FILE whole and say whether each is sound; after an edit, check its record too.
+    """Verify that a file is well-formed.
 
-    Exit code 1 when something is not sound, 5 when a part was recognized and not read.
+    Reads every container, fatbin and image of FILE; after an edit, checks the undo record. The exit code is 1 when something is
+    malformed and 5 when a part was recognized but not read.
     """
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)

@@ -1,4 +1,4 @@
-"""Which GPUs fare otherwise with the new release: asked of doctor for every target of the GPU table."""
+"""What changes for each GPU with the new release: asked of doctor for every target of the GPU table."""
 
 from __future__ import annotations
 

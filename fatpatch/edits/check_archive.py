@@ -31,7 +31,7 @@ def archive_checks(old_node: Node, new_node: Node, edited: set[str], *, rebuilt:
     if rebuilt:
         yield check_of("other members byte-identical", _content_problems(old_node.source, new_node.source, others, after))
     else:
-        yield check_of("other members where they were", moved)
+        yield check_of("other members unchanged", moved)
     if list(before) == list(after):
         changed = [(before[where], after[where]) for where in sorted(edited)]
         pairs = [(before[where], after[where]) for where in before] if rebuilt else changed

@@ -63,7 +63,7 @@ def chosen(everything: Sequence[Pair], wish: Wish, modules: Sequence[Pair], *, f
             raise _broken(broken)
         _refuse_all(everything, dropped)
     if _texts(everything, {}) and not _texts(everything, dropped):
-        notes.append("no PTX is left: a GPU newer than those that the machine code is for will find nothing")
+        notes.append("no PTX is left: a GPU newer than those that the SASS is for will find nothing")
     return Choice(dropped, lost, tuple(dict.fromkeys(notes)))
 
 

@@ -56,7 +56,7 @@ def match(
         elif not donation.donor:  # a file that the user named must be used
             foreign = all(module.vendor != donation.vendor for module in considered)
             hint = (
-                "give an image of the other maker, or another file"
+                "give an image of the other vendor, or another file"
                 if foreign
                 else "if you know better, name the module with --module LOCATOR"
             )

@@ -78,7 +78,7 @@ def _section_name(moved: Sequence[NewPayload], locator: str) -> bytes:
     """What the linker would call the section: readers go by the name."""
     names = {_NAMES[new.payload.vendor == "nvidia"] for new in moved}
     if len(names) > 1:
-        hint = "graft the images of one maker, then those of the other"
+        hint = "graft the images of one vendor, then those of the other"
         raise UnsupportedError("CUDA and AMD code cannot be put into one section", locator=locator, hint=hint)
     return names.pop()
 

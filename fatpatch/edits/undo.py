@@ -124,7 +124,7 @@ def _by_mark(path: str, source: Source, before: State, *, last: bool) -> Undone:
             break
     if not count:
         raise EditError(
-            "was not edited by fatpatch, or its record is gone",
+            "no undo record found",
             locator=path,
             hint=f"the record is the file {os.path.basename(path)}{journal.SUFFIX}",
         )

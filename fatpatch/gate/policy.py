@@ -87,7 +87,7 @@ class Policy(NamedTuple):
         return demands
 
     def names(self, path: str) -> bool:
-        """Whether some pattern is about this file: then it must fulfil what is demanded, whatever it holds."""
+        """Whether some pattern is about this file: then it must fulfil what is required, whatever it holds."""
         return any(fits(path, pattern) for pattern, _ in self.files)
 
 

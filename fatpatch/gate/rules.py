@@ -24,7 +24,7 @@ _READING: Final = (
     ),
     Rule(
         "FP004", "no-gpu-code", "error", "a file that was named holds no GPU code, and the policy demands some",
-        "A CPU-only build, or the wrong file. Files that a folder merely contains are passed over; if nothing at all holds GPU code, "
+        "A CPU-only build, or the wrong file. Files that a folder merely contains are ignored; if nothing at all holds GPU code, "
         "that is found, too.",
     ),
 )  # fmt: skip

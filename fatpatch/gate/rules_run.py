@@ -44,7 +44,7 @@ def environment_for(name: str, version: str | None) -> Environment:
 
 
 def _own(subject: Subject, environment: Environment) -> FileVerdict | None:
-    """The verdict on this holder alone; None when it has no code for the GPU's maker."""
+    """The verdict on this holder alone; None when it has no code for the GPU's vendor."""
     if not any(payload.vendor == environment.device.vendor for payload in subject.payloads):
         return None
     return subject.inside.verdict(environment, subject.locator)
@@ -56,8 +56,8 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
     key = f"{environment.device.target} {outcome}"
     if found is None:
         held = ", ".join(subject.targets)
-        maker = "AMD" if environment.device.vendor == "amd" else "NVIDIA"
-        return Hit(subject.locator, f"{where}: no code for {maker} GPUs; it holds {held}", "", key)
+        vendor = "AMD" if environment.device.vendor == "amd" else "NVIDIA"
+        return Hit(subject.locator, f"{where}: no code for {vendor} GPUs; it holds {held}", "", key)
     worst = deciding(found)
     words = OUTCOMES[outcome].lower()
     if outcome == "not-read" and found.unread:
@@ -91,7 +91,7 @@ RULES = (
     Rule(
         "FP301", "gpu-fails", "error", "a GPU that must run the file does not load all of its code",
         "For some module the driver finds no image that this GPU can load, or the one that it takes fails. `fatpatch doctor FILE --gpu X "
-        "-v` shows every module and why each image is passed over.",
+        "-v` shows every module and why each image is ignored.",
     ),
     Rule(
         "FP302", "stub-served", "error", "a GPU gets kernels that are traps",
@@ -103,8 +103,8 @@ RULES = (
         "A part of the file could not be read, or its code is elsewhere. What is not known is never called fine.",
     ),
     Rule(
-        "FP304", "no-code-for-gpu", "error", "no code for the maker of a GPU that must run the file",
-        "The file holds code for another maker's GPUs only: it is the wrong build, or the policy asks too many files (see [[files]]).",
+        "FP304", "no-code-for-gpu", "error", "no code for the vendor of a GPU that must run the file",
+        "The file holds code for another vendor's GPUs only: it is the wrong build, or the policy asks too many files (see [[files]]).",
     ),
     Rule(
         "FP305", "may-compute-wrong-numbers", "error", "host code and device code decide by different compute capabilities",
@@ -112,11 +112,11 @@ RULES = (
     ),
     Rule(
         "FP306", "slow-first-start", "warning", "a GPU must compile PTX for a while at the first start",
-        "There is no machine code for this GPU, so its driver compiles the PTX when the program first starts, and again when its cache "
-        "is full or cannot be written. Add machine code, or accept it with `accept = [\"slow-start\"]`.",
+        "There is no SASS for this GPU, so its driver compiles the PTX when the program first starts, and again when its cache "
+        "is full or cannot be written. Add SASS, or accept it with `accept = [\"slow-start\"]`.",
     ),
     Rule(
         "FP307", "not-promised", "warning", "it probably runs, but nobody promises it",
-        "NVIDIA does not promise that machine code runs across minor versions on Tegra parts; AMD promises nothing across processors.",
+        "NVIDIA does not guarantee that SASS runs across minor versions on Tegra parts; AMD guarantees nothing across processors.",
     ),
 )  # fmt: skip

@@ -132,7 +132,7 @@ RULES = (
     ),
     Rule(
         "FP201", "ptx-floor", "error", "no PTX that GPUs not listed could compile",
-        "PTX is what a driver compiles for a GPU that has no machine code in the file, newer ones above all. The floor is the lowest "
+        "PTX is what a driver compiles for a GPU that has no SASS in the file, newer ones above all. The floor is the lowest "
         "generation that must be able to do so. PTX with a suffix (a, f) serves its own generation only and does not count.",
         _floor,
     ),

@@ -159,7 +159,7 @@ def _hits(subject: Subject) -> Iterator[tuple[str, Hit]]:
 
 
 def _nothing_at_all(files: Sequence[FileResult], given: Sequence[str], policy: Policy, selection: Selection) -> Iterator[Finding]:
-    """Folders in which nothing holds what is demanded: a gate that checked nothing is not green."""
+    """Folders in which nothing holds what is required: a gate that checked nothing is not green."""
     if not policy.demanding:
         return
     for origin in given:

@@ -43,7 +43,7 @@ def starter(holders: Sequence[tuple[str, Node]]) -> Iterator[str]:
 
 
 def _even(payloads: Sequence[Payload], targets: Sequence[str]) -> bool:
-    """Whether every module holds every target of its maker."""
+    """Whether every module holds every target of its vendor."""
     by_vendor: dict[str, set[str]] = {}
     for payload in payloads:
         by_vendor.setdefault(payload.vendor, set()).update(image.target for image in payload.images)

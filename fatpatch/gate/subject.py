@@ -60,7 +60,7 @@ class Subject:
         self.meant = meant  # the file was named, not merely met in a folder
 
     def concerns(self, vendor: str) -> bool:
-        """Whether a demand for a maker's GPUs is for this holder: it has such code, or nothing in a file that was named has, and it is
+        """Whether a demand for a vendor's GPUs is for this holder: it has such code, or nothing in a file that was named has, and it is
         the first one there.
         """
         if any(payload.vendor == vendor for payload in self.payloads):

@@ -35,7 +35,7 @@ _ASK_ID = {
 
 
 class Device(NamedTuple):
-    """One GPU. ``name`` as the driver prints it without the maker, or "compute capability 6.1" where only a target is known.
+    """One GPU. ``name`` as the driver prints it without the vendor, or "compute capability 6.1" where only a target is known.
 
     ``target``: sm_61 or gfx1031. ``arch``: the SM number 61, None for AMD. ``segment``: geforce, workstation, datacenter, ...,
     with "laptop" where it is one; empty when not known. ``note``: what is not certain, empty when all is.

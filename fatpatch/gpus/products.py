@@ -158,7 +158,7 @@ def _begins(start: str, word: str) -> bool:
 
 
 def _plainness(product: Product) -> tuple[bool, bool, bool, int, int, str]:
-    """Sort key: certain, desktop, of a maker's list, with a short name; of "750 Ti" and "750Ti" the first."""
+    """Sort key: certain, desktop, of a vendor's list, with a short name; of "750 Ti" and "750Ti" the first."""
     listed = product.certainty in ("pci", "chip", "build", "unsure")
     return product.certainty == DOUBTFUL, product.laptop, listed, len(_compact(product.words)), -len(product.name), product.name
 

@@ -103,7 +103,7 @@ def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool
         best = _best_ptx(texts, device)
         if disable_ptx:
             return None, JIT_DISABLED, f"{best.image.target} would have to be compiled, which the environment forbids"
-        why = "machine code is passed over, as the environment demands" if force_ptx else f"no machine code for {_name(device)}"
+        why = "SASS is ignored, as the environment requests" if force_ptx else f"no SASS for {_name(device)}"
         return best.image, None, f"{best.image.target} is compiled by the driver: {why}"
     if linked := [entry for entry in entries if entry.image.kind == "reloc-ptx" and _compiles(entry, device)]:
         others = f", linked with {len(linked) - 1} more" if len(linked) > 1 else ""
@@ -180,10 +180,10 @@ def _unpack_fault(image: Image) -> str | None:
 def _sass_reason(entry: _Entry, device: int) -> str:
     target, arch = entry.image.target, entry.arch
     if arch == device:
-        return f"{target} is machine code for {_name(device)}"
+        return f"{target} is native SASS for {_name(device)}"
     if promised(arch, device):
-        return f"{target} is machine code for the same major as {_name(device)}, and its minor is not higher"
-    return f"{target} is machine code for the same major as {_name(device)}, but NVIDIA promises this between desktop parts only"
+        return f"{target} is binary-compatible SASS ({target} on {_name(device)})"
+    return f"{target} is SASS for the same major version as {_name(device)}, but NVIDIA guarantees compatibility between desktop GPUs only"
 
 
 def _order(target: str) -> tuple[bool, int, str]:
@@ -194,7 +194,7 @@ def _order(target: str) -> tuple[bool, int, str]:
 
 def _nothing(entries: list[_Entry], device: int, force_ptx: bool) -> str:
     targets = sorted({entry.image.target for entry in entries}, key=_order)
-    wanted = "PTX" if force_ptx else "machine code or PTX"
+    wanted = "PTX" if force_ptx else "SASS or PTX"
     if targets and all(entry.image.kind == "lto" for entry in entries):
         return f"there is only LTO code ({', '.join(targets)}), which the driver does not load"
     if not targets:

@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from fatpatch.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.errors import FormatError
 from fatpatch.formats import numbers as n
-from fatpatch.images.amdgpu import identify as identify_amd
-from fatpatch.images.cubin_tables import WITHOUT_BYTES, Tables
-from fatpatch.images.ptx import looks_like_ptx, places, ptx_target, ptx_version
 from fatpatch.locator import join
 from fatpatch.model import Image, Payload
 from fatpatch.payloads.finder import ELF_HEAD, MAX_FALSE_HITS, PTX_WORD, Finder, Range
@@ -60,6 +57,9 @@ def _object(finder: Finder, at: int, end: int, part: Range) -> int | None:
     head = finder.source.peek(at, HEADER.size)
     if len(head) < HEADER.size or int.from_bytes(head[18:20], "little") not in (n.EM_CUDA, n.EM_AMDGPU):
         return None
+    from fatpatch.images.amdgpu import identify as identify_amd
+    from fatpatch.images.cubin_tables import Tables
+
     size = _size_of(finder, at, end, head)
     if size is None or size > finder.image_limit:
         return None
@@ -85,6 +85,8 @@ def _object(finder: Finder, at: int, end: int, part: Range) -> int | None:
 
 def _size_of(finder: Finder, at: int, end: int, head: bytes) -> int | None:
     """Bytes up to the end of the last table or section; None when one of them does not fit."""
+    from fatpatch.images.cubin_tables import WITHOUT_BYTES
+
     _, _, _, _, _, phoff, shoff, _, ehsize, phentsize, phnum, shentsize, shnum, _ = HEADER.unpack(head)
     if ehsize != HEADER.size or (shnum and shentsize != SECTION.size) or (phnum and phentsize != SEGMENT.size):
         return None
@@ -110,6 +112,8 @@ def _texts(finder: Finder, start: int, end: int, part: Range) -> None:
 
 def _text(finder: Finder, at: int, low: int, end: int, part: Range) -> int | None:
     """Read the PTX text whose ``.version`` is at ``at``; the offset behind it, or None when it has no target or no kernel."""
+    from fatpatch.images.ptx import looks_like_ptx, places, ptx_target, ptx_version
+
     source = finder.source
     head = source.peek(at, min(_PTX_HEAD, end - at))
     if ptx_version(head) is None or (target := ptx_target(head.split(b"\0", 1)[0])) is None:

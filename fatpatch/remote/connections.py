@@ -84,7 +84,7 @@ def _public_socket(host: str, port: int, timeout: float | None) -> socket.socket
     addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
         if not _public(ipaddress.ip_address(address.partition("%")[0])):
-            message = f"{host} is at {address}, which is no public address"
+            message = f"{host} resolves to a private address ({address})"
             raise InputError(message, hint="leave out --public-only to read from machines of your own network")
     return socket.create_connection((addresses[0], port), timeout)
 

@@ -29,7 +29,7 @@ _STALE: Final = frozenset({401, 403, 404, 410})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _EMPTY = "bytes */0"
-_REASONS: Final = {401: "it wants a password", 403: "it is forbidden", 404: "it is not there", 410: "it is gone"}
+_REASONS: Final = {401: "401 Unauthorized", 403: "403 Forbidden", 404: "404 Not Found", 410: "410 Gone"}
 
 
 class _TroubleError(Exception):
@@ -305,9 +305,7 @@ class HttpFile:
         return LimitError(message, locator=self._shown, hint="raise it with --max-download if you trust the server")
 
     def _error(self, words: str) -> InputError:
-        return InputError(
-            f"the server does not give it: {words}", locator=self._shown, hint="look at the address, or download the file first"
-        )
+        return InputError(words, locator=self._shown, hint="look at the address, or download the file first")
 
 
 class _Attempt:

@@ -40,7 +40,7 @@ def text(outcome: Outcome, policy: str, *, failed: bool, verbose: bool) -> Itera
     more = f" ({', '.join(sifted)})" if sifted else ""
     holding = sum(1 for file in outcome.files if file.holders)
     counted = _counted(outcome.findings) if outcome.findings else "nothing found"
-    yield f"policy: {safe(policy)}" if policy else "no policy file: only what the command line demands"
+    yield f"policy: {safe(policy)}" if policy else "no policy file: requirements from the command line only"
     yield f"{'FAILED' if failed else 'passed'}: {plural(len(outcome.files), 'file')}, {holding} with GPU code: {counted}{more}"
 
 

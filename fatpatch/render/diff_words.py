@@ -84,10 +84,10 @@ def one_line(found: Difference) -> str:
             parts.append(f"{word} {', '.join(names)}: {plural(count, 'product')}")
     lost = [change.target for change in found.targets if change.new is None]
     gained = [change.target for change in found.targets if change.old is None]
-    parts += [f"without {', '.join(lost)}"] if lost else []
-    parts += [f"with {', '.join(gained)}"] if gained else []
+    parts += [f"removed {', '.join(lost)}"] if lost else []
+    parts += [f"added {', '.join(gained)}"] if gained else []
     counts = (
-        (len(found.kernels_lost), "kernel gone", "kernels gone"),
+        (len(found.kernels_lost), "kernel removed", "kernels removed"),
         (len(found.kernels_gained), "new kernel", "new kernels"),
         (len(found.targets_lost), "kernel lost a target", "kernels lost a target"),
         (len(found.new_stubs), "new stub", "new stubs"),
@@ -105,7 +105,7 @@ def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
         ("GPUs that stop working", [change for change in changes if change.stops]),
         ("GPUs that may stop working", [change for change in rest if change.worked and not change.works]),
         ("GPUs that start working", [change for change in changes if change.starts]),
-        ("GPUs that fare otherwise", [change for change in rest if change.worked == change.works]),
+        ("Other changes", [change for change in rest if change.worked == change.works]),
     )
     for title, chosen in titles:
         if chosen:
@@ -178,7 +178,7 @@ def _module_line(change: ModuleChange, quote: Quote) -> str:
 
 def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
     for title, names, others in (
-        ("kernels gone", found.kernels_lost, found.kernels_gained),
+        ("kernels removed", found.kernels_lost, found.kernels_gained),
         ("new kernels", found.kernels_gained, found.kernels_lost),
     ):
         if names:

@@ -34,7 +34,7 @@ _WIDTH, _NARROWEST = 80, 40
 _MAX_NAMES, _MAX_WHY, _MAX_GROUPS, _MAX_TARGETS = 8, 300, 4, 12
 _FIRST, _KEPT, _SHORTEST = 0, 3, 4
 _MAX_OPERATIONS, _COUNT = 5, 11
-_OTHER_MAJOR, _FEW_MAJORS = "machine code for major version ", 3
+_OTHER_MAJOR, _FEW_MAJORS = "SASS for major version ", 3
 _LEVELS = {True: 1, None: 6, False: 7}
 """The higher, the sooner a section is left out."""
 _NOT_FOR_THIS = "NOT FOR THIS GPU"
@@ -218,8 +218,8 @@ def _nothing(found: FileVerdict) -> Iterator[str]:
     if found.for_linkers:
         yield "All GPU code in this file is input for a linker: no program loads it as it is."
         return
-    maker = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
-    yield f"There is no code for {maker} GPUs in this file. It may be in a package that this one needs, or be compiled at run time."
+    vendor = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
+    yield f"There is no code for {vendor} GPUs in this file. It may be in a package that this one needs, or be compiled at run time."
 
 
 def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
@@ -292,10 +292,10 @@ def _group(group: Sequence[Judged], *, tell_error: bool, verbose: bool) -> Itera
     if not tell_error or verdict.verdict == EMPTY:
         return
     if verdict.cuda_error is not None and group[0].payload.vendor == "amd":
-        yield f"  The program sees error {verdict.cuda_error}, hipErrorNoBinaryForGpu (newer runtimes: 200, hipErrorInvalidImage)."
+        yield f"  HIP returns error {verdict.cuda_error}, hipErrorNoBinaryForGpu (newer runtimes: 200, hipErrorInvalidImage)."
     elif verdict.cuda_error is not None:
         text = error_text(verdict.cuda_error)
-        yield f"  The program sees error {verdict.cuda_error}, {text.runtime_name or text.name}: {text.text}."
+        yield f"  CUDA returns error {verdict.cuda_error}, {text.runtime_name or text.name}: {text.text}."
 
 
 def _place(module: Judged) -> str:
@@ -354,7 +354,7 @@ def _merged(by_reason: dict[str, list[str]]) -> dict[str, list[str]]:
     others = [why for why in by_reason if why.startswith(_OTHER_MAJOR)]
     if len(others) <= _FEW_MAJORS:
         return by_reason
-    words = f"machine code for other major versions,{others[0].partition(',')[2]}"
+    words = f"SASS for other major versions,{others[0].partition(',')[2]}"
     return {words: [target for why in others for target in by_reason[why]]} | {
         why: targets for why, targets in by_reason.items() if why not in others
     }

@@ -129,8 +129,7 @@ def notes(found: FileVerdict) -> Iterator[str]:
     notes += _driver_notes(found)
     if any(not_promised(module.verdict, environment) for module in found.here):
         notes.append(
-            f"{_of_tegra(found)}: NVIDIA does not promise that machine code runs across minor versions with Tegra; "
-            "try it before you rely on it"
+            f"{_of_tegra(found)}: NVIDIA does not guarantee that SASS runs across minor versions with Tegra; try it before you rely on it"
         )
     if found.trouble is None:
         notes += _footnotes(found)

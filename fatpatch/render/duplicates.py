@@ -25,7 +25,7 @@ def text(shown: str, found: Duplicates, show: Callable[[str], str], *, verbose: 
     extra = sum(len(each.locators) - 1 for each in found.same)
     if found.kernels:
         cost = f"{size(repeated)} of {size(found.code)} of code, unpacked"
-        yield f"  {extra} of {plural(found.kernels, 'kernel')} in machine code are copies: {cost}"
+        yield f"  {extra} of {plural(found.kernels, 'kernel')} in SASS are copies: {cost}"
     if found.same:
         yield "  a kernel in several modules comes of a template or header that several source files instantiate"
     count = len(found.copies) + len(found.same) if verbose else _SHOWN

@@ -41,7 +41,7 @@ def _places(outcome: Outcome, shown: int) -> Iterator[str]:
     if len(plan.grafts) > shown:
         yield f"and {plural(len(plan.grafts) - shown, 'more module')}"
     for where, how in edit.members.items():
-        yield f"{safe(where)}  {how}; other members where they were"
+        yield f"{safe(where)}  {how}; other members unchanged"
 
 
 def _unused(outcome: Outcome) -> Iterator[str]:

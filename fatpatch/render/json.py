@@ -9,7 +9,6 @@ from typing import Any
 from fatpatch import __version__
 from fatpatch.coverage import Summary
 from fatpatch.errors import FatpatchError
-from fatpatch.hosts.authenticode import signature_of
 from fatpatch.images.rows import AmdUsage, KernelRow, own_shared, sm_number
 from fatpatch.model import Diagnostic, Image, Inventory, ModelFacts, Node, Payload
 from fatpatch.survey import Finding, complaint_of
@@ -55,6 +54,8 @@ def _node(
     if is_member:
         head["stored_at"] = node.stored_at
     if not is_member and node.container == "pe" and node.source is not None:
+        from fatpatch.hosts.authenticode import signature_of
+
         signature = signature_of(node.source)
         head["signature"] = None if signature is None else {"signers": signature.signers, "digest_holds": signature.holds}
     if node.facts is not None:

@@ -79,7 +79,7 @@ def _summary(found: Contents) -> Iterator[dict[str, Any]]:
         running = sum(len(groups[target]) for target in groups if holder.answers[target].works)
         known = sum(len(devices) for devices in groups.values())
         yield {
-            "words": f"{safe(holder.name)} runs on {running:,} of {known:,} known GPUs of the makers whose code it holds.",
+            "words": f"{safe(holder.name)} runs on {running:,} of {known:,} known GPUs of the vendors whose code it holds.",
             "verdicts": [
                 {
                     "verdict": outcome_words(answer.outcome),

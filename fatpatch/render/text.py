@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fatpatch.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.diagnostics import NOT_READ
-from fatpatch.hosts.authenticode import signature_of
 from fatpatch.matrix import Matrix
 from fatpatch.model import Diagnostic, Inventory, Node, Payload, place_of
 from fatpatch.render.resources import resource_lines
@@ -160,8 +159,11 @@ def _head(node: Node) -> str:
         parts.append(plural(node.member_count, "member"))
     if node.facts is not None:
         parts.append(_model(node))
-    if node.container == "pe" and node.source is not None and (signature := signature_of(node.source)) is not None:
-        parts.append(safe(signature.words()))
+    if node.container == "pe" and node.source is not None:
+        from fatpatch.hosts.authenticode import signature_of
+
+        signature = signature_of(node.source)
+        parts += [safe(signature.words())] if signature is not None else []
     return f"{safe(node.path)}   {', '.join(parts)}"
 
 
@@ -315,7 +317,7 @@ def _remarks_amd(payloads: list[Payload], table: list[TargetRow]) -> Iterator[st
 def _evenness(sets: int, total: int, table: list[TargetRow], unit: str) -> Iterator[str]:
     """Whether all modules of a place hold the same targets, and which lack some."""
     if total > 1 and sets == 1:
-        yield f"even: all {total} {unit} hold the same targets"
+        yield f"all {total} {unit} contain the same targets"
     elif total > 1:
         rows = [row for row in table if row.payloads < total]
         yield f"uneven: {sets} different sets of targets in {total} {unit}"

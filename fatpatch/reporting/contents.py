@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """One file or member that holds GPU code. ``answers``: by target, for the makers whose code it has."""
+    """One file or member that holds GPU code. ``answers``: by target, for the vendors whose code it has."""
 
     name: str
     facts: Facts

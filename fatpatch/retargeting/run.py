@@ -104,7 +104,7 @@ def _target(text: str) -> tuple[int, str]:
             raise ValueError(text)
         return split_target(text)
     except ValueError as error:
-        raise EditError(f"expected the target of machine code, got {text[:40]!r}", hint="such as sm_61") from error
+        raise EditError(f"expected a SASS target, got {text[:40]!r}", hint="such as sm_61") from error
 
 
 class _Module:

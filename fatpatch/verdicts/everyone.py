@@ -25,7 +25,7 @@ NOTHING = Answer("no-code", False)
 
 
 def answers(doctor: Doctor) -> dict[str, dict[str, Answer]]:
-    """By the locator of the holder, then by target, each with the best driver that its GPUs can have; makers without code are left out."""
+    """By the locator of the holder, then by target, each with the best driver that its GPUs can have; vendors without code are left out."""
     vendors = {payload.vendor for _, payload in payloads_below(doctor.node)}
     found: dict[str, dict[str, Answer]] = {}
     for device, _ in every_target():

@@ -205,19 +205,19 @@ def _why_not(image: Image, chosen: Image | None, environment: Environment) -> st
     if number > arch:
         return f"PTX for {_name(number)} and up"
     if chosen is not None and chosen.kind == "sass":
-        return "machine code goes before PTX"
+        return "SASS takes precedence over PTX"
     return "other PTX is nearer" if chosen is not None else "not chosen"
 
 
 def _why_not_sass(number: int, arch: int, chosen: Image | None, environment: Environment) -> str:
     if number // 10 != arch // 10:
-        return f"machine code for major version {number // 10}, the GPU is {arch // 10}"
+        return f"SASS for major version {number // 10}, the GPU is {arch // 10}"
     if number > arch:
-        return f"machine code for a higher minor version ({_name(number)})"
+        return f"SASS for a higher minor version ({_name(number)})"
     if environment.force_ptx:
         return "the environment asks for PTX"
     if number in refused(arch):
-        return f"machine code for {_name(number)}, which users saw refused on this board"
+        return f"SASS for {_name(number)}, which this board was reported to refuse"
     if chosen is None:
         return "the driver does not take it"
     return "another image is nearer" if chosen.kind == "sass" else "not chosen"

@@ -91,7 +91,7 @@ def _covered(compiled: Sequence[str], arch: int, found: FileVerdict, affected: S
         if lower_fails(found, affected, arch, best):
             return False, f"this GPU gets sm_{best}, whose kernels are not those that the host launches on it"
         if not promised(best, arch):
-            return None, f"this GPU gets sm_{best}, which NVIDIA does not promise to run on it"
+            return None, f"this GPU gets sm_{best}, which NVIDIA does not guarantee to run on it"
         return True, f"this GPU gets sm_{best}"
     ptx = [int(target[8:]) for target in compiled if target.startswith("compute_")]
     if any(number <= arch for number in ptx):

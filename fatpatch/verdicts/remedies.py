@@ -102,7 +102,7 @@ def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
             windows = f" or {least.windows} on Windows" if least.windows else ""
             cap = f", up to branch {last}" if last is not None else ""
             fine = works(doctor.judge(environment._replace(driver=driver_of(least.linux))))
-            rest = "" if fine else "; what else stands against it stays"
+            rest = "" if fine else "; other incompatibilities remain"
             yield Remedy(title, None, fine or None, f"{least.linux} on Linux{windows}{cap}: {least.why}{rest}")
     if any(module.verdict.cuda_error == NO_IMAGE and any(image.within for image in module.payload.images) for module in found.modules):
         why = "drivers up to 580 ignore concatenated entries; whether a newer one reads them was not tried"
@@ -193,7 +193,7 @@ def _force_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
         return
     forced = doctor.judge(environment._replace(force_ptx=True))
     if works(forced):
-        why = "set in the environment: the PTX in the file has what the machine code lacks; every start without a cache compiles it"
+        why = "set in the environment: the PTX in the file has what the SASS lacks; every start without a cache compiles it"
         yield Remedy(title, None, True, why)
     else:
         words = {STUB: "kernels are dead in the same way", FAILS: "it fails as well"}.get(forced.verdict or "", "it is no better")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,10 +12,11 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from fatpatch.errors import EXIT_CODES
 from fatpatch.walk import CONTAINERS
 
 README = (ROOT / "README.md").read_text()
+GATE = (ROOT / "docs/howto/gate.md").read_text()
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((ROOT / "docs").rglob("*.md"))
 
 
 def manifest() -> dict[str, str]:
@@ -62,44 +62,41 @@ def test_a_clone_without_symbolic_links_works() -> None:
     assert not re.findall(r"^120000 .*", modes, re.MULTILINE)
 
 
-def test_readme_tells_the_exit_codes() -> None:
-    for code, words in EXIT_CODES:
-        assert re.search(rf"^\| {code} \| {re.escape(words)} \|$", README, re.MULTILINE), code
+def test_documentation_is_up_to_date() -> None:
+    """Reference pages, and the sessions in README and docs: what the code says today."""
+    done = subprocess.run([sys.executable, ROOT / "docs/generate.py", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_readme_session_is_real() -> None:
-    blocks = re.findall(r"```console\n\$ fatpatch (.+)\n((?:.|\n)*?)```", README)
-    assert blocks
-    for command, expected in blocks:
-        done = subprocess.run(
-            [sys.executable, "-m", "fatpatch", *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.stdout == expected, command
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 150
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)
 
 
-def test_readme_and_help_are_in_step() -> None:
-    """Every command is in the README, and every option that it names exists."""
+def test_examples_and_help_are_in_step() -> None:
+    """Every command has an example in the README, and every option that README and docs name exists."""
     from importlib import import_module
 
     from fatpatch.cli import COMMANDS
 
-    lines = re.findall(
-        r"^(?:\$ |\.venv/bin/)?fatpatch (\w+)((?: .*)?)$",
-        "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)),
-        re.MULTILINE,
-    )
-    assert {name for name, _ in lines} == set(COMMANDS)
-    for name, rest in lines:
-        command = import_module(f"fatpatch.cli.{name}").command
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        given = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", rest)))
-        assert given <= known, (name, given - known)
+    named: set[str] = set()
+    for page in PAGES:
+        blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL))
+        for name, rest in re.findall(r"^(?:\$ |\.venv/bin/)?fatpatch (\w+)((?: .*)?)$", blocks, re.MULTILINE):
+            named |= {name} if page.name == "README.md" else set()
+            command = import_module(f"fatpatch.cli.{name}").command
+            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            given = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", rest.partition("  #")[0])))
+            assert given <= known, (page.name, name, given - known)
+    assert named == set(COMMANDS)
 
 
-def test_readme_policy_is_one() -> None:
+def test_the_policy_of_the_docs_is_one() -> None:
     from fatpatch.gate.policy import read_policy
 
-    (text,) = re.findall(r"<!-- policy -->\n```toml\n(.*?)```", README, re.DOTALL)
+    (text,) = re.findall(r"<!-- policy -->\n```toml\n(.*?)```", GATE, re.DOTALL)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fatpatch.toml"
         path.write_text(text)
@@ -109,12 +106,67 @@ def test_readme_policy_is_one() -> None:
     assert policy.for_file("libx.so").run[0].gpus == ("GTX 1060", "RTX 3060", "H100")
 
 
-def test_readme_action_is_one() -> None:
+def test_the_action_of_the_docs_is_one() -> None:
     import yaml
 
-    (text,) = re.findall(r"<!-- action -->\n```yaml\n(.*?)```", README, re.DOTALL)
+    (text,) = re.findall(r"<!-- action -->\n```yaml\n(.*?)```", GATE, re.DOTALL)
     given = yaml.safe_load(text)[0]["with"]
     assert set(given) <= set(yaml.safe_load((ROOT / "action.yml").read_text())["inputs"])
+
+
+LEFT_COLUMN = (
+    "otherwise, each only where", "against what they promise", "that nobody needs", "the very bytes", "ready questions", "Ask no server",
+    "Say instead", "hangs on the driver", "passed over", "Tell the effect", "least level that fails", "Also what is allowed",
+    "Read what is unchanged", "How hard to try", "nothing is demanded", "is no index", "there is no question", "does not give it",
+    "which is no public address", "or its record is gone", "taken back", "stands against it", "fare otherwise", "kernels gone",
+    "machine code for", "is machine code", "members where they were", "program sees error", "in the dark, and on paper", "Light or dark",
+    "files of an index", "of the makers", "a maker",
+)  # fmt: skip
+"""Sentences that were replaced, and words that have a usual one."""
+
+
+def test_plain_words_in_help_and_documentation() -> None:
+    from importlib import import_module
+
+    from fatpatch.cli import COMMANDS
+
+    texts = {page.name: page.read_text() for page in PAGES if page.name != "CHANGELOG.md"}
+    for name in COMMANDS:
+        command = import_module(f"fatpatch.cli.{name}").command
+        words = [command.help or "", *(getattr(parameter, "help", "") or "" for parameter in command.params)]
+        texts[f"fatpatch {name}"] = "\n".join(words)
+        summary = command.get_short_help_str(200)
+        assert len(summary) < 60, (name, summary)
+        for parameter in command.params:
+            assert len(getattr(parameter, "help", "") or "") <= 110, (name, parameter.name)
+    found = [(name, phrase) for name, text in texts.items() for phrase in LEFT_COLUMN if phrase in text]
+    assert not found
+
+
+def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+    import pytest
+
+    pytest.importorskip("material")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reference/commands/index.html").is_file()
+
+
+def test_spelling() -> None:
+    import pytest
+
+    pytest.importorskip("codespell_lib")
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "fatpatch", "formats"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == ""
 
 
 def test_every_container_reader_has_the_shape() -> None:

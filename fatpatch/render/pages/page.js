@@ -87,7 +87,7 @@
     options(byId("only"), FILTERS.map(([value, words]) => [value, words]));
     options(byId("metric"), METRICS);
     byId("metric-label").hidden = FILES;
-    byId("legend").textContent = FILES ? "Each file, or member that holds GPU code, and how it fares on the GPUs of a target; · is another maker's GPU." : DIFF
+    byId("legend").textContent = FILES ? "Each file, or member that holds GPU code, and how it fares on the GPUs of a target; · is another vendor's GPU." : DIFF
       ? "Each cell is the old and the new value where they differ; + is PTX, of which only the driver knows; · is not there."
       : "The deeper the colour, the larger the value; + is PTX, of which only the driver knows; · is not there; a stub is a body that traps or does nothing.";
 
