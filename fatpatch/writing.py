@@ -31,7 +31,7 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool 
                 os.fsync(sink.fileno())
         give_name(temporary, path, replace)
     except FileExistsError as error:
-        raise EditError(f"{name} exists already", locator=path, hint="give another folder, or --force to replace files") from error
+        raise EditError(f"{name} exists already", locator=path, hint="give another folder, or --overwrite") from error
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror}", locator=path, hint="give a folder that you may write to") from error
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterable
 
 import click
 
@@ -97,6 +99,18 @@ def command(
     else:
         from fatpatch.render import check
 
-        lines = check.github(outcome) if form == "github" else check.text(outcome, held.source, failed=failed, verbose=verbose)
+        if form == "github":
+            lines = check.github(outcome, failed=failed)
+            _write_summary(check.summary(outcome, failed=failed))
+        else:
+            lines = check.text(outcome, held.source, failed=failed, verbose=verbose)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     return _FAILED if failed else 0
+
+
+def _write_summary(lines: Iterable[str]) -> None:
+    """Append to the summary of the GitHub job, where there is one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with open(path, "a", encoding="utf-8") as sink:
+            sink.writelines(f"{line}\n" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import click
 
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import holders
-from fatpatch.errors import FatpatchError, InputError
+from fatpatch.errors import EditError, FatpatchError, InputError
 from fatpatch.gate.baseline import read_baseline
 from fatpatch.gate.finding import fails
 from fatpatch.gate.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
@@ -19,6 +20,7 @@ from fatpatch.gate.rules import RULES, named
 from fatpatch.gate.rules_run import environment_for
 from fatpatch.gate.run import Outcome, Selection, check_files
 from fatpatch.gate.starter import starter
+from fatpatch.gpus.toolkits import known_archs
 from fatpatch.inputs import expanded
 from fatpatch.limits import Limits
 from fatpatch.locator import file_name
@@ -49,6 +51,7 @@ def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
             targets(list(words))
     except ValueError as error:
         raise click.UsageError(f"expected {error}, got {', '.join(words)}") from error
+    _check_targets((*asked.require, *asked.forbid))
     _check_names(policy)
     _check_gpus([MustRun(asked.gpus, asked.driver, ())], _usage)
     demands = policy.demands
@@ -58,6 +61,17 @@ def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
     require, forbid = (tuple(dict.fromkeys(words)) for words in ((*demands.require, *asked.require), (*demands.forbid, *asked.forbid)))
     demands = demands._replace(require=require, forbid=forbid, run=run)
     return policy._replace(demands=demands)
+
+
+def _check_targets(names: Sequence[str]) -> None:
+    """A usage error for an NVIDIA target that no toolkit compiles, with the nearest ones: a slip must not look like a finding."""
+    known = sorted(known_archs())
+    for name in names:
+        found = re.fullmatch(r"(sm_|compute_|lto_)(\d+)[af]?", name)
+        if found is not None and int(found[2]) not in known:
+            near = sorted(known, key=lambda arch: abs(arch - int(found[2])))[:3]
+            hint = f"did you mean {' or '.join(f'{found[1]}{arch}' for arch in near)}?"
+            raise _usage(f"no CUDA toolkit known here compiles {name}", hint)
 
 
 def _check_gpus(demands: Iterable[MustRun], wrong: Callable[[str, str | None], Exception]) -> None:
@@ -133,7 +147,7 @@ def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Lim
     """Write a policy of what the files hold; a file that cannot be read ends it, since its promise is not known."""
     target = path or FILE
     if os.path.lexists(target):
-        raise InputError("exists already", locator=target, hint="give another name with --policy, or remove it")
+        raise EditError("exists already", locator=target, hint="give another name with --policy, or remove it")
     promised: list[tuple[str, Node]] = []
     for each in expanded([given for given, _ in pairs], [shown for _, shown in pairs]):
         try:

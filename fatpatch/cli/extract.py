@@ -41,7 +41,7 @@ SCHEMA = "fatpatch.extract/1"
     help="Extract only this kind; fatbin: whole fatbins and bundles; member: archive members. Repeatable.",
 )
 @click.option("--select", "selects", multiple=True, metavar="GLOB", help="Extract only this locator or its end; * allowed. Repeatable.")
-@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@click.option("--overwrite", "force", is_flag=True, help="Overwrite existing files.")
 @image_size_option
 def command(
     file: str, directory: str, targets: tuple[str, ...], kinds: tuple[str, ...], selects: tuple[str, ...], force: bool, max_image_size: int
@@ -53,7 +53,7 @@ def command(
     shown = shown_paths([file])[0]
     index = os.path.join(directory, INDEX)
     if os.path.lexists(index) and not force:
-        raise EditError("exists already", locator=index, hint="give another folder, or --force to replace files")
+        raise EditError("exists already", locator=index, hint="give another folder, or --overwrite")
     choice = Choice(kinds=kinds, targets=targets, selects=selects)
     limits = limits_from(max_image_size)
     diagnostics = Diagnostics()

@@ -21,7 +21,7 @@ _LIST = "\n".join(f"  {name} {question.argument or ''}".ljust(20) + f"  {questio
 @click.option("--sql", metavar="SELECT", help="Run an SQL query; the tables are described in the reference.")
 @click.option("--export", type=click.Choice(["parquet", "csv"]), help="Export the result, or all tables if no query is given, to -o PATH.")
 @click.option("-o", "--output", metavar="PATH", help="Output path for --export.")
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--overwrite", "force", is_flag=True, help="Overwrite an existing file.")
 @click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="Output format.")
 def command(
     question: str | None,

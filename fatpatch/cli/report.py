@@ -10,7 +10,7 @@ from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--output", required=True, metavar="PAGE", help="Output file, such as report.html.")
-@click.option("--force", is_flag=True, help="Overwrite an existing page.")
+@click.option("--overwrite", "force", is_flag=True, help="Overwrite an existing page.")
 @click.option("--diff", "compare", is_flag=True, help="Compare two files or folders: OLD NEW.")
 @click.option("--title", help="Page title (default: the file names).")
 @click.option("--policy", metavar="FILE", help="Policy file to check against (default: as 'check' finds it).")

@@ -34,7 +34,7 @@ class Target(NamedTuple):
     def check(self) -> Target:
         """Refuse what is there already before anything is read."""
         if os.path.lexists(self.path) and not self.force:
-            raise EditError("exists already", locator=self.path, hint="give another name, or --force to write over it")
+            raise EditError("exists already", locator=self.path, hint="give another name, or --overwrite")
         return self
 
     def write(self, text: str) -> None:

@@ -44,7 +44,7 @@ _NOTHING = 1
     "--module", "modules", multiple=True, metavar="LOCATOR", help="Compile only this module: a locator or its end, * allowed. Repeatable."
 )
 @click.option("--member", "members", multiple=True, metavar="PATH", help="Compile only modules in this archive member. Repeatable.")
-@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@click.option("--overwrite", "force", is_flag=True, help="Overwrite existing files.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
 @click.option("-v", "--verbose", is_flag=True, help="List every kernel.")
 @image_size_option

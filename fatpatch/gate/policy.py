@@ -18,6 +18,7 @@ from fatpatch.locator import covers
 FILE: Final = "fatpatch.toml"
 PROJECT: Final = "pyproject.toml"
 _MAX_SIZE = 1 << 20
+_MOST_FOLDERS = 32
 _MAX_DEPTH = 100
 _TARGET = re.compile(r"[A-Za-z0-9_:+*?.-]{1,60}\Z")
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMG]?B)\Z")
@@ -98,12 +99,22 @@ def fits(path: str, pattern: str) -> bool:
 
 
 def find_policy(folder: str = ".") -> str | None:
-    """The policy file of a folder: fatpatch.toml, else a pyproject.toml with a table tool.fatpatch."""
-    path = os.path.join(folder, FILE)
-    if os.path.isfile(path):
-        return path
-    path = os.path.join(folder, PROJECT)
-    return path if os.path.isfile(path) and "fatpatch" in _tools(_toml(path)) else None
+    """The nearest policy, in the folder or one above it: fatpatch.toml, else a pyproject.toml with a table tool.fatpatch.
+
+    The search ends at the root of a git repository, and after 32 folders.
+    """
+    for _ in range(_MOST_FOLDERS):
+        path = os.path.join(folder, FILE)
+        if os.path.isfile(path):
+            return os.path.normpath(path)
+        path = os.path.join(folder, PROJECT)
+        if os.path.isfile(path) and "fatpatch" in _tools(_toml(path)):
+            return os.path.normpath(path)
+        above = os.path.join(folder, os.pardir)
+        if os.path.lexists(os.path.join(folder, ".git")) or os.path.realpath(above) == os.path.realpath(folder):
+            return None
+        folder = above
+    return None
 
 
 def read_policy(path: str) -> Policy:

@@ -68,12 +68,35 @@ def _row(finding: Finding) -> dict[str, Any]:
     return {**finding._asdict(), "remedy": finding.remedy or None, "key": finding.key or None, "fingerprint": finding.fingerprint}
 
 
-def github(outcome: Outcome) -> Iterator[str]:
-    """Workflow commands: one annotation a finding."""
+def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+    """Workflow commands: one annotation a finding, and a notice when nothing fails."""
+    if not failed:
+        holding = sum(1 for file in outcome.files if file.holders)
+        yield f"::notice title=fatpatch::{plural(len(outcome.files), 'file')}, {holding} with GPU code: passed"
     for finding in outcome.findings:
         message = f"{finding.locator}: {finding.message}" + (f"\ndo: {finding.remedy}" if finding.remedy else "")
         place = f"file={_property(finding.file)},title={_property(finding.rule)}"
         yield f"::{_COMMANDS[finding.level]} {place}::{_data(safe(message).replace(chr(92) + 'n', chr(10)))}"
+
+
+def summary(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+    """The summary of a GitHub job, in Markdown."""
+    yield f"### fatpatch check: {'failed' if failed else 'passed'}"
+    yield ""
+    yield f"{plural(len(outcome.files), 'file')}, {sum(1 for file in outcome.files if file.holders)} with GPU code"
+    if outcome.findings:
+        yield ""
+        yield "| rule | file | finding |"
+        yield "|---|---|---|"
+    for finding in outcome.findings[:_SUMMARY_ROWS]:
+        cells = (f"{finding.rule} {finding.level}", finding.file, finding.message)
+        yield "| " + " | ".join(safe(cell).replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+    if len(outcome.findings) > _SUMMARY_ROWS:
+        yield ""
+        yield f"and {len(outcome.findings) - _SUMMARY_ROWS} more"
+
+
+_SUMMARY_ROWS = 50
 
 
 def _data(value: str) -> str:

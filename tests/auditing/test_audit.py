@@ -316,7 +316,7 @@ def test_exports(run: Run, reference: Path, tmp_path: Path) -> None:
     assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one).returncode == 0
     assert one.read_text().startswith("file,target,modules,stored\n")
     assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one).returncode == 6
-    assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one, "--force").returncode == 0
+    assert run("query", "--db", reference, "targets", "--export", "csv", "-o", one, "--overwrite").returncode == 0
     assert run("query", "--db", reference, "targets", "--export", "csv").returncode == 2
 
 
@@ -454,9 +454,9 @@ def test_two_audits_make_one_index(tmp_path: Path, many: Path) -> None:
 def test_outputs_do_not_take_the_place_of_the_index(run: Run, small: Path, tmp_path: Path) -> None:
     before = small.read_bytes()
     assert run("audit", tmp_path / "files", "--db", small, "--html", small).returncode == 6
-    assert run("query", "--db", small, "targets", "--export", "csv", "-o", small, "--force").returncode == 2
+    assert run("query", "--db", small, "targets", "--export", "csv", "-o", small, "--overwrite").returncode == 2
     os.mkfifo(tmp_path / "pipe")
-    assert run("query", "--db", small, "targets", "--export", "csv", "-o", tmp_path / "pipe", "--force").returncode == 6
+    assert run("query", "--db", small, "targets", "--export", "csv", "-o", tmp_path / "pipe", "--overwrite").returncode == 6
     assert small.read_bytes() == before
     assert run("db", "merge", small, small).returncode == 3
     assert run("audit", tmp_path / "files", "--db", ":memory:").returncode == 3

@@ -66,8 +66,8 @@ def test_nothing_is_overwritten_unless_told(run: Run, tmp_path: Path) -> None:
     precious.write_text("precious")
     done = run("extract", "x.so", "-d", "out", cwd=tmp_path)
     assert (done.returncode, precious.read_text()) == (6, "precious")
-    assert "--force" in done.stderr
-    assert run("extract", "x.so", "-d", "out", "--force", cwd=tmp_path).returncode == 0
+    assert "--overwrite" in done.stderr
+    assert run("extract", "x.so", "-d", "out", "--overwrite", cwd=tmp_path).returncode == 0
     assert precious.read_bytes() == CUBIN
     assert run("extract", "x.so", "-d", "out", cwd=tmp_path).returncode == 6
 
@@ -107,7 +107,7 @@ def test_links_in_the_folder_are_not_followed(run: Run, tmp_path: Path) -> None:
     (tmp_path / "x.so").write_bytes(SO)
     (tmp_path / "out2").mkdir()
     (tmp_path / "out2/nv_fatbin.fatbin0.sm_75.cubin").symlink_to(tmp_path / "target")
-    assert run("extract", "x.so", "-d", "out2", "--force", cwd=tmp_path).returncode == 0
+    assert run("extract", "x.so", "-d", "out2", "--overwrite", cwd=tmp_path).returncode == 0
     assert not (tmp_path / "target").exists()
 
 

@@ -41,13 +41,20 @@ def test_github_action(dist: Path) -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     assert action["runs"]["using"] == "composite"
     install, check = action["runs"]["steps"]
-    assert install["run"] == 'python3 -m pip install --quiet "$FATPATCH_SOURCE"'
+    assert install["run"].splitlines() == [
+        'python3 -m venv "$FATPATCH_ENVIRONMENT"',
+        '"$FATPATCH_ENVIRONMENT/bin/pip" install --quiet "$FATPATCH_SOURCE"',
+    ]
+    here = {"FATPATCH_ENVIRONMENT": str(BIN.parent), "GITHUB_STEP_SUMMARY": str(dist / "summary.md")}
     used = set(re.findall(r"\$\{\{ inputs\.(\w+) \}\}", json.dumps(check["env"])))
     assert used == set(action["inputs"])
-    good = shell(check["run"], dist, FATPATCH_FILES="dist", FATPATCH_ARGUMENTS="--require sm_75,gfx1030", FATPATCH_SARIF="out.sarif")
-    assert (good.returncode, good.stdout) == (0, ""), good.stderr
+    good = shell(
+        check["run"], dist, FATPATCH_FILES="dist", FATPATCH_ARGUMENTS="--require sm_75,gfx1030", FATPATCH_SARIF="out.sarif", **here
+    )
+    assert (good.returncode, good.stdout) == (0, "::notice title=fatpatch::2 files, 2 with GPU code: passed\n"), good.stderr
+    assert "### fatpatch check: passed" in (dist / "summary.md").read_text()
     assert json.loads((dist / "out.sarif").read_text())["version"] == "2.1.0"
-    bad = shell(check["run"], dist, FATPATCH_FILES="dist/*.dll", FATPATCH_ARGUMENTS="--require gfx1201", FATPATCH_SARIF="")
+    bad = shell(check["run"], dist, FATPATCH_FILES="dist/*.dll", FATPATCH_ARGUMENTS="--require gfx1201", FATPATCH_SARIF="", **here)
     assert (bad.returncode, bad.stdout.startswith("::error file=dist/hipdemo.dll,title=FP101::")) == (1, True), bad.stdout
 
 

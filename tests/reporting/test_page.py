@@ -66,7 +66,7 @@ def read(page: Path) -> tuple[str, Outline, dict[str, Any]]:
 
 def made(run: Run, tmp_path: Path, *arguments: object, code: int = 0) -> Path:
     page = tmp_path / "page.html"
-    done = run("report", *arguments, "-o", page, "--force")
+    done = run("report", *arguments, "-o", page, "--overwrite")
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return page
