@@ -33,6 +33,8 @@ def check_runs(subject: Subject) -> Iterator[tuple[str, Hit]]:
             outcome = "no-code" if found is None else outcome_of(found)
             if outcome in demand.accept or (found is not None and works(found) and outcome != "slow-start"):
                 continue
+            if subject.inside.has_working_alternative(environment, subject.locator):
+                continue  # a program loads one of them, and one runs
             yield _BY_OUTCOME.get(outcome, "FP301"), _hit(subject, environment, name, found, outcome)
 
 

@@ -18,6 +18,7 @@ from fatpatch.survey import survey
 from fatpatch.verdicts.doctor import Doctor, libraries
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.outcome import works
 
 
 class Hit(NamedTuple):
@@ -50,6 +51,14 @@ class Inspected:
             self._verdicts[environment] = whole, {node.locator: verdict for node, verdict in libraries(whole)}
         whole, each = self._verdicts[environment]
         return each.get(locator, whole)
+
+    def has_working_alternative(self, environment: Environment, locator: str) -> bool:
+        """Whether another library that a program would load in this one's place runs."""
+        self.verdict(environment, locator)
+        for group in self._verdicts[environment][0].alternatives:
+            if any(unit.node.locator == locator for unit in group):
+                return any(works(unit) for unit in group)
+        return False
 
 
 class Subject:

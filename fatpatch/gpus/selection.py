@@ -199,7 +199,9 @@ def _nothing(entries: list[_Entry], device: int, force_ptx: bool) -> str:
         return f"there is only LTO code ({', '.join(targets)}), which the driver does not load"
     if not targets:
         return "there is no plain entry at all"
-    return f"there is no {wanted} that {_name(device)} can use, only {', '.join(targets)}"
+    shunned = [target for target in targets if target in {f"sm_{arch}" for arch in refused(device)}]
+    more = f"; {', '.join(shunned)} was reported to be refused on this board" if shunned else ""
+    return f"there is no {wanted} that {_name(device)} can use, only {', '.join(targets)}{more}"
 
 
 def _name(device: int) -> str:

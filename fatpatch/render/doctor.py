@@ -127,12 +127,24 @@ def _fitted(bodies: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
     while height() > _HEIGHT and max(len(lines) for _, lines in bodies) > _SHORTEST:
         longest = max(range(len(bodies)), key=lambda index: len(bodies[index][1]))
         level, lines = bodies[longest]
-        keep = max(len(lines) - (height() - _HEIGHT) - (0 if left_out else 2), _SHORTEST)
+        keep = _whole(lines, max(len(lines) - (height() - _HEIGHT) - (0 if left_out else 2), _SHORTEST))
         left_out += len(lines) - keep
         bodies[longest] = (level, lines[:keep])
     if left_out:
         bodies.append((_FIRST, [f"{left_out} more lines with -v"]))
     return bodies
+
+
+def _whole(lines: Sequence[str], keep: int) -> int:
+    """How many of the lines to keep so that no sentence is cut: the next one begins no farther in than the one before it began."""
+    for count in range(keep, 0, -1):
+        if _indent(lines[count]) <= _indent(lines[count - 1]) or lines[count - 1].endswith((".", ":")):
+            return count
+    return keep
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _folded(line: str) -> list[str]:
@@ -244,7 +256,7 @@ def _why(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
         following = shown[index + 1][0].verdict.cuda_error if index + 1 < len(shown) else None
         yield from _group(group, tell_error=group[0].verdict.cuda_error != following, verbose=verbose)
     if len(shown) < len(groups):
-        yield f"and {len(groups) - len(shown)} more groups of modules (-v shows all)"
+        yield f"and {plural(len(groups) - len(shown), 'more group')} of modules (-v shows all)"
     if found.elsewhere:
         targets = sorted({image.target for module in found.elsewhere for image in module.payload.images}, key=target_key)
         count = plural(len(found.elsewhere), "module is", "modules are")

@@ -13,13 +13,24 @@ from fatpatch.render.words import plural, safe, size
 from fatpatch.verdicts.dispatch import EQUAL
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
-from fatpatch.verdicts.judged import FileVerdict, QuantVerdict
-from fatpatch.verdicts.module import not_promised
+from fatpatch.verdicts.judged import FileVerdict, Judged, QuantVerdict
+from fatpatch.verdicts.module import EMPTY, not_promised
 from fatpatch.verdicts.outcome import counting, outcome_of
 from fatpatch.verdicts.requirements import beyond_jetson, cuda_needed
 
 LOADED = frozenset(
-    {"abort", "may-fail", "may-be-wrong", "no-road", "slow-start", "not-promised", "runs", "fails-in-part", "may-fail-in-part"}
+    {
+        "abort",
+        "may-fail",
+        "may-be-wrong",
+        "no-road",
+        "slow-start",
+        "not-promised",
+        "runs",
+        "fails-in-part",
+        "may-fail-in-part",
+        "runs-in-part",
+    }
 )
 
 _MAX_TYPES = 12
@@ -127,7 +138,7 @@ def notes(found: FileVerdict) -> Iterator[str]:
     given = environment.device.note
     notes = [f"{environment.device.name}: {given}"] if given and not given.startswith("drivers print") else []
     notes += _driver_notes(found)
-    if any(not_promised(module.verdict, environment) for module in found.here):
+    if any(_unsure(module, found) for module in found.here):
         notes.append(
             f"{_of_tegra(found)}: NVIDIA does not guarantee that SASS runs across minor versions with Tegra; try it before you rely on it"
         )
@@ -159,8 +170,13 @@ def notes(found: FileVerdict) -> Iterator[str]:
 
 def _of_tegra(found: FileVerdict) -> str:
     """The first module whose code is of a Tegra part, or is loaded by one, and how many there are."""
-    places = [_inside(module.verdict.locator) for module in found.here if not_promised(module.verdict, found.environment)]
+    places = [_inside(module.verdict.locator) for module in found.here if _unsure(module, found)]
     return places[0] + (f" and {plural(len(places) - 1, 'more module')}" if len(places) > 1 else "")
+
+
+def _unsure(module: Judged, found: FileVerdict) -> bool:
+    """Whether a module with kernels loads where NVIDIA guarantees nothing."""
+    return module.verdict.verdict != EMPTY and not_promised(module.verdict, found.environment)
 
 
 def _inside(locator: str) -> str:

@@ -26,7 +26,7 @@ _BODIES = {
 
 def dead(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     """The kernels that are defects on the device, with the message that a stub prints."""
-    defects = [(module, kernel) for module in found.modules for kernel in module.verdict.defects]
+    defects = [(module, kernel) for module in found.here for kernel in module.verdict.defects]
     if not defects:
         return
     rows = _kernel_rows([kernel for _, kernel in defects], show, verbose=verbose)

@@ -12,7 +12,8 @@ _VERSION = r"\d{1,3}(?:[._]\d{1,3})*"
 _CUDA = re.compile(r"(?<![a-z0-9])(?:cuda|cu)[-_.]?(\d{1,3}(?:[._]\d{1,2})?)(?![0-9])", re.IGNORECASE)
 _TOKENS = re.compile(
     r"(?<![a-z0-9])(?:"
-    rf"(?:cuda|cu|rocm|hip|xpu|oneapi|sycl|vulkan|metal|cpu|nocuda|gpu)[-_.]?(?:{_VERSION})?(?:[-_](?:nomatmul|nocublaslt|ext))?"
+    r"(?:cuda|cu)[-_.]?(?:(?:1\d|[89])(?:[._]?\d{1,2})?x?)?(?:[-_](?:nomatmul|nocublaslt|ext))?"
+    rf"|(?:rocm|hip|xpu|oneapi|sycl|vulkan|metal|cpu|nocuda|gpu)[-_.]?(?:{_VERSION})?(?:[-_](?:nomatmul|nocublaslt|ext))?"
     r"|(?:sm|compute|arch)[-_]?\d{2,3}[af]?|gfx[0-9a-f]{3,4}"
     r"|noavx|avx(?:2|512)?(?:[-_]?[a-z]{2,6})?|sse\d(?:[._]\d)?|basic|sandybridge|haswell|skylakex|zen\d|blackwell|hopper|ampere"
     r"|cpython-\d{2,3}[a-z]?|cp3\d{1,2}t?|pypy3\d{1,2}"

@@ -15,12 +15,15 @@ from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
 from fatpatch.verdicts.judged import GOOD, Judged
 from fatpatch.verdicts.linking import is_linked, is_relocatable
-from fatpatch.verdicts.module import EMPTY
+from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE
+from fatpatch.verdicts.names import generations_named
 
 _NATIVE: Final = frozenset({"sass", "ptx"})
 _FOR_LINKERS: Final = frozenset({"lto", "tileir", "index", "bitcode"})
 _FEW: Final = 50
 """So many times as many modules without code for the device as with it: the latter are what a compiler's default target left."""
+_MANY_MAJORS: Final = 3
+"""Major versions from which on a module's targets are a list for a build, rather than the generation that it is made for."""
 _NOTHING_THERE: Final = frozenset({NO_IMAGE, NOT_FOUND})
 
 
@@ -34,9 +37,9 @@ def for_linkers(modules: Sequence[Judged], *, links: Callable[[], bool]) -> Iter
         images = module.payload.images
         if not images or module.verdict.verdict in GOOD or module.payload.vendor != "nvidia":
             continue
-        if all(image.kind in _FOR_LINKERS for image in images) or (
-            lto and module.verdict.cuda_error in (INVALID_IMAGE, NOT_FOUND) and links()
-        ):
+        error, own = module.verdict.cuda_error, any(image.kind == "lto" for image in images)
+        linked = (lto and error in (INVALID_IMAGE, NOT_FOUND)) or (own and error == NO_IMAGE)
+        if all(image.kind in _FOR_LINKERS for image in images) or (linked and links()):
             yield module
 
 
@@ -55,15 +58,50 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
         loading = sum(map(_loads, own))
         lacking = [module for module in own if module.payload.vendor == "nvidia" and lacks(module)]
         few, away = loading * _FEW < max(len(lacking), 1), frozenset(map(id, lacking))
+        lists = {_targets(module) for module in own if _loads(module)}
+        native = frozenset(kernel.name for module in own if _loads_natively(module) for kernel in module.verdict.kernels)
         for module in own:
             if is_bare(module):
                 apart = module.verdict.verdict not in GOOD or _other_system(module, arch)
             elif _other_system(module, arch):
                 apart = any(_loads(each) and not _other_system(each, arch) for each in own)
+            elif id(module) in away:
+                apart = not few and (picks or not (straddles(module.payload.images, arch) or _forgotten(module, lists)))
             else:
-                apart = not few and id(module) in away and (picks or not straddles(module.payload.images, arch))
+                apart = picks and module.verdict.verdict == JIT and _is_variant(module, native, arch)
             if apart:
                 yield module
+
+
+def _targets(module: Judged) -> frozenset[str]:
+    return frozenset(image.target for image in module.payload.images if image.kind in _NATIVE)
+
+
+def _forgotten(module: Judged, lists: set[frozenset[str]]) -> bool:
+    """Whether a module was built for many generations, by another list than any module that loads.
+
+    A library's own kernels without the device, beside static libraries that have it: open3d 0.18 on a GTX 980. A shorter list of the same
+    build is what a project chooses for kernels that need a newer GPU.
+    """
+    own = _targets(module)
+    majors = {arch_of(image) // 10 for image in module.payload.images if image.kind in _NATIVE}
+    return len(majors) >= _MANY_MAJORS and not any(own <= each for each in lists)
+
+
+def _loads_natively(module: Judged) -> bool:
+    return module.verdict.verdict in (NATIVE, COMPATIBLE)
+
+
+def _is_variant(module: Judged, native: frozenset[str], arch: int) -> bool:
+    """Whether a module that would be compiled is another generation's variant of kernels that load as they are.
+
+    By its kernels: all of them are in modules that load without compiling, or all their names say another generation (``_sm75_``).
+    """
+    names = [kernel.name for kernel in module.verdict.kernels]
+    if not names or not native:
+        return False
+    said = [found for name in names if (found := generations_named(name))]
+    return native.issuperset(names) or (len(said) == len(names) and all(arch // 10 not in each for each in said))
 
 
 def _other_system(module: Judged, arch: int) -> bool:

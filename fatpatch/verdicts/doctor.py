@@ -75,9 +75,10 @@ class Doctor:
         return [self.names(module.node, module.payload) for module in missing] if len(missing) < len(counted) else []
 
     def beside(self, found: FileVerdict) -> tuple[Needed, ...]:
-        """The libraries that those load by which the file is judged."""
-        nodes = [unit.node for unit in counting(found)] if found.libraries else [module.node for module in found.modules[:1]]
-        return needed(self.node, nodes)
+        """The libraries that those load by which the file is judged; of alternatives only what ``--cuda`` picks."""
+        grouped = {id(unit) for group in found.alternatives for unit in group} - set(map(id, found.chosen))
+        nodes = [unit.node for unit in counting(found) if id(unit) not in grouped]
+        return needed(self.node, nodes if found.libraries else [module.node for module in found.modules[:1]])
 
     def _library(self, node: Node, modules: list[Judged], environment: Environment) -> FileVerdict:
         """The verdict of one library."""
@@ -231,14 +232,15 @@ def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:
 
 def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence[Judged]) -> FileVerdict:
     """The same verdict over some modules, of which a linker takes those ``linked``."""
-    costs = [(module.verdict.cost, module) for module in modules if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
     arch = found.environment.device.arch
     left = [module for module in modules if not any(module is each for each in linked)] if linked else list(modules)
     away = () if arch is None else tuple(elsewhere(left, arch, picks=is_nvidias(found.node.path)))
     chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
+    useful = [module for module in chosen.here if module.verdict.verdict != EMPTY] or modules
+    costs = [(module.verdict.cost, module) for module in useful if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
     return chosen._replace(
         verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
-        needs=tuple(needs(modules, found.environment)),
+        needs=tuple(needs(useful, found.environment)),
         mismatch=tuple(module for module in modules if module.doubtful),
         cost=total([cost for cost, _ in costs]) if costs else None,
         slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,

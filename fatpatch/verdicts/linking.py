@@ -24,7 +24,7 @@ def linked(modules: Sequence[tuple[Payload, ModuleVerdict]]) -> list[ModuleVerdi
     verdicts = [verdict if whole else _alone(verdict) for _, verdict in modules]
     if not parts:
         return verdicts
-    lacking = {index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE}
+    lacking = {index for index in (*parts, *whole) if verdicts[index].cuda_error == NO_IMAGE and not verdicts[index].vacant}
     ready = [verdicts[index] for index in whole if index not in lacking and verdicts[index].kernels]
     if ready:
         for index in parts:

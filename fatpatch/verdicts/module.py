@@ -7,12 +7,13 @@ from typing import Final, NamedTuple
 
 from fatpatch.errors import FatpatchError
 from fatpatch.gpus.selection import choose, promised, refused
+from fatpatch.images import flow
 from fatpatch.images.signature import split_target
 from fatpatch.model import Image, Node, Payload
 from fatpatch.source import Source
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import Facts, FactsReader, arch_of
-from fatpatch.verdicts.fate import NO_IMAGE, Fate
+from fatpatch.verdicts.fate import NO_IMAGE, UNSUPPORTED_PTX, Fate
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.loading import Loading, load
 
@@ -27,6 +28,7 @@ SEVERITY: Final = (EMPTY, NATIVE, COMPATIBLE, JIT, STUB, FAILS)
 
 _MISSING_KERNEL: Final = 500
 _SMALL: Final = 1 << 14
+_PROBE: Final = 512
 """Bytes that an image without kernels at most has."""
 
 
@@ -99,13 +101,15 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:
         toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
-        if verdict.cuda_error == NO_IMAGE and _is_empty(node.source, payload, reader):
+        if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and _is_empty(node.source, payload, reader):
             fate = EMPTY if node.container in ("elf", "pe") else FAILS  # a host asks an empty module for nothing
             return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.source, loading.image, loading.data)
     if facts.problem:
         return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")
+    if node.container in ("elf", "pe") and verdict.verdict == JIT and _is_empty(node.source, payload, reader):
+        return verdict._replace(verdict=EMPTY, vacant=True, reason=f"{verdict.reason}; it does nothing", toolkit=facts.toolkit)
     if not facts.bodies:
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
     kernels = [KernelVerdict(name, verdict.verdict, body) for name, body in facts.bodies.items()]
@@ -118,7 +122,16 @@ def _is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
     """Whether no image of a module has a kernel; images that are large have, and are not read for it."""
     images = [image for image in payload.images if image.within is None]
     small = bool(images) and all(image.kind in ("sass", "ptx") and image.readable and (image.size or 0) <= _SMALL for image in images)
-    return small and all(reader.names(source, image) == frozenset() for image in images)
+    if not small:
+        return False
+    probe = any(image.kind == "ptx" and (image.size or 0) <= _PROBE for image in images)
+    return all(reader.names(source, image) == frozenset() or (probe and _does_nothing(source, image, reader)) for image in images)
+
+
+def _does_nothing(source: Source, image: Image, reader: FactsReader) -> bool:
+    """Whether all bodies return at once; where the PTX is a few bytes that is all they ever did, as in cuBLASLt's probe of the hardware."""
+    facts = reader.facts(source, image)
+    return bool(facts.bodies) and all(body == flow.EMPTY for body in facts.bodies.values())
 
 
 def _loaded(source: Source, payload: Payload, environment: Environment, reader: FactsReader) -> Loading:

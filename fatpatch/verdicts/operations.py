@@ -11,15 +11,15 @@ _OPERATIONS: Final = (
     ("mixture of experts", re.compile(r"moe|expert|grouped_?gemm", re.IGNORECASE)),
     ("communication", re.compile(r"nccl|all_?reduce|all_?gather|all2all|(?<![a-z])deep_?ep", re.IGNORECASE)),
     ("convolution", re.compile(r"conv(?!ert)|wgrad|dgrad|implicit_gemm", re.IGNORECASE)),
-    ("matrix multiplication", re.compile(r"gemm|gemv|matmul|mul_mat|cutlass|marlin|(?<![a-z])mma|cublas", re.IGNORECASE)),
+    ("matrix multiplication", re.compile(r"gemm|gemv|matmul|mul_mat|contraction|cutlass|marlin|(?<![a-z])mma(?![a-z])", re.IGNORECASE)),
     ("linear algebra", re.compile(r"magma|potr[fs]|getr[fs]|trs[mv]|geqrf|syevd|herk|syrk|trmm|batched.*inverse", re.IGNORECASE)),
-    ("FFT", re.compile(r"fft", re.IGNORECASE)),
+    ("FFT", re.compile(r"(?<![a-z])(?:cu)?fft", re.IGNORECASE)),
     ("normalization", re.compile(r"norm", re.IGNORECASE)),
     ("quantization", re.compile(r"quant", re.IGNORECASE)),
     ("sparse matrices", re.compile(r"spmm|spmv|csr|coo2|sparse", re.IGNORECASE)),
     ("sorting and selection", re.compile(r"sort|top_?k|scan|radix|select", re.IGNORECASE)),
     ("random numbers", re.compile(r"rand|philox|dropout", re.IGNORECASE)),
-    ("embedding", re.compile(r"embed|rotary|rope", re.IGNORECASE)),
+    ("embedding", re.compile(r"embedding|rotary|(?<![a-z])rope(?![a-z])", re.IGNORECASE)),
     ("copies and elementwise operations", re.compile(r"copy|fill|elementwise|transpose|reshape|pointwise", re.IGNORECASE)),
 )
 _HEAD_SIZE: Final = re.compile(r"(?:hdim|head_?dim|_k)_?(\d{2,3})(?!\d)", re.IGNORECASE)

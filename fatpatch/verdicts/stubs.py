@@ -15,6 +15,7 @@ from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, Host
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.module import EMPTY, STUB, ModuleVerdict, settle
+from fatpatch.verdicts.names import generations_named
 from fatpatch.verdicts.quants import needs_capability
 
 _WORKING = (flow.REAL, flow.HAS_TRAP)
@@ -51,6 +52,8 @@ def with_stubs(
             working = []  # dead as well when compiled for this device or a newer one: it is meant
         if working and all(target[-1] in "af" and number > arch for target, number in working):
             working = []  # real for the very GPUs that its targets name, and for none of them is the device
+        if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
+            working = []  # its name says that it is for a newer generation
         real = tuple(target for target, _ in working)
         launched = _launched(kernel.name, bodies, host, arch, image_arch)
         broken, note = _decide(image_arch == arch, agreement, launched, bool(real))

@@ -122,9 +122,7 @@ def test_json_of_one_module(run: Run) -> None:
     module = found["files"][0]["modules"][0]
     assert module["locator"] == "demo.llamafile!ggml-cuda.dll!.nv_fatb!fatbin[0]"
     assert (module["verdict"], module["cuda_error"], module["target"]) == ("stub", None, "sm_60")
-    assert module["not_loaded"] == [
-        {"target": target, "why": "machine code for major version 7, the GPU is 6"} for target in ("sm_70", "sm_75")
-    ]
+    assert module["not_loaded"] == [{"target": target, "why": "SASS for major version 7, the GPU is 6"} for target in ("sm_70", "sm_75")]
     bodies = [kernel["body"] for kernel in module["kernels"]]
     assert sorted(bodies) == ["partial-nodata"] * 3 + ["real"] * 2 + ["stub-trap"] * 2
 
@@ -226,7 +224,7 @@ def test_two_files_side_by_side(run: Run) -> None:
     assert rows["verdict"].split("  ")[-1].strip() == "WILL RUN"
     assert "sm_60 (2)" in rows["loaded"]
     assert rows["loaded"].endswith("sm_61 (1)")
-    assert "demo.llamafile: sm_60 is machine code" in done.stdout
+    assert "demo.llamafile: sm_60 is binary-compatible SASS" in done.stdout
 
 
 def test_wheel_and_bare_images(run: Run) -> None:

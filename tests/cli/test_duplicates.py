@@ -64,7 +64,7 @@ def test_kernels_in_two_modules(tmp_path: Path) -> None:
     assert len(names) == 6
     assert not any("rms_norm" in name for name in names)
     assert found["kernels"] == 14
-    assert "6 of 14 kernels in machine code are copies" in fatpatch("inspect", "--duplicates", path).out
+    assert "6 of 14 kernels in SASS are copies" in fatpatch("inspect", "--duplicates", path).out
 
 
 def test_usage() -> None:

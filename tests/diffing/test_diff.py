@@ -85,11 +85,11 @@ def test_graft_of_the_demo(run: Run, tmp_path: Path) -> None:
     assert run("graft", SAMPLES / "demo.llamafile", "--from", SAMPLES / "donor.dll", "--target", "sm_61", "-o", fixed).returncode == 0
     done = run("diff", SAMPLES / "demo.llamafile", fixed)
     assert done.returncode == 1
-    assert "adds GTX 10 series: 63 products; with sm_61" in done.stdout
+    assert "adds GTX 10 series: 63 products; added sm_61" in done.stdout
     assert "will abort  will run" in done.stdout
     assert "ggml-cuda.dll!.nv_fatb!fatbin[0]" in done.stdout
     back = run("diff", fixed, SAMPLES / "demo.llamafile")
-    assert "drops GTX 10 series: 63 products; without sm_61" in back.stdout
+    assert "drops GTX 10 series: 63 products; removed sm_61" in back.stdout
     assert back.stdout.endswith("Why: fatpatch doctor demo.llamafile --gpu sm_61\n")
     file = only(json.loads(run("diff", SAMPLES / "demo.llamafile", fixed, "--format", "json").stdout))
     assert [change["target"] for change in file["targets"]] == ["sm_61"]

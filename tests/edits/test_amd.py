@@ -108,7 +108,7 @@ def test_two_grafts_in_a_row_and_both_undone(run: Callable[..., Done[str]], prob
     assert [sorted(key.removeprefix(ID) for key in each) for each in found] == [
         ["gfx1030", "gfx1031", "gfx1032", "gfx1034", "gfx1100", "gfx906"]
     ] * 2
-    assert "3 edits taken back" in run("undo", SO).stdout
+    assert "reverted 3 edits" in run("undo", SO).stdout
     assert (tmp_path / SO).read_bytes() == original
 
 

@@ -168,15 +168,15 @@ def test_llamafile_twice_and_undone_by_record_and_by_mark(how: str, run: Run, tm
 
     for record in (True, False):
         restart(record=record)
-        assert "2 edits taken back" in ok(run("undo", path)).stdout
+        assert "reverted 2 edits" in ok(run("undo", path)).stdout
         assert path.read_bytes() == old
         assert not beside.exists()
         restart(record=record)
-        assert "1 edit taken back" in ok(run("undo", path, "--last")).stdout
+        assert "reverted 1 edit" in ok(run("undo", path, "--last")).stdout
         assert path.read_bytes() == stages[1]
         assert beside.exists() == record
         ok(run("verify", path))
-        assert "1 edit taken back" in ok(run("undo", path, "--last")).stdout
+        assert "reverted 1 edit" in ok(run("undo", path, "--last")).stdout
         assert path.read_bytes() == old
         ok(run("undo", path), 6)
         assert path.read_bytes() == old

@@ -191,7 +191,7 @@ def test_killed(name: str, mode: str, old: dict[str, bytes], new: dict[str, byte
                 assert undo(str(path)).edits == 0
                 assert not beside(path).exists()
             elif kind == "old":
-                with pytest.raises(FatpatchError, match="not edited"):
+                with pytest.raises(FatpatchError, match="no undo record"):
                     undo(str(path))
             else:
                 undo(str(path))

@@ -197,7 +197,7 @@ def test_concatenated_entries_are_ignored() -> None:
 
 def test_reasons() -> None:
     assert "only sm_80, sm_86" in choose([image("sm_80"), image("sm_86"), image("sm_80")], 90).reason
-    assert "between desktop parts only" in choose([image("sm_61")], 62).reason
+    assert "between desktop GPUs only" in choose([image("sm_61")], 62).reason
     assert "only LTO" in choose([image("lto_90")], 90).reason
 
 

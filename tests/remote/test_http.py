@@ -450,7 +450,7 @@ def test_public_only(run: Run) -> None:
     with serving(DEMO) as server:
         done = run("inspect", server.url + "/x.llamafile", "--public-only")
         assert done.returncode == 3
-        assert "no public address" in done.stderr
+        assert "resolves to a private address" in done.stderr
         assert server.seen == []
 
 

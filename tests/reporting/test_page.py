@@ -185,7 +185,7 @@ def test_diff(run: Run, tmp_path: Path) -> None:
     (file,) = data["holders"]
     assert file["targets"] == ["sm_60", "sm_61", "sm_70", "sm_75"]
     assert all(cells[1][0] is None and cells[1][1] for _, cells in file["kernels"])
-    assert "adds GTX 10 series: 63 products; with sm_61" in text
+    assert "adds GTX 10 series: 63 products; added sm_61" in text
     assert "--kernels" not in text
     same, _, none = read(made(run, tmp_path, "--diff", fixed, fixed))
     assert none["holders"] == []

@@ -11,9 +11,11 @@ from builders.cubin import cubin
 from builders.fatbin import container, entry
 
 from fatpatch.gpus.devices import find
+from fatpatch.gpus.drivers import driver
 from fatpatch.verdicts.doctor import Doctor
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.names import generations_named
 from fatpatch.verdicts.nvidias import is_nvidias
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.walk import inspected
@@ -107,3 +109,63 @@ def test_boards_with_arm_processors(gpu: str, tmp_path: Path) -> None:
     assert outcome_of(judged(path, gpu)) == "will-not-run"
     path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(device.arch))], machine=183))
     assert outcome_of(judged(path, gpu)) == "runs"
+
+
+def test_kernels_of_a_project_that_left_a_gpu_out(tmp_path: Path) -> None:
+    """open3d 0.18 on a GTX 980: static libraries have sm_50, its own kernels begin at sm_60, by a list that no module with sm_50 shares."""
+    own, static = fatbin(60, 70, 72, 75, 80, 86), fatbin(35, 50, 60, 61, 70, 75, 80, 86)
+    path = library(tmp_path / "pybind.so", *[own] * 4, *[static] * 9)
+    assert outcome_of(judged(path, "GTX 980")) == "may-fail-in-part"
+    assert outcome_of(judged(path, "RTX 3060")) == "runs"
+
+
+def test_fewer_targets_of_the_same_build_are_a_choice(tmp_path: Path) -> None:
+    """torch's attention kernels begin at sm_80, in a build whose other kernels have sm_75, too."""
+    path = library(tmp_path / "libtorch_cuda.so", *[fatbin(75, 80, 86, 90, 100, 120)] * 9, *[fatbin(80, 86, 90, 100, 120)] * 4)
+    assert outcome_of(judged(path, "T4")) == "runs"
+
+
+def test_a_probe_that_does_nothing_asks_nothing_of_the_driver(tmp_path: Path) -> None:
+    """cuBLASLt 12.9: 147 bytes of PTX 8.8 with an empty kernel, on a driver that compiles PTX up to 8.2."""
+    text = b".version 8.8\n.target sm_52\n.address_size 64\n.visible .entry nop()\n{\nret;\n}\n\0"
+    probe = container(entry(text, kind=1, major=8, minor=8, arch=52, options=b""))
+    path = library(tmp_path / "libcublasLt.so.12", probe, fatbin(75), fatbin(75))
+    with inspected(str(path)) as node:
+        found = Doctor(node, limit=LIMIT).judge(Environment(find("T4"), driver("535.154.05")))
+    assert outcome_of(found) == "runs"
+    assert not any("PTX" in need.why for need in found.needs)
+
+
+def test_variants_of_another_generation_are_not_compiled(tmp_path: Path) -> None:
+    """cutensor 2.8: cutlass_sm75_ kernels with PTX, beside sm_80 code that loads as it is."""
+    body = b"\n{\n.reg .b64 %r;\nst.global.u64 [%r], %r;\nret;\n}\n"
+    text = b".version 8.0\n.target sm_75\n.address_size 64\n.visible .entry cutlass_sm75_gemm(.param .u64 p)" + body + b"\0"
+    old = container(entry(text, kind=1, major=8, minor=0, arch=75, options=b""))
+    path = library(tmp_path / "libcutensor.so.2", fatbin(80), old)
+    found = judged(path, "RTX 3060")
+    assert (outcome_of(found), len(found.elsewhere), found.cost) == ("runs", 1, None)
+    mine = judged(library(tmp_path / "libmine.so", fatbin(80), old), "RTX 3060")
+    assert len(mine.elsewhere) == 0, "only NVIDIA's libraries are known to pick so"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cutlass_sm75_tensorop_gemm", {7}),
+        ("_Z6kernel_cc90ILi3EEvv", {9}),
+        ("fmha_cutlassB_bf16_aligned_64x64_k128_sm80", {8}),
+        ("transform_kernel", set()),
+        ("access_cc", set()),
+    ],
+)
+def test_generations_in_names(name: str, expected: set[int]) -> None:
+    assert generations_named(name) == expected
+
+
+def test_link_input_with_code_for_others(tmp_path: Path) -> None:
+    """cuSPARSE 12.5 on a GTX 980: lto_50 beside relocatable sm_60 code, for nvJitLink, which the library calls."""
+    part = container(entry(bytes(64), kind=8, major=1, minor=0, arch=50, options=b""), entry(cubin(arch=60), kind=2, major=1, minor=7, arch=60))
+    path = tmp_path / "libcusparse.so.12"
+    path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(50) + part), (".dynstr", b"\0__nvJitLinkAddData_12_9\0")]))
+    found = judged(path, "GTX 980")
+    assert (outcome_of(found), len(found.for_linkers)) == ("runs", 1)
