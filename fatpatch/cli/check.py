@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import click
 
+from fatpatch.cli.grouped import Grouped
 from fatpatch.cli.options import GpuName, image_size_option, limits_from, shown_paths
 
 _FORMATS = ("text", "json", "sarif", "junit", "github")
@@ -20,7 +21,7 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for value in values for word in value.replace(" ", "").split(",") if word)
 
 
-@click.command("check")
+@click.command("check", cls=Grouped)
 @click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--require", multiple=True, metavar="TARGETS", help="Require these targets in every file: sm_75,sm_90a,compute_90,gfx1100.")
 @click.option("--forbid", multiple=True, metavar="TARGETS", help="Forbid these targets; * matches any characters.")

@@ -25,8 +25,11 @@ from fatpatch.cli.options import image_size_option, limits_from, print_diagnosti
 @click.option("--mangled", is_flag=True, help="Show mangled names in text and markdown.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="Output format.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@click.option("-v", "--verbose", is_flag=True, help="Show each file in full, however many differ.")
 @image_size_option
-def command(old: str, new: str, kernels: bool, threshold: float, mangled: bool, form: str, jobs: int | None, max_image_size: int) -> int:
+def command(
+    old: str, new: str, kernels: bool, threshold: float, mangled: bool, form: str, jobs: int | None, verbose: bool, max_image_size: int
+) -> int:
     """Compare the GPU code of two releases.
 
     OLD and NEW may be files, folders, wheels or llamafiles. Reports GPUs that stop or start working, added and removed targets and
@@ -49,7 +52,8 @@ def command(old: str, new: str, kernels: bool, threshold: float, mangled: bool, 
         sys.stdout.write(json.dumps(diff.document(found), indent=1) + "\n")
     else:
         render = diff.markdown if form == "markdown" else diff.text
-        sys.stdout.write("".join(f"{line}\n" for line in render(found, str if mangled else readable, every=kernels)))
+        lines = render(found, str if mangled else readable, every=kernels, verbose=verbose)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
     print_diagnostics(found.diagnostics)
     code = 0 if found.empty else 1
     if any(item.level == "error" for item in found.diagnostics):

@@ -12,6 +12,7 @@ import click
 
 from fatpatch import __version__
 from fatpatch.cli.editing import notes_on, opened, same_file, written
+from fatpatch.cli.grouped import Grouped
 from fatpatch.cli.options import image_size_option, limits_from, shown_paths
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import payloads_below
@@ -34,7 +35,7 @@ from fatpatch.render.words import plural
 from fatpatch.walk import inspected
 
 
-@click.command("graft")
+@click.command("graft", cls=Grouped)
 @click.argument("file")
 @click.option(
     "--cubin", "cubins", multiple=True, metavar="F", help="Cubin, or folder of cubins; the target is read from the file. Repeatable."

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from fatpatch.cli.grouped import Grouped
 from fatpatch.cli.inspecting import Run, Wish
 from fatpatch.cli.options import Target, image_size_option, limits_from, shown_paths
 from fatpatch.walk import KINDS
@@ -13,7 +14,7 @@ from fatpatch.walk import KINDS
 _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per image or kernel."
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Grouped)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--kernels", is_flag=True, help="List kernels and their resources.")
 @click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Show only kernels whose name matches (implies --kernels).")

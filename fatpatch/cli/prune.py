@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fatpatch.cli.editing import Given, edit_options, renewed
+from fatpatch.cli.grouped import Grouped
 from fatpatch.cli.options import GpuName, image_limit_option
 from fatpatch.edits.host import Options
 from fatpatch.edits.keep import Wish
@@ -13,7 +14,7 @@ from fatpatch.errors import InputError
 from fatpatch.gpus.devices import Device, find
 
 
-@click.command("prune")
+@click.command("prune", cls=Grouped)
 @click.argument("file")
 @click.option("--keep", metavar="TARGETS", multiple=True, help="Keep only these targets: sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.")
 @click.option("--drop", metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from fatpatch.cli.editing import Given, edit_options, renewed
+from fatpatch.cli.grouped import Grouped
 from fatpatch.cli.options import image_limit_option
 from fatpatch.edits.host import Options
 from fatpatch.edits.recompress import LEVELS, Wishes, plan_recompress
 
 
-@click.command("recompress")
+@click.command("recompress", cls=Grouped)
 @click.argument("file")
 @click.option(
     "--codec", type=click.Choice(sorted(LEVELS)), required=True, help="Codec: zstd is smallest, lz4 also works with older drivers."

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from fatpatch import __version__
+from fatpatch.cli.grouped import Grouped
 from fatpatch.cli.options import Target, image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.cli.progress import Progress
 from fatpatch.errors import EditError, InputError
@@ -27,7 +28,7 @@ INDEX = "index.json"
 _NOTHING = 1
 
 
-@click.command("retarget")
+@click.command("retarget", cls=Grouped)
 @click.argument("file")
 @click.option("--to", "target", type=Target(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
 @click.option(

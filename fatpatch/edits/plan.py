@@ -24,7 +24,7 @@ from fatpatch.images.amdgpu import same_target
 from fatpatch.model import Image, Node
 from fatpatch.payloads.content import ImageReader
 
-_SHOWN = 6
+_REFUSALS = 3
 _SINGLE = {
     "code_object": (
         "is one code object, and nothing chooses among several in it",
@@ -208,15 +208,15 @@ def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donat
 def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
     """One error for everything that is wrong."""
     lines, hints = [], []
-    for item, problems in refused[:_SHOWN]:
-        for problem in problems[:_SHOWN]:
+    for item, problems in refused[:_REFUSALS]:
+        for problem in problems[:_REFUSALS]:
             effect = f": {problem.effect}" if problem.effect else ""
             lines.append(f"{item.donation.origin} ({item.donation.target}): {problem.message}{effect}")
             hints.append(problem.hint)
-        if len(problems) > _SHOWN:
-            lines.append(f"and {len(problems) - _SHOWN} more problems of this image")
-    if len(refused) > _SHOWN:
-        lines.append(f"and {len(refused) - _SHOWN} more images")
+        if len(problems) > _REFUSALS:
+            lines.append(f"and {len(problems) - _REFUSALS} more problems of this image")
+    if len(refused) > _REFUSALS:
+        lines.append(f"and {len(refused) - _REFUSALS} more images")
     if all(problem.survivable for _, problems in refused for problem in problems):
         hints.append("--force grafts it all the same")
     hint = "; ".join(dict.fromkeys(filter(None, hints))) or "give an image that was compiled from the source of this binary"

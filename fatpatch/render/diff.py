@@ -15,16 +15,21 @@ from fatpatch.render.words import columns, plural, safe, size
 
 SCHEMA = "fatpatch.diff/1"
 _FEW = 4
+_FEW_FILES = 3
 _LEFT = frozenset({0, 3, 4, 5})
 _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
 
 
-def text(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
-    """The gist first; then each file that differs, with what matters most first."""
+def text(found: Comparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
+    """The gist first; then each file that differs, with what matters most first. Of many files without ``verbose`` the gist alone."""
     yield head(found, safe)
     yield from (f"  {line}" for line in gists(found, safe))
     wording = Wording(safe, show, every)
-    for each in _different(found):
+    detailed = _detailed(found, verbose=verbose or every)
+    if not detailed and _different(found):
+        yield ""
+        yield "-v shows each file"
+    for each in detailed:
         yield ""
         yield f"{safe(name_of(found, each.pair))}  {sizes_of(each.pair)}"
         if gist := one_line(each):
@@ -38,7 +43,13 @@ def text(found: Comparison, show: Callable[[str], str], *, every: bool) -> Itera
         yield f"Why: fatpatch doctor {safe(shlex.quote(harmed[0][0].pair.facts.file))} --gpu {harmed[0][1].target}"
 
 
-def markdown(found: Comparison, show: Callable[[str], str], *, every: bool) -> Iterator[str]:
+def _detailed(found: Comparison, *, verbose: bool) -> list[Difference]:
+    """The files to show in full: all of few."""
+    different = _different(found)
+    return different if verbose or len(different) <= _FEW_FILES else []
+
+
+def markdown(found: Comparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
     """To be pasted into release notes: names from the files are code or escaped."""
     yield f"## GPU code: {_escaped(safe(found.old.shown))} → {_escaped(safe(found.new.shown))}"
     yield ""
@@ -47,7 +58,7 @@ def markdown(found: Comparison, show: Callable[[str], str], *, every: bool) -> I
         yield ""
         yield from (f"- {row}" for row in rows)
     wording = Wording(_code, show, every)
-    for each in _different(found):
+    for each in _detailed(found, verbose=verbose or every):
         yield ""
         yield f"### {_code(name_of(found, each.pair))}"
         yield ""

@@ -84,9 +84,27 @@ def _name(row: Row) -> str:
     return ", ".join(row.names[:_MAX_NAMES]) + more
 
 
+_COLUMNS = 3
+"""Files that are shown in columns."""
+
+
 def side_by_side(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
-    """Files on the same GPU, a column each: what is loaded and what is different."""
+    """Files on the same GPU: what is loaded and what is different; two in columns, more in a row each."""
     names = _short([shown for shown, _ in found])
+    if len(found) > _COLUMNS:
+        header = ("file", "verdict", "loaded", "broken", "driver")
+        table = [
+            (
+                name,
+                OUTCOMES[outcome_of(verdict)],
+                _loaded(verdict),
+                _count(verdict, defects=True),
+                driver_range(verdict) if _ranged(verdict) else "-",
+            )
+            for name, (_, verdict) in zip(names, found, strict=True)
+        ]
+        yield from columns(header, table, left=frozenset(range(len(header))))
+        return
     rows = [
         ["verdict", *(OUTCOMES[outcome_of(verdict)] for _, verdict in found)],
         ["modules", *(str(len(verdict.modules)) for _, verdict in found)],

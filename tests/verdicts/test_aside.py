@@ -164,7 +164,9 @@ def test_generations_in_names(name: str, expected: set[int]) -> None:
 
 def test_link_input_with_code_for_others(tmp_path: Path) -> None:
     """cuSPARSE 12.5 on a GTX 980: lto_50 beside relocatable sm_60 code, for nvJitLink, which the library calls."""
-    part = container(entry(bytes(64), kind=8, major=1, minor=0, arch=50, options=b""), entry(cubin(arch=60), kind=2, major=1, minor=7, arch=60))
+    part = container(
+        entry(bytes(64), kind=8, major=1, minor=0, arch=50, options=b""), entry(cubin(arch=60), kind=2, major=1, minor=7, arch=60)
+    )
     path = tmp_path / "libcusparse.so.12"
     path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(50) + part), (".dynstr", b"\0__nvJitLinkAddData_12_9\0")]))
     found = judged(path, "GTX 980")

@@ -1,0 +1,43 @@
+"""Help of commands with many options: the options in groups, each of which fits a screen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+_GROUPS: Final = {
+    "Code to add": ("cubins", "texts", "fatbins", "objects", "donor", "targets", "retags", "retarget", "allow", "kernels"),
+    "What to edit": ("modules", "members", "replace", "rename_hash", "keep", "drop", "gpus", "codec", "level", "compress"),
+    "Policy": ("require", "forbid", "policy", "no_policy", "select", "ignore", "fail_on", "baseline", "write_baseline", "init", "explain"),
+    "Filter": ("kernel_pattern", "missing", "kind", "all_kinds"),
+    "Show": ("resources", "digest", "what_if", "duplicates", "mangled"),
+    "Result": (
+        "output", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump", "drop_signature",
+    ),
+    "Environment": ("driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
+    "Output": ("form", "verbose", "jobs", "max_image_size", "max_download", "public_only"),
+}  # fmt: skip
+"""Titles, and the parameters below each, by their names in the functions; all others are plain options."""
+
+
+class Grouped(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options without a group first, then the groups in their order."""
+        rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in _GROUPS}}
+        reading = self.name == "inspect"  # where --kernels shows them, and --target filters
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None or isinstance(parameter, click.Argument):
+                continue
+            name = parameter.name or ""
+            title = next((title for title, names in _GROUPS.items() if name in names), "Options")
+            if reading and name in ("kernels", "targets"):
+                title = "Show" if name == "kernels" else "Filter"
+            rows[title].append(record)
+        for title, records in rows.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
