@@ -14,6 +14,8 @@ from fatpatch.cli import print_error
 from fatpatch.cli.options import print_diagnostics, worse
 from fatpatch.cli.progress import Progress
 from fatpatch.coverage import all_diagnostics, payloads_below
+from fatpatch.distributions import Distribution, Installed
+from fatpatch.distributions import opened as opened_distribution
 from fatpatch.errors import FatpatchError, FormatError, InputError
 from fatpatch.gpus.amd import overridden
 from fatpatch.gpus.devices import Device, find
@@ -242,6 +244,59 @@ class Consultation(NamedTuple):
         for subject in self.environments:
             if not subject.names or not vendors or subject.environment.device.vendor in vendors:
                 yield subject
+
+    def installed_text(self, where: Installed, out: Writer) -> int:
+        """Write the verdict on what is installed in a folder; the exit code."""
+        from fatpatch.render.environment import Row, environment_text
+
+        environment = self.environments[0].environment
+        rows, without, code = [], 0, 0
+        for distribution in where.distributions:
+            with self._installed(distribution, where) as (node, doctor):
+                if not any(payloads_below(node)):
+                    without += 1
+                    continue
+                found = doctor.judge(environment._replace(cuda=environment.cuda or where.cuda))
+                missing = tuple(need for need in doctor.beside(found, where.names) if not need.here and need.library.imported)
+                rows.append(Row(distribution.shown, found, missing))
+                code = _worse_of(code, [found])
+        out("".join(f"{line}\n" for line in environment_text(where.shown, environment, rows, without)))
+        return code
+
+    def distribution_text(self, distribution: Distribution, where: Installed, out: Writer) -> int:
+        """Write the report on one installed distribution; the exit code."""
+        environment = self.environments[0].environment
+        with self._installed(distribution, where) as (_, doctor):
+            found = doctor.judge(environment._replace(cuda=environment.cuda or where.cuda))
+            failing = operations(doctor.lacking(found), readable)
+            beside = doctor.beside(found, where.names)
+            advice = remedies(doctor, found, distribution.shown, ())
+            lines = text.report(found, advice, distribution.shown, readable, beside, failing, verbose=self.verbose)
+            out("".join(f"{line}\n" for line in lines))
+            return _worse_of(0, [found])
+
+    def installed_json(self, distributions: Sequence[Distribution], where: Installed) -> tuple[int, dict[str, Any]]:
+        """(exit code, document): the distributions with GPU code as files."""
+        environment = self.environments[0].environment
+        rows, code = [], 0
+        for distribution in distributions:
+            with self._installed(distribution, where) as (node, doctor):
+                if not any(payloads_below(node)):
+                    continue
+                found = doctor.judge(environment._replace(cuda=environment.cuda or where.cuda))
+                failing = operations(doctor.lacking(found), readable)
+                beside = doctor.beside(found, where.names)
+                rows.append(doctor_json.file_json(found, remedies(doctor, found, node.path, ()), beside, failing, distribution.shown))
+                code = _worse_of(code, [found])
+        return code, doctor_json.document(environment, rows, (), __version__)
+
+    @contextmanager
+    def _installed(self, distribution: Distribution, where: Installed) -> Iterator[tuple[Node, Doctor]]:
+        with (
+            Progress(distribution.shown) as progress,
+            opened_distribution(distribution, self.limits, progress=progress.at) as node,
+        ):
+            yield node, Doctor(node, limit=self.limits.image)
 
     @contextmanager
     def _read(self, path: str, shown: str) -> Iterator[tuple[Node, Doctor]]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from fatpatch.cli.options import GpuName, image_size_option, limits_from, shown_paths
 
+if TYPE_CHECKING:
+    from fatpatch.distributions import Distribution, Installed
+
 
 @click.command("doctor")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="[FILE|FOLDER|NAME]...")
 @click.option(
     "--gpu",
     "gpus",
     type=GpuName(),
     multiple=True,
-    required=True,
     metavar="NAME",
     envvar="FATPATCH_GPU",
     help="GPU name (GTX 1060), target (sm_61, 6.1, gfx1031), PCI id, auto or all. Repeatable.",
@@ -52,10 +56,13 @@ def command(
 ) -> int:
     """Report whether FILE runs on a GPU, and why.
 
-    No GPU is needed. Several GPUs give a table; several files on one GPU are compared side by side. The exit code is 0 only when all
-    files run on all GPUs.
+    FOLDER is an environment, a site-packages folder or any folder with libraries: one row per installed distribution. NAME is an
+    installed distribution. Without either, the active environment is judged. No GPU is needed; --gpu defaults to the GPUs of this
+    machine. Several GPUs give a table; several files on one GPU are compared side by side. The exit code is 0 only when everything runs.
     """
     from fatpatch.cli.consulting import Consultation, environments, read_model
+
+    gpus = gpus or _own_gpus()
 
     model_name = None if model is None else shown_paths([model])[0]
     facts = None if model is None or model_name is None else read_model(model, model_name)
@@ -78,9 +85,52 @@ def command(
     )
     if candidates and (run.fleet or len(files) > 1):
         raise click.UsageError("--candidate is for one FILE on one GPU")
+    if (asked := _installed(files)) is not None:
+        if run.fleet:
+            raise click.UsageError("an installed environment is judged for one --gpu at a time")
+        where, chosen = asked
+        if form == "json":
+            code, document = run.installed_json([chosen] if chosen else where.distributions, where)
+            sys.stdout.write(json.dumps(document, indent=1) + "\n")
+            return code
+        if chosen is not None:
+            return run.distribution_text(chosen, where, sys.stdout.write)
+        return run.installed_text(where, sys.stdout.write)
     paths = list(zip(files, shown_paths(files), strict=True))
     if form == "json":
         code, document = run.as_json(paths)
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
         return code
     return run.as_text(paths, sys.stdout.write)
+
+
+def _own_gpus() -> tuple[str, ...]:
+    """The GPUs of this machine; a usage error that names the option where there is none."""
+    from fatpatch.errors import InputError
+    from fatpatch.gpus.local import local_devices
+
+    try:
+        local_devices()
+    except InputError as error:
+        raise click.UsageError(f"missing option '--gpu': {error.message}\n  hint: --gpu \"GTX 1060\", --gpu sm_86 or --gpu all") from error
+    return ("auto",)
+
+
+def _installed(files: tuple[str, ...]) -> tuple[Installed, Distribution | None] | None:
+    """What is installed in the folder that was named, or in the active environment, and the distribution that was asked for.
+
+    None where files were named.
+    """
+    from fatpatch.distributions import active_environment, installed, is_name, named
+
+    if len(files) > 1 or (files and (os.path.isfile(files[0]) or not (os.path.isdir(files[0]) or is_name(files[0])))):
+        return None
+    if files and os.path.isdir(files[0]):
+        return installed(files[0], shown_paths(files)[0]), None
+    folder = active_environment()
+    if folder is None:
+        if not files:
+            raise click.UsageError("no FILE was given, and no environment is active\n  hint: give a file, a folder or an environment")
+        return None
+    where = installed(folder, os.path.basename(os.path.realpath(folder)))
+    return where, named(files[0], where) if files else None

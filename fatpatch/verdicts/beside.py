@@ -31,9 +31,12 @@ class Needed(NamedTuple):
     package: str
 
 
-def needed(root: Node, nodes: Sequence[Node]) -> tuple[Needed, ...]:
-    """What the libraries ``nodes`` of a file load, each name once, what is missing first."""
-    there = {file_name(name.replace("\\", "/")).lower() for name in _members(root)}
+def needed(root: Node, nodes: Sequence[Node], others: frozenset[str] = frozenset()) -> tuple[Needed, ...]:
+    """What the libraries ``nodes`` of a file load, each name once, what is missing first.
+
+    ``others``: names of further files that are there, in small letters.
+    """
+    there = {file_name(name.replace("\\", "/")).lower() for name in _members(root)} | others
     rows: dict[str, Needed] = {}
     for node in nodes:
         found = libraries_beside(node)

@@ -74,11 +74,11 @@ class Doctor:
         missing = [module for module in counted if lacks(module)]
         return [self.names(module.node, module.payload) for module in missing] if len(missing) < len(counted) else []
 
-    def beside(self, found: FileVerdict) -> tuple[Needed, ...]:
+    def beside(self, found: FileVerdict, others: frozenset[str] = frozenset()) -> tuple[Needed, ...]:
         """The libraries that those load by which the file is judged; of alternatives only what ``--cuda`` picks."""
         grouped = {id(unit) for group in found.alternatives for unit in group} - set(map(id, found.chosen))
         nodes = [unit.node for unit in counting(found) if id(unit) not in grouped]
-        return needed(self.node, nodes if found.libraries else [module.node for module in found.modules[:1]])
+        return needed(self.node, nodes if found.libraries else [module.node for module in found.modules[:1]], others)
 
     def _library(self, node: Node, modules: list[Judged], environment: Environment) -> FileVerdict:
         """The verdict of one library."""
@@ -247,7 +247,7 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence
     )
 
 
-_PACKAGES = frozenset({"zip", "tar"})
+_PACKAGES = frozenset({"zip", "tar", "folder"})
 
 
 def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
