@@ -51,6 +51,17 @@ def oracle() -> Path:
     raise AssertionError
 
 
+@pytest.fixture(scope="session")
+def ptxas() -> Path:
+    """ptxas 12.9 of the [oracle] extra."""
+    for folder in sys.path:
+        path = Path(folder) / "nvidia/cuda_nvcc/bin/ptxas"
+        if path.is_file():
+            return path
+    required("ptxas: pip install -e '.[oracle]'")
+    raise AssertionError
+
+
 def corpus_rows() -> list[dict[str, object]]:
     """The rows of the corpus manifest; none where there is no corpus."""
     manifest = Path(os.environ.get("FATPATCH_CORPUS_MANIFEST", ROOT.parent / "shared/corpus/corpus.json"))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fatpatch.edits.donation import Donation
 from fatpatch.edits.hashes import renames_between
-from fatpatch.images.signature import Signature
+from fatpatch.images.signature import Signature, same_parameters
 from fatpatch.locator import escape
 
 _SHOWN = 3
@@ -93,7 +93,7 @@ def _kernel_problems(given: Signature, module: Signature, effects: _Effects) -> 
         ))  # fmt: skip
     for name, theirs in module.kernels.items():
         ours = given.kernels.get(name)
-        if theirs is None or ours is None or ours == theirs:
+        if theirs is None or ours is None or same_parameters(ours, theirs):
             continue
         bytes_given, bytes_wanted = _end(ours), _end(theirs)
         effect = effects.longer if bytes_given > bytes_wanted else effects.shorter

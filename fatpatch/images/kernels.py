@@ -45,7 +45,12 @@ def read_image(kind: str, data: bytes, *, detail: bool = True) -> Reading:
 
         zebin = read_zebin(data)
         return Reading(list(map(_named, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
-    return Reading(ptx_kernels(data), ptx_target(data), ptx_version(data), None)
+    kernels = ptx_kernels(data)
+    if detail and kind == "ptx" and b".shared" in data:
+        from fatpatch.images.ptx_shared import with_shared
+
+        kernels = with_shared(kernels, data)
+    return Reading(kernels, ptx_target(data), ptx_version(data), None)
 
 
 def _named(name: str) -> KernelRow:

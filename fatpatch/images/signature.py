@@ -13,10 +13,11 @@ from fatpatch.formats import numbers as n
 from fatpatch.images.cubin_kernels import cubin_kernels
 from fatpatch.images.cubin_tables import SHT_CUDA_COMPAT, Tables, name_budget
 from fatpatch.images.hsaco import CodeObject, read_code_object
-from fatpatch.images.ptx import elements, ptx_kernels, ptx_target, ptx_version, without_comments
+from fatpatch.images.ptx import elements, parameter_start, ptx_kernels, ptx_target, ptx_version, without_comments
 from fatpatch.images.rows import KernelRow
 
 _OBJECT = 1
+_ALIGNMENTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _VARIABLE_SECTIONS = (b".nv.global", b".nv.constant3")
 _GENERATED = re.compile(r"\$|__unnamed|\.|__cuda_|_nv_|__nv_")
 _PTX_VARIABLE = re.compile(
@@ -112,6 +113,30 @@ def _ptx_variables(text: bytes) -> dict[str, int]:
             width = max(int(typed[1]) // 8, 1) * (2 if typed[2] else 1) * (int(vector[1]) if vector else 1)
             variables[name] = width * elements(dimensions)
     return variables
+
+
+def same_parameters(some: tuple[tuple[int, int], ...], others: tuple[tuple[int, int], ...]) -> bool:
+    """Whether two lists of (offset, size) can be those of one declaration, for different architectures.
+
+    ptxas aligns a parameter's address in the constant bank, so that one of 32 bytes' alignment or more has another offset on sm_90.
+    """
+    if some == others:
+        return True
+    if [size for _, size in some] != [size for _, size in others]:
+        return False
+    starts = {parameter_start(f"compute_{arch}") for arch in (50, 70, 90, 100)}
+    return any(_one_declaration(some, others, first, second) for first in starts for second in starts)
+
+
+def _one_declaration(some: tuple[tuple[int, int], ...], others: tuple[tuple[int, int], ...], first: int, second: int) -> bool:
+    end = other_end = 0
+    for (offset, size), (other, _) in zip(some, others, strict=True):
+        if not any(
+            -(-(first + end) // a) * a - first == offset and -(-(second + other_end) // a) * a - second == other for a in _ALIGNMENTS
+        ):
+            return False
+        end, other_end = offset + size, other + size
+    return True
 
 
 def without_hashes(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from fatpatch.images import flow
 from fatpatch.images.launch_bounds import Bounds
 from fatpatch.images.rows import KernelRow, own_shared
+from fatpatch.images.signature import same_parameters
 from fatpatch.retargeting.cautions import cautions
 from fatpatch.retargeting.rewrites import Rewrite
 from fatpatch.retargeting.text import Text
@@ -123,7 +124,10 @@ def _shape(kernel: str, known: Evidence) -> tuple[int, str]:
         return DIFFERENT, "is not in what ptxas made"
     shared = own_shared(old[2], used.arch), own_shared(new[2], known.device)
     bounds = used.bounds.get(kernel, ()), known.bounds.get(kernel, ())
-    shapes = (("static shared memory", *shared), ("launch bounds", *bounds), ("parameters", old[6], new[6]))
+    parameters = old[6], new[6]
+    if old[6] is not None and new[6] is not None and same_parameters(old[6], new[6]):
+        parameters = old[6], old[6]
+    shapes = (("static shared memory", *shared), ("launch bounds", *bounds), ("parameters", *parameters))
     differing = [f"{word} {_words(theirs)} in {used.target}, {_words(ours)} here" for word, theirs, ours in shapes if theirs != ours]
     if differing:
         return DIFFERENT, "; ".join(differing)

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import required
 
 from fatpatch.images.cubin_kernels import cubin_kernels
 from fatpatch.images.cubin_tables import Tables
 from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
+from fatpatch.images.signature import same_parameters
 
 pytestmark = pytest.mark.oracle
+Places = tuple[tuple[int, int], ...]
 TYPES = [("u8", 1), ("b8", 1), ("s16", 2), ("b16", 2), ("u32", 4), ("f32", 4), ("b32", 4), ("u64", 8), ("f64", 8), ("s64", 8)]
 
 
-@pytest.fixture(scope="module")
-def ptxas() -> Path:
-    for folder in sys.path:
-        path = Path(folder) / "nvidia/cuda_nvcc/bin/ptxas"
-        if path.is_file():
-            return path
-    required("ptxas: pip install -e '.[oracle]'")
-    raise AssertionError
-
-
-def compiled(ptxas: Path, text: str, folder: Path) -> dict[str, tuple[int | None, object]]:
+def compiled(ptxas: Path, text: str, folder: Path, arch: str = "sm_80") -> dict[str, tuple[int | None, Places]]:
     """By kernel: the most threads of a block, and the place of each parameter, in what ptxas makes of the text."""
     source, cubin = folder / "x.ptx", folder / "x.cubin"
     source.write_text(text)
-    subprocess.run([ptxas, "-arch=sm_80", source, "-o", cubin], check=True, capture_output=True, timeout=120)
-    return {row[0]: (row[5], row[6]) for row in cubin_kernels(Tables(cubin.read_bytes()), detail=True)}
+    subprocess.run([ptxas, f"-arch={arch}", source, "-o", cubin], check=True, capture_output=True, timeout=120)
+    return {row[0]: (row[5], row[6] or ()) for row in cubin_kernels(Tables(cubin.read_bytes()), detail=True)}
 
 
 class Writer:
@@ -66,7 +56,7 @@ class Writer:
             align = [".align", self.number(self.random.choice([4, 8, 16]))] if self.random.random() < 0.5 else []
             return [".param", ".u64", ".ptr", *([space] if space else []), *align, f"p{index}"]
         if choice == 1:
-            align = [".align", self.number(self.random.choice([width, 2 * width, 16]))]
+            align = [".align", self.number(self.random.choice([width, 2 * width, 16, 64, 128]))]
             order = [[*align, f".{kind}"], [f".{kind}", *align]][self.random.randrange(2)]
             return [".param", *order, f"p{index}", "[", self.number(self.random.randrange(1, 70)), "]"]
         return [".param", f".{kind}", f"$p_{index}"]
@@ -87,16 +77,26 @@ class Writer:
         return self.join(*filter(None, [*tokens, "{", "ret", ";", "}"]))
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_parameters_however_they_are_written(seed: int, ptxas: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "arch"), list(enumerate(["sm_80", "sm_80", "sm_50", "sm_75", "sm_90", "sm_90", "sm_100", "sm_120"])))
+def test_parameters_however_they_are_written(seed: int, arch: str, ptxas: Path, tmp_path: Path) -> None:
     """Thirty kernels a text: blanks, comments, line ends, hexadecimal, attributes in any order."""
     writer = Writer(seed)
-    head = writer.join("// .version 1.0\n/* .target sm_20 */\n.version 8.0\n", ".target", "sm_80", ".address_size", "64")
+    head = writer.join("// .version 1.0\n/* .target sm_20 */\n.version 8.7\n", ".target", arch, ".address_size", "64")
     text = head + "\n" + writer.gap(needed=False).join(writer.kernel(f"k{number}") for number in range(30)) + "\n"
     data = text.encode()
-    assert (ptx_version(data), ptx_target(data)) == ("8.0", "compute_80")
+    assert (ptx_version(data), ptx_target(data)) == ("8.7", arch.replace("sm", "compute"))
     found = {row[0]: (row[5], row[6]) for row in ptx_kernels(data)}
-    assert found == compiled(ptxas, text, tmp_path)
+    assert found == compiled(ptxas, text, tmp_path, arch)
+
+
+def test_one_declaration_has_other_offsets_on_another_architecture(ptxas: Path, tmp_path: Path) -> None:
+    text = ".version 8.7\n.target {0}\n.address_size 64\n.entry k(.param .u8 a, .param .align 64 .b8 b[64], .param .u32 c){{ret;}}"
+    other = text.replace("align 64", "align 8")
+    places = {arch: compiled(ptxas, text.format(arch), tmp_path, arch)["k"][1] for arch in ("sm_60", "sm_80", "sm_90", "sm_100")}
+    assert len(set(places.values())) == 3
+    assert all(same_parameters(some, others) for some in places.values() for others in places.values())
+    wrong = compiled(ptxas, other.format("sm_80"), tmp_path)["k"][1]
+    assert not any(same_parameters(wrong, right) for right in places.values())
 
 
 @pytest.mark.parametrize("name", ["nospace", "oneline", "hexarr", "ptrnospace2"])
