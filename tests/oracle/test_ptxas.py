@@ -11,9 +11,9 @@ from random import Random
 import pytest
 from conftest import required
 
-from fatpatch.images.cubin_kernels import cubin_kernels
-from fatpatch.images.cubin_tables import Tables
-from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
+from fatpatch.gpucode.cubin.kernels import cubin_kernels
+from fatpatch.gpucode.cubin.tables import Tables
+from fatpatch.gpucode.ptx.read import ptx_kernels, ptx_target, ptx_version
 
 pytestmark = pytest.mark.oracle
 TYPES = [("u8", 1), ("b8", 1), ("s16", 2), ("b16", 2), ("u32", 4), ("f32", 4), ("b32", 4), ("u64", 8), ("f64", 8), ("s64", 8)]
