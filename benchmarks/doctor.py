@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from run import BIN, measure
 
-from fatpatch.coverage import payloads_below
-from fatpatch.images.bodies import cubin_bodies
-from fatpatch.images.ptx_bodies import ptx_bodies
-from fatpatch.payloads.content import ImageReader
-from fatpatch.walk import inspected
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.cubin.bodies import cubin_bodies
+from fatpatch.gpucode.ptx.bodies import ptx_bodies
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.walk import inspected
 
 GPUS = ("GTX 1060", "RTX 3060", "H100", "all")
 

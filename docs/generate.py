@@ -41,14 +41,14 @@ def sessions(text: str) -> str:
 
 def commands() -> Iterator[str]:
     """Every command with its help, grouped as in ``fatpatch --help``."""
-    from fatpatch.cli import GROUPS
+    from fatpatch.commands import GROUPS
 
     yield "# Commands\n\n"
     yield "`FILE` may be a local file or a URL wherever a command only reads. Every command has `-h`; `fatpatch --version` shows the version.\n"
     for title, names in GROUPS.items():
         yield f"\n## {title}\n"
         for name in names:
-            command = import_module(f"fatpatch.cli.{name}").command
+            command = import_module(f"fatpatch.commands.{name}.command").command
             yield f"\n### fatpatch {name}\n\n```text\n{_help(command, name)}```\n"
 
 
@@ -59,7 +59,7 @@ def _help(command: click.Command, name: str) -> str:
 
 def schemas() -> Iterator[str]:
     """The JSON documents by schema."""
-    yield "# JSON schemas\n\nThe schemas ship in the package, under `fatpatch/render` and `fatpatch/gate`. A number that was not computed is null, never 0.\n\n"
+    yield "# JSON schemas\n\nThe schemas ship in the package, each beside the code that writes it. A number that was not computed is null, never 0.\n\n"
     yield "| schema | written by | top-level keys |\n|---|---|---|\n"
     for path in sorted((ROOT / "fatpatch").rglob("*.schema.json")):
         schema = json.loads(path.read_text("utf-8"))
@@ -69,7 +69,7 @@ def schemas() -> Iterator[str]:
 
 def policy() -> Iterator[str]:
     """The keys of a policy."""
-    schema = json.loads((ROOT / "fatpatch/gate/policy-1.schema.json").read_text("utf-8"))
+    schema = json.loads((ROOT / "fatpatch/policy/policy-1.schema.json").read_text("utf-8"))
     yield "# Policy\n\nKeys of `fatpatch.toml`, or of `[tool.fatpatch]` in `pyproject.toml`. An unknown key is an error, with a suggestion.\n\n"
     yield "| key | value | meaning |\n|---|---|---|\n"
     yield from _keys(schema["properties"], schema["$defs"], "")
@@ -91,7 +91,7 @@ def _keys(properties: dict[str, dict[str, object]], definitions: dict[str, dict[
 
 def rules() -> Iterator[str]:
     """The rules of ``check``."""
-    from fatpatch.gate.rules import RULES
+    from fatpatch.policy.rules import RULES
 
     yield "# Check rules\n\n`fatpatch check --explain RULE` shows the same text.\n"
     for rule in RULES.values():
@@ -100,7 +100,7 @@ def rules() -> Iterator[str]:
 
 def exit_codes() -> Iterator[str]:
     """Exit codes, and the variables that are read."""
-    from fatpatch.errors import EXIT_CODES
+    from fatpatch.base.errors import EXIT_CODES
 
     yield "# Exit codes and environment\n\nResults go to standard output, everything else to standard error.\n\n| exit code | meaning |\n|---|---|\n"
     yield from (f"| {code} | {words} |\n" for code, words in EXIT_CODES)
@@ -120,7 +120,7 @@ VARIABLES = (
 
 def layouts() -> Iterator[str]:
     """The binary layouts."""
-    from fatpatch.cli.formats import describe, load
+    from fatpatch.commands.formats.command import describe, load
     from fatpatch.formats.names import FORMATS
 
     yield "# Binary layouts\n\n`fatpatch formats NAME` prints the same text.\n"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from fatpatch.api.file import File, Image, Kernel, Module
     from fatpatch.api.file import open_file as open
     from fatpatch.api.judging import Check, Difference, Verdict, check, diff, doctor
-    from fatpatch.errors import EditError, FatpatchError, FormatError, InputError, LimitError, UnsupportedError, VerifyError
-    from fatpatch.limits import Limits
+    from fatpatch.base.errors import EditError, FatpatchError, FormatError, InputError, LimitError, UnsupportedError, VerifyError
+    from fatpatch.base.limits import Limits
 
 __version__ = "0.1.0"
 
@@ -61,8 +61,8 @@ _PLACES = {
     "fatpatch.api.editing": ("Plan", "Soundness", "expand", "graft", "prune", "recompress", "undo", "verify"),
     "fatpatch.api.file": ("File", "Image", "Kernel", "Module"),
     "fatpatch.api.judging": ("Check", "Difference", "Verdict", "check", "diff", "doctor"),
-    "fatpatch.errors": ("EditError", "FatpatchError", "FormatError", "InputError", "LimitError", "UnsupportedError", "VerifyError"),
-    "fatpatch.limits": ("Limits",),
+    "fatpatch.base.errors": ("EditError", "FatpatchError", "FormatError", "InputError", "LimitError", "UnsupportedError", "VerifyError"),
+    "fatpatch.base.limits": ("Limits",),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from construct import Construct, ConstructError
 
-from fatpatch.errors import FormatError
+from fatpatch.base.errors import FormatError
 
 
 def parse_layout(layout: Construct, data: bytes, *, offset: int = 0, locator: str = "") -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 from conftest import ROOT, Run
 
-SCHEMA = json.loads((ROOT / "fatpatch/render/doctor-2.schema.json").read_text())
-FLEET = json.loads((ROOT / "fatpatch/render/fleet-2.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "fatpatch/verdicts/doctor-2.schema.json").read_text())
+FLEET = json.loads((ROOT / "fatpatch/verdicts/fleet-2.schema.json").read_text())
 
 
 def document(run: Run, *arguments: object, code: int = 0) -> dict[str, Any]:

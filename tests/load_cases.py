@@ -11,9 +11,9 @@ from typing import Any
 
 from conftest import ROOT, required
 
-from fatpatch.errors import FatpatchError
-from fatpatch.model import Image
-from fatpatch.payloads.content import ImageReader
+from fatpatch.base.errors import FatpatchError
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.model.tree import Image
 
 CASES = ROOT.parent / "shared/fixtures/load-cases"
 

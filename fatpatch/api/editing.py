@@ -9,38 +9,38 @@ from typing import Any, NamedTuple
 
 from fatpatch import __version__
 from fatpatch.api.file import PathLike, paths_of, plain
-from fatpatch.coverage import parts_not_read
-from fatpatch.edits import journal
-from fatpatch.edits.commit import Destination, Subject
-from fatpatch.edits.donation import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
-from fatpatch.edits.expand import Wishes as ExpandWishes
-from fatpatch.edits.expand import plan_expand
-from fatpatch.edits.graft import Outcome
-from fatpatch.edits.graft import graft as graft_into
-from fatpatch.edits.host import Options
-from fatpatch.edits.keep import Wish
-from fatpatch.edits.plan import Wishes as GraftWishes
-from fatpatch.edits.prune import Wishes as PruneWishes
-from fatpatch.edits.prune import plan_prune
-from fatpatch.edits.recompress import Wishes as RecompressWishes
-from fatpatch.edits.recompress import plan_recompress
-from fatpatch.edits.renewal import Plan as Renewal
-from fatpatch.edits.renewal import Renewed, renew
-from fatpatch.edits.result import Check
-from fatpatch.edits.state import state_of
-from fatpatch.edits.undo import Undone
-from fatpatch.edits.undo import undo as take_back
-from fatpatch.edits.verify import independently, soundness
-from fatpatch.errors import EditError
+from fatpatch.base.checks import Check
+from fatpatch.base.errors import EditError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name
+from fatpatch.commands._shared.edit_text import Told, edit_json
+from fatpatch.commands.graft.text import graft_json
+from fatpatch.edit.graft.plan import Wishes as GraftWishes
+from fatpatch.edit.graft.run import Outcome
+from fatpatch.edit.graft.run import graft as graft_into
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.payload.new_image import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edit.rewrite.expand import Wishes as ExpandWishes
+from fatpatch.edit.rewrite.expand import plan_expand
+from fatpatch.edit.rewrite.prune import Wishes as PruneWishes
+from fatpatch.edit.rewrite.prune import plan_prune
+from fatpatch.edit.rewrite.recompress import Wishes as RecompressWishes
+from fatpatch.edit.rewrite.recompress import plan_recompress
+from fatpatch.edit.rewrite.rewrite_modules import Plan as Renewal
+from fatpatch.edit.rewrite.rewrite_modules import Renewed, renew
+from fatpatch.edit.rewrite.select_images import Wish
+from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction.commit import Destination, Subject
+from fatpatch.edit.transaction.file_stamp import state_of
+from fatpatch.edit.transaction.undo import Undone
+from fatpatch.edit.transaction.undo import undo as take_back
+from fatpatch.edit.verify import independently, soundness
 from fatpatch.gpus.devices import find
-from fatpatch.hosts.llamafile import notes_for
-from fatpatch.limits import Limits
-from fatpatch.locator import file_name
-from fatpatch.model import Diagnostic, Node
+from fatpatch.hostcode.llamafile import notes_for
+from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.remote.opening import refuse_address
-from fatpatch.render.edit import Told, edit_json
-from fatpatch.render.graft import graft_json
-from fatpatch.walk import inspected
+from fatpatch.scan.coverage import parts_not_read
+from fatpatch.scan.walk import inspected
 
 Document = dict[str, Any]
 

@@ -10,20 +10,20 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from fatpatch.coverage import all_diagnostics, payloads_below, summarize, target_key, target_table
-from fatpatch.errors import InputError
-from fatpatch.images.demangle import demangle, readable
-from fatpatch.images.rows import Kernel as KernelFacts
-from fatpatch.images.rows import kernel_of, own_shared, sm_number
-from fatpatch.limits import Limits
-from fatpatch.locator import file_name, target_matches
-from fatpatch.model import Diagnostic, Node, Payload
-from fatpatch.model import Image as ImageFacts
-from fatpatch.payloads.content import ImageReader
-from fatpatch.render import json as render
-from fatpatch.render.words import size as size_words
-from fatpatch.survey import Finding, survey
-from fatpatch.walk import inspected
+from fatpatch.base.errors import InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name, target_matches
+from fatpatch.base.words import size as size_words
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.demangle import demangle, readable
+from fatpatch.gpucode.rows import Kernel as KernelFacts
+from fatpatch.gpucode.rows import kernel_of, own_shared, sm_number
+from fatpatch.model.tree import Diagnostic, Node, Payload
+from fatpatch.model.tree import Image as ImageFacts
+from fatpatch.scan import document as render
+from fatpatch.scan.coverage import all_diagnostics, payloads_below, summarize, target_key, target_table
+from fatpatch.scan.survey import Finding, survey
+from fatpatch.scan.walk import inspected
 
 PathLike = str | os.PathLike[str]
 """A path as str or pathlib.Path, or the address of a file on a server (https://..., s3://...)."""

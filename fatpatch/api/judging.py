@@ -7,26 +7,26 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fatpatch.api.file import File, PathLike, paths_of, plain
-from fatpatch.diffing.run import Comparison, compare
-from fatpatch.gate.finding import Finding, fails
-from fatpatch.gate.policy import MustRun, Policy, read_policy
-from fatpatch.gate.run import Outcome, Selection, check_files
+from fatpatch.base.limits import Limits
+from fatpatch.commands.check import text as check_words
+from fatpatch.commands.diff import text as diff_words
+from fatpatch.commands.doctor import text as doctor_words
+from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver as driver_of
-from fatpatch.images.demangle import readable
-from fatpatch.inputs import expanded
-from fatpatch.limits import Limits
-from fatpatch.render import check as check_words
-from fatpatch.render import diff as diff_words
-from fatpatch.render import doctor as doctor_words
-from fatpatch.render import doctor_json
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.policy.finding import Finding, fails
+from fatpatch.policy.policy import MustRun, Policy, read_policy
+from fatpatch.policy.run import Outcome, Selection, check_files
+from fatpatch.release.run import Comparison, compare
+from fatpatch.remote.inputs import expanded
+from fatpatch.verdicts import document as doctor_json
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.operations import operations
 from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Remedy
+from fatpatch.verdicts.results import FileVerdict
 
 
 class Verdict:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.errors import InputError
-from fatpatch.gpus.kinship import best_kin
+from fatpatch.base.errors import InputError
+from fatpatch.gpus.compatibility import best_kin
 from fatpatch.gpus.tables import table
-from fatpatch.model import Image
+from fatpatch.model.tree import Image
 
 _OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
 _TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.amd import can_set, feature_settings
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.products import DOUBTFUL, Product, alike_numbers, loosely_named, named, nearest, products, with_chip, with_pci_id

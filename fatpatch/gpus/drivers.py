@@ -6,7 +6,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import at_most, releases, toolkit

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Final
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.gpus.devices import Device, device_of
 from fatpatch.gpus.products import Product, products, with_pci_id, words

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.formats import numbers as n
-from fatpatch.model import Image
+from fatpatch.model.tree import Image
 
 MEASURED_DEVICE: Final = 90
 NO_IMAGE: Final = 209

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 
-from fatpatch.errors import InternalError
+from fatpatch.base.errors import InternalError
 
 
 @functools.cache

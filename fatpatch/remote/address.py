@@ -7,7 +7,7 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 
 HTTP: Final = frozenset({"http", "https"})
 OTHERS: Final = frozenset({"s3", "gs", "gcs", "hf", "zip", "abfs", "az"})

@@ -9,8 +9,8 @@ import ssl
 from urllib.parse import SplitResult
 from urllib.request import getproxies, proxy_bypass
 
-from fatpatch.errors import InputError
-from fatpatch.limits import Remote
+from fatpatch.base.errors import InputError
+from fatpatch.base.limits import Remote
 from fatpatch.remote.address import parts_of, shown_address
 
 _EMBEDDED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlunsplit
 
 from fatpatch import __version__
-from fatpatch.errors import InputError, LimitError, UnsupportedError
-from fatpatch.limits import Remote
+from fatpatch.base.errors import InputError, LimitError, UnsupportedError
+from fatpatch.base.limits import Remote
 from fatpatch.remote.address import parts_of, shown_address
 from fatpatch.remote.connections import ViaProxy, connect
 

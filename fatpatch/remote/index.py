@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from fatpatch.errors import FormatError, InputError
-from fatpatch.limits import Remote
+from fatpatch.base.errors import FormatError, InputError
+from fatpatch.base.limits import Remote
 from fatpatch.remote.address import HTTP, scheme_of, shown_address
 
 _MOST = 64 << 20

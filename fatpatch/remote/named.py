@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fatpatch.errors import InputError, LimitError, ToolError
-from fatpatch.limits import Remote
+from fatpatch.base.errors import InputError, LimitError, ToolError
+from fatpatch.base.limits import Remote
 from fatpatch.remote.address import shown_address
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from fatpatch.errors import InputError
-from fatpatch.limits import Remote
+from fatpatch.base.errors import InputError
+from fatpatch.base.limits import Remote
+from fatpatch.base.source import Source
 from fatpatch.remote.address import HTTP, OTHERS, scheme_of, shown_address
-from fatpatch.source import Source
 
 
 def open_input(path: str, options: Remote | None = None) -> Source:

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, Protocol
 
-from fatpatch.errors import InputError
-from fatpatch.limits import Fetched, Remote
-from fatpatch.source import Backing
+from fatpatch.base.errors import InputError
+from fatpatch.base.limits import Fetched, Remote
+from fatpatch.base.source import Backing
 
 _BLOCK: Final = 16 << 10
 _AHEAD: Final = 4 << 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.images import flow
-from fatpatch.images.launch_bounds import Bounds
-from fatpatch.images.rows import KernelRow, own_shared
-from fatpatch.images.signature import same_parameters
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.cubin.launch_bounds import Bounds
+from fatpatch.gpucode.rows import KernelRow, own_shared
+from fatpatch.gpucode.signature import same_parameters
 from fatpatch.retargeting.cautions import cautions
 from fatpatch.retargeting.rewrites import Rewrite
 from fatpatch.retargeting.text import Text

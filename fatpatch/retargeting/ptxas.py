@@ -10,9 +10,9 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from fatpatch.errors import LimitError, ToolError
+from fatpatch.base.errors import LimitError, ToolError
+from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpus.ptxas_options import target_of
-from fatpatch.payloads.compression import IMAGE_LIMIT
 
 _PIP = "pip install 'fatpatch[nvidia]' (ptxas 12.9, for sm_50 to sm_121), or put a CUDA toolkit's ptxas on PATH"
 _LONGEST = 900.0

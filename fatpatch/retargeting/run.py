@@ -7,25 +7,25 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from fatpatch.coverage import payloads_below, target_key
-from fatpatch.edits.donation import Donation
-from fatpatch.edits.match import pinned
-from fatpatch.errors import EditError, FatpatchError, FormatError, ToolError
+from fatpatch.base.errors import EditError, FatpatchError, FormatError, ToolError
+from fatpatch.edit.match import pinned
+from fatpatch.edit.payload.new_image import Donation
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.cubin.bodies import cubin_bodies
+from fatpatch.gpucode.cubin.launch_bounds import launch_bounds
+from fatpatch.gpucode.kernels import read_image
+from fatpatch.gpucode.ptx.bodies import ptx_bodies
+from fatpatch.gpucode.signature import signature_of, split_target
 from fatpatch.gpus.marks import MARK
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.toolkits import toolkits_for
-from fatpatch.images import flow
-from fatpatch.images.bodies import cubin_bodies
-from fatpatch.images.kernels import read_image
-from fatpatch.images.launch_bounds import launch_bounds
-from fatpatch.images.ptx_bodies import ptx_bodies
-from fatpatch.images.signature import signature_of, split_target
-from fatpatch.model import Image, Node, Payload
-from fatpatch.payloads.content import ImageReader
+from fatpatch.model.tree import Image, Node, Payload
 from fatpatch.retargeting.kernels import IDENTICAL, Evidence, Level, Used, Verdict, Wanted, trapped, verdicts
 from fatpatch.retargeting.ptxas import Answer, Ptxas
 from fatpatch.retargeting.rewrites import Rewrite, rewritten
 from fatpatch.retargeting.text import Text, for_target
+from fatpatch.scan.coverage import payloads_below, target_key
 
 _PASSES = 8
 

@@ -7,9 +7,9 @@ import functools
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from fatpatch.errors import FormatError
-from fatpatch.images.ptx import without_comments
-from fatpatch.images.ptx_bodies import Definition, definitions
+from fatpatch.base.errors import FormatError
+from fatpatch.gpucode.ptx.bodies import Definition, definitions
+from fatpatch.gpucode.ptx.read import without_comments
 
 _VERSION = re.compile(rb"^([ \t]*\.version[ \t]+)(\d{1,4}\.\d{1,4})", re.MULTILINE)
 _TARGET = re.compile(rb"^([ \t]*\.target[ \t]+)(?:sm|compute)_\d{1,4}[af]?", re.MULTILINE)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.gpus.drivers import on_jetson_linux
-from fatpatch.model import Image
+from fatpatch.model.tree import Image
 from fatpatch.verdicts.facts import arch_of
-from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
-from fatpatch.verdicts.judged import GOOD, Judged
 from fatpatch.verdicts.linking import is_linked, is_relocatable
+from fatpatch.verdicts.load_result import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE
 from fatpatch.verdicts.names import generations_named
+from fatpatch.verdicts.results import GOOD, Judged
 
 _NATIVE: Final = frozenset({"sass", "ptx"})
 _FOR_LINKERS: Final = frozenset({"lto", "tileir", "index", "bitcode"})

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.hosts.beside import Beside, libraries_beside
-from fatpatch.locator import file_name
-from fatpatch.model import Node
+from fatpatch.base.locator import file_name
+from fatpatch.hostcode.beside import Beside, libraries_beside
+from fatpatch.model.tree import Node
 
 _PACKAGES: Final = {
     "cublas": "cublas", "cublasLt": "cublas", "cudart": "cuda-runtime", "nvrtc": "cuda-nvrtc", "cudnn": "cudnn", "cufft": "cufft",

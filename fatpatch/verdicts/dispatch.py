@@ -9,11 +9,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final, NamedTuple
 
-from fatpatch.errors import FatpatchError
-from fatpatch.hosts.family import ARCH_LIST, MID_2024, PER_TYPE, Family, family
-from fatpatch.hosts.registration import Registration, registered
-from fatpatch.hosts.thresholds import thresholds
-from fatpatch.model import Node
+from fatpatch.base.errors import FatpatchError
+from fatpatch.hostcode.family import ARCH_LIST, MID_2024, PER_TYPE, Family, family
+from fatpatch.hostcode.registration import Registration, registered
+from fatpatch.hostcode.thresholds import thresholds
+from fatpatch.model.tree import Node
 
 EQUAL: Final = "equal"
 DIFFERS: Final = "differs"

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from fatpatch.coverage import payloads_below
-from fatpatch.images.signature import without_hashes
-from fatpatch.locator import file_name
-from fatpatch.verdicts.doctor import Doctor
-from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.base.locator import file_name
+from fatpatch.gpucode.signature import without_hashes
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedy import Candidate, Remedy
+from fatpatch.verdicts.results import FileVerdict, Judged
 
 _OFFERS: Final = 400
 _PLACEHOLDER: Final = "OTHER"

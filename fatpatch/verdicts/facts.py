@@ -6,22 +6,22 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from fatpatch.errors import FatpatchError, LimitError
+from fatpatch.base.errors import FatpatchError, LimitError
+from fatpatch.base.source import Place, Source
 from fatpatch.formats import numbers as n
-from fatpatch.images import flow
-from fatpatch.images.amdgpu import Identity, identify
-from fatpatch.images.bodies import cubin_bodies, encoding, kernel_sections
-from fatpatch.images.cubin_tables import Tables
-from fatpatch.images.hsaco import read_code_object
-from fatpatch.images.kernels import read_image
-from fatpatch.images.messages import cubin_messages, ptx_messages
-from fatpatch.images.ptx_bodies import ptx_bodies
-from fatpatch.model import Image, Payload
-from fatpatch.payloads.content import ImageReader
-from fatpatch.payloads.driver_view import View, driver_view
-from fatpatch.source import Place, Source
-from fatpatch.verdicts import ptx_fate
-from fatpatch.verdicts.cubin_fate import unlinked
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.code_object.read import read_code_object
+from fatpatch.gpucode.code_object.target import Identity, identify
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.cubin.bodies import cubin_bodies, encoding, kernel_sections
+from fatpatch.gpucode.cubin.tables import Tables
+from fatpatch.gpucode.fatbin.driver_view import View, driver_view
+from fatpatch.gpucode.kernels import read_image
+from fatpatch.gpucode.messages import cubin_messages, ptx_messages
+from fatpatch.gpucode.ptx.bodies import ptx_bodies
+from fatpatch.model.tree import Image, Payload
+from fatpatch.verdicts import ptx_result as ptx_fate
+from fatpatch.verdicts.cubin_result import unlinked
 from fatpatch.verdicts.jit import Cost, cost_of
 
 _Key = tuple[Place, str]

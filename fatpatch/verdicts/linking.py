@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fatpatch.model import Payload
-from fatpatch.verdicts.fate import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
+from fatpatch.model.tree import Payload
+from fatpatch.verdicts.load_result import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
 from fatpatch.verdicts.module import FAILS, SEVERITY, ModuleVerdict
 
 _SECTIONS = ("__nv_rel",)

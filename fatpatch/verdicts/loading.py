@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.errors import FatpatchError, LimitError
+from fatpatch.base.errors import FatpatchError, LimitError
+from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
+from fatpatch.gpucode.codec import unpack
+from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpus.drivers import first_zstd_cuda, last_branch
 from fatpatch.gpus.selection import MEASURED_DEVICE, choose
-from fatpatch.model import Image, Payload
-from fatpatch.payloads.compression import unpack
-from fatpatch.payloads.driver_view import View, driver_view
-from fatpatch.source import Source
-from fatpatch.verdicts import cubin_fate, ptx_fate
+from fatpatch.model.tree import Image, Payload
+from fatpatch.verdicts import cubin_result as cubin_fate
+from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
-from fatpatch.verdicts.fate import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN_ERROR, Fate
+from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN_ERROR, Fate
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
 MEASURED_BRANCH: Final = "580"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 
-from fatpatch.images import flow
+from fatpatch.gpucode import flow
 from fatpatch.verdicts.dispatch import DIFFERS, Host
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.module import ModuleVerdict

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from fatpatch.coverage import members_below
-from fatpatch.model import ModelFacts, Node
+from fatpatch.model.tree import ModelFacts, Node
+from fatpatch.scan.coverage import members_below
 from fatpatch.verdicts import quants
 from fatpatch.verdicts.dispatch import Host
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import Judged, QuantVerdict
 from fatpatch.verdicts.module import FAILS
+from fatpatch.verdicts.results import Judged, QuantVerdict
 
 _GENERAL: Final = ("F16", "F32")  # types that every program runs, by its general kernels
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from fatpatch.errors import FatpatchError
+from fatpatch.base.errors import FatpatchError
+from fatpatch.base.source import Source
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose, promised, refused
-from fatpatch.images import flow
-from fatpatch.images.signature import split_target
-from fatpatch.model import Image, Node, Payload
-from fatpatch.source import Source
+from fatpatch.model.tree import Image, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import Facts, FactsReader, arch_of
-from fatpatch.verdicts.fate import NO_IMAGE, UNSUPPORTED_PTX, Fate
 from fatpatch.verdicts.jit import Cost
+from fatpatch.verdicts.load_result import NO_IMAGE, UNSUPPORTED_PTX, Fate
 from fatpatch.verdicts.loading import Loading, load
 
 NATIVE: Final = "native"

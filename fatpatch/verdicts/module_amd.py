@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fatpatch.gpucode.code_object.target import Identity, same_target
 from fatpatch.gpus.amd import choose_object, offered
-from fatpatch.images.amdgpu import Identity, same_target
-from fatpatch.model import Image, Node, Payload
+from fatpatch.model.tree import Image, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader
-from fatpatch.verdicts.fate import NO_IMAGE
+from fatpatch.verdicts.load_result import NO_IMAGE
 from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, ModuleVerdict
 
 _HOW = {"native": NATIVE, "generic": COMPATIBLE, "spirv": JIT}

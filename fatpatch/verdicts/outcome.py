@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from fatpatch.verdicts.aside import is_bare, lacks, only_suffixed
-from fatpatch.verdicts.fate import NO_IMAGE
-from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.verdicts.load_result import NO_IMAGE
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
 from fatpatch.verdicts.requirements import beyond_jetson
+from fatpatch.verdicts.results import FileVerdict, Judged
 
 OUTCOMES: Final = {
     "no-code": "NO CODE FOR THIS GPU",

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from fatpatch.containers.gguf import TENSOR_TYPES
-from fatpatch.hosts.family import MID_2024, PER_TYPE
+from fatpatch.binfmt.gguf.read import TENSOR_TYPES
+from fatpatch.hostcode.family import MID_2024, PER_TYPE
 
 VECTOR: Final = "multiplies by a few columns (every token)"
 MATRIX: Final = "multiplies by many columns (the prompt)"

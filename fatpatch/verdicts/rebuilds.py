@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from fatpatch.gpus.selection import promised
 from fatpatch.gpus.toolkits import compiles, expansion, is_newest, newest_toolkit_for, releases
-from fatpatch.hosts import llamafile
-from fatpatch.hosts.family import PER_TYPE
+from fatpatch.hostcode import llamafile
+from fatpatch.hostcode.family import PER_TYPE
 from fatpatch.verdicts.dispatch import DIFFERS
-from fatpatch.verdicts.judged import FileVerdict, Judged
 from fatpatch.verdicts.module import STUB
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.requirements import too_old
+from fatpatch.verdicts.results import FileVerdict, Judged
 
 
 def is_ggml(found: FileVerdict) -> bool:

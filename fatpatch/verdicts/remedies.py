@@ -5,20 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from fatpatch.coverage import target_key
+from fatpatch.base.locator import file_name
 from fatpatch.gpus.drivers import cuda_of_ptx
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.tables import table, version_key
 from fatpatch.gpus.toolkits import toolkits_for
-from fatpatch.hosts import llamafile
-from fatpatch.locator import file_name
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.hostcode import llamafile
+from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.donors import grafts, replacements
 from fatpatch.verdicts.facts import is_dead
-from fatpatch.verdicts.fate import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
-from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.verdicts.judge import Doctor
+from fatpatch.verdicts.load_result import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.module import FAILS, STUB
 from fatpatch.verdicts.outcome import counting, works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
@@ -26,6 +25,7 @@ from fatpatch.verdicts.rebuilds import archs, is_ggml, lower_fails, rebuilds
 from fatpatch.verdicts.remedies_amd import amd
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.requirements import out_of_reach
+from fatpatch.verdicts.results import FileVerdict, Judged
 from fatpatch.verdicts.shippers import by_shipper, shipper
 
 _OLDEST, _NEWEST_THEN = 50, 90  # what -arch=all of a toolkit of 2023 or 2024 compiles; PTX of the newest comes with it

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from fatpatch.base.locator import file_name
+from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpus.amd import offered, override_for, switch_for
-from fatpatch.gpus.kinship import Kinship, best_kin
-from fatpatch.images.amdgpu import same_target
-from fatpatch.locator import file_name
-from fatpatch.model import Image
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.gpus.compatibility import Kinship, best_kin
+from fatpatch.model.tree import Image
 from fatpatch.verdicts.donors import grafts
-from fatpatch.verdicts.judged import GOOD, FileVerdict, Judged
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.remedy import Candidate, Remedy
+from fatpatch.verdicts.results import GOOD, FileVerdict, Judged
 
 _UNTRIED = "Experimental: no AMD GPU was at hand"
 _VARIABLE = "HSA_OVERRIDE_GFX_VERSION"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fatpatch.verdicts.doctor import Doctor
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judge import Doctor
+from fatpatch.verdicts.results import FileVerdict
 
 
 class Remedy(NamedTuple):

@@ -21,10 +21,10 @@ from fatpatch.gpus.drivers import (
 )
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import version_key
-from fatpatch.model import Image, Node
+from fatpatch.model.tree import Image, Node
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import Judged, Need
 from fatpatch.verdicts.module import ModuleVerdict
+from fatpatch.verdicts.results import Judged, Need
 
 _DRIVER_TOO_OLD: Final = 35
 _NO_DEVICE: Final = 100

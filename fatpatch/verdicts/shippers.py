@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from fatpatch.hosts.linking import TORCH, mentions
-from fatpatch.locator import file_name
-from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.base.locator import file_name
+from fatpatch.hostcode.linking import TORCH, mentions
 from fatpatch.verdicts.nvidias import NAMES
 from fatpatch.verdicts.rebuilds import limit_of, toolkit_for
 from fatpatch.verdicts.remedy import Remedy
+from fatpatch.verdicts.results import FileVerdict, Judged
 
 
 class Shipper(NamedTuple):

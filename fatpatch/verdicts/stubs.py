@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fatpatch.images import flow
-from fatpatch.model import Node, Payload
+from fatpatch.gpucode import flow
+from fatpatch.model.tree import Node, Payload
 from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, Host
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead

@@ -14,7 +14,7 @@ from conftest import ROOT, SAMPLES, Run
 
 import fatpatch
 
-SCHEMAS = ROOT / "fatpatch/render"
+SCHEMAS = {path.name: path for path in (ROOT / "fatpatch").rglob("*.schema.json")}
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -96,12 +96,12 @@ def test_check_and_diff() -> None:
     failed = fatpatch.check([SAMPLES / "libkernels.so"], require=["sm_89"])
     assert not failed
     assert failed.findings[0].rule.startswith("FP")
-    jsonschema.validate(failed.to_dict(), json.loads((SCHEMAS / "check-1.schema.json").read_text()))
+    jsonschema.validate(failed.to_dict(), json.loads(SCHEMAS["check-1.schema.json"].read_text()))
     assert not fatpatch.diff(SAMPLES / "donor.so", SAMPLES / "donor.so")
     found = fatpatch.diff(SAMPLES / "donor.so", SAMPLES / "libkernels.so")
     assert found
     assert "|" in found.markdown()
-    jsonschema.validate(found.to_dict(), json.loads((SCHEMAS / "diff-1.schema.json").read_text()))
+    jsonschema.validate(found.to_dict(), json.loads(SCHEMAS["diff-1.schema.json"].read_text()))
 
 
 def test_an_edit_is_planned_saved_and_taken_back(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_edit_is_planned_saved_and_taken_back(tmp_path: Path) -> None:
     assert path.read_bytes() == original, "planning writes nothing"
     assert plan.size_after > plan.size_before == len(original)
     assert len(plan.checks) > 10
-    jsonschema.validate(plan.to_dict(), json.loads((SCHEMAS / "graft-1.schema.json").read_text()))
+    jsonschema.validate(plan.to_dict(), json.loads(SCHEMAS["graft-1.schema.json"].read_text()))
     fixed = tmp_path / "fixed.llamafile"
     done = plan.save(fixed)
     assert done["output"] == str(fixed)
@@ -142,7 +142,7 @@ def test_other_edits(make: object, tmp_path: Path) -> None:
     path = tmp_path / "libkernels.so"
     path.write_bytes((SAMPLES / "libkernels.so").read_bytes())
     plan = make(path)  # type: ignore[operator]
-    jsonschema.validate(plan.to_dict(), json.loads((SCHEMAS / "edit-1.schema.json").read_text()))
+    jsonschema.validate(plan.to_dict(), json.loads(SCHEMAS["edit-1.schema.json"].read_text()))
     document = plan.save(tmp_path / "out.so") if plan.to_dict()["modules"] else None
     if document is not None:
         assert (tmp_path / "out.so").stat().st_size == document["size_after"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, SAMPLES, Run, required
-from edits.wine import build_loader, load, wine_available
+from edit.wine import build_loader, load, wine_available
 
 FOLDER = ROOT.parent / "shared/fixtures/cases"
 

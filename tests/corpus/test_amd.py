@@ -10,8 +10,8 @@ import pytest
 from conftest import Run, corpus_file
 from oracle import llvm
 
-from fatpatch.payloads.content import ImageReader
-from fatpatch.walk import inspected
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.corpus
 FILES = ("libbitsandbytes_rocm64.so", "libbitsandbytes_rocm71.so", "_scatter_cuda.so")

@@ -11,7 +11,7 @@ from conftest import Run, corpus_path, corpus_rows
 
 from fatpatch.formats.fatbin import FATBIN
 from fatpatch.parse import build_layout, parse_layout
-from fatpatch.walk import inspected
+from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.corpus
 ROWS = corpus_rows()

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 from conftest import ROOT, corpus_file, required
 
-from fatpatch.coverage import payloads_below
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.cubin.bodies import cubin_bodies
+from fatpatch.gpucode.cubin.tables import Tables
+from fatpatch.gpucode.ptx.bodies import ptx_bodies
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.hosts.family import PER_TYPE
-from fatpatch.images.bodies import cubin_bodies
-from fatpatch.images.cubin_tables import Tables
-from fatpatch.images.ptx_bodies import ptx_bodies
-from fatpatch.payloads.content import ImageReader
-from fatpatch.verdicts.cubin_fate import unlinked
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.hostcode.family import PER_TYPE
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.walk import inspected
+from fatpatch.verdicts.cubin_result import unlinked
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.loading import load
 from fatpatch.verdicts.outcome import outcome_of
-from fatpatch.walk import inspected
+from fatpatch.verdicts.results import FileVerdict
 
 pytestmark = pytest.mark.corpus
 LIMIT = 192 << 20

@@ -14,10 +14,10 @@ import lief
 import pytest
 from conftest import Run, corpus_file, corpus_path, corpus_rows
 
-from fatpatch.coverage import payloads_below
-from fatpatch.edits.donation import donations_from
-from fatpatch.payloads.content import ImageReader
-from fatpatch.walk import inspected
+from fatpatch.edit.payload.new_image import donations_from
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.corpus
 CASES = {  # member: (an SM number the file has, one that it lacks and that differs in the cubin's e_flags alone)

@@ -13,8 +13,8 @@ from pathlib import Path
 import lief
 import pytest
 from conftest import corpus_file
-from edits.elf_builder import fatpatch
-from edits.test_elf import tool
+from edit.elf_builder import fatpatch
+from edit.test_elf import tool
 from elftools.elf.elffile import ELFFile
 
 pytestmark = pytest.mark.corpus

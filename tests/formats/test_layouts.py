@@ -11,24 +11,24 @@ from builders import archive, bundle, cubin, fatbin, gguf
 from builders import elf as elf_builder
 from builders import pe as pe_builder
 
-from fatpatch import elf64
-from fatpatch.containers import pe as pe_reader
-from fatpatch.containers import zip as zip_reader
-from fatpatch.errors import FormatError
+from fatpatch.base.errors import FormatError
+from fatpatch.binfmt.elf import elf64
+from fatpatch.binfmt.pe import read as pe_reader
+from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.formats import cubin as cubin_format
 from fatpatch.formats import elf, kpack, nvinfo, offload_binary, offload_bundle, pe, tar, wrapper
 from fatpatch.formats import fatbin as fatbin_format
 from fatpatch.formats import gguf as gguf_format
 from fatpatch.formats import zip as zip_format
 from fatpatch.formats.names import FORMATS
-from fatpatch.images import cubin_kernels
+from fatpatch.gpucode import kpack as kpack_reader
+from fatpatch.gpucode.bundle import offload_binary as offload_binary_reader
+from fatpatch.gpucode.bundle import read as bundle_reader
+from fatpatch.gpucode.cubin import kernels as cubin_kernels
+from fatpatch.gpucode.fatbin import entry as entry_reader
+from fatpatch.gpucode.fatbin import read as fatbin_reader
+from fatpatch.gpucode.fatbin import wrapper as wrapper_reader
 from fatpatch.parse import build_layout, parse_layout
-from fatpatch.payloads import entry as entry_reader
-from fatpatch.payloads import fatbin as fatbin_reader
-from fatpatch.payloads import kpack as kpack_reader
-from fatpatch.payloads import offload_binary as offload_binary_reader
-from fatpatch.payloads import offload_bundle as bundle_reader
-from fatpatch.payloads import wrapper as wrapper_reader
 
 BUILDERS = {
     "fatbin": fatbin.container,

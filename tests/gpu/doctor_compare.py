@@ -11,16 +11,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.fatbin.driver_view import driver_view
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.images import flow
-from fatpatch.payloads.driver_view import driver_view
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.jit import FASTEST, SLOWEST, cost_of
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.module import KernelVerdict
-from fatpatch.walk import inspected
+from fatpatch.verdicts.results import FileVerdict
 
 LIMIT = 1 << 28
 

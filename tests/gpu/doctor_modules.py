@@ -24,8 +24,8 @@ BINARY_VERSION, PTX_VERSION = 6, 5
 
 def prepare(folder: Path, libraries: list[str]) -> None:
     """Carve up to EACH fatbins of every library, spread over it, none above LARGEST bytes."""
-    from fatpatch.coverage import payloads_below
-    from fatpatch.walk import inspected
+    from fatpatch.scan.coverage import payloads_below
+    from fatpatch.scan.walk import inspected
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -91,9 +91,9 @@ def compare(folder: Path, results: Path) -> None:
     """Print what differs, then the count."""
     from doctor_compare import LIMIT, environment
 
-    from fatpatch.verdicts.doctor import Doctor
+    from fatpatch.scan.walk import inspected
     from fatpatch.verdicts.facts import arch_of
-    from fatpatch.walk import inspected
+    from fatpatch.verdicts.judge import Doctor
 
     equal = different = 0
     for row in json.loads(results.read_text()):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.amd import choose_object, overridden, override_for, switch_for
+from fatpatch.gpus.compatibility import kinship
 from fatpatch.gpus.devices import find
-from fatpatch.gpus.kinship import kinship
-from fatpatch.model import Image
+from fatpatch.model.tree import Image
 
 
 def objects(*targets: str) -> list[Image]:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.devices import Device, all_devices, candidates, family, find, generation
 from fatpatch.gpus.products import products
 

@@ -7,7 +7,7 @@ import csv
 import pytest
 from conftest import ROOT, required
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.drivers import (
     cuda_of_ptx,
     driver,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import required
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus import local
 from fatpatch.gpus.devices import Device
 

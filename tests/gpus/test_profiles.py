@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatpatch.errors import InputError
+from fatpatch.base.errors import InputError
 from fatpatch.gpus.devices import candidates, find
 from fatpatch.gpus.drivers import driver
 

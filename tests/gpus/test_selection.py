@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from load_cases import load_cases, witnesses
 
+from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpus.selection import Choice, choose, promised
-from fatpatch.model import Image
-from fatpatch.payloads.content import ImageReader
-from fatpatch.walk import inspected
+from fatpatch.model.tree import Image
+from fatpatch.scan.walk import inspected
 
 KINDS = {"sm": ("sass", 2), "compute": ("ptx", 1), "lto": ("lto", 8), "reloc": ("reloc-ptx", 0x40), "index": ("index", 0x20)}
 KINDS |= {"unknown": ("unknown", 0x10), "tile": ("tileir", 0x80), "filler": ("unknown", 0x7777)}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from fatpatch.walk import CONTAINERS
+from fatpatch.scan.walk import CONTAINERS
 
 README = (ROOT / "README.md").read_text()
 GATE = (ROOT / "docs/howto/gate.md").read_text()
@@ -43,9 +43,9 @@ def test_the_wheel_holds_the_formats(tmp_path: Path) -> None:
     assert {
         "fatpatch/formats/fatbin.py",
         "fatpatch/py.typed",
-        "fatpatch/render/inspect-1.schema.json",
+        "fatpatch/scan/inspect-1.schema.json",
         *(f"fatpatch/{path.relative_to(ROOT / 'fatpatch')}" for path in (ROOT / "fatpatch").rglob("*.schema.json")),
-        *(f"fatpatch/render/pages/{path.name}" for path in (ROOT / "fatpatch/render/pages").iterdir()),
+        *(f"fatpatch/commands/_shared/pages/{path.name}" for path in (ROOT / "fatpatch/commands/_shared/pages").iterdir()),
     } <= names
     assert not any(name.startswith(("formats/", "tests/", "samples/")) for name in names)
 
@@ -79,14 +79,14 @@ def test_examples_and_help_are_in_step() -> None:
     """Every command has an example in the README, and every option that README and docs name exists."""
     from importlib import import_module
 
-    from fatpatch.cli import COMMANDS
+    from fatpatch.commands import COMMANDS
 
     named: set[str] = set()
     for page in PAGES:
         blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL))
         for name, rest in re.findall(r"^(?:\$ |\.venv/bin/)?fatpatch (\w+)((?: .*)?)$", blocks, re.MULTILINE):
             named |= {name} if page.name == "README.md" else set()
-            command = import_module(f"fatpatch.cli.{name}").command
+            command = import_module(f"fatpatch.commands.{name}.command").command
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             given = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", rest.partition("  #")[0])))
             assert given <= known, (page.name, name, given - known)
@@ -94,7 +94,7 @@ def test_examples_and_help_are_in_step() -> None:
 
 
 def test_the_policy_of_the_docs_is_one() -> None:
-    from fatpatch.gate.policy import read_policy
+    from fatpatch.policy.policy import read_policy
 
     (text,) = re.findall(r"<!-- policy -->\n```toml\n(.*?)```", GATE, re.DOTALL)
     with tempfile.TemporaryDirectory() as folder:
@@ -128,11 +128,11 @@ LEFT_COLUMN = (
 def test_plain_words_in_help_and_documentation() -> None:
     from importlib import import_module
 
-    from fatpatch.cli import COMMANDS
+    from fatpatch.commands import COMMANDS
 
     texts = {page.name: page.read_text() for page in PAGES if page.name != "CHANGELOG.md"}
     for name in COMMANDS:
-        command = import_module(f"fatpatch.cli.{name}").command
+        command = import_module(f"fatpatch.commands.{name}.command").command
         words = [command.help or "", *(getattr(parameter, "help", "") or "" for parameter in command.params)]
         texts[f"fatpatch {name}"] = "\n".join(words)
         summary = command.get_short_help_str(200)
@@ -173,7 +173,7 @@ def test_every_container_reader_has_the_shape() -> None:
     from importlib import import_module
 
     for name in CONTAINERS:
-        module = import_module(f"fatpatch.containers.{name}")
+        module = import_module(f"fatpatch.binfmt.{name}.read")
         assert name == module.KIND
         assert callable(module.probe)
         assert callable(module.read)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, corpus_path, corpus_rows
 
-from fatpatch.payloads.content import ImageReader
-from fatpatch.survey import survey
-from fatpatch.walk import inspected
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.scan.survey import survey
+from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.oracle
 SAMPLE_NAMES = ("kernels.fatbin", "libkernels.so", "donor.so", "concatenated.fatbin", "kernels.sm_61.cubin", "kernels.sm_90a.cubin")

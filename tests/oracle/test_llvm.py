@@ -11,10 +11,10 @@ import pytest
 from conftest import SAMPLES, corpus_path, corpus_rows
 from oracle import llvm
 
-from fatpatch.images.hsaco import read_code_object
-from fatpatch.images.rows import KernelRow
-from fatpatch.payloads.content import ImageReader
-from fatpatch.walk import inspected
+from fatpatch.gpucode.code_object.read import read_code_object
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.rows import KernelRow
+from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.oracle
 READELF = llvm.tool("llvm-readelf")

@@ -13,10 +13,10 @@ import pytest
 from conftest import corpus_path, corpus_rows
 
 import fatpatch
-from fatpatch.images.cubin_kernels import cubin_kernels
-from fatpatch.images.cubin_tables import Tables
-from fatpatch.images.kernels import read_image
-from fatpatch.images.rows import own_shared, sm_number
+from fatpatch.gpucode.cubin.kernels import cubin_kernels
+from fatpatch.gpucode.cubin.tables import Tables
+from fatpatch.gpucode.kernels import read_image
+from fatpatch.gpucode.rows import own_shared, sm_number
 
 pytestmark = pytest.mark.oracle
 HEAD = ".version 8.3\n.target sm_80\n.address_size 64\n"

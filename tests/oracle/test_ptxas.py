@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
-from fatpatch.images.cubin_kernels import cubin_kernels
-from fatpatch.images.cubin_tables import Tables
-from fatpatch.images.ptx import ptx_kernels, ptx_target, ptx_version
-from fatpatch.images.signature import same_parameters
+from fatpatch.gpucode.cubin.kernels import cubin_kernels
+from fatpatch.gpucode.cubin.tables import Tables
+from fatpatch.gpucode.ptx.read import ptx_kernels, ptx_target, ptx_version
+from fatpatch.gpucode.signature import same_parameters
 
 pytestmark = pytest.mark.oracle
 Places = tuple[tuple[int, int], ...]

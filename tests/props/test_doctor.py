@@ -12,19 +12,20 @@ from builders.fatbin import PTX, container, entry, packed
 from conftest import SAMPLES, Run
 from props.test_mutations import SEEDS, mutated
 
-from fatpatch.errors import FatpatchError
+from fatpatch.base.errors import FatpatchError
+from fatpatch.commands.doctor.text import report
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.cubin import volta
+from fatpatch.gpucode.ptx.bodies import ptx_bodies
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.images import flow, volta
-from fatpatch.images.ptx_bodies import ptx_bodies
-from fatpatch.render.doctor import report
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.outcome import outcome_of, works
-from fatpatch.verdicts.ptx_fate import compiled
+from fatpatch.verdicts.ptx_result import compiled
 from fatpatch.verdicts.remedies import remedies
-from fatpatch.walk import inspected
+from fatpatch.verdicts.results import FileVerdict
 
 ENVIRONMENTS = (
     Environment(find("sm_61"), None),

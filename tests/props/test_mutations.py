@@ -12,9 +12,9 @@ from builders.fatbin import PTX, concatenated, container, entry, packed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fatpatch.errors import FatpatchError
-from fatpatch.survey import survey
-from fatpatch.walk import inspected
+from fatpatch.base.errors import FatpatchError
+from fatpatch.scan.survey import survey
+from fatpatch.scan.walk import inspected
 
 FATBIN = container(
     packed(cubin(), "lz4", kind=2, major=1, minor=7), entry(PTX, options=b"-O3"), concatenated([(2, 75, 0x11, cubin()), (1, 75, 0x11, PTX)])

@@ -13,8 +13,8 @@ import pytest
 from conftest import SAMPLES
 from remote.server import Handler, Misbehave, serving
 
-from fatpatch.errors import FatpatchError, InputError, LimitError
-from fatpatch.limits import Fetched, Remote
+from fatpatch.base.errors import FatpatchError, InputError, LimitError
+from fatpatch.base.limits import Fetched, Remote
 from fatpatch.remote import http
 from fatpatch.remote.address import scheme_of, shown_address
 from fatpatch.remote.opening import open_input

@@ -11,7 +11,7 @@ import pytest
 from conftest import SAMPLES
 from remote.server import Handler, serving
 
-from fatpatch.errors import FatpatchError, InputError
+from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.remote.index import wheels
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

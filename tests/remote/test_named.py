@@ -72,7 +72,7 @@ def test_a_member_of_a_remote_zip(run: Run) -> None:
 def test_without_fsspec(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fsspec.py").write_text("raise ImportError('not here')")
     done = subprocess.run(
-        ["python", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['fatpatch', 'inspect', 's3://a/b']; from fatpatch.cli import main; main()"],
+        ["python", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['fatpatch', 'inspect', 's3://a/b']; from fatpatch.commands import main; main()"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 8

@@ -16,8 +16,8 @@ import pytest
 from builders import gguf
 from conftest import SAMPLES, corpus_file
 
-from fatpatch.limits import Fetched, Remote
-from fatpatch.walk import inspected
+from fatpatch.base.limits import Fetched, Remote
+from fatpatch.scan.walk import inspected
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -137,8 +137,8 @@ def gigabyte(files: Path) -> tuple[str, int]:
 
 def fetched(address: str, *, everything: bool) -> tuple[Fetched, dict[str, int]]:
     """What looking at a file costs, with its kernels or without; and the kernels by target."""
-    from fatpatch.limits import Limits
-    from fatpatch.survey import kernels
+    from fatpatch.base.limits import Limits
+    from fatpatch.scan.survey import kernels
 
     told: list[Fetched] = []
     counts: dict[str, int] = {}

@@ -16,19 +16,19 @@ import jsonschema
 import pytest
 from builders.fatbin import container, entry
 from conftest import ROOT, corpus_file, required
-from edits.elf_builder import Host, build, fatbins_in_memory, fatpatch
+from edit.elf_builder import Host, build, fatbins_in_memory, fatpatch
 
-from fatpatch.errors import LimitError, ToolError
-from fatpatch.images.bodies import cubin_bodies
-from fatpatch.images.kernels import read_image
-from fatpatch.images.ptx_bodies import ptx_bodies
+from fatpatch.base.errors import LimitError, ToolError
+from fatpatch.gpucode.cubin.bodies import cubin_bodies
+from fatpatch.gpucode.kernels import read_image
+from fatpatch.gpucode.ptx.bodies import ptx_bodies
 from fatpatch.retargeting import ptxas as ptxas_module
 from fatpatch.retargeting.cautions import cautions
 from fatpatch.retargeting.ptxas import Ptxas, find_ptxas, kept_options
 from fatpatch.retargeting.rewrites import REWRITES, rewritten
 from fatpatch.retargeting.text import Text, for_target
 
-SCHEMA = json.loads((ROOT / "fatpatch/render/retarget-1.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "fatpatch/commands/retarget/retarget-1.schema.json").read_text())
 FIXTURES = ROOT.parent / "shared/fixtures/stubs"
 
 

@@ -13,12 +13,12 @@ from conftest import Run
 
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.hosts.beside import libraries_beside
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.hostcode.beside import libraries_beside
+from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.operations import OTHER, operations
 from fatpatch.verdicts.remedies import remedies
-from fatpatch.walk import inspected
 
 PTX = b".version %s\n.target sm_%d\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n.reg .b64 %%r;\nst.global.u64 [%%r], %%r;\nret;\n}\n\0"
 

@@ -12,13 +12,13 @@ from builders.fatbin import container, entry
 
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import FileVerdict
+from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.names import generations_named
 from fatpatch.verdicts.nvidias import is_nvidias
 from fatpatch.verdicts.outcome import outcome_of
-from fatpatch.walk import inspected
+from fatpatch.verdicts.results import FileVerdict
 
 LIMIT = 1 << 27
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from fatpatch.coverage import payloads_below
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.kernels import read_image
+from fatpatch.gpucode.rows import own_shared, sm_number
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
 from fatpatch.gpus.selection import choose
-from fatpatch.images.kernels import read_image
-from fatpatch.images.rows import own_shared, sm_number
-from fatpatch.payloads.content import ImageReader
-from fatpatch.verdicts.doctor import Doctor
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
-from fatpatch.walk import inspected
+from fatpatch.verdicts.judge import Doctor
 
 FOLDER = ROOT.parent / "shared/fixtures/h200"
 LIMIT = 512 << 20

@@ -11,15 +11,15 @@ from builders.cubin import cubin
 from builders.fatbin import PTX, concatenated, container, entry, packed
 from load_cases import load_cases, witnesses
 
-from fatpatch.errors import LimitError
+from fatpatch.base.errors import LimitError
+from fatpatch.base.source import Source
+from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.model import Payload
-from fatpatch.payloads.content import ImageReader
-from fatpatch.source import Source
+from fatpatch.model.tree import Payload
+from fatpatch.scan.walk import inspected, walked
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.loading import Loading, load
-from fatpatch.walk import inspected, walked
 
 DRIVER = driver("580.159.04")
 H100 = Environment(find("sm_90"), DRIVER)

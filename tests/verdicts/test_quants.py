@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatpatch.hosts.family import ARCH_LIST, MID_2024, PER_TYPE
+from fatpatch.hostcode.family import ARCH_LIST, MID_2024, PER_TYPE
 from fatpatch.verdicts.quants import (
     ALWAYS,
     MATRIX,

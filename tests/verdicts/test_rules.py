@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from builders.fatbin import PTX
 
-from fatpatch.hosts.family import ARCH_LIST, PER_TYPE, Family
-from fatpatch.model import Payload, Wrapper
+from fatpatch.hostcode.family import ARCH_LIST, PER_TYPE, Family
+from fatpatch.model.tree import Payload, Wrapper
 from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, NOT_KNOWN, Host
 from fatpatch.verdicts.jit import cost_of, total
 from fatpatch.verdicts.linking import linked

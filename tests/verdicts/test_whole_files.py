@@ -12,18 +12,18 @@ from builders.fatbin import container, entry
 
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
-from fatpatch.hosts.family import ARCH_LIST, PER_TYPE, Family
-from fatpatch.hosts.registration import Registration
-from fatpatch.model import ModelFacts, Node, Wrapper
+from fatpatch.hostcode.family import ARCH_LIST, PER_TYPE, Family
+from fatpatch.hostcode.registration import Registration
+from fatpatch.model.tree import ModelFacts, Node, Wrapper
+from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.dispatch import Host
-from fatpatch.verdicts.doctor import Doctor, libraries
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.judged import FileVerdict, Judged
+from fatpatch.verdicts.judge import Doctor, libraries
 from fatpatch.verdicts.models import quant_verdicts
 from fatpatch.verdicts.module import NATIVE, STUB, KernelVerdict, ModuleVerdict
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.requirements import trouble
-from fatpatch.walk import inspected
+from fatpatch.verdicts.results import FileVerdict, Judged
 
 UNKNOWN = Host(None, (), False, None, "")
 OLD = Host(Family("ggml", PER_TYPE, (), None, None, False), (600, 610, 700), True, None, "")
@@ -120,7 +120,7 @@ def test_the_first_device_decides_nothing_for_the_next(
     def host_of(_: Node, names: frozenset[str], __: frozenset[int]) -> Host:
         return UNKNOWN._replace(registration=Registration(names & registered, frozenset(registered - names), True, ""))
 
-    monkeypatch.setattr("fatpatch.verdicts.doctor.host_of", host_of)
+    monkeypatch.setattr("fatpatch.verdicts.judge.host_of", host_of)
     path = tmp_path / "x.fatbin"
     images = [entry(cubin(arch=75, kernels=("one",)), kind=2, arch=75), entry(cubin(arch=80, kernels=("one", "two")), kind=2, arch=80)]
     path.write_bytes(container(*images))

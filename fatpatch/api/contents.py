@@ -1,0 +1,96 @@
+"""All that the page of some files shows: their GPU code, how every GPU fares with it, and what the gate finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from fatpatch.base.errors import FatpatchError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name
+from fatpatch.model.tree import Diagnostic, ModelFacts, Node
+from fatpatch.policy.finding import Finding
+from fatpatch.policy.policy import Policy
+from fatpatch.policy.rules import RULES
+from fatpatch.policy.run import Selection, check_files
+from fatpatch.remote.inputs import Input
+from fatpatch.scan.coverage import holders, stored_share
+from fatpatch.scan.walk import inspected
+from fatpatch.verdicts.all_gpus import Answer, answers
+from fatpatch.verdicts.judge import Doctor
+from fatpatch.verdicts.library_facts import Facts, listed, read_whole
+
+OnRead = Callable[[str, int, int], None]
+
+
+class Block(NamedTuple):
+    """The stored bytes of one module, with its kernels, for one target."""
+
+    module: str
+    kernels: frozenset[str]
+    target: str
+    size: int
+
+
+class Holder(NamedTuple):
+    """One file or member that holds GPU code. ``answers``: by target, for the vendors whose code it has."""
+
+    name: str
+    facts: Facts
+    answers: Mapping[str, Answer]
+    blocks: tuple[Block, ...]
+    model: ModelFacts | None
+
+
+class Contents(NamedTuple):
+    """``shown``: the files as they were named; ``findings``: of the gate, and of images that could not be read.
+
+    ``policy`` is the file that they are held against, empty where there is none.
+    """
+
+    shown: tuple[str, ...]
+    holders: tuple[Holder, ...]
+    findings: tuple[Finding, ...]
+    policy: str
+
+
+def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: int | None, on_read: OnRead) -> Contents:
+    """Read every file. One that cannot be read is a finding; FatpatchError when it is the only one."""
+    found: list[Holder] = []
+    complaints: list[Finding] = []
+    for each in inputs:
+        try:
+            with inspected(each.path, name=file_name(each.shown), limits=limits, progress=on_read) as node:
+                for holder in _holders(node._replace(path=each.shown), each.shown, limits, jobs):
+                    found.append(holder)
+                    complaints += [_finding(each.shown, item) for item in holder.facts.complaints]
+        except FatpatchError as error:
+            error.locator = error.locator or each.shown
+            if len(inputs) == 1:
+                raise
+    checked = check_files(inputs, policy, Selection(), limits, jobs=jobs).findings
+    known = {(finding.locator, finding.message) for finding in checked}
+    extra = [finding for finding in complaints if (finding.locator, finding.message) not in known]
+    return Contents(tuple(each.shown for each in inputs), tuple(found), (*checked, *extra), policy.source)
+
+
+def _holders(root: Node, shown: str, limits: Limits, jobs: int | None) -> Iterator[Holder]:
+    doctor = Doctor(root, limit=limits.image)
+    told = answers(doctor)
+    for node in holders(root):
+        facts = read_whole(listed(node, "" if node is root else node.path, shown), node, doctor.reader, jobs=jobs)
+        name = shown if node is root else f"{shown}: {node.path}"
+        yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model)
+
+
+def _blocks(node: Node, facts: Facts) -> Iterator[Block]:
+    """Parts of a blob that several images share are counted by their share of its unpacked bytes."""
+    for payload, module in zip(node.payloads, facts.modules, strict=True):
+        step = payload.locator.rsplit("!", 1)[-1]
+        for image in payload.images:
+            yield Block(step, module.names, image.target, stored_share(image))
+
+
+def _finding(file: str, item: Diagnostic) -> Finding:
+    rule = "FP002" if item.level == "error" else "FP003"
+    return Finding(rule, RULES[rule].level, file, item.locator, item.message, "", item.field or "")

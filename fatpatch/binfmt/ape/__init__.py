@@ -1,0 +1,1 @@
+"""Actually Portable Executables."""

@@ -1,0 +1,72 @@
+"""Actually Portable Executables, llamafiles among them: one file that is a PE, shell script, ELF and zip at once.
+
+Reference: APE specification v0.1. The ELF headers are written in octal inside the shell script, in its first 8192 bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fatpatch.base.source import Source
+from fatpatch.binfmt.elf.elf64 import HEADER, SEGMENT
+from fatpatch.binfmt.pe import read as pe
+from fatpatch.binfmt.zip import read as zip
+from fatpatch.formats import numbers as n
+from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.tree import Container, Section
+
+KIND = "ape"
+PROLOGUE = 8192
+_PT_LOAD, _MAX_SEGMENTS = 1, 64
+_PRINTF = rb"printf '(\\177ELF[^']*)'"
+_OCTAL = rb"\\([0-7]{1,3})"
+_NAMES = {n.EM_X86_64: "x86-64", n.EM_AARCH64: "aarch64"}
+
+
+def probe(source: Source) -> bool:
+    """Whether the source starts with one of the three APE magics."""
+    return source.peek(0, 8) in n.APE_MAGICS
+
+
+def elf_headers(source: Source) -> tuple[bytes, ...]:
+    """The 64-byte ELF headers that the shell script writes, decoded from its octal."""
+    script = source.peek(0, PROLOGUE)
+    decoded = (re.sub(_OCTAL, lambda digit: bytes([int(digit[1], 8) & 0xFF]), found[1]) for found in re.finditer(_PRINTF, script))
+    return tuple(header for header in decoded if len(header) >= HEADER.size)
+
+
+def _end(source: Source, header: bytes) -> int:
+    """Where the last segment ends that an ELF header leads to."""
+    fields = HEADER.unpack_from(header)
+    offset, count = fields[5], min(fields[10], _MAX_SEGMENTS)
+    table = source.peek(offset, count * SEGMENT.size) if fields[9] == SEGMENT.size else b""
+    whole = table[: len(table) // SEGMENT.size * SEGMENT.size]
+    return max((start + size for kind, _, start, _, _, size, _, _ in SEGMENT.iter_unpack(whole) if kind == _PT_LOAD), default=0)
+
+
+def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
+    """The architectures it runs on, its PE sections, and its zip members at their absolute offsets."""
+    headers = elf_headers(source)
+    machines = [int.from_bytes(header[18:20], "little") for header in headers]
+    words = [_NAMES.get(machine, f"machine {machine}") for machine in machines]
+    sections: tuple[Section, ...] = ()
+    segments: tuple[Section, ...] = ()
+    if pe.probe(source):
+        windows = pe.read(source, locator, diagnostics)
+        sections, segments = windows.sections, windows.segments
+        if not words:
+            words = [windows.detail.split()[0]]
+    end = max((_end(source, header) for header in headers), default=0)
+    if end > source.size:
+        diagnostics.error(locator, source.size, f"the file is cut off: its segments reach to {end:#x}", field="ELF program headers")
+    directory = zip.find_directory(source)
+    if directory is None:
+        zip.report_cut(source, locator, diagnostics)
+    members = () if directory is None else zip.read_members(source, directory, locator, diagnostics)
+    return Container(
+        kind=KIND,
+        detail=", ".join(dict.fromkeys(words)) + ("" if sections else ("; " if words else "") + "not for Windows"),
+        sections=sections,
+        segments=segments,
+        members=members,
+    )

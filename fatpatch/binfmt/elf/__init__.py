@@ -1,0 +1,1 @@
+"""ELF64 files: executables, shared objects, object files."""

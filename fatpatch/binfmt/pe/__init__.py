@@ -1,0 +1,1 @@
+"""PE and COFF files."""

@@ -1,0 +1,192 @@
+"""Tar archives: ustar, GNU, pax (reference: POSIX.1-2017 pax, GNU tar manual, appendix "Sparse Formats"). Members are read in place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fatpatch.base.source import Source
+from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.tree import Container, Member
+
+KIND = "tar"
+BLOCK = 512
+_MAX_MEMBERS = 200_000
+_MAX_RECORD = 1 << 20
+_MAX_PARTS = 100_000
+_REGULAR = (b"0", b"\0", b"7", b"S")
+
+Parts = tuple[tuple[int, int], ...]
+"""Of a sparse file: (offset, size) of each piece of data, ascending; all else are zeros."""
+
+
+class _Extended(NamedTuple):
+    """What records before a header say of the member behind it. ``size``: stored bytes; ``real``: bytes of a sparse file."""
+
+    name: str = ""
+    size: int | None = None
+    real: int | None = None
+    parts: Parts | None = None
+    in_data: bool = False
+
+
+def probe(source: Source) -> bool:
+    """Whether the first block is a tar header: its checksum fits (old archives have no magic)."""
+    block = source.peek(0, BLOCK)
+    return len(block) == BLOCK and block[0] != 0 and _checksum_fits(block)
+
+
+def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
+    """All regular files, up to the end mark or the first block that is no header."""
+    members: list[Member] = []
+    at, known = 0, _Extended()
+    while (block := source.peek(at, BLOCK)) and any(block):
+        size = _number(block[124:136]) if len(block) == BLOCK and _checksum_fits(block) else None
+        if size is None:
+            diagnostics.error(locator, at, "expected a header block with a right checksum", field="header")
+            break
+        if len(members) >= _MAX_MEMBERS:
+            diagnostics.error(locator, at, f"more than {_MAX_MEMBERS} members: the rest is left out", field="header")
+            break
+        kind, data = block[156:157], at + BLOCK
+        if kind == b"L":
+            known = known._replace(name=_text(source.peek(data, min(size, _MAX_RECORD))))
+        elif kind in (b"x", b"X"):
+            known = _pax(source.peek(data, min(size, _MAX_RECORD)), known)
+        elif kind in _REGULAR:
+            size = size if known.size is None else known.size
+            if kind == b"S":
+                known, data = _old_sparse(source, block, data, known)
+            name = known.name or _ustar_name(block)
+            if data + size > source.size:
+                message = f"{name[:80]!a} ends at {data + size:#x}, the archive at {source.size:#x}"
+                diagnostics.error(locator, at + 124, message, field="size")
+                break
+            if not name.endswith("/"):
+                member = _member(source, name, at, data, size, known)
+                if member is None:
+                    diagnostics.error(locator, at, f"{name[:80]!a}: its map of a sparse file does not hold", field="sparse map")
+                else:
+                    members.append(member)
+            known = _Extended()
+        elif kind not in (b"g", b"K"):
+            known = _Extended()
+        at = data + (size + BLOCK - 1) // BLOCK * BLOCK
+    return Container(kind=KIND, members=tuple(members))
+
+
+def _member(source: Source, name: str, at: int, data: int, size: int, known: _Extended) -> Member | None:
+    """The member of a regular file; None when it is sparse and its map contradicts what is stored."""
+    parts = known.parts
+    if known.in_data:
+        parts, used = _map_in_data(source, data, size)
+        data, size = data + used, size - used
+    if parts is None:
+        return Member(name=name, offset=data, stored_size=size, size=size, header_offset=at)
+    end = 0
+    for start, length in parts:
+        if start < end or length < 0:
+            return None
+        end = start + length
+    real = end if known.real is None else known.real
+    if end > real or sum(length for _, length in parts) > size:
+        return None
+    return Member(name=name, offset=data, stored_size=size, size=real, method="sparse", header_offset=at, parts=parts)
+
+
+def _old_sparse(source: Source, block: bytes, data: int, known: _Extended) -> tuple[_Extended, int]:
+    """The map of an old GNU header and its extension blocks, and where the data starts behind these."""
+    pairs = [block[386 + index * 24 : 410 + index * 24] for index in range(4)]
+    more = block[482] != 0
+    while more and len(pairs) < _MAX_PARTS:
+        extension = source.peek(data, BLOCK)
+        if len(extension) < BLOCK:
+            break
+        pairs += [extension[index * 24 : index * 24 + 24] for index in range(21)]
+        more, data = extension[504] != 0, data + BLOCK
+    found = []
+    for pair in pairs:
+        start, length = _number(pair[:12]), _number(pair[12:])
+        if start is None or length is None:
+            found.append((0, -1))
+        elif any(pair) and (length or not found or start >= found[-1][0]):
+            found.append((start, length))
+    return known._replace(parts=tuple(found), real=_number(block[483:495])), data
+
+
+def _map_in_data(source: Source, data: int, size: int) -> tuple[Parts, int]:
+    """The map of pax format 1.0: decimal lines before the data, padded to a block; and its size."""
+    text = source.peek(data, min(size, 32 * _MAX_PARTS))
+    lines = text.split(b"\n", 1)
+    count = int(lines[0]) if lines[0].isdigit() and len(lines[0]) < 8 else -1
+    words = text.split(b"\n", 2 * count + 1)[1 : 2 * count + 1] if 0 <= count <= _MAX_PARTS else []
+    if count < 0 or len(words) < 2 * count or not all(word.isdigit() and len(word) < 20 for word in words):
+        return ((0, -1),), 0
+    numbers = [int(word) for word in words]
+    used = len(lines[0]) + 1 + sum(len(word) + 1 for word in words)
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True)), (used + BLOCK - 1) // BLOCK * BLOCK
+
+
+def _checksum_fits(block: bytes) -> bool:
+    """The sum of all bytes, those of the sum itself as blanks; some old programs add signed bytes."""
+    told = _number(block[148:156])
+    plain = sum(block) - sum(block[148:156]) + 8 * 32
+    above = sum(1 for byte in (*block[:148], *block[156:]) if byte > 127)
+    return told is not None and told in (plain, plain - 256 * above)
+
+
+def _number(field: bytes) -> int | None:
+    """An octal field, or GNU base-256 when its first bit is set; None for anything else."""
+    if field[:1] == b"\x80":
+        return int.from_bytes(field[1:], "big")
+    text = field.strip(b" \0")
+    return int(text or b"0", 8) if all(0x30 <= byte <= 0x37 for byte in text) else None
+
+
+def _ustar_name(block: bytes) -> str:
+    name = _text(block[:100])
+    prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+def _pax(record: bytes, known: _Extended) -> _Extended:
+    """The records of a pax header: ``LENGTH key=VALUE\\n``."""
+    pairs: list[list[int]] = []
+    for key, value in _pax_records(record):
+        number = int(value) if value.isdigit() and len(value) < 20 else None
+        if key == b"path":
+            known = known._replace(name=known.name if known.in_data or known.parts is not None else _text(value))
+        elif key == b"size":
+            known = known._replace(size=number)
+        elif key == b"GNU.sparse.name":
+            known = known._replace(name=_text(value))
+        elif key in (b"GNU.sparse.realsize", b"GNU.sparse.size"):
+            known = known._replace(real=number)
+        elif key == b"GNU.sparse.major":
+            known = known._replace(in_data=value == b"1")
+        elif key == b"GNU.sparse.map":
+            words = value.split(b",")
+            sound = all(word.isdigit() and len(word) < 20 for word in words) and not len(words) % 2 and len(words) <= 2 * _MAX_PARTS
+            numbers = [int(word) for word in words] if sound else [0, -1]
+            known = known._replace(parts=tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+        elif key == b"GNU.sparse.offset" and number is not None:
+            pairs.append([number, -1])
+        elif key == b"GNU.sparse.numbytes" and number is not None and pairs:
+            pairs[-1][1] = number
+    return known._replace(parts=tuple((start, length) for start, length in pairs)) if pairs else known
+
+
+def _pax_records(record: bytes) -> list[tuple[bytes, bytes]]:
+    found = []
+    at = 0
+    while (space := record.find(b" ", at)) > 0 and record[at:space].isdigit() and space - at < 10:
+        end = at + int(record[at:space])
+        if end <= space:
+            break
+        key, _, value = record[space + 1 : end - 1].partition(b"=")
+        found.append((key, value))
+        at = end
+    return found

@@ -1,0 +1,157 @@
+"""The command line: the only place that prints or exits. Each command is a file, imported when it is called."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import os
+import sys
+
+import click
+
+from fatpatch import __version__
+from fatpatch.base.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InputError, InternalError
+
+GROUPS = {
+    "Look": ("inspect", "extract", "report"),
+    "Judge": ("doctor", "check", "diff"),
+    "Edit": ("graft", "retarget", "prune", "recompress", "expand", "undo", "verify"),
+    "Many files": ("audit", "query", "db"),
+    "Reference": ("gpus", "formats"),
+}
+"""The commands as ``fatpatch --help`` groups them."""
+
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
+_SUMMARY = 60
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
+
+
+class _Commands(click.Group):
+    """Loads a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fatpatch.commands.{cmd_name}.command").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the nearest names for a command that does not exist."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 3, 0.5)
+            hint = f"\n  hint: did you mean {' or '.join(close)}?" if close else "\n  hint: 'fatpatch --help' lists the commands"
+            ctx.fail(f"no such command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands in their groups."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(ctx, name)) for name in names])
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return "" if command is None else command.get_short_help_str(_SUMMARY)
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fatpatch", message="%(prog)s %(version)s")
+@click.option("--traceback", is_flag=True, help="Show the Python stack of an error (for bug reports).")
+def cli(traceback: bool) -> None:
+    """Inspect, judge and repair the GPU code inside shipped binaries."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    gc.set_threshold(200_000, 50, 50)  # records live until the end: collecting them early is time for nothing
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for the rest of the run)
+        else:
+            stream.reconfigure(errors="backslashreplace")  # a name that the output cannot encode must not end the run
+    _end_by_signal()
+    code = run()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _silence()
+    except OSError:
+        code = code or InputError.exit_code
+    if workers := sys.modules.get("multiprocessing"):
+        for worker in workers.active_children():  # none, unless the run was cut short
+            worker.terminate()
+    os._exit(code)  # everything is closed and written: tearing down a million records would only take time
+
+
+def _end_by_signal() -> None:
+    """Being told to end is like Ctrl-C: temporary files are removed, workers ended."""
+    import signal
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+def run() -> int:
+    """Run the command line; the exit code."""
+    debug = "--traceback" in sys.argv
+    try:
+        return int(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("fatpatch: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _silence()
+        return EXIT_OK
+    except FatpatchError as error:
+        if debug:
+            raise
+        print_error(error)
+        return error.exit_code
+    except SystemExit:  # click ends so when the reader of the output has gone
+        _silence()
+        return EXIT_OK
+    except OSError as error:
+        if debug:
+            raise
+        writing = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+        what = "cannot write the output" if writing else "the system refused"
+        hint = "look whether the disk is full" if writing else "look at the folder and its permissions"
+        print_error(InputError(f"{what}: {error.strerror}", locator=str(error.filename or ""), hint=hint))
+        return InputError.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"fatpatch: internal error: {type(error).__name__}: {error!s:.300}", err=True)
+        click.echo("  hint: this is a bug; run again with 'fatpatch --traceback ...' and report what it prints", err=True)
+        return InternalError.exit_code
+
+
+def print_error(error: FatpatchError) -> None:
+    """One error on stderr: where, what, and what to do next."""
+    from fatpatch.base.words import safe
+
+    place, told = (safe(error.locator), str(error)[len(error.locator) :]) if error.locator else ("", str(error))
+    click.echo(f"fatpatch: error: {place}" + "\n".join(map(safe, told.split("\n"))), err=True)
+    if error.hint:
+        click.echo("  hint: " + "\n".join(map(safe, error.hint.split("\n"))), err=True)
+
+
+def _silence() -> None:
+    """After a closed pipe, keep the interpreter from complaining at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

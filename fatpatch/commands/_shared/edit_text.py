@@ -1,0 +1,142 @@
+"""The result of pruning, recompressing or expanding in words and as JSON (schema edit-1), and the last lines of every edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from fatpatch.base.checks import Check
+from fatpatch.base.words import columns, plural, safe, size
+from fatpatch.edit.rewrite.rewrite_modules import Plan, Renewed, Row
+from fatpatch.gpus.generations import generation
+
+SCHEMA = "fatpatch.edit/1"
+_LARGE_RECORD = 1_000_000
+
+
+class Told(NamedTuple):
+    """What is said beside the plan: the command, the file, the result's name, how to take it back, notes; ``dry``: nothing was written.
+
+    ``record``: bytes of the undo record; ``copied``: where the file went as it is, since there was nothing to do.
+    """
+
+    command: str
+    shown: str
+    output: str | None
+    undo: str | None
+    notes: tuple[str, ...]
+    dry: bool
+    record: int | None = None
+    copied: str | None = None
+
+
+def result_lines(checks: Sequence[Check], sizes: tuple[int, int], told: Told, *, verbose: bool, more: str = "") -> Iterator[str]:
+    """How many checks passed (each by name with ``verbose``), where the result is, how to take it back, and the notes."""
+    if verbose:
+        yield from (f"  ok: {check.name}" for check in checks)
+    yield f"{sum(check.ok for check in checks)} of {len(checks)} checks passed{more}"
+    grown = sizes[1] - sizes[0]
+    if told.dry:
+        change = f"the file would {'grow' if grown > 0 else 'shrink'} by {size(abs(grown))}" if grown else "the file would keep its size"
+        yield f"dry run: nothing was written; {change}"
+    else:
+        back = f"undo: {safe(told.undo)}" if told.undo else "no record was kept: there is no way back"
+        if told.record is not None and told.record > _LARGE_RECORD:
+            back += f"      (its record takes {size(told.record)}; --no-undo keeps none)"
+        yield f"wrote {safe(told.output or '')} ({'+' if grown >= 0 else '-'}{size(abs(grown))})      {back}"
+    for note in told.notes:
+        yield f"note: {safe(note)}"
+
+
+def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterator[str]:
+    """The lines for a person: each target before and after, whom it leaves without code, then the usual."""
+    if plan.edit is None:
+        what = f"{safe(told.copied)} is a copy of it" if told.copied else "nothing was written"
+        yield f"{safe(told.shown)}: nothing to do; {what}"
+        for note in told.notes:
+            yield f"note: {safe(note)}"
+        return
+    yield f"{safe(told.shown)}  {plural(len(plan.changes), 'module')} written anew"
+    yield ""
+    yield from target_table(plan.rows)
+    yield ""
+    yield from lost_line(plan.lost)
+    shown = plan.changes if verbose else ()
+    for change in shown:
+        yield f"{safe(change.payload.locator)}  {len(change.kept)} of {plural(len(change.payload.images), 'image')} kept"
+        yield f"  {plan.edit.tactics[change.payload.locator]}"
+    for where, how in plan.edit.members.items():
+        yield f"{safe(where)}  {how}"
+    freed = sum(row.stored - row.stored_then for row in plan.rows)
+    shrunk = done.size_before - done.size_after
+    holding = [change.payload.locator for change in plan.changes]
+    archived = [
+        where
+        for where, how in plan.edit.members.items()
+        if "!" in where and how != "in place" and any(locator.startswith(f"{where}!") for locator in holding)
+    ]
+    if archived and not plan.edit.compacted - {where.rsplit("!", 1)[0] for where in archived} and freed > 0:
+        yield f"unpacked, {plural(len(archived), 'member')} will be as large as before: zeros stand for what went; --compact takes them out"
+    elif freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
+        blank = size(freed - max(shrunk, 0))
+        verb = "would be" if told.dry else "are"
+        yield f"{blank} of the file {verb} zeros now, no room where the file system knows holes; --compact takes out what fills pages"
+    yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose)
+
+
+def target_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Images and stored bytes of each target, before and after, and their sum."""
+    total = Row("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
+    yield from (f"  {line}" for line in columns(("target", "images", "after", "stored", "after", "change"), map(_cells, [*rows, total])))
+
+
+def lost_line(lost: Sequence[str]) -> Iterator[str]:
+    """The GPUs that some module no longer serves; nothing where there is none."""
+    if lost:
+        yield f"no longer served: {', '.join(_generations(lost))}"
+
+
+def _cells(row: Row) -> Sequence[str]:
+    freed = row.stored - row.stored_then
+    change = "-" if not freed else f"-{size(freed)}" if freed > 0 else f"+{size(-freed)}"
+    return safe(row.target), str(row.images), str(row.images_then), size(row.stored), size(row.stored_then), change
+
+
+def _generations(targets: Sequence[str]) -> Iterator[str]:
+    """``Volta (sm_70, sm_72)``; targets of no generation known here as they are."""
+    groups: dict[str, list[str]] = {}
+    for target in targets:
+        number = target.removeprefix("sm_")
+        groups.setdefault(generation(int(number)) if number.isdigit() else "", []).append(target)
+    for name, members in groups.items():
+        yield f"{name} ({', '.join(members)})" if name else ", ".join(members)
+
+
+def edit_json(plan: Plan, done: Renewed, told: Told, version: str) -> dict[str, Any]:
+    """The document of schema fatpatch.edit/1."""
+    edit = plan.edit
+    return {
+        "schema": SCHEMA,
+        "tool_version": version,
+        "command": told.command,
+        "output": told.output or told.copied,
+        "size_before": done.size_before,
+        "size_after": done.size_after,
+        "targets": [row._asdict() for row in plan.rows],
+        "modules": [
+            {
+                "module": change.payload.locator,
+                "tactic": edit.tactics[change.payload.locator] if edit is not None else None,
+                "kept": [image.target for image in change.kept],
+                "dropped": [image.target for image in change.dropped],
+            }
+            for change in plan.changes
+        ],
+        "lost": list(plan.lost),
+        "members": [] if edit is None else [{"locator": where, "tactic": how} for where, how in edit.members.items()],
+        "checks": [check._asdict() for check in done.checks],
+        "notes": list(told.notes),
+        "undo": told.undo,
+        "record_size": told.record,
+        "dry_run": told.dry,
+    }

@@ -1,0 +1,159 @@
+"""Options and small things that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from fatpatch.base.errors import EditError
+from fatpatch.base.limits import Fetched, Limits, Remote
+from fatpatch.model.tree import Diagnostic
+from fatpatch.remote.address import scheme_of, shown_address
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class Bytes(click.ParamType[int]):
+    """A size such as 500000, 192M or 4G (powers of 1024)."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().upper().removesuffix("B").removesuffix("I")
+        factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1:], 1)
+        digits = text[:-1] if factor > 1 else text
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            self.fail(f"{value!r} is not a size; write for example 500000, 192M or 4G", param, ctx)
+        return int(digits) * factor
+
+
+_REMOTE = "fatpatch.remote"
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    context.meta.setdefault(_REMOTE, {})[parameter.name] = value
+
+
+def limits_from(max_image_size: int) -> Limits:
+    """The limits of a run: the size of an image, and what the options for addresses say."""
+    given = click.get_current_context().meta.get(_REMOTE, {})
+    remote = Remote(most=given["max_download"], public_only=given["public_only"], report=_tell) if given else Remote()
+    return Limits(image=max_image_size, remote=remote)
+
+
+def _tell(found: Fetched) -> None:
+    """How much of a remote file was fetched, on stderr."""
+    from fatpatch.base.words import plural, size
+
+    click.echo(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}", err=True)
+
+
+class GpuName(click.ParamType[str]):
+    """A GPU by name, target or PCI id; in an environment variable several are separated by commas. Completed from the tables."""
+
+    name = "name"
+    envvar_list_splitter = ","
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names that begin so."""
+        from click.shell_completion import CompletionItem
+
+        from fatpatch.gpus.products import products
+
+        wanted = incomplete.lower()
+        names = dict.fromkeys(item.name for item in products() if wanted in item.name.lower())
+        return [CompletionItem(name) for name in list(names)[:_MAX_COMPLETIONS]]
+
+
+class Target(click.ParamType[str]):
+    """A target such as sm_61; completed from those that toolkits compile."""
+
+    name = "target"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Targets that begin so."""
+        from click.shell_completion import CompletionItem
+
+        from fatpatch.gpus.toolkits import known_archs
+
+        names = [f"{kind}_{arch}" for kind in ("sm", "compute") for arch in sorted(known_archs())]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+_MAX_COMPLETIONS = 200
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def image_limit_option(command: _Command) -> _Command:
+    """The option of every command that unpacks images."""
+    help_text = "Refuse to unpack an image larger than this."
+    return click.option("--max-image-size", type=Bytes(), default="512M", show_default=True, help=help_text)(command)
+
+
+def image_size_option(command: _Command) -> _Command:
+    """The options of every command that reads files: what may be unpacked, and what may be fetched where FILE is an address."""
+    for option in (
+        click.option("--public-only", is_flag=True, expose_value=False, callback=_keep, help="Refuse private addresses."),
+        click.option(
+            "--max-download",
+            type=Bytes(),
+            default="16G",
+            show_default=True,
+            expose_value=False,
+            callback=_keep,
+            help="Refuse URLs with a file larger than this.",
+        ),
+        image_limit_option,
+    ):
+        command = option(command)
+    return command
+
+
+def shown_paths(paths: Sequence[str]) -> list[str]:
+    """How each path is named in results: as given; an absolute one by its last parts, as few as tell it from the others.
+
+    An address is shown without what may be a secret in it.
+    """
+    paths = [shown_address(path) if scheme_of(path) else path for path in paths]
+    absolute = [path for path in paths if os.path.isabs(path)]
+    parts = {path: path.replace(os.sep, "/").strip("/").split("/") for path in absolute}
+    result = []
+    for path in paths:
+        if path not in parts:
+            result.append(path)
+            continue
+        own = parts[path]
+        count = 1
+        while count < len(own) and any(other != path and parts[other][-count:] == own[-count:] for other in parts):
+            count += 1
+        result.append("/".join(own[-count:]))
+    return result
+
+
+def worse(first: int, second: int) -> int:
+    """The exit code that says more: unreadable beats malformed beats fine."""
+    order = (0, 1, 5, 4, 3)
+    return max(first, second, key=lambda code: order.index(code) if code in order else len(order))
+
+
+def make_folder(folder: str) -> None:
+    """A folder for results, and those above it; EditError where that cannot be."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the folder: {error.strerror}"
+        raise EditError(message, locator=folder, hint="give a folder that you may write to") from error
+
+
+def print_diagnostics(items: Iterable[Diagnostic]) -> None:
+    """Diagnostics on stderr, a line each."""
+    from fatpatch.commands.inspect.text import diagnostic_lines
+
+    for line in diagnostic_lines(items):
+        click.echo(line, err=True)

@@ -1,0 +1,137 @@
+"""One run of ``audit``: the list of files, the progress, the sum."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import click
+
+from fatpatch.base.errors import EditError, InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.words import plural, safe
+from fatpatch.base.writing import write_file
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.index.database import Database
+from fatpatch.index.record import Examined
+from fatpatch.index.run import audit as run
+from fatpatch.index.run import shard as part
+from fatpatch.remote.inputs import Input, expanded
+from fatpatch.scan.coverage import target_key
+
+_MOST_LINES = 10_000_000
+_LONGEST = 10_000
+
+
+class Wish(NamedTuple):
+    """What the command line asks for."""
+
+    files: tuple[str, ...]
+    files_from: str | None
+    shard: str | None
+    cluster: str | None
+    simple_index: str | None
+    html: str | None
+    jobs: int | None
+    again: bool
+    ndjson: bool
+
+
+def audit(wish: Wish, path: str, limits: Limits) -> int:
+    """Bring the index up to date; the exit code."""
+    if wish.html is not None:
+        _refuse_other(wish.html)
+    limits = limits._replace(remote=limits.remote._replace(report=None))
+    inputs = _inputs(wish, limits)
+    database = Database(path, create=True)
+    try:
+        if wish.again:
+            database.forget()
+        with Progress(f"{len(inputs)} files") as progress:
+            began = time.monotonic()
+
+            def done(found: Examined, count: int, total: int) -> None:
+                rate = count / max(time.monotonic() - began, 0.001)
+                progress.at(f"{count} of {total}, {rate:.0f} a second: {safe(found.location)[-40:]}", count, total)
+                if wish.ndjson:
+                    sys.stdout.write(json.dumps(_row(found)) + "\n")
+
+            result = run(inputs, database, limits, jobs=wish.jobs, cluster=wish.cluster, on_done=done)
+        if wish.html is not None:
+            from fatpatch.commands.audit.overview import overview
+
+            write_file(wish.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
+            click.echo(f"wrote {wish.html}", err=True)
+    finally:
+        database.close()
+    fresh = result.files - result.unchanged
+    rate = f", {fresh / result.seconds:.0f} a second" if fresh and result.seconds > 1 else ""
+    partly = f" ({result.partly} in part)" if result.partly else ""
+    told = f"{fresh - result.unreadable} read{partly}{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
+    click.echo(f"{plural(result.files, 'file')}: {told}", err=True)
+    if result.unreadable or result.partly:
+        click.echo(f"  fatpatch query --db {safe(path)} errors", err=True)
+    return InputError.exit_code if result.unreadable else 0
+
+
+def _refuse_other(page: str) -> None:
+    """EditError when something else than a page is where the page is to be."""
+    if not os.path.lexists(page):
+        return
+    if os.path.isfile(page):
+        with open(page, "rb") as there:
+            if there.read(64).lstrip().lower().startswith(b"<!doctype html"):
+                return
+    raise EditError("is there already, and is no page", locator=page, hint="give another name for the page")
+
+
+def _inputs(wish: Wish, limits: Limits) -> list[Input]:
+    names = [*wish.files, *(_listed(wish.files_from) if wish.files_from is not None else ())]
+    if not names:
+        raise click.UsageError("give files or folders, or --files-from")
+    if wish.simple_index is not None:
+        from fatpatch.remote.index import wheels
+
+        names = [address for name in names for address in wheels(wish.simple_index, name, limits.remote)]
+    inputs = list(expanded(names, names))
+    return inputs if wish.shard is None else part(inputs, *_shard(wish.shard))
+
+
+def _listed(path: str) -> Iterator[str]:
+    """The lines of a list, without empty ones and comments."""
+    try:
+        stream = sys.stdin if path == "-" else open(path, encoding="utf-8-sig", errors="surrogateescape")  # noqa: SIM115 (closed below)
+        with stream:
+            for count, line in enumerate(iter(partial(stream.readline, _LONGEST + 1), "")):
+                if count >= _MOST_LINES or len(line) > _LONGEST:
+                    raise InputError("is no list of files: too many lines, or one that is too long", locator=path)
+                name = line.strip()
+                if name and not name.startswith("#"):
+                    yield name
+    except OSError as error:
+        raise InputError(f"cannot open: {error.strerror}", locator=path, hint="a list has one path or address a line") from error
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text, re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise click.BadParameter(f"expected I/N with I from 1 to N, got {text!r}", param_hint="--shard")
+    return int(found[1]), int(found[2])
+
+
+def _row(found: Examined) -> dict[str, object]:
+    contents = found.contents
+    targets = sorted({entry.target for entry in contents.entries}, key=target_key) if contents else []
+    return {
+        "location": found.location,
+        "error": found.error,
+        "artifact": contents.key if contents else None,
+        "targets": targets,
+        "findings": len(contents.findings) if contents else None,
+    }

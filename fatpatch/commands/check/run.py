@@ -1,0 +1,175 @@
+"""One run of ``check``: the policy from file and options, the files, the explanations, the first policy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import click
+
+from fatpatch.base.errors import EditError, FatpatchError, InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name
+from fatpatch.base.words import columns, plural, safe
+from fatpatch.base.writing import write_file
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands.check.text import explanation
+from fatpatch.gpus.toolkits import known_archs
+from fatpatch.model.tree import Node
+from fatpatch.policy.baseline import read_baseline
+from fatpatch.policy.finding import fails
+from fatpatch.policy.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
+from fatpatch.policy.rules import RULES, named
+from fatpatch.policy.rules_run import environment_for
+from fatpatch.policy.run import Outcome, Selection, check_files
+from fatpatch.policy.starter import starter
+from fatpatch.remote.inputs import expanded
+from fatpatch.scan.coverage import holders
+from fatpatch.scan.walk import inspected
+
+Writer = Callable[[str], object]
+
+
+class Asked(NamedTuple):
+    """What the command line demands beside the policy file."""
+
+    require: tuple[str, ...]
+    forbid: tuple[str, ...]
+    gpus: tuple[str, ...]
+    driver: str | None
+
+
+def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
+    """The policy file's demands and those of the command line. A usage error for a GPU or driver that is not known."""
+    found = path or (find_policy() if look else None)
+    policy = Policy() if found is None else read_policy(found)
+    try:
+        for words in (asked.require, asked.forbid):
+            targets(list(words))
+    except ValueError as error:
+        raise click.UsageError(f"expected {error}, got {', '.join(words)}") from error
+    _check_targets((*asked.require, *asked.forbid))
+    _check_names(policy)
+    _check_gpus([MustRun(asked.gpus, asked.driver, ())], _usage)
+    demands = policy.demands
+    run = (*demands.run, MustRun(asked.gpus, asked.driver, ())) if asked.gpus else demands.run
+    if asked.driver is not None and not asked.gpus:
+        raise click.UsageError("--driver goes with --gpu")
+    require, forbid = (tuple(dict.fromkeys(words)) for words in ((*demands.require, *asked.require), (*demands.forbid, *asked.forbid)))
+    demands = demands._replace(require=require, forbid=forbid, run=run)
+    return policy._replace(demands=demands)
+
+
+def _check_targets(names: Sequence[str]) -> None:
+    """A usage error for an NVIDIA target that no toolkit compiles, with the nearest ones: a slip must not look like a finding."""
+    known = sorted(known_archs())
+    for name in names:
+        found = re.fullmatch(r"(sm_|compute_|lto_)(\d+)[af]?", name)
+        if found is not None and int(found[2]) not in known:
+            near = sorted(known, key=lambda arch: abs(arch - int(found[2])))[:3]
+            hint = f"did you mean {' or '.join(f'{found[1]}{arch}' for arch in near)}?"
+            raise _usage(f"no CUDA toolkit known here compiles {name}", hint)
+
+
+def _check_gpus(demands: Iterable[MustRun], wrong: Callable[[str, str | None], Exception]) -> None:
+    """Names are looked up before a file is read: a slip must not look like a finding."""
+    for demand in demands:
+        for name in demand.gpus:
+            try:
+                environment_for(name, demand.driver)
+            except InputError as error:
+                raise wrong(error.message, error.hint) from error
+
+
+def _check_names(policy: Policy) -> None:
+    """InputError for a GPU or rule in the policy file that does not exist."""
+    where = policy.source
+    runs = (*policy.demands.run, *(each for _, changes in policy.files for each in changes.get("run", ())))
+    _check_gpus(runs, lambda message, hint: InputError(f"run.gpus: {message}", locator=where, hint=hint))
+    for allowance in policy.allow:
+        if allowance.rule not in (*RULES, "*") and "*" not in allowance.rule:
+            raise InputError(f"allow: there is no rule {allowance.rule!r}", locator=where, hint="'--explain all' lists the rules")
+
+
+def _usage(message: str, hint: str | None) -> click.UsageError:
+    return click.UsageError(f"{message}\n  hint: {hint}" if hint else message)
+
+
+class Gate(NamedTuple):
+    """A policy with the choices of the command line."""
+
+    policy: Policy
+    select: tuple[str, ...]
+    ignore: tuple[str, ...]
+    fail_on: str
+    limits: Limits
+    jobs: int | None
+
+    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> Outcome:
+        """Check the files; a usage error for a rule that does not exist."""
+        if reading := [word for word in self.ignore if word.startswith("FP00")]:
+            raise click.UsageError(f"{reading[0]}: what could not be read is never ignored")
+        if not self.policy.source and not self.policy.demanding and not self.select:
+            hint = "--init writes a policy; '--select FP0' looks for unreadable parts only"
+            raise click.UsageError(f"no policy or requirement given: give --require, --gpu or --policy\n  hint: {hint}")
+        for word in (*self.select, *self.ignore):
+            if not any(named(rule, word) for rule in RULES):
+                raise click.UsageError(f"no rule is called {word}; '--explain all' lists them")
+        inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
+        known = frozenset[str]() if baseline is None else read_baseline(baseline)
+        with Progress(pairs[0][1]):
+            given = [shown for _, shown in pairs]
+            chosen = Selection(self.select, self.ignore)
+            return check_files(inputs, self.policy, chosen, self.limits, given=given, baseline=known, jobs=self.jobs)
+
+    def failed(self, outcome: Outcome) -> bool:
+        """Whether something is at least as serious as what fails; the unreadable always is."""
+        return any(fails(finding, self.fail_on) for finding in outcome.findings)
+
+
+def explain(word: str, out: Writer) -> int:
+    """The page of one rule, or the list of all."""
+    if word.lower() == "all":
+        rows = [(rule.id, rule.level, rule.name, rule.summary) for _, rule in sorted(RULES.items())]
+        out("".join(f"{line}\n" for line in columns(("rule", "level", "name", "what it finds"), rows, left=frozenset(range(4)))))
+        return 0
+    rule = RULES.get(word.upper()) or next((rule for rule in RULES.values() if rule.name == word.lower()), None)
+    if rule is None:
+        raise click.UsageError(f"there is no rule {word!r}; '--explain all' lists them")
+    out("".join(f"{line}\n" for line in explanation(rule)))
+    return 0
+
+
+def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Limits, out: Writer) -> int:
+    """Write a policy of what the files hold; a file that cannot be read ends it, since its promise is not known."""
+    target = path or FILE
+    if os.path.lexists(target):
+        raise EditError("exists already", locator=target, hint="give another name with --policy, or remove it")
+    promised: list[tuple[str, Node]] = []
+    for each in expanded([given for given, _ in pairs], [shown for _, shown in pairs]):
+        try:
+            with inspected(each.path, name=file_name(each.shown), limits=limits) as root:
+                found = [(each.shown if node is root else node.path, node) for node in holders(root)]
+                promised += [(name, node._replace(source=None)) for name, node in found]
+        except FatpatchError as error:
+            error.locator = error.locator or each.shown
+            raise
+    if not promised:
+        message = "no file holds GPU code: there is nothing to promise"
+        raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
+    write_file(target, [piece.encode() for piece in starter(_distinct(promised))], replace=False)
+    out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: {_command(pairs, target)}\n")
+    return 0
+
+
+def _command(pairs: Sequence[tuple[str, str]], policy: str) -> str:
+    words = ["fatpatch", "check", *(shown for _, shown in pairs), *([] if policy == FILE else ["--policy", policy])]
+    return safe(" ".join(map(shlex.quote, words)))
+
+
+def _distinct(holders: Sequence[tuple[str, Node]]) -> list[tuple[str, Node]]:
+    """One row a name; of several files of a name the last counts, as in a policy."""
+    return list({name: (name, node) for name, node in holders}.values())

@@ -1,0 +1,115 @@
+"""What the gate found, for people, for programs (schema check-1) and for GitHub's log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fatpatch import __version__
+from fatpatch.base.words import plural, safe
+from fatpatch.policy.finding import LEVELS, Finding
+from fatpatch.policy.rule import Rule
+from fatpatch.policy.run import Outcome
+
+SCHEMA = "fatpatch.check/1"
+_COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
+
+
+def text(outcome: Outcome, policy: str, *, failed: bool, verbose: bool) -> Iterator[str]:
+    """The findings by file, the most serious first; then the sum, and what it is held against, in one line each."""
+    by_file: dict[str, list[Finding]] = {}
+    for finding in outcome.findings:
+        by_file.setdefault(finding.file, []).append(finding)
+    for file, findings in by_file.items():
+        yield f"{safe(file)}: {_counted(findings)}"
+        by_place: dict[tuple[str, str, str], list[Finding]] = {}
+        for finding in sorted(findings, key=lambda each: (-LEVELS.index(each.level), each.rule, each.locator)):
+            by_place.setdefault((finding.rule, finding.level, finding.locator), []).append(finding)
+        for (rule, level, locator), same in by_place.items():
+            yield f"  {rule} {level}  {safe(locator)}"
+            yield from (f"    {safe(finding.message)}" for finding in same)
+            yield from (f"    do: {safe(remedy)}" for remedy in dict.fromkeys(finding.remedy for finding in same) if remedy)
+        yield ""
+    if verbose:
+        for finding in outcome.allowed:
+            yield f"allowed: {finding.rule} {safe(finding.locator)}: {safe(finding.message)}"
+        for finding in outcome.known:
+            yield f"in the baseline: {finding.rule} {safe(finding.locator)}: {safe(finding.message)}"
+    sifted = [f"{len(outcome.allowed)} allowed"] if outcome.allowed else []
+    sifted += [f"{len(outcome.known)} in the baseline"] if outcome.known else []
+    more = f" ({', '.join(sifted)})" if sifted else ""
+    holding = sum(1 for file in outcome.files if file.holders)
+    counted = _counted(outcome.findings) if outcome.findings else "nothing found"
+    yield f"policy: {safe(policy)}" if policy else "no policy file: requirements from the command line only"
+    yield f"{'FAILED' if failed else 'passed'}: {plural(len(outcome.files), 'file')}, {holding} with GPU code: {counted}{more}"
+
+
+def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:
+    counts = {level: sum(finding.level == level for finding in findings) for level in reversed(LEVELS)}
+    return ", ".join(plural(count, level) for level, count in counts.items() if count)
+
+
+def document(outcome: Outcome, *, failed: bool, policy: str) -> dict[str, Any]:
+    """The document of schema fatpatch.check/1."""
+    return {
+        "schema": SCHEMA,
+        "tool_version": __version__,
+        "policy": policy or None,
+        "failed": failed,
+        "counts": {level: sum(finding.level == level for finding in outcome.findings) for level in reversed(LEVELS)},
+        "files": [{"path": file.shown, "holders": file.holders} for file in outcome.files],
+        "findings": [_row(finding) for finding in outcome.findings],
+        "allowed": [_row(finding) for finding in outcome.allowed],
+        "baseline": [_row(finding) for finding in outcome.known],
+    }
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {**finding._asdict(), "remedy": finding.remedy or None, "key": finding.key or None, "fingerprint": finding.fingerprint}
+
+
+def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+    """Workflow commands: one annotation a finding, and a notice when nothing fails."""
+    if not failed:
+        holding = sum(1 for file in outcome.files if file.holders)
+        yield f"::notice title=fatpatch::{plural(len(outcome.files), 'file')}, {holding} with GPU code: passed"
+    for finding in outcome.findings:
+        message = f"{finding.locator}: {finding.message}" + (f"\ndo: {finding.remedy}" if finding.remedy else "")
+        place = f"file={_property(finding.file)},title={_property(finding.rule)}"
+        yield f"::{_COMMANDS[finding.level]} {place}::{_data(safe(message).replace(chr(92) + 'n', chr(10)))}"
+
+
+def summary(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+    """The summary of a GitHub job, in Markdown."""
+    yield f"### fatpatch check: {'failed' if failed else 'passed'}"
+    yield ""
+    yield f"{plural(len(outcome.files), 'file')}, {sum(1 for file in outcome.files if file.holders)} with GPU code"
+    if outcome.findings:
+        yield ""
+        yield "| rule | file | finding |"
+        yield "|---|---|---|"
+    for finding in outcome.findings[:_SUMMARY_ROWS]:
+        cells = (f"{finding.rule} {finding.level}", finding.file, finding.message)
+        yield "| " + " | ".join(safe(cell).replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+    if len(outcome.findings) > _SUMMARY_ROWS:
+        yield ""
+        yield f"and {len(outcome.findings) - _SUMMARY_ROWS} more"
+
+
+_SUMMARY_ROWS = 50
+
+
+def _data(value: str) -> str:
+    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(value: str) -> str:
+    return _data(safe(value)).replace(":", "%3A").replace(",", "%2C")
+
+
+def explanation(rule: Rule) -> Iterator[str]:
+    """The page of one rule."""
+    yield f"{rule.id}  {rule.name}  ({rule.level})"
+    yield f"{rule.summary[0].upper()}{rule.summary[1:]}."
+    yield ""
+    yield rule.explanation

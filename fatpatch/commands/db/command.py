@@ -1,0 +1,34 @@
+"""``fatpatch db``: work on indexes themselves."""
+
+from __future__ import annotations
+
+import click
+
+from fatpatch.base.errors import EXIT_OK
+
+
+@click.group("db")
+def command() -> None:
+    """Manage indexes."""
+
+
+@command.command("merge")
+@click.argument("out", metavar="INDEX")
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...")
+def merge(out: str, others: tuple[str, ...]) -> int:
+    """Put all of OTHER... into INDEX, which is made where there is none: the shards of one audit become one index.
+
+    Of a file that is in several, the row that is there first stays.
+    """
+    from fatpatch.index.database import Database
+
+    for other in others:
+        Database(other, create=False).close()  # before INDEX is made
+    index = Database(out, create=True)
+    try:
+        for other in others:
+            index.merge(other)
+    finally:
+        index.close()
+    click.echo(f"merged {len(others)} into {out}", err=True)
+    return EXIT_OK

@@ -1,0 +1,64 @@
+"""``fatpatch diff``: what a release gained and lost."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import click
+
+from fatpatch.commands._shared.options import image_size_option, limits_from, print_diagnostics, shown_paths, worse
+
+
+@click.command("diff")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--kernels", is_flag=True, help="List every kernel.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="PERCENT",
+    help="Ignore size and resource changes up to this percentage.",
+)
+@click.option("--mangled", is_flag=True, help="Show mangled names in text and markdown.")
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="Output format.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@click.option("-v", "--verbose", is_flag=True, help="Show each file in full, however many differ.")
+@image_size_option
+def command(
+    old: str, new: str, kernels: bool, threshold: float, mangled: bool, form: str, jobs: int | None, verbose: bool, max_image_size: int
+) -> int:
+    """Compare the GPU code of two releases.
+
+    OLD and NEW may be files, folders, wheels or llamafiles. Reports GPUs that stop or start working, added and removed targets and
+    kernels, stubs, PTX, toolkits, sizes and resources. Renamed members are matched. GPUs are judged with the newest driver that
+    supports them. The exit code is 0 when the GPU code is the same and 1 when it differs.
+    """
+    from fatpatch.base.errors import FormatError
+    from fatpatch.commands import print_error
+    from fatpatch.commands._shared.progress import Progress
+    from fatpatch.commands.diff import text as diff
+    from fatpatch.gpucode.demangle import readable
+    from fatpatch.release.run import compare
+
+    if math.isnan(threshold):
+        raise click.BadParameter("expected a percentage", param_hint="--threshold")
+    first, second = zip((old, new), shown_paths((old, new)), strict=True)
+    with Progress(f"{first[1]}, {second[1]}") as progress:
+        found = compare(first, second, limits=limits_from(max_image_size), threshold=threshold / 100, jobs=jobs, on_read=progress.at)
+    if form == "json":
+        sys.stdout.write(json.dumps(diff.document(found), indent=1) + "\n")
+    else:
+        render = diff.markdown if form == "markdown" else diff.text
+        lines = render(found, str if mangled else readable, every=kernels, verbose=verbose)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+    print_diagnostics(found.diagnostics)
+    code = 0 if found.empty else 1
+    if any(item.level == "error" for item in found.diagnostics):
+        code = worse(code, FormatError.exit_code)
+    for error in found.errors:
+        print_error(error)
+        code = worse(code, error.exit_code)
+    return code

@@ -1,0 +1,136 @@
+"""``fatpatch doctor``: will it run on this GPU, with this driver, with this model?"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
+
+if TYPE_CHECKING:
+    from fatpatch.scan.distributions import Distribution, Installed
+
+
+@click.command("doctor")
+@click.argument("files", nargs=-1, metavar="[FILE|FOLDER|NAME]...")
+@click.option(
+    "--gpu",
+    "gpus",
+    type=GpuName(),
+    multiple=True,
+    metavar="NAME",
+    envvar="FATPATCH_GPU",
+    help="GPU name (GTX 1060), target (sm_61, 6.1, gfx1031), PCI id, auto or all. Repeatable.",
+)
+@click.option(
+    "--driver", metavar="VERSION", envvar="FATPATCH_DRIVER", help="Driver version, e.g. 535.154 (default: report driver-dependent results)."
+)
+@click.option("--cuda", metavar="VERSION", help="CUDA release by which the program picks a library, e.g. 12.6.")
+@click.option("--model", metavar="GGUF", help="Model to run (default: the one inside a llamafile).")
+@click.option("--candidate", "candidates", multiple=True, metavar="FILE", help="Other build to use instead or as a donor. Repeatable.")
+@click.option("--force-ptx-jit", is_flag=True, help="Assume CUDA_FORCE_PTX_JIT=1: SASS is ignored.")
+@click.option("--disable-ptx-jit", is_flag=True, help="Assume CUDA_DISABLE_PTX_JIT=1: PTX is not compiled.")
+@click.option("--eager", is_flag=True, help="Assume CUDA_MODULE_LOADING=EAGER.")
+@click.option("--hsa-override", metavar="M.m.s", help="Assume HSA_OVERRIDE_GFX_VERSION on Linux, for AMD GPUs.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all modules, kernels and ignored images.")
+@image_size_option
+def command(
+    files: tuple[str, ...],
+    gpus: tuple[str, ...],
+    driver: str | None,
+    cuda: str | None,
+    model: str | None,
+    candidates: tuple[str, ...],
+    force_ptx_jit: bool,
+    disable_ptx_jit: bool,
+    eager: bool,
+    hsa_override: str | None,
+    form: str,
+    verbose: bool,
+    max_image_size: int,
+) -> int:
+    """Report whether FILE runs on a GPU, and why.
+
+    FOLDER is an environment, a site-packages folder or any folder with libraries: one row per installed distribution. NAME is an
+    installed distribution. Without either, the active environment is judged. No GPU is needed; --gpu defaults to the GPUs of this
+    machine. Several GPUs give a table; several files on one GPU are compared side by side. The exit code is 0 only when everything runs.
+    """
+    from fatpatch.commands.doctor.run import Consultation, environments, read_model
+
+    gpus = gpus or _own_gpus()
+
+    model_name = None if model is None else shown_paths([model])[0]
+    facts = None if model is None or model_name is None else read_model(model, model_name)
+    run = Consultation(
+        environments=environments(
+            gpus,
+            driver,
+            force_ptx=force_ptx_jit,
+            disable_ptx=disable_ptx_jit,
+            eager=eager,
+            hsa_override=hsa_override,
+            cuda=cuda,
+        ),
+        table="all" in gpus,
+        model=facts,
+        model_name=model_name,
+        candidates=tuple(zip(candidates, shown_paths(candidates), strict=True)),
+        limits=limits_from(max_image_size),
+        verbose=verbose,
+    )
+    if candidates and (run.fleet or len(files) > 1):
+        raise click.UsageError("--candidate is for one FILE on one GPU")
+    if (asked := _installed(files)) is not None:
+        if run.fleet:
+            raise click.UsageError("an installed environment is judged for one --gpu at a time")
+        where, chosen = asked
+        if form == "json":
+            code, document = run.installed_json([chosen] if chosen else where.distributions, where)
+            sys.stdout.write(json.dumps(document, indent=1) + "\n")
+            return code
+        if chosen is not None:
+            return run.distribution_text(chosen, where, sys.stdout.write)
+        return run.installed_text(where, sys.stdout.write)
+    paths = list(zip(files, shown_paths(files), strict=True))
+    if form == "json":
+        code, document = run.as_json(paths)
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        return code
+    return run.as_text(paths, sys.stdout.write)
+
+
+def _own_gpus() -> tuple[str, ...]:
+    """The GPUs of this machine; a usage error that names the option where there is none."""
+    from fatpatch.base.errors import InputError
+    from fatpatch.gpus.local import local_devices
+
+    try:
+        local_devices()
+    except InputError as error:
+        raise click.UsageError(f"missing option '--gpu': {error.message}\n  hint: --gpu \"GTX 1060\", --gpu sm_86 or --gpu all") from error
+    return ("auto",)
+
+
+def _installed(files: tuple[str, ...]) -> tuple[Installed, Distribution | None] | None:
+    """What is installed in the folder that was named, or in the active environment, and the distribution that was asked for.
+
+    None where files were named.
+    """
+    from fatpatch.scan.distributions import active_environment, installed, is_name, named
+
+    if len(files) > 1 or (files and (os.path.isfile(files[0]) or not (os.path.isdir(files[0]) or is_name(files[0])))):
+        return None
+    if files and os.path.isdir(files[0]):
+        return installed(files[0], shown_paths(files)[0]), None
+    folder = active_environment()
+    if folder is None:
+        if not files:
+            raise click.UsageError("no FILE was given, and no environment is active\n  hint: give a file, a folder or an environment")
+        return None
+    where = installed(folder, os.path.basename(os.path.realpath(folder)))
+    return where, named(files[0], where) if files else None

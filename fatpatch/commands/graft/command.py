@@ -1,0 +1,277 @@
+"""``fatpatch graft``: put images into a binary that is linked already."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import click
+
+from fatpatch import __version__
+from fatpatch.base.errors import EditError, InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import escape
+from fatpatch.base.words import plural
+from fatpatch.commands._shared.editing import notes_on, opened, same_file, written
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands.graft.text import graft_json, graft_text
+from fatpatch.edit.graft.plan import Wishes
+from fatpatch.edit.graft.retag import Retag
+from fatpatch.edit.graft.run import graft
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.match import pinned
+from fatpatch.edit.payload.new_image import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edit.transaction.commit import Destination
+from fatpatch.gpus.drivers import ptx_of_driver
+from fatpatch.hostcode.llamafile import is_llamafile, library_copies, renews_copies
+from fatpatch.model.tree import Node
+from fatpatch.remote.opening import refuse_address
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.walk import inspected
+
+
+@click.command("graft", cls=Grouped)
+@click.argument("file")
+@click.option(
+    "--cubin", "cubins", multiple=True, metavar="F", help="Cubin, or folder of cubins; the target is read from the file. Repeatable."
+)
+@click.option("--ptx", "texts", multiple=True, metavar="F", help="PTX file; the driver compiles it at load time. Repeatable.")
+@click.option("--fatbin", "fatbins", multiple=True, metavar="F", help="Fatbin file; all of its images are added. Repeatable.")
+@click.option("--hsaco", "objects", multiple=True, metavar="F", help="AMD code object; the target is read from the file. Repeatable.")
+@click.option(
+    "--retag",
+    "retags",
+    multiple=True,
+    metavar="A:B",
+    help="AMD: copy code objects for A as objects for B, e.g. gfx1030:gfx1031. Repeatable.",
+)
+@click.option("--retarget", metavar="TARGET", help="Compile FILE's own PTX for this target, as 'fatpatch retarget' does.")
+@click.option("--allow", type=click.Choice(["unverified"]), help="With --retarget: include class 2 kernels.")
+@click.option(
+    "--kernel", "kernels", multiple=True, metavar="NAME", help="With --retarget: include this kernel regardless of class. Repeatable."
+)
+@click.option("--from", "donor", metavar="DONOR", help="Binary to copy images for --target from (DLL, .so, wheel, llamafile).")
+@click.option(
+    "--target", "targets", multiple=True, metavar="TARGET", help="Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable."
+)
+@click.option(
+    "--module", "modules", multiple=True, metavar="LOCATOR", help="Edit only this module: a locator or its end, * allowed. Repeatable."
+)
+@click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only modules in this archive member. Repeatable.")
+@click.option("-o", "--output", metavar="OUT", help="Write the result to a new file.")
+@click.option("--in-place", is_flag=True, help="Edit FILE itself; 'fatpatch undo FILE' reverts it.")
+@click.option("--extracted", is_flag=True, help="Edit the GPU library that the llamafile FILE extracted, not FILE.")
+@click.option("--dry-run", is_flag=True, help="Plan and verify without writing.")
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing output file.")
+@click.option("--replace", is_flag=True, help="Replace an existing image for the same target.")
+@click.option("--rename-hash", is_flag=True, help="Rewrite build-folder hashes in the donor's kernel names.")
+@click.option("--force", is_flag=True, help="Ignore non-fatal errors (a missing kernel or variable).")
+@click.option("--compress", type=click.Choice(["none", "lz4", "zstd"]), help="Codec for new images (default: that of the module).")
+@click.option("--cuobjdump", is_flag=True, help="ELF: move all fatbins of the section so that cuobjdump lists them.")
+@click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which an edit invalidates.")
+@click.option("--driver", metavar="VERSION", help="Show the result for this driver, e.g. 535.154.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="List every module and every check.")
+@image_size_option
+def command(
+    file: str,
+    cubins: tuple[str, ...],
+    texts: tuple[str, ...],
+    fatbins: tuple[str, ...],
+    objects: tuple[str, ...],
+    retags: tuple[str, ...],
+    retarget: str | None,
+    allow: str | None,
+    kernels: tuple[str, ...],
+    donor: str | None,
+    targets: tuple[str, ...],
+    modules: tuple[str, ...],
+    members: tuple[str, ...],
+    output: str | None,
+    in_place: bool,
+    extracted: bool,
+    dry_run: bool,
+    overwrite: bool,
+    replace: bool,
+    rename_hash: bool,
+    force: bool,
+    compress: str | None,
+    cuobjdump: bool,
+    drop_signature: bool,
+    driver: str | None,
+    form: str,
+    verbose: bool,
+    max_image_size: int,
+) -> int:
+    """Add GPU code to a linked binary.
+
+    FILE may be an ELF or PE file, wheel, zip, llamafile, fatbin or bundle. Images are matched to modules by their kernels. An edit that
+    would crash the program or produce wrong results is refused before anything is written, and the result is verified before it
+    replaces a file. AMD support is experimental: no AMD GPU has run a result.
+    """
+    if not (cubins or texts or fatbins or objects or retags or donor or retarget):
+        options = "--cubin F, --ptx F, --fatbin F, --hsaco F, --retag A:B, --retarget T, or --from DONOR --target T"
+        raise click.UsageError(f"give an image: {options}")
+    if (allow is not None or kernels) and retarget is None:
+        raise click.UsageError("--allow and --kernel go with --retarget")
+    if (donor is None) != (not targets):
+        raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
+    if bool(output) + in_place + extracted + dry_run == 0:
+        raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+    if bool(output) + in_place + extracted > 1:
+        raise click.UsageError("-o, --in-place and --extracted exclude each other")
+    if output is not None and same_file(output, file):
+        raise click.UsageError("-o names FILE itself: use --in-place")
+    if output is not None and any(same_file(output, given) for given in (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))):
+        raise click.UsageError("-o names one of the images' files: give a new name")
+    if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
+        raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
+    limits = limits_from(max_image_size)
+    wishes = Wishes(
+        modules=modules,
+        members=members,
+        replace=replace,
+        rename_hash=rename_hash,
+        force=force,
+        codec=compress,
+        limit=max_image_size,
+        host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
+        retags=_retags(retags),
+    )
+    refuse_address(file)
+    with ExitStack() as stack:
+        given = [hsaco_donation(path, limits.image) for path in objects]
+        given += _donations(stack, cubins, texts, fatbins, donor, targets, limits)
+        paths = _extracted(file, limits) if extracted else [file]
+        asked = _Asked(driver, retarget, allow is not None, frozenset(kernels))
+        form = "lines" if form == "json" and len(paths) > 1 else form
+        for path in paths:
+            target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
+            _one(path, given, wishes, Destination(target, overwrite), asked, limits, form, verbose=verbose)
+        return 0
+
+
+def _retags(texts: tuple[str, ...]) -> tuple[Retag, ...]:
+    """The pairs of --retag; a usage error for what is none."""
+    try:
+        return tuple(map(Retag.of, texts))
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--retag") from error
+
+
+def _donations(
+    stack: ExitStack,
+    cubins: tuple[str, ...],
+    texts: tuple[str, ...],
+    fatbins: tuple[str, ...],
+    donor: str | None,
+    targets: tuple[str, ...],
+    limits: Limits,
+) -> list[Donation]:
+    given = [cubin_donation(path, limits.image) for each in cubins for path in _cubins_of(each)]
+    given += [ptx_donation(path, limits.image) for path in texts]
+    for path, wanted in [*((path, ()) for path in fatbins), *([(donor, targets)] if donor is not None else [])]:
+        progress = stack.enter_context(Progress(os.path.basename(path)))
+        node = stack.enter_context(inspected(path, limits=limits, progress=progress.at))
+        given += donations_from(node, wanted, limits.image, shown=shown_paths([path])[0])
+    return given
+
+
+def _cubins_of(path: str) -> list[str]:
+    """A cubin, or all those in a folder, as 'fatpatch retarget -o' writes it."""
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".cubin"))
+    if not found:
+        raise InputError("holds no .cubin", locator=path, hint="give a cubin, or the folder that 'fatpatch retarget -o' wrote")
+    return found
+
+
+def _extracted(file: str, limits: Limits) -> list[str]:
+    """The extracted copies of a llamafile's GPU libraries; EditError when there are none."""
+    with inspected(file, limits=limits) as node:
+        if not is_llamafile(node):
+            hint = "give the llamafile, or graft into the file itself with --in-place"
+            raise EditError("is no llamafile with a GPU library inside", locator=file, hint=hint)
+        if renews_copies(node):
+            hint = "graft into the llamafile itself, with -o OUT"
+            raise EditError("renews its extracted copy at every start, so a change there would not last", locator=file, hint=hint)
+        copies = library_copies(node)
+    found = [path for _, paths in copies for path in paths]
+    if not found:
+        raise EditError(
+            "no extracted copy of its GPU library is on this machine", locator=file, hint="graft into the llamafile itself, with -o OUT"
+        )
+    return found
+
+
+class _Asked(NamedTuple):
+    """What else the options say: the driver to tell the effect for, a target to make images for, of which kernels besides class 1."""
+
+    driver: str | None
+    retarget: str | None
+    unverified: bool
+    kernels: frozenset[str]
+
+
+def _one(
+    path: str, given: list[Donation], wishes: Wishes, to: Destination, asked: _Asked, limits: Limits, form: str, *, verbose: bool
+) -> None:
+    with opened(path, to, limits) as file:
+        warnings: list[str] = []
+        if asked.retarget is not None:
+            own, warnings = _made(file.subject.node, asked.retarget, asked, wishes)
+            wishes = wishes._replace(own=own)
+        outcome = graft(file.subject, given, wishes, to, asked.driver)
+        edit = outcome.plan.edit
+        notes = [*warnings, *notes_on(file, to, [] if edit is None else list(edit.members))]
+        output, undo = written(file, to, changed=edit is not None)
+    if form in ("json", "lines"):
+        document = graft_json(outcome, output, undo, notes, __version__)
+        sys.stdout.write(json.dumps(document, indent=1 if form == "json" else None) + "\n")
+    else:
+        for line in graft_text(outcome, output, undo, notes, verbose=verbose):
+            sys.stdout.write(line + "\n")
+
+
+def _made(node: Node, wanted: str, asked: _Asked, wishes: Wishes) -> tuple[tuple[tuple[str, Donation], ...], list[str]]:
+    """The images that FILE's own PTX gives, each with its module, and what to warn of.
+
+    EditError when there is none, or when kernels that the GPU runs today would be traps.
+    """
+    from fatpatch.commands.retarget.command import refuse_unknown, target_named
+    from fatpatch.retargeting.kernels import Wanted
+    from fatpatch.retargeting.ptxas import find_ptxas
+    from fatpatch.retargeting.run import Wishes as Aim
+    from fatpatch.retargeting.run import donation_of, retargeted
+
+    target = target_named(wanted, "--retarget")
+    modules = pinned(list(payloads_below(node)), wishes.modules, wishes.members)
+    there = sum(any(image.target == target for image in payload.images) for _, payload in modules)
+    if there and not wishes.replace:
+        message = f"has {target} code in {plural(there, 'module')} already"
+        raise EditError(message, locator=node.locator, hint="--replace puts what is made in its place; --module names those that lack it")
+    aim = Aim(target, None, Wanted(asked.unverified, asked.kernels), wishes.modules, wishes.members, limit=wishes.limit)
+    found = list(retargeted(node, aim, find_ptxas()))
+    refuse_unknown(asked.kernels, found)
+    made = [each for each in found if each.image is not None]
+    if not made:
+        hint = f"'fatpatch retarget FILE --to {target}' says why for each kernel"
+        raise EditError(f"no code for {target} can be made of its PTX that is proven to be right", locator=node.locator, hint=hint)
+    lost = [kernel for each in made for kernel in each.lost]
+    if lost and not wishes.force:
+        message = f"{len(lost)} kernels that {target} runs today would be traps, such as {escape(lost[0])}"
+        raise EditError(
+            message, locator=node.locator, hint="--allow unverified or --kernel takes more of them; --force grafts all the same"
+        )
+    traps = sum(not verdict.taken for each in made for verdict in each.verdicts)
+    unsure = sum(verdict.taken and verdict.number > 1 for each in made for verdict in each.verdicts)
+    warnings = [f"{traps} kernels are traps in the new images: launching one is an error; 'fatpatch retarget' says why"] if traps else []
+    if unsure:
+        warnings.append(f"UNVERIFIED: {unsure} kernels may compute wrong numbers: they were written for another GPU")
+    return tuple((each.payload.locator, donation_of(each, aim)) for each in made), warnings

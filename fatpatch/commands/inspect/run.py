@@ -1,0 +1,234 @@
+"""One run of ``inspect``: read each file, survey its images if asked to, hand the result to a renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from fatpatch.base.errors import FatpatchError, FormatError, InputError, UnsupportedError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name, target_matches
+from fatpatch.base.words import safe
+from fatpatch.commands import print_error
+from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.gpucode.demangle import readable
+from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.tree import Diagnostic, Image, Node, Payload, place_of
+from fatpatch.scan.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
+from fatpatch.scan.matrix import Matrix
+from fatpatch.scan.walk import inspected
+
+if TYPE_CHECKING:
+    from fatpatch.commands.inspect.pattern import Pattern
+    from fatpatch.gpucode.rows import KernelRow
+    from fatpatch.scan.survey import Finding
+
+_MAX_TARGETS = 40
+Writer = Callable[[str], object]
+
+
+class Wish(NamedTuple):
+    """What the user asked to see."""
+
+    kernels: bool
+    pattern: Pattern | None
+    targets: tuple[str, ...]
+    missing: str | None
+    resources: bool
+    mangled: bool
+    digest: bool
+    verbose: bool
+    jobs: int | None
+    kind: str | None
+    all_kinds: bool
+    limits: Limits
+
+    @property
+    def survey(self) -> bool:
+        """Whether images must be read at all."""
+        return self.kernels or self.digest
+
+
+class Run:
+    """All files of one command line; ``code`` is the exit code so far."""
+
+    def __init__(self, wish: Wish, files: list[tuple[str, str]]) -> None:
+        self.wish = wish
+        self.files = files
+        self.code = 0
+        self.errors: list[FatpatchError] = []
+
+    def write(self, form: str, out: Writer) -> int:
+        """Write every file in the form asked for; the exit code."""
+        if form == "text":
+            self._text(out)
+        elif form == "csv":
+            self._csv(out)
+        else:
+            from fatpatch.scan import document as json
+
+            pieces = (self._json(node) for node in self._nodes())
+            for piece in json.lines(pieces) if form == "ndjson" else json.document(pieces, self.errors):
+                out(piece)
+        return self.code
+
+    def _nodes(self) -> Iterator[Node]:
+        """The trees, one after the other; a file that cannot be read is an error on stderr and the next one follows."""
+        for path, shown in self.files:
+            try:
+                with (
+                    Progress(shown) as progress,
+                    inspected(
+                        path,
+                        name=file_name(shown),
+                        limits=self.wish.limits,
+                        kind=self.wish.kind,
+                        all_kinds=self.wish.all_kinds,
+                        progress=progress.at,
+                    ) as node,
+                ):
+                    chosen = self._chosen(node._replace(path=shown))
+                    if self.wish.targets:
+                        self._refuse_nothing(node, chosen, shown)
+                    yield chosen
+            except FatpatchError as error:
+                error.speak_of(path, shown)
+                self.errors.append(error)
+                self.code = worse(self.code, error.exit_code)
+                print_error(error)
+
+    def _chosen(self, node: Node) -> Node:
+        """The tree with only the targets asked for."""
+        if not self.wish.targets:
+            return node
+        members = tuple(self._chosen(member) for member in node.members)
+        payloads = []
+        for payload in node.payloads:
+            images = tuple(image for image in payload.images if any(target_matches(image.target, target) for target in self.wish.targets))
+            if images:
+                payloads.append(payload._replace(images=images))
+        return node._replace(members=members, payloads=tuple(payloads))
+
+    def _refuse_nothing(self, node: Node, chosen: Node, shown: str) -> None:
+        """InputError when a file has images, and none for the targets asked for."""
+        there = {image.target for _, payload in payloads_below(node) for image in payload.images}
+        if there and not any(True for _ in payloads_below(chosen)):
+            listed = ", ".join(sorted(there, key=target_key)[:_MAX_TARGETS]) + (", ..." if len(there) > _MAX_TARGETS else "")
+            raise InputError(f"has no image for {', '.join(self.wish.targets)}", locator=shown, hint=f"it has: {listed}")
+
+    def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, Image, Finding | None]]:
+        """Every image in document order, with what the survey found and the kernel filters applied."""
+        pairs = [(payload, image) for _, payload in payloads_below(node) for image in payload.images]
+        if not self.wish.survey:
+            yield from ((payload, image, None) for payload, image in pairs)
+            return
+        from fatpatch.scan.survey import survey
+
+        wanted = self._wanted(node)
+        found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, detail=detail, jobs=self.wish.jobs)
+        for (payload, image), (_, finding) in zip(pairs, found, strict=True):
+            rows = None if finding.rows is None or not self.wish.kernels else tuple(row for row in finding.rows if wanted(row[0]))
+            yield payload, image, finding._replace(rows=rows)
+
+    def _wanted(self, node: Node) -> Callable[[str], bool]:
+        """The filter on kernel names; ``--missing`` needs a pass of its own to know them."""
+        pattern, missing = self.wish.pattern, self.wish.missing
+        lacking: set[str] | None = None
+        if missing is not None:
+            from fatpatch.scan.survey import survey
+
+            matrix = Matrix()
+            for image, finding in survey([node], limit=self.wish.limits.image, detail=False, jobs=self.wish.jobs):
+                matrix.add(image, finding.rows or ())
+            lacking = matrix.lacking(missing)
+
+        def wanted(name: str) -> bool:
+            if lacking is not None and name not in lacking:
+                return False
+            return pattern is None or pattern.search(name) or pattern.search(readable(name))
+
+        return wanted
+
+    def _note(self, diagnostics: Iterable[Diagnostic]) -> None:
+        for item in diagnostics:
+            if item.level == "error":
+                self.code = worse(self.code, FormatError.exit_code)
+            elif item.field == NOT_READ:
+                self.code = worse(self.code, UnsupportedError.exit_code)
+
+    def _json(self, node: Node) -> Iterator[str]:
+        from fatpatch.gpucode.demangle import demangle
+        from fatpatch.scan import document as json
+        from fatpatch.scan.survey import complaint_of
+
+        names: set[str] = set()
+        findings = self._findings(node)
+
+        def lookup(image: Image) -> Finding | None:
+            _, found_image, finding = next(findings)
+            assert found_image is image
+            if finding is not None:
+                names.update(row[0] for row in finding.rows or ())
+                if (complaint := complaint_of(image, finding)) is not None:
+                    self._note([complaint])
+            return finding
+
+        def summary() -> Summary:
+            return summarize(node, len(names) if self.wish.kernels else None)
+
+        self._note(all_diagnostics(node))
+        yield from json.file_json(node, lookup, demangle, summary)
+        assert next(findings, None) is None
+
+    def _text(self, out: Writer) -> None:
+        from fatpatch.commands.inspect import text
+
+        for index, node in enumerate(self._nodes()):
+            matrices: dict[str, Matrix] = {}
+            resources: dict[str, list[tuple[str, KernelRow]]] = {}
+            complaints = list(all_diagnostics(node))
+            if self.wish.survey:
+                from fatpatch.scan.survey import complaint_of
+
+                for payload, image, finding in self._findings(node, detail=self.wish.resources):
+                    assert finding is not None
+                    rows = finding.rows or ()
+                    if self.wish.resources:
+                        resources.setdefault(place_of(payload), []).extend((image.target, row) for row in rows)
+                    devices = finding.code_version if image.kind == "zebin" else None
+                    matrices.setdefault(place_of(payload), Matrix()).add(image, rows, finding.producer or devices)
+                    if (complaint := complaint_of(image, finding)) is not None:
+                        complaints.append(complaint)
+            lines = text.report(
+                node,
+                matrices,
+                resources,
+                verbose=self.wish.verbose,
+                filtered=self.wish.pattern is not None or self.wish.missing is not None,
+                show=str if self.wish.mangled else readable,
+                shown_as=shown_command(node),
+            )
+            out("".join(f"{line}\n" for line in (*([""] if index else []), *lines)))
+            self._note(complaints)
+            print_diagnostics(complaints)
+
+    def _csv(self, out: Writer) -> None:
+        from fatpatch.commands.inspect import csv
+        from fatpatch.scan.survey import complaint_of
+
+        out(csv.header(self.wish.kernels))
+        for node in self._nodes():
+            complaints = list(all_diagnostics(node))
+            for payload, image, finding in self._findings(node):
+                out(csv.rows(node, payload, image, finding, kernels=self.wish.kernels))
+                if finding is not None and (complaint := complaint_of(image, finding)) is not None:
+                    complaints.append(complaint)
+            self._note(complaints)
+            print_diagnostics(complaints)
+
+
+def shown_command(node: Node) -> str:
+    """The file as a user would type it."""
+    path = safe(node.path)
+    return f'"{path}"' if " " in path else path

@@ -1,0 +1,341 @@
+"""The text of ``inspect``: what the file is, its parts, one table of targets a place, then what stands out, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fatpatch.base.words import columns, plural, safe, size
+from fatpatch.commands.inspect.resources import resource_lines
+from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.tree import Diagnostic, Inventory, Node, Payload, place_of
+from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
+from fatpatch.scan.matrix import Matrix
+
+if TYPE_CHECKING:
+    from fatpatch.gpucode.rows import KernelRow
+
+_CONTAINERS = {
+    "elf": "ELF",
+    "pe": "PE",
+    "ape": "APE",
+    "macho": "Mach-O",
+    "unread": "not read:",
+    "zip": "zip",
+    "tar": "tar",
+    "ar": "ar archive",
+    "gguf": "GGUF model",
+    "fatbin": "CUDA fatbin",
+    "cubin": "CUDA cubin",
+    "ptx": "PTX text",
+    "bundle": "offload bundle",
+    "kpack": "ROCm kernel pack",
+    "raw": "unknown bytes",
+}
+_PAYLOADS = {
+    "fatbin": "CUDA fatbin",
+    "offload_bundle": "offload bundle",
+    "offload_binary": "offload binary",
+    "offload_section": "offload section",
+    "code_object": "AMD code object",
+    "kpack": "library in a kernel pack",
+    "kpack_reference": "reference to a kernel pack",
+}
+_CAPTIONS = {
+    "nvidia": "kernels (registers by target; + = PTX, the driver decides; . = not there)",
+    "amd": "kernels (VGPRs by target; . = not there)",
+    "intel": "kernels (+ = there; . = not there)",
+}
+_MAX_GAPS = 8
+_MAX_NAMES = 3
+_MAX_COLUMNS = 64
+_CATALOGUE = 20
+_LOOKED_FOR = (
+    "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles, code objects and kernel packs; "
+    "not for SPIR-V and Metal, which --all-kinds counts"
+)
+
+
+def report(
+    node: Node,
+    matrices: Mapping[str, Matrix],
+    resources: Mapping[str, Sequence[tuple[str, KernelRow]]],
+    *,
+    verbose: bool,
+    filtered: bool,
+    show: Callable[[str], str],
+    shown_as: str,
+) -> Iterator[str]:
+    """The lines for one file. ``matrices`` holds the kernels by place, and nothing when they were not read.
+
+    ``resources``: (target, kernel) by place, for the table of what they take; none when it is not asked for.
+    """
+    yield _head(node)
+    rows = list(_parts(node, 1))
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, words in rows:
+        yield f"{name.ljust(width)}  {words}".rstrip()
+    barren = sum(1 for member in members_below(node) if not _matters(member))
+    if barren:
+        yield f"  {plural(barren, 'other member')} read, without GPU code"
+    for place, stock in _stocks(node):
+        yield f"  {safe(place)}: {_stock(stock)}"
+    groups: dict[str, list[Payload]] = {}
+    for _, payload in payloads_below(node):
+        groups.setdefault(place_of(payload), []).append(payload)
+    for place, payloads in groups.items():
+        matrix = matrices.get(place)
+        yield ""
+        yield place
+        table = target_table(payloads)
+        if table:
+            yield from (f"  {line}" for line in _table(payloads, table, matrix if not filtered else None))
+        yield from (f"  {line}" for line in _remarks(payloads, table))
+        if verbose:
+            yield from (f"  {line}" for line in _evidence(payloads))
+        if matrix is not None:
+            yield ""
+            yield from (f"  {line}" for line in hole_lines(matrix) if not filtered)
+            yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels"), filtered=filtered))
+        yield from (f"  {line}" for line in resource_lines(resources.get(place, ()), show))
+    if not groups and not any(True for _ in _stocks(node)):
+        damaged = any(item.level == "error" or item.field == NOT_READ for item in all_diagnostics(node))
+        yield f"no GPU code found{' in what could be read' if damaged else ''} ({_LOOKED_FOR})"
+    elif groups and not matrices:
+        yield ""
+        yield f"Next: fatpatch inspect {shown_as} --kernels"
+
+
+def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str, *, filtered: bool) -> Iterator[str]:
+    """The kernel x target matrix, names last so that the cells line up. ``filtered``: the user asked for some kernels only."""
+    order = matrix.columns()
+    if len(order) > _MAX_COLUMNS:
+        yield f"{len(order)} targets are too many for a table: choose with --target, or use --format csv"
+        return
+    chosen = sorted(matrix.cells)
+    if not chosen:
+        yield "no kernel matches" if filtered else "no kernels were read"
+        return
+    rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
+    yield caption
+    yield from (f"  {line}" for line in columns([*order, "kernel"], rows, left=frozenset({len(order)})))
+
+
+def hole_lines(matrix: Matrix) -> Iterator[str]:
+    """How many kernels lack which target that their siblings have."""
+    total = len(matrix.cells)
+    lacking = {target: total - count for target, count in matrix.count().items() if count < total}
+    if not total:
+        return
+    if not lacking:
+        yield f"{_all(total, 'kernel')} {'has' if total == 1 else 'have'} {_all(len(matrix.targets), 'target')}"
+        return
+    incomplete = matrix.incomplete()
+    yield f"{incomplete} of {plural(total, 'kernel')} {'lacks' if incomplete == 1 else 'lack'} a target that others have:"
+    for target in sorted(lacking, key=target_key):
+        yield f"  {target} is missing in {lacking[target]} of {total}      (--missing {target} lists them)"
+
+
+def _all(count: int, word: str) -> str:
+    """``all 3 kernels``, ``the only kernel``."""
+    return f"the only {word}" if count == 1 else f"all {plural(count, word)}"
+
+
+def diagnostic_lines(items: Iterable[Diagnostic]) -> Iterator[str]:
+    """One line a diagnostic: level, locator, offset, field, message."""
+    for item in items:
+        at = "" if item.offset is None else f" at {item.offset:#x}"
+        what = f"{item.field}: " if item.field else ""
+        yield f"fatpatch: {item.level}: {safe(item.locator)}{at}: {safe(what + item.message)}"
+
+
+def _head(node: Node) -> str:
+    words = _kind(node)
+    if node.container == "ape":
+        words += " + zip" if node.member_count else ""
+    parts = [words, size(node.size)]
+    if node.member_count:
+        parts.append(plural(node.member_count, "member"))
+    if node.facts is not None:
+        parts.append(_model(node))
+    if node.container == "pe" and node.source is not None:
+        from fatpatch.binfmt.pe.authenticode import signature_of
+
+        signature = signature_of(node.source)
+        parts += [safe(signature.words())] if signature is not None else []
+    return f"{safe(node.path)}   {', '.join(parts)}"
+
+
+def _kind(node: Node) -> str:
+    name = _CONTAINERS.get(node.container, node.container)
+    detail = node.detail
+    if node.container == "ape":
+        name, detail = f"APE ({detail})", ""
+    elif detail == "wheel":
+        name, detail = "wheel", ""
+    packing = f" ({node.packing})" if node.packing else ""
+    return f"{name}{' ' if detail else ''}{safe(detail)}{packing}"
+
+
+def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
+    """A line for each member that matters, and for those inside it."""
+    for member in node.members:
+        if not _matters(member):
+            continue
+        words = [_model(member)] if member.facts is not None else [_kind(member), size(member.size)]
+        if member.stored_at is not None and node.container in ("ape", "zip", "elf"):
+            words.append(f"stored at {member.stored_at:#x}" + _alignment(member.stored_at))
+        found = _found(member)
+        yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"      {found}" if found else "")
+        yield from _parts(member, depth + 1)
+
+
+def _stocks(node: Node) -> Iterator[tuple[str, Inventory]]:
+    """The inventories of a file and its members, each with where it was taken."""
+    for each in (*members_below(node), node):
+        for stock in each.inventory or ():
+            yield each.locator, stock
+
+
+def _stock(stock: Inventory) -> str:
+    """One line: how many, how large, which versions, which entry points."""
+    several = "Metal libraries" if stock.kind == "Metal library" else ""
+    words = [plural(stock.pieces, stock.kind, several), size(stock.size)]
+    if stock.versions:
+        words.append(f"version {stock.versions[0]}" + (f" to {stock.versions[-1]}" if len(stock.versions) > 1 else ""))
+    names = [f"{safe(name, 60)}{f' ({times})' if times > 1 else ''}" for name, times in stock.entry_points[:_MAX_NAMES]]
+    more = f" and {len(stock.entry_points) - _MAX_NAMES} more" if len(stock.entry_points) > _MAX_NAMES else ""
+    entries = f"; entry points {', '.join(names)}{more}" if names else ""
+    return f"{', '.join(words)}{entries}; compiled by the driver of whatever GPU there is"
+
+
+def _matters(node: Node) -> bool:
+    """Whether there is GPU code, a model or damage in a member or below it."""
+    return bool(node.payloads or node.facts or node.diagnostics or node.inventory) or any(_matters(member) for member in node.members)
+
+
+def _alignment(offset: int) -> str:
+    return ", aligned 64 KiB" if offset % 65536 == 0 else ""
+
+
+def _found(node: Node) -> str:
+    counts: dict[str, list[int]] = {}
+    for payload in node.payloads:
+        counts.setdefault(payload.kind, []).append(len(payload.images))
+    return "; ".join(f"{plural(len(images), _PAYLOADS.get(kind, kind))}, {plural(sum(images), 'image')}" for kind, images in counts.items())
+
+
+def _model(node: Node) -> str:
+    facts = node.facts
+    assert facts is not None
+    types = ", ".join(f"{count} {name}" for name, count in facts.tensor_types[:6])
+    more = f", {len(facts.tensor_types) - 6} more types" if len(facts.tensor_types) > 6 else ""
+    name = safe(facts.architecture or "unknown architecture", 60)
+    file_type = f", {facts.file_type}" if facts.file_type else ""
+    return f"GGUF model: {name}{file_type}: {plural(facts.tensors, 'tensor')} ({types}{more})"
+
+
+def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | None) -> list[str]:
+    unit = {"fatbin": "fatbins", "offload_bundle": "bundles"}.get(payloads[0].kind, "in")
+    several = len(payloads) > 1
+    kernels = None if matrix is None else matrix.count()
+    header = [
+        "target",
+        "images",
+        *([unit] if several else []),
+        *(["kernels"] if kernels is not None else []),
+        "stored",
+        "unpacked",
+        "codec",
+        "toolkit or PTX ISA" if payloads[0].vendor == "nvidia" else "made by",
+    ]
+    rows = [
+        [
+            row.target,
+            str(row.images),
+            *([f"{row.payloads}/{len(payloads)}"] if several else []),
+            *([str(kernels.get(row.target, 0))] if kernels is not None else []),
+            size(row.stored),
+            size(row.size),
+            _codecs(row),
+            _made_by(row, set() if matrix is None else matrix.producers.get(row.target, set())),
+        ]
+        for row in table
+    ]
+    return columns(header, rows, left=frozenset({0, len(header) - 1, len(header) - 2}))
+
+
+def _codecs(row: TargetRow) -> str:
+    return ", ".join(sorted({codec for codec, _, _ in row.facts}))
+
+
+def _made_by(row: TargetRow, read: set[str]) -> str:
+    producers = {producer for _, producer, _ in row.facts if producer} or read
+    versions = {version for _, _, version in row.facts if version}
+    return ", ".join((*sorted(producers), *sorted(versions)))
+
+
+def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
+    """What the table hides, in words: uneven coverage, and what there is for GPUs that are not listed."""
+    if payloads[0].kind == "kpack_reference":
+        yield "no images here: the device code was split off into a kernel pack, a file of its own"
+    elif payloads[0].vendor == "amd":
+        yield from _remarks_amd(payloads, table)
+    elif payloads[0].vendor == "nvidia":
+        yield from _remarks_nvidia(payloads, table)
+
+
+def _remarks_nvidia(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
+    total = len(payloads)
+    sets = Counter(frozenset(image.target for image in payload.images) for payload in payloads)
+    if total > _CATALOGUE and len(sets) > 1 and max(map(len, sets)) == 1:
+        yield "one image a fatbin: each is a module of its own, so what a target lacks only --kernels tells"
+    else:
+        yield from _evenness(len(sets), total, table, "fatbins")
+    ptx = [row.target for row in table if row.target.startswith("compute_")]
+    lacking = sum(count for targets, count in sets.items() if targets.isdisjoint(ptx))
+    if not ptx:
+        yield "no PTX: nothing can be compiled at load time for a GPU that is not listed"
+    elif lacking:
+        yield f"PTX for {', '.join(ptx)}, but none in {lacking} of {total} fatbins"
+
+
+def _remarks_amd(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
+    """Code for an AMD GPU is for one processor alone, unless it is generic or SPIR-V."""
+    bundles = [payload for payload in payloads if payload.kind == "offload_bundle"]
+    if len(bundles) == len(payloads):
+        sets = Counter(frozenset(image.target for image in payload.images) for payload in bundles)
+        yield from _evenness(len(sets), len(bundles), table, "bundles")
+    kinds = {image.kind for payload in payloads for image in payload.images}
+    if "bitcode" in kinds:
+        yield "LLVM bitcode: it becomes code when the program is linked (-fgpu-rdc), kernels are not read"
+    if not any(row.target.endswith("-generic") or row.target == "amdgcnspirv" for row in table) and "hsaco" in kinds:
+        yield "no generic code and no SPIR-V: a GPU that is not listed loads nothing"
+
+
+def _evenness(sets: int, total: int, table: list[TargetRow], unit: str) -> Iterator[str]:
+    """Whether all modules of a place hold the same targets, and which lack some."""
+    if total > 1 and sets == 1:
+        yield f"all {total} {unit} contain the same targets"
+    elif total > 1:
+        rows = [row for row in table if row.payloads < total]
+        yield f"uneven: {sets} different sets of targets in {total} {unit}"
+        for row in rows[:_MAX_GAPS]:
+            yield f"  {row.target} is missing in {total - row.payloads} of {total} {unit}"
+        if len(rows) > _MAX_GAPS:
+            yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
+
+
+def _evidence(payloads: list[Payload]) -> Iterator[str]:
+    for payload in payloads:
+        wrapper = "" if payload.wrapper is None else f", wrapper v{payload.wrapper.version} at {payload.wrapper.offset:#x}"
+        packed = f", {payload.format.upper()} version {payload.version}" if payload.format and payload.version else ""
+        found_by = " and ".join(payload.found_by)
+        yield f"{payload.locator}  at {payload.offset:#x}, {size(payload.size)}{packed}, found by {found_by}{wrapper}"
+        for image in payload.images:
+            note = f"  options {safe(image.options)!r}" if image.options else ""
+            note += f"  identifier {safe(image.identifier)!r}" if image.identifier else ""
+            inside = "" if image.within is None else f", unpacked at {image.within[0]:#x}"
+            version = f", version {image.code_version}" if image.code_version is not None else ""
+            yield f"  {image.target}  {image.kind}, at {image.offset:#x}{inside}, {size(image.size)}{version}{note}"

@@ -1,0 +1,57 @@
+"""What prune and recompress would save: the table of their dry run, and the document of schema fatpatch.what-if/2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fatpatch import __version__
+from fatpatch.base.words import safe, size
+from fatpatch.commands._shared.edit_text import lost_line, target_table
+from fatpatch.edit.rewrite.what_if import Saving, WhatIf
+
+SCHEMA = "fatpatch.what-if/2"
+
+
+def text(shown: str, found: Saving | None, wish: WhatIf) -> Iterator[str]:
+    """The sum first, then the table that the dry run of the edit prints, then what to know of it."""
+    if found is None:
+        yield f"{safe(shown)}: no GPU code"
+        return
+    stored, then = found.stored, found.stored_then
+    change = f"saves {size(stored - then)}" if then <= stored else f"takes {size(then - stored)} more"
+    yield f"{safe(shown)}: GPU code {size(stored)} -> {size(then)}, {change}      ({_words(wish)})"
+    yield ""
+    yield from target_table(found.rows)
+    yield ""
+    yield from lost_line(found.lost)
+    for note in found.notes:
+        yield f"note: {safe(note)}"
+
+
+def _words(wish: WhatIf) -> str:
+    parts = [f"without {', '.join(wish.drop)}"] if wish.drop else []
+    if wish.codec is not None:
+        level = f"-{wish.level}" if wish.level else ""
+        parts.append("nothing compressed" if wish.codec == "none" else f"compressed with {wish.codec}{level}")
+    return safe(", ".join(parts))
+
+
+def document(files: Sequence[dict[str, Any]], wish: WhatIf) -> dict[str, Any]:
+    """The document of schema fatpatch.what-if/2."""
+    asked = {"drop": list(wish.drop), "compress": wish.codec, "level": wish.level}
+    return {"schema": SCHEMA, "tool_version": __version__, "plan": asked, "files": list(files)}
+
+
+def file_json(shown: str, found: Saving | None) -> dict[str, Any]:
+    """One file's object; its targets are those of fatpatch.edit/1."""
+    if found is None:
+        return {"path": shown, "stored": 0, "stored_then": 0, "targets": [], "lost": [], "notes": []}
+    return {
+        "path": shown,
+        "stored": found.stored,
+        "stored_then": found.stored_then,
+        "targets": [row._asdict() for row in found.rows],
+        "lost": list(found.lost),
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,66 @@
+"""``fatpatch prune``: images that nobody needs taken out of a file that is linked already."""
+
+from __future__ import annotations
+
+import click
+
+from fatpatch.base.errors import InputError
+from fatpatch.commands._shared.editing import Given, edit_options, renewed
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import GpuName, image_limit_option
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.rewrite.prune import Wishes, plan_prune
+from fatpatch.edit.rewrite.select_images import Wish
+from fatpatch.gpus.devices import Device, find
+
+
+@click.command("prune", cls=Grouped)
+@click.argument("file")
+@click.option("--keep", metavar="TARGETS", multiple=True, help="Keep only these targets: sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.")
+@click.option("--drop", metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
+@click.option("--for", "gpus", type=GpuName(), metavar="GPU", multiple=True, help='Keep what these GPUs load: "RTX 3060". Repeatable.')
+@click.option("--compact", is_flag=True, help="Shrink the file; otherwise removed bytes become zeros.")
+@click.option("--force", is_flag=True, help="Prune even if a GPU loses code.")
+@edit_options
+@image_limit_option
+def command(
+    file: str,
+    keep: tuple[str, ...],
+    drop: tuple[str, ...],
+    gpus: tuple[str, ...],
+    compact: bool,
+    force: bool,
+    given: Given,
+    max_image_size: int,
+) -> int:
+    """Remove unneeded device code.
+
+    FILE may be a .so, .dll, program, wheel, llamafile, fatbin or bundle. Which image a GPU loads is decided for each module, with
+    binary-compatible SASS and PTX; a module is not pruned if a remaining GPU would lose its code. Kept images are unchanged.
+    """
+    if bool(keep) + bool(drop) + bool(gpus) != 1:
+        raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")
+    wish = Wish(_split(keep), _split(drop), tuple(device for gpu in gpus for device in _devices(gpu)))
+    host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
+    wishes = Wishes(wish, given.modules, given.members, force, host, max_image_size)
+    return renewed("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
+
+
+def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that commas part; a usage error for none."""
+    found = tuple(name for text in texts for name in map(str.strip, text.split(",")) if name)
+    if texts and not found:
+        raise click.UsageError("a list of targets is empty; write for example sm_75,sm_86")
+    return found
+
+
+def _devices(text: str) -> tuple[Device, ...]:
+    """The GPU that a text names; of "auto" those of this machine."""
+    try:
+        if text.strip().lower() == "auto":
+            from fatpatch.gpus.local import local_devices
+
+            return tuple(local_devices())
+        return (find(text),)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--for") from error

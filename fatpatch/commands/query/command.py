@@ -1,0 +1,81 @@
+"""``fatpatch query``: what an index knows."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from fatpatch.base.errors import EXIT_OK
+from fatpatch.index.questions import QUESTIONS
+
+_DEFAULTS = {"COUNT": "20"}
+_LIST = "\n".join(f"  {name} {question.argument or ''}".ljust(20) + f"  {question.words}" for name, question in QUESTIONS.items())
+
+
+@click.command("query", epilog=f"\b\nQueries:\n{_LIST}")
+@click.argument("question", required=False, metavar="[QUERY")
+@click.argument("argument", required=False, metavar="[ARGUMENT]]")
+@click.option("--db", "database", required=True, metavar="INDEX", help="Index written by 'fatpatch audit'.")
+@click.option("--sql", metavar="SELECT", help="Run an SQL query; the tables are described in the reference.")
+@click.option("--export", type=click.Choice(["parquet", "csv"]), help="Export the result, or all tables if no query is given, to -o PATH.")
+@click.option("-o", "--output", metavar="PATH", help="Output path for --export.")
+@click.option("--overwrite", "force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="Output format.")
+def command(
+    question: str | None,
+    argument: str | None,
+    database: str,
+    sql: str | None,
+    export: str | None,
+    output: str | None,
+    force: bool,
+    form: str,
+) -> int:
+    """Run a query on an index.
+
+    QUERY is a built-in query; --sql runs one of your own. The index is not changed."""
+    from fatpatch.commands.query import table
+    from fatpatch.index.database import Bounds, Database
+
+    if (export is None) != (output is None):
+        raise click.UsageError("--export and -o go together")
+    if (question is not None and sql is not None) or (question is None and sql is None and export is None):
+        raise click.UsageError("give a query, or --sql")
+    if sql is not None and not sql.strip():
+        raise click.UsageError("--sql is empty")
+    if output is not None and os.path.exists(output) and os.path.exists(database) and os.path.samefile(output, database):
+        raise click.UsageError("-o names the index itself")
+    statement, values = (sql, ()) if question is None else _ready(question, argument)
+    index = Database(database, create=False)
+    try:
+        if export is not None and output is not None:
+            from fatpatch.index.export import export_answer, export_tables
+
+            if statement is None:
+                export_tables(index, output, export, replace=force)
+            else:
+                export_answer(index, statement, values, output, export, replace=force)
+            click.echo(f"wrote {output}", err=True)
+        elif statement is not None:
+            header, rows = index.rows(statement, values, Bounds() if sql is not None else None)
+            for piece in table.pieces(header, rows, form):
+                sys.stdout.write(piece)
+    finally:
+        index.close()
+    return EXIT_OK
+
+
+def _ready(name: str, argument: str | None) -> tuple[str, tuple[object, ...]]:
+    question = QUESTIONS.get(name)
+    if question is None:
+        raise click.UsageError(f"unknown query {name!r}; known queries: {', '.join(QUESTIONS)}")
+    if question.argument is None:
+        if argument is not None:
+            raise click.UsageError(f"{name} takes no argument")
+        return question.sql, ()
+    argument = argument or _DEFAULTS.get(question.argument)
+    if argument is None:
+        raise click.UsageError(f"{name} needs a {question.argument}")
+    return question.sql, question.values(argument)

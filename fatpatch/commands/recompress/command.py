@@ -1,0 +1,38 @@
+"""``fatpatch recompress``: the images of a file compressed otherwise."""
+
+from __future__ import annotations
+
+import click
+
+from fatpatch.commands._shared.editing import Given, edit_options, renewed
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import image_limit_option
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.rewrite.recompress import LEVELS, Wishes, plan_recompress
+
+
+@click.command("recompress", cls=Grouped)
+@click.argument("file")
+@click.option(
+    "--codec", type=click.Choice(sorted(LEVELS)), required=True, help="Codec: zstd is smallest, lz4 also works with older drivers."
+)
+@click.option("--level", type=int, metavar="N", help="Compression level: zstd 1 to 22, lz4 1 to 12.")
+@click.option("--compact", is_flag=True, help="Shrink the file; otherwise freed bytes become zeros.")
+@edit_options
+@image_limit_option
+def command(file: str, codec: str, level: int | None, compact: bool, given: Given, max_image_size: int) -> int:
+    """Recompress device images.
+
+    An image keeps its original form when recompression does not make it smaller, unless an older driver could not read it."""
+    if level is not None and not 1 <= level <= LEVELS[codec]:
+        expected = f"expected 1 to {LEVELS[codec]}" if LEVELS[codec] else "none has no levels"
+        raise click.BadParameter(f"{level}: {expected}", param_hint="--level")
+    wishes = Wishes(
+        codec,
+        level,
+        given.modules,
+        given.members,
+        Options(drop_signature=given.drop_signature, compact=compact, rebuild=True),
+        max_image_size,
+    )
+    return renewed("recompress", file, given, lambda node, progress: plan_recompress(node, wishes, progress), max_image_size)

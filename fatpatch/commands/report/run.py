@@ -1,0 +1,73 @@
+"""One run of ``report``: read, render, write the page whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from fatpatch.api.contents import contents
+from fatpatch.base.errors import EditError, FormatError, InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.words import safe
+from fatpatch.base.writing import write_file
+from fatpatch.commands import print_error
+from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands.check.run import Asked, policy_for
+from fatpatch.commands.report.text import diff_page, report
+from fatpatch.release.run import compare
+from fatpatch.remote.inputs import expanded
+
+Named = tuple[str, str]
+
+
+class Target(NamedTuple):
+    """The page to write."""
+
+    path: str
+    title: str | None
+    force: bool
+
+    def check(self) -> Target:
+        """Refuse what is there already before anything is read."""
+        if os.path.lexists(self.path) and not self.force:
+            raise EditError("exists already", locator=self.path, hint="give another name, or --overwrite")
+        return self
+
+    def write(self, text: str) -> None:
+        """Write the page whole."""
+        write_file(self.path, [text.encode("utf-8", "backslashreplace")], replace=self.force)
+        click.echo(f"wrote {self.path}", err=True)
+
+
+def page(pairs: Sequence[Named], target: Target, policy: str | None, limits: Limits, jobs: int | None) -> int:
+    """Write the page of some files; the exit code is 1 when something in them could not be read."""
+    held = policy_for(Asked((), (), (), None), policy, look=True)
+    inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
+    with Progress(pairs[0][1]) as progress:
+        found = contents(inputs, held, limits, jobs=jobs, on_read=progress.at)
+    unread = [finding for finding in found.findings if finding.rule in ("FP001", "FP002", "FP003")]
+    if not found.holders and not unread:
+        message = "no file holds GPU code: there is nothing to show"
+        raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
+    target.write(report(found, target.title))
+    for finding in unread:
+        click.echo(safe(f"fatpatch: {finding.rule} {finding.locator}: {finding.message}"), err=True)
+    codes = [InputError.exit_code if finding.rule == "FP001" else FormatError.exit_code for finding in unread]
+    return max(codes, key=lambda code: code == InputError.exit_code, default=0)
+
+
+def compare_page(old: Named, new: Named, target: Target, limits: Limits, jobs: int | None) -> int:
+    """Write the page of two releases; the exit code says whether all of them could be read."""
+    with Progress(f"{old[1]}, {new[1]}") as progress:
+        found = compare(old, new, limits=limits, jobs=jobs, on_read=progress.at)
+    target.write(diff_page(found, target.title))
+    print_diagnostics(found.diagnostics)
+    code = FormatError.exit_code if any(item.level == "error" for item in found.diagnostics) else 0
+    for error in found.errors:
+        print_error(error)
+        code = worse(code, error.exit_code)
+    return code

@@ -1,0 +1,135 @@
+"""The result of ``retarget`` in words and as JSON (schema retarget-1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fatpatch.base.words import columns, plural, safe, size
+from fatpatch.gpucode.demangle import readable
+from fatpatch.gpucode.signature import split_target
+from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for
+from fatpatch.retargeting.kernels import IDENTICAL, UNCHANGED, WORDS, Verdict
+from fatpatch.retargeting.run import Retargeted, Wishes
+
+SCHEMA = "fatpatch.retarget/1"
+_SHOWN = 6
+_SHOWN_NAME = 60
+
+
+def retarget_text(
+    found: Sequence[Retargeted], wishes: Wishes, shown: str, directory: str | None, files: int, release: str, *, verbose: bool
+) -> Iterator[str]:
+    """The classes with their counts and reasons, what is made, what to beware of, and the exact repair."""
+    verdicts = [verdict for each in found for verdict in each.verdicts]
+    sources = ", ".join(sorted({each.source for each in found if each.source}))
+    what = f"{plural(len(verdicts), 'kernel')} of {plural(len(found), 'module')}"
+    yield f"{safe(shown)}  {what} for {wishes.target}, from {sources or 'nothing'}, by ptxas {release}"
+    yield ""
+    counts = Counter((verdict.number, verdict.taken) for verdict in verdicts)
+    pairs = {number: (counts[number, True], counts[number, False]) for number in WORDS}
+    rows = [(str(number), WORDS[number], str(taken + traps), str(taken), str(traps)) for number, (taken, traps) in pairs.items()]
+    yield from (f"  {line}" for line in columns(("class", "", "kernels", "taken", "traps"), rows, left=frozenset({0, 1})))
+    yield ""
+    yield from _reasons(verdicts, verbose=verbose)
+    yield from _problems(found)
+    yield from _cautions([verdict for verdict in verdicts if verdict.taken])
+    made = [each for each in found if each.image is not None]
+    there = sum(any(image.target == wishes.target for image in each.payload.images) for each in made)
+    if there:
+        yield f"{wishes.target} code is in {plural(there, 'module')} of these already: to graft in its place takes --replace"
+    if not made:
+        hint = _advice(verdicts)
+        yield f"nothing was made{hint}"
+    elif directory is None:
+        total = size(sum(len(each.image or b"") for each in made))
+        yield f"{plural(len(made), 'image')} can be made, {total}: -o DIR writes them, 'graft --retarget {wishes.target}' puts them in"
+    else:
+        yield f"{plural(files, 'file')} written to {safe(directory)}, and index.json"
+    yield _repair(wishes.target)
+
+
+def _reasons(verdicts: Sequence[Verdict], *, verbose: bool) -> Iterator[str]:
+    """With ``verbose`` every kernel; else the reasons, the most frequent first, each with a kernel."""
+    if verbose:
+        for verdict in verdicts:
+            yield f"{verdict.number} {'taken' if verdict.taken else 'trap '}  {safe(verdict.kernel)}  {safe(verdict.why)}"
+            yield from (f"           {caution}" for caution in verdict.cautions)
+        return
+    reasons: dict[tuple[int, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.number != IDENTICAL:
+            reasons.setdefault((verdict.number, verdict.why), []).append(verdict.kernel)
+    ranked = sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+    for (number, why), kernels in ranked[:_SHOWN]:
+        yield f"{number}: {plural(len(kernels), 'kernel')}, such as {safe(readable(kernels[0]), _SHOWN_NAME)}: {safe(why, 300)}"
+    if len(ranked) > _SHOWN:
+        yield f"and {plural(len(ranked) - _SHOWN, 'more reason')}; -v tells all"
+
+
+def _problems(found: Sequence[Retargeted]) -> Iterator[str]:
+    broken = [each for each in found if each.problem]
+    for each in broken[:_SHOWN]:
+        yield f"{safe(each.payload.locator)}: {safe(each.problem, 300)}"
+    if len(broken) > _SHOWN:
+        yield f"and {plural(len(broken) - _SHOWN, 'more module')} without a result"
+    lost = [kernel for each in found if each.image is not None for kernel in each.lost]
+    if lost:
+        first = safe(readable(lost[0]), _SHOWN_NAME)
+        yield f"beware: {plural(len(lost), 'kernel')} that this GPU runs today would end in a trap, such as {first}"
+
+
+def _cautions(taken: Sequence[Verdict]) -> Iterator[str]:
+    unverified = sum(verdict.number == UNCHANGED for verdict in taken)
+    if unverified:
+        yield f"UNVERIFIED: {plural(unverified, 'kernel')} may compute wrong numbers: they were written for another GPU; try each"
+    counts = Counter(caution for verdict in taken for caution in verdict.cautions)
+    for caution, count in counts.most_common(_SHOWN):
+        yield f"beware: {plural(count, 'kernel')}: {caution}"
+
+
+def _advice(verdicts: Sequence[Verdict]) -> str:
+    if any(verdict.number == UNCHANGED for verdict in verdicts):
+        return ": no kernel is proven to be the same; --allow unverified takes those of class 2"
+    return ""
+
+
+def _repair(target: str) -> str:
+    arch, suffix = split_target(target)
+    newest = newest_toolkit_for(target)
+    last = "" if newest is None or is_newest(newest) else f" (CUDA {newest} is the last that can)"
+    return f"the exact repair is to compile the source for it{last}: nvcc -gencode arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"
+
+
+def retarget_json(found: Sequence[Retargeted], names: Mapping[str, str], wishes: Wishes, release: str, version: str) -> dict[str, Any]:
+    """The document of schema fatpatch.retarget/1."""
+    return {
+        "schema": SCHEMA,
+        "tool_version": version,
+        "target": wishes.target,
+        "ptxas": release,
+        "classes": {str(number): words for number, words in WORDS.items()},
+        "modules": [
+            {
+                "module": each.payload.locator,
+                "source": each.source,
+                "file": names.get(each.payload.locator),
+                "size": None if each.image is None else len(each.image),
+                "problem": each.problem or None,
+                "lost": list(each.lost),
+                "kernels": [
+                    {
+                        "name": verdict.kernel,
+                        "class": verdict.number,
+                        "why": verdict.why,
+                        "cautions": list(verdict.cautions),
+                        "taken": verdict.taken,
+                    }
+                    for verdict in each.verdicts
+                ],
+            }
+            for each in found
+        ],
+        "exact_repair": _repair(wishes.target),
+    }

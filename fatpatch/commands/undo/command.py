@@ -1,0 +1,26 @@
+"""``fatpatch undo``: the original bytes back."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fatpatch.base.words import plural, safe, size
+from fatpatch.commands._shared.options import shown_paths
+from fatpatch.edit.transaction.undo import undo
+from fatpatch.remote.opening import refuse_address
+
+
+@click.command("undo")
+@click.argument("file")
+@click.option("--last", is_flag=True, help="Revert only the last edit.")
+def command(file: str, last: bool) -> int:
+    """Restore FILE's original contents.
+
+    Reverts all edits made by fatpatch, byte for byte, from the record beside the file or inside the archive."""
+    refuse_address(file)
+    result = undo(file, last=last)
+    digest = f", sha256 {result.sha256}" if result.sha256 else ""
+    sys.stdout.write(f"{safe(shown_paths([file])[0])}  reverted {plural(result.edits, 'edit')}: {size(result.size)}{digest}\n")
+    return 0

@@ -1,0 +1,61 @@
+"""``fatpatch verify``: whether a file is sound, and, after an edit, as its record says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from fatpatch import __version__
+from fatpatch.base.errors import UnsupportedError
+from fatpatch.base.words import safe
+from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.edit.verify import independently, soundness
+from fatpatch.remote.address import scheme_of
+from fatpatch.scan.coverage import parts_not_read, payloads_below
+from fatpatch.scan.walk import inspected
+
+SCHEMA = "fatpatch.verify/1"
+
+
+@click.command("verify")
+@click.argument("file")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("--independent", is_flag=True, help="Use LIEF alone to read ELF and PE files; after an edit, compare with the original.")
+@image_size_option
+def command(file: str, form: str, independent: bool, max_image_size: int) -> int:
+    """Verify that a file is well-formed.
+
+    Reads every container, fatbin and image of FILE; after an edit, checks the undo record. The exit code is 1 when something is
+    malformed and 5 when a part was recognized but not read.
+    """
+    shown = shown_paths([file])[0]
+    limits = limits_from(max_image_size)
+    path = file if scheme_of(file) else os.path.realpath(file)
+    name = os.path.basename(shown)
+    with Progress(shown) as progress, inspected(path, name=name, limits=limits, keep_bytes=True, progress=progress.at) as node:
+        checks = list(independently(path, node) if independent else soundness(path, node, limits))
+        payloads = any(payloads_below(node))
+        unread = parts_not_read(node)
+    sound = all(check.ok for check in checks)
+    if form == "json":
+        document = {
+            "schema": SCHEMA,
+            "tool_version": __version__,
+            "path": shown,
+            "ok": sound,
+            "not_read": [{"locator": item.locator, "message": item.message} for item in unread],
+            "checks": [check._asdict() for check in checks],
+        }
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        for check in checks:
+            sys.stdout.write(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}{': ' + safe(check.detail) if check.detail else ''}\n")
+        for item in unread:
+            sys.stdout.write(f"not read  {safe(item.locator)}: {safe(item.message)}\n")
+        empty = "" if payloads else ", but holds no GPU code" if not unread else " as far as it is read"
+        sys.stdout.write(f"{safe(shown)} is {'sound' if sound else 'NOT sound'}{empty}\n")
+    return 1 if not sound else UnsupportedError.exit_code if unread else 0

@@ -1,0 +1,1 @@
+"""Images from outside put into a linked binary."""

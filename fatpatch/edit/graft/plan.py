@@ -1,0 +1,252 @@
+"""The plan of a graft: which image goes where, what is wrong with that, and the file as it would be. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.edit.graft.cover import gaps_left
+from fatpatch.edit.graft.retag import Retag, retag_matches
+from fatpatch.edit.graft.validate import Problem, problems_of
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.host.tree import TreeEdit, edit_tree
+from fatpatch.edit.match import Match, Skipped, chosen, match, one_each
+from fatpatch.edit.modules import Module, modules_of, reference_of
+from fatpatch.edit.payload.bundle import new_bundle
+from fatpatch.edit.payload.fatbin import new_fatbin
+from fatpatch.edit.payload.hashes import renames_between
+from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.formats import numbers as n
+from fatpatch.gpucode.code_object.target import same_target
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.model.tree import Image, Node
+from fatpatch.scan.coverage import all_diagnostics, payloads_below
+
+_REFUSALS = 3
+_SINGLE = {
+    "code_object": (
+        "is one code object, and nothing chooses among several in it",
+        "give it with --hsaco, or bundle it first",
+    ),
+    "kpack": ("is a kernel pack, which is not edited", "graft into a library that carries its code itself"),
+    "kpack_reference": ("keeps its device code in a kernel pack, which is not edited", "graft into a library that carries its code itself"),
+}
+_UNTRIED = "experimental: no AMD GPU has run a file that was edited so; try it before you rely on it"
+
+
+class Wishes(NamedTuple):
+    """What the user asked for. ``modules`` are locators or patterns, ``members`` paths inside archives.
+
+    ``retags``: AMD code objects of the file itself to be copied under another name. ``own``: images made for a module, by its locator.
+    """
+
+    modules: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    replace: bool = False
+    rename_hash: bool = False
+    force: bool = False
+    codec: str | None = None
+    limit: int = 128 << 20
+    host: Options = Options()
+    retags: tuple[Retag, ...] = ()
+    own: tuple[tuple[str, Donation], ...] = ()
+
+
+class Graft(NamedTuple):
+    """One image and its module, checked. ``replaced`` is the image whose place it takes.
+
+    ``kernels``, ``parameters`` and ``variables``: how many of the module's were compared.
+    """
+
+    module: Module
+    donation: Donation
+    replaced: Image | None
+    forced: tuple[Problem, ...]
+    kernels: int
+    parameters: int
+    variables: int
+
+
+class Plan(NamedTuple):
+    """Everything that would be done; ``edit`` is None when there is nothing to do."""
+
+    grafts: tuple[Graft, ...]
+    present: tuple[Match, ...]
+    skipped: tuple[Skipped, ...]
+    edit: TreeEdit | None
+    notes: tuple[str, ...]
+
+
+def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Plan:
+    """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
+    modules = modules_of(node, wishes.limit)
+    if not modules:
+        raise _no_module(node)
+    matched, skipped = match(modules, donations, wishes.modules, wishes.members) if donations else ([], [])
+    made = dict(wishes.own)
+    matched += [Match(module, made[module.locator]) for module in modules if module.locator in made]
+    cautions: list[str] = []
+    for retag in dict.fromkeys(wishes.retags):
+        there = chosen(modules, wishes.modules, wishes.members)
+        copies, spared, words = retag_matches(there, retag, wishes.limit, replace=wishes.replace, force=wishes.force)
+        matched, skipped, cautions = [*matched, *copies], [*skipped, *spared], [*cautions, *words]
+    matched = one_each(matched)
+    if not matched:
+        reasons = "; ".join(dict.fromkeys(f"{item.donation.origin} {item.reason}" for item in skipped[:3]))
+        raise EditError(
+            f"nothing to graft: {reasons}", locator=node.locator, hint="'fatpatch inspect FILE --kernels' lists the kernels of both"
+        )
+    grafts: list[Graft] = []
+    present: list[Match] = []
+    refused: list[tuple[Match, list[Problem]]] = []
+    for item in matched:
+        existing = _existing(item)
+        if existing is not None and _same(item, existing, wishes.limit):
+            present.append(item)
+            continue
+        donation, problems, counts = _checked(item, existing, wishes)
+        forced = [problem for problem in problems if problem.survivable and wishes.force]
+        if len(forced) < len(problems):
+            refused.append((item, problems))
+            continue
+        grafts.append(Graft(item.module, donation, existing, tuple(forced), *counts))
+    if refused:
+        raise _refusal(refused)
+    renewed = _renewed(grafts, wishes)
+    edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
+    untried = [_UNTRIED] if any(graft.module.vendor == "amd" for graft in grafts) else []
+    notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
+    return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
+
+
+def _no_module(node: Node) -> EditError:
+    """Why there is nothing to graft into."""
+    kinds = {payload.kind for _, payload in payloads_below(node)}
+    if single := next((_SINGLE[kind] for kind in sorted(kinds) if kind in _SINGLE), None):
+        return EditError(single[0], locator=node.locator, hint=single[1])
+    errors = [item for item in all_diagnostics(node) if item.level != "note"]
+    why = f"; {errors[0].locator}: {errors[0].message}" if errors else ""
+    message = f"holds no CUDA fatbin and no AMD bundle: there is nothing to graft into{why}"
+    return EditError(message, locator=node.locator, hint="'fatpatch inspect' says what was looked for")
+
+
+def _existing(item: Match) -> Image | None:
+    """The image of the module that has the kind and target of the donation."""
+    return next(iter(_equals(item)), None)
+
+
+def _equals(item: Match) -> list[Image]:
+    kind, target = item.donation.kind, item.donation.target
+    return [image for image in item.module.payload.images if image.kind == kind and _equal_targets(kind, image.target, target)]
+
+
+def _rival(item: Match) -> str | None:
+    """An object for the same processor that leaves open what this one states, or states what this one leaves open."""
+    processor, *features = item.donation.target.split(":")
+    for image in item.module.payload.images:
+        name, *others = image.target.split(":")
+        if image.kind == "hsaco" and name == processor and {each[:-1] for each in features} != {each[:-1] for each in others}:
+            return image.target
+    return None
+
+
+def _equal_targets(kind: str, first: str, second: str) -> bool:
+    return same_target(first, second) if kind == "hsaco" else first == second
+
+
+def _same(item: Match, image: Image, limit: int) -> bool:
+    assert item.module.node.source is not None
+    try:
+        data = ImageReader(item.module.node.source, limit).read(image)
+    except FatpatchError:
+        return False
+    return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
+
+
+def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donation, list[Problem], tuple[int, int, int]]:
+    """The donation, its ids renamed if asked for; its problems; how many kernels, parameters and variables were compared."""
+    module, donation = item
+    problems = []
+    if existing is not None and not wishes.replace:
+        problems.append(Problem(
+            "duplicate", f"the module has a {donation.target} image already, a different one",
+            "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
+        ))  # fmt: skip
+    if module.vendor == "amd" and (rival := _rival(item)) is not None:
+        problems.append(Problem(
+            "conflict", f"the module has {rival}, which states other settings than {donation.target}",
+            "LLVM's tools refuse such a bundle, and a runtime may take either", survivable=False,
+            hint="compile with the same settings as the module's own objects",
+        ))  # fmt: skip
+    if len(_equals(item)) > 1:
+        message = f"the module has {len(_equals(item))} images for {donation.target}"
+        problems.append(Problem("several", message, "which of them a driver takes is not documented", survivable=False))
+    if existing is not None and existing.within is not None and module.vendor == "nvidia":
+        message = f"the module's {donation.target} image shares a compressed block with others"
+        problems.append(Problem("packed", message, "replacing it would drop them", survivable=False))
+    found = reference_of(module, donation.target, wishes.limit, existing)
+    if found is None and existing is not None:
+        found = reference_of(module, donation.target, wishes.limit)
+    if found is None:
+        problems.append(Problem(
+            "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
+            "a wrong image crashes the host process or computes wrong numbers", survivable=False,
+        ))  # fmt: skip
+        return donation, problems, (0, 0, 0)
+    _, signature = found
+    if wishes.rename_hash:
+        donation = donation.renamed(renames_between(donation.signature.kernels, signature.kernels))
+    problems += problems_of(donation, signature, module.relocatable)
+    shared = [name for name in signature.kernels if name in donation.signature.kernels]
+    parameters = sum(len(signature.kernels[name] or ()) for name in shared)
+    variables = set(signature.variables) & set(donation.signature.variables)
+    return donation, problems, (len(shared), parameters, len(variables))
+
+
+def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
+    """One error for everything that is wrong."""
+    lines, hints = [], []
+    for item, problems in refused[:_REFUSALS]:
+        for problem in problems[:_REFUSALS]:
+            effect = f": {problem.effect}" if problem.effect else ""
+            lines.append(f"{item.donation.origin} ({item.donation.target}): {problem.message}{effect}")
+            hints.append(problem.hint)
+        if len(problems) > _REFUSALS:
+            lines.append(f"and {len(problems) - _REFUSALS} more problems of this image")
+    if len(refused) > _REFUSALS:
+        lines.append(f"and {len(refused) - _REFUSALS} more images")
+    if all(problem.survivable for _, problems in refused for problem in problems):
+        hints.append("--force grafts it all the same")
+    hint = "; ".join(dict.fromkeys(filter(None, hints))) or "give an image that was compiled from the source of this binary"
+    return EditError("\n  ".join(lines), locator=refused[0][0].module.locator, hint=hint)
+
+
+def _renewed(grafts: Sequence[Graft], wishes: Wishes) -> list[NewPayload]:
+    by_module: dict[str, list[Graft]] = {}
+    for graft in grafts:
+        by_module.setdefault(graft.module.locator, []).append(graft)
+    return [_new_payload(group, wishes) for group in by_module.values()]
+
+
+def _new_payload(group: Sequence[Graft], wishes: Wishes) -> NewPayload:
+    """The payload of one module with all that it is given."""
+    module = group[0].module
+    assert module.node.source is not None
+    donations = [graft.donation for graft in group]
+    replaced = {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None}
+    if module.vendor == "amd":
+        if wishes.codec is not None:
+            hint = "leave --compress out: a bundle stays packed as it is"
+            raise EditError("--compress is for fatbins, and this is an AMD bundle", locator=module.locator, hint=hint)
+        return new_bundle(module.node.source, module.payload, donations, replaced, limit=wishes.limit)
+    return new_fatbin(
+        module.node.source,
+        module.payload,
+        donations,
+        replaced,
+        codec=wishes.codec,
+        host=n.FLAG_HOST_WINDOWS if module.node.container == "pe" else n.FLAG_HOST_LINUX,
+        relocatable=module.relocatable,
+    )

@@ -1,0 +1,143 @@
+"""A second reader of edited programs: LIEF reads the original and the result, and both must be the same program but for the payloads.
+
+It shares no code and no declaration with fatpatch, so that a mistake in how fatpatch reads ELF or PE cannot hide here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from fatpatch.base.checks import Check, check_of
+from fatpatch.base.source import Source
+from fatpatch.binfmt.pe.authenticode import LARGEST
+from fatpatch.formats.numbers import SHF_EXECINSTR
+from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
+from fatpatch.model.tree import Node
+
+_SMALL = 1 << 12
+_NAME = "LIEF reads the same program"
+_ANYWHERE = frozenset({"LOAD", "NOTE", "PHDR", "PT_NULL_"})
+"""Program headers that an edit may move or give up."""
+_UNSTABLE = frozenset({"CERTIFICATE_TABLE"})
+"""Data directories that an edit may change."""
+
+
+class _Facts(NamedTuple):
+    """What must stay: by a name in words, things to count; ``addends``: of relocations, by place.
+
+    ``loads``: [start, end) with access, of a file without sections: where there are some, each is one that must stay mapped.
+    """
+
+    kept: Mapping[str, Counter[Hashable]]
+    loads: tuple[tuple[int, int, str], ...]
+    addends: Mapping[Hashable, int]
+
+
+def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> Check:
+    """Compare a host before and after an edit. ``moves``: old to new file offset of payloads that moved."""
+    assert old.source is not None
+    assert new.source is not None
+    if max(old.source.size, new.source.size) > LARGEST:
+        return check_of(f"{_NAME}: not asked above {LARGEST >> 20} MiB", [])
+    read = _elf if old.container == "elf" else _pe
+    first, old_addresses = read(old.source, moves.keys())
+    second, new_addresses = read(new.source, moves.values())
+    if first is None or second is None:
+        return check_of(_NAME, [] if first is None else ["it cannot read the result"])
+    moved = {old_addresses[before]: new_addresses[after] for before, after in moves.items()}
+    return check_of(_NAME, _problems(first, second, moved))
+
+
+def opinion(node: Node) -> Check:
+    """Whether LIEF can read a program at all, and sees the sections that fatpatch sees."""
+    assert node.source is not None
+    if node.source.size > LARGEST:
+        return check_of(f"LIEF reads it: not asked above {LARGEST >> 20} MiB", [])
+    facts, _ = (_elf if node.container == "elf" else _pe)(node.source, ())
+    return check_of("LIEF reads it", [] if facts is not None else [f"{node.locator}: it is no {node.container.upper()} file for LIEF"])
+
+
+def _problems(old: _Facts, new: _Facts, moved: Mapping[int, int]) -> Iterator[str]:
+    for name, rows in old.kept.items():
+        gone, added = rows - new.kept[name], new.kept[name] - rows
+        if name in ("section", "mapped section") and sum(gone.values()) <= 1 and sum(added.values()) <= 1:
+            continue  # a note's header may name the new segment
+        if gone or added:
+            first = next(iter((gone or added).elements()))
+            yield f"{name}: {sum(gone.values())} gone, {sum(added.values())} new, the first {first}"
+    for start, end, access in old.loads:
+        if not any(low <= start and end <= high and access == given for low, high, given in new.loads):
+            yield f"memory at {start:#x} to {end:#x} ({access}) is not mapped as before"
+    for place, addend in old.addends.items():
+        if new.addends.get(place) != moved.get(addend, addend):
+            yield f"the relocation of {place} leads to {new.addends.get(place)}, expected {moved.get(addend, addend)}"
+
+
+def _input(source: Source) -> str | list[int] | bytes:
+    """What LIEF is given: the path of a whole file, which it reads twice as fast, else the bytes; few bytes it would take for a path."""
+    if source.path is not None and source.base == 0 and source.size == os.path.getsize(source.path):
+        return source.path
+    data = source.read(0, source.size)
+    return list(data) if len(data) < _SMALL else data
+
+
+def _elf(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[int, int]]:
+    import lief
+
+    lief.logging.disable()
+    binary: Any = lief.ELF.parse(_input(source))
+    if binary is None:
+        return None, {}
+    segments = [(str(row.type).rpartition(".")[2], row.virtual_address, row.virtual_size, str(row.flags)) for row in binary.segments]
+    kept: dict[str, Counter[Hashable]] = {
+        "header": Counter([(str(binary.header.file_type), str(binary.header.machine_type), binary.header.entrypoint)]),
+        "program header": Counter(row for row in segments if row[0] not in _ANYWHERE),
+        "section": Counter(
+            (row.name, str(row.type), row.virtual_address, row.size) for row in binary.sections if row.name not in PAYLOAD_SECTIONS
+        ),
+        "dynamic entry": Counter((str(row.tag), row.value) for row in binary.dynamic_entries),
+        "dynamic symbol": Counter((row.name, row.value, row.size, str(row.type)) for row in binary.dynamic_symbols),
+    }
+    addends: dict[Hashable, int] = {
+        (hex(row.address), str(row.type), row.symbol.name if row.has_symbol else ""): row.addend for row in binary.relocations
+    }
+    loads = tuple((start, start + size, access) for kind, start, size, access in segments if kind == "LOAD" and size)
+    mapped = [  # writable, executable: two segments side by side may have become one that is both
+        (row.name, row.virtual_address, "W" in access, "X" in access and bool(row.flags & SHF_EXECINSTR))
+        for row in binary.sections
+        if row.name not in PAYLOAD_SECTIONS and row.virtual_address and row.size
+        for start, end, access in loads
+        if start <= row.virtual_address < end
+    ]
+    kept["mapped section"] = Counter(mapped)
+    return _Facts(kept, () if mapped else loads, addends), {at: binary.offset_to_virtual_address(at) for at in offsets}
+
+
+def _pe(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[int, int]]:
+    import lief
+
+    lief.logging.disable()
+    binary: Any = lief.PE.parse(_input(source))
+    if binary is None:
+        return None, {}
+    header = binary.optional_header
+    sections = [(row.name, row.virtual_address, row.virtual_size, row.characteristics) for row in binary.sections]
+    directories = [(str(row.type).rpartition(".")[2], row.rva, row.size) for row in binary.data_directories]
+    exports = binary.get_export().entries if binary.has_exports else ()
+    tls = binary.tls
+    kept: dict[str, Counter[Hashable]] = {
+        "header": Counter([(str(binary.header.machine), binary.entrypoint, header.imagebase, str(header.subsystem))]),
+        "data directory": Counter(row for row in directories if row[0] not in _UNSTABLE),
+        "import": Counter((row.name, entry.name, entry.iat_value) for row in binary.imports for entry in row.entries),
+        "export": Counter((entry.name, entry.address, entry.ordinal) for entry in exports),
+        "thread-local storage": Counter([] if tls is None else [(tls.addressof_raw_data, tls.addressof_callbacks, tls.addressof_index)]),
+        "relocation": Counter((block.virtual_address, entry.data) for block in binary.relocations for entry in block.entries),
+    }
+    named = [
+        (start, start + size, f"{name} {access:#x}") for name, start, size, access in sections if name not in PAYLOAD_SECTIONS and size
+    ]
+    kept["section"] = Counter(named)
+    return _Facts(kept, (), {}), {at: binary.offset_to_virtual_address(at) for at in offsets}

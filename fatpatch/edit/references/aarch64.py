@@ -1,0 +1,185 @@
+"""Instructions of aarch64 that name an address: adr, adrp with what uses its register, loads from a literal, movz with movk.
+
+Facts: Arm Architecture Reference Manual, ADR, ADRP, ADD (immediate), LDR (literal), loads and stores with an unsigned offset, MOVZ,
+MOVK, branches; AAPCS64 for the registers that a call leaves alone.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+
+from fatpatch.base.source import CHUNK
+from fatpatch.edit.references.program import Part, Program, Ranges, Reference
+
+_PAGE = 0x1000
+_ADDRESSES = re.compile(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0\x18\x58\x98\xd8\x1c\x5c\x9c]")
+"""The highest byte of adr and adrp, and of loads and prefetches from a literal."""
+_WINDOW = 4096
+"""Instructions around an adrp among which the use of its register is looked for, in the same function."""
+_CHAIN = 16
+"""Instructions among which a constant is put together."""
+_KEPT = 0x3FF80000
+"""Registers that a call leaves alone: x19 to x29."""
+
+
+def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
+    """The instructions that lead into ``ranges``."""
+    for part in program.parts:
+        if part.code:
+            lead = -part.address % 4
+            for start in range(lead, part.size, CHUNK):
+                data = program.source.peek(part.offset + start, min(CHUNK + 4 * _WINDOW, part.size - start))
+                yield from _found(program, part, data[: len(data) & ~3], part.address + start, ranges)
+
+
+def _found(program: Program, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Reference]:
+    words = struct.unpack(f"<{len(data) // 4}I", data)
+    if program.fixed and ranges.high < 1 << 32:
+        yield from _composed(words, address, ranges)
+    for hit in _ADDRESSES.finditer(data[3::4]):
+        index = hit.start()
+        word, place = words[index], address + 4 * index
+        if word >> 24 & 0x1B == 0x18:  # a load from a literal
+            target = place + 4 * _signed(word >> 5 & 0x7FFFF, 19)
+            if target in ranges:
+                yield Reference(place, target, "the instruction 'ldr'")
+            continue
+        distance = _signed((word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2, 21)
+        if not word >> 31:
+            if place + distance in ranges:
+                yield Reference(place, place + distance, "the instruction 'adr'")
+            continue
+        page = (place & ~(_PAGE - 1)) + (distance << 12)
+        if page + _PAGE <= ranges.low or page >= ranges.high:
+            continue
+        yield from _paged(program, words, index, place, page, ranges)
+
+
+def _paged(program: Program, words: Sequence[int], index: int, place: int, page: int, ranges: Ranges) -> Iterator[Reference]:
+    """What an adrp and the uses of its register lead to; a page that lies in payloads alone is a reference without a use, too."""
+    taken = False
+    for inside, name in _uses(words, index):
+        taken = taken or inside is None
+        if inside is not None and page + inside in ranges:
+            yield Reference(place, page + inside, f"the instructions 'adrp' and '{name}'")
+            return
+    if taken and ranges.covers(page, page + _PAGE) and _in_function(program, place):
+        yield Reference(place, page, "the instruction 'adrp'")
+
+
+def _uses(words: Sequence[int], index: int) -> Iterator[tuple[int | None, str]]:
+    """What uses the page of the adrp at ``index``, wherever control takes its register.
+
+    (offset, name) of an instruction that adds an offset to it; None for one that uses it as it is, or for the end of the function.
+    """
+    low, high = max(index - _WINDOW, 0), min(index + _WINDOW, len(words))
+    holding = {index + 1: 1 << (words[index] & 31)}
+    todo = [index + 1]
+    while todo:
+        at = todo.pop()
+        if not low <= at < high:
+            yield None, ""
+            continue
+        word, held = words[at], holding[at]
+        inside, name = _offset(word)
+        if inside is not None and held >> (word >> 5 & 31) & 1:
+            yield inside, name
+        elif held >> (word >> 5 & 31) & 1 and _reads(word) and not _moves(word):
+            yield None, ""
+        after = _held(word, held)
+        if not after:
+            continue
+        following_ones = tuple(_next(word, at))
+        if not following_ones:
+            yield None, ""
+        for following in following_ones:
+            if after & ~holding.get(following, 0):
+                holding[following] = holding.get(following, 0) | after
+                todo.append(following)
+
+
+def _held(word: int, held: int) -> int:
+    """The registers that hold the page after an instruction, as a set of bits; what may set a register in another way is known in part."""
+    target, first, second = word & 31, word >> 5 & 31, word >> 16 & 31
+    if word >> 26 == 0x25 or word & 0xFFFFFC1F == 0xD63F0000:  # bl, blr
+        return held & _KEPT
+    if _moves(word):
+        moved = held >> second & 1 or (held >> first & 1 and first != 31)
+        return held | 1 << target if moved else held & ~(1 << target)
+    if word >> 24 & 0x1C == 0x10 or word & 0x1F000000 == 0x0A000000:  # constants and addresses; logical of registers
+        return held & ~(1 << target)
+    if word & 0x3B400000 == 0x39400000 or word & 0x3B000000 == 0x18000000:  # loads into general registers
+        return held & ~(1 << target) if not word >> 26 & 1 else held
+    return held
+
+
+def _reads(word: int) -> bool:
+    """Whether bits 9 to 5 of an instruction name a register that it reads: not those of an address, a wide constant or a branch."""
+    if word >> 26 & 7 == 5:
+        return word >> 25 == 0x6B  # to a register
+    return word >> 24 & 0x1F != 0x10 and word >> 23 & 0x3F != 0x25 and word & 0x3B000000 != 0x18000000
+
+
+def _moves(word: int) -> bool:
+    """Whether an instruction is a mov or an add of registers."""
+    return word & 0xFFE0FFE0 == 0xAA0003E0 or word & 0x7F200000 == 0x0B200000 or word & 0x7F000000 == 0x0B000000
+
+
+def _next(word: int, at: int) -> Iterator[int]:
+    """Where control goes from an instruction, as indices; a call comes back."""
+    if word >> 26 == 0x05:  # b
+        yield at + _signed(word & 0x3FFFFFF, 26)
+        return
+    if word & 0xFE9FF800 == 0xD61F0000 and word & 0xFFFFFC1F != 0xD63F0000:  # br, ret
+        return
+    if word >> 24 == 0x54 or word >> 25 & 0x3F == 0x1A:  # b.cond, cbz, cbnz
+        yield at + _signed(word >> 5 & 0x7FFFF, 19)
+    elif word >> 25 & 0x3F == 0x1B:  # tbz, tbnz
+        yield at + _signed(word >> 5 & 0x3FFF, 14)
+    yield at + 1
+
+
+def _composed(words: Sequence[int], address: int, ranges: Ranges) -> Iterator[Reference]:
+    """Constants put together by movz and movk, in a program at a fixed address."""
+    tops = {value >> 16 & 0xFFFF for value in range(ranges.low & ~0xFFFF, ranges.high + 1, 0x10000)}
+    for index, word in enumerate(words):
+        if word & 0x7FE00000 != 0x72A00000 or word >> 5 & 0xFFFF not in tops:  # movk with lsl 16
+            continue
+        parts: dict[int, int] = {}
+        for each in words[max(index - _CHAIN, 0) : index + _CHAIN]:
+            if each & 31 != word & 31:
+                continue
+            if each & 0x7F800000 == 0x52800000:  # movz
+                parts = {each >> 21 & 3: each >> 5 & 0xFFFF}
+            elif each & 0x7F800000 == 0x72800000 and parts:  # movk
+                parts[each >> 21 & 3] = each >> 5 & 0xFFFF
+            value = sum(half << 16 * shift for shift, half in parts.items())
+            if value in ranges and (ranges.label(value) or ranges.in_head(value)):
+                yield Reference(address + 4 * index, value, "the instructions 'movz' and 'movk'")
+                break
+
+
+def _offset(word: int) -> tuple[int | None, str]:
+    """What an instruction adds to its base register before it uses it, and its name; None for any other instruction."""
+    if word >> 23 == 0x122:
+        return (word >> 10 & 0xFFF) << 12 * (word >> 22 & 1), "add"
+    if word & 0x3B000000 == 0x39000000:  # load or store, unsigned offset
+        scale = 4 if word >> 26 & 1 and word >> 23 & 1 and not word >> 30 else word >> 30
+        return (word >> 10 & 0xFFF) << scale, "ldr" if word >> 22 & 3 else "str"
+    if word & 0x3B000000 == 0x29000000:  # load or store of a pair, signed offset
+        vector = word >> 26 & 1
+        scale = 2 + (word >> 30) if vector else 2 + (word >> 31)
+        return _signed(word >> 15 & 0x7F, 7) << scale, "ldp"
+    return None, ""
+
+
+def _in_function(program: Program, place: int) -> bool:
+    """Whether unwind tables know functions, so that words of data between them are not taken for code."""
+    functions = program.functions()
+    return bool(functions) and functions[0] <= place
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> (bits - 1) else value

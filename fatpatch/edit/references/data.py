@@ -1,0 +1,145 @@
+"""Pointers and offsets in data, by their values alone.
+
+In a program at a fixed address any eight bytes may be a pointer. Everywhere, 32-bit offsets may count from their own place, from the
+start of their table, or from the image base; any number might be one, so only those count that lead to a place that a table would name:
+where a payload starts, or where its first entry does.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fatpatch.base.source import CHUNK
+from fatpatch.edit.references.lanes import aligned, numbers
+from fatpatch.edit.references.parts import merged
+from fatpatch.edit.references.program import Part, Program, Ranges, Reference
+from fatpatch.formats import numbers as n
+
+_OVERLAP = 8
+_MAX32 = 1 << 31
+_TABLE = 4096
+"""Bytes before an offset in which its table begins."""
+_TABLE_IN_CODE = 64
+"""The same in code, where something leads to almost every place."""
+_LARGE = 1 << 20
+"""Bytes of code in which no table of offsets is looked for, and of data in which no packed one is: compilers do not make them."""
+_PACKED = 8
+"""The same of an offset that is not aligned, as packed structures have them."""
+_MAX_OFFSETS = 1 << 14
+
+
+class Offset(NamedTuple):
+    """A number that would be an offset into a payload if something led to the addresses [``start``, ``end``), where its table begins."""
+
+    found: Reference
+    start: int
+    end: int
+
+
+def pointers(program: Program, ranges: Ranges) -> Iterator[Reference]:
+    """The words that are addresses in ``ranges``; none in a program that is loaded anywhere."""
+    if not program.fixed:
+        return
+    for part, data, address in _blocks(program):
+        instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
+        for at, value in numbers(data, ranges.low, ranges.high, 8):
+            if value in ranges and (value in ranges.marks or (not instructions and _may_be_pointer(address + at, value))):
+                yield Reference(address + at, value, "a pointer")
+        if not part.code and ranges.low < 1 << 32:
+            for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
+                if value in ranges.marks and (address + at) % 4 == 0:
+                    yield Reference(address + at, value, "a 32-bit pointer")
+
+
+def offsets(program: Program, ranges: Ranges) -> list[Offset]:
+    """The numbers that may be offsets into ``ranges``: the first of them, where there are very many."""
+    found: list[Offset] = []
+    layout = _Layout(program, ranges)
+    for part, data, address in _blocks(program):
+        if part.code and part.size > _LARGE and program.functions():
+            continue
+        found += _relative(layout, part, data, address, ranges)
+        if not part.code and part.size <= _LARGE:
+            found += (each for shift in (1, 2, 3) for each in _packed(data, address, ranges, (shift - address) % 4))
+        if not part.code and program.base is not None:
+            found += _from_base(data, address, program.base, ranges)
+        if len(found) > _MAX_OFFSETS:
+            break
+    return found[:_MAX_OFFSETS]
+
+
+class _Layout:
+    """Where a program's code is, and where anything is."""
+
+    def __init__(self, program: Program, ranges: Ranges) -> None:
+        self._low = min([ranges.low, *(part.address for part in program.parts)])
+        self._high = max([ranges.high, *(part.address + part.size for part in program.parts)])
+        code = merged((part.address, part.address + part.size) for part in program.parts if part.code)
+        self._starts, self._ends = [start for start, _ in code], [end for _, end in code]
+
+    def is_data(self, address: int) -> bool:
+        """Whether the address is one of the program's, and none of code."""
+        index = bisect.bisect_right(self._starts, address) - 1
+        return self._low <= address < self._high and (index < 0 or address >= self._ends[index])
+
+
+def is_round(value: int) -> bool:
+    """Whether a number looks like one that a person wrote, or like a mask, rather than like the address of something inside a payload."""
+    return value % 1000 == 0 or value & (value - 1) == 0 or value & (value + 1) == 0
+
+
+def _blocks(program: Program) -> Iterator[tuple[Part, bytes, int]]:
+    for part in program.parts:
+        for start in range(0, part.size, CHUNK):
+            yield part, program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start)), part.address + start
+
+
+def _may_be_pointer(place: int, value: int) -> bool:
+    """Whether a word that leads to the inside of a payload may be a pointer, rather than a number or the end of a string."""
+    text = value.to_bytes(8, "little").rstrip(b"\0")
+    return place % 8 == 0 and value % 8 == 0 and not is_round(value) and not (text.isascii() and text.decode().isprintable())
+
+
+def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Offset]:
+    """Offsets from their own place, or from the start of a table that a compiler made of pointers (LLVM's RelLookupTableConverter)."""
+    lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high + _TABLE - address, _MAX32 - 1)
+    marks = ranges.sorted_marks
+    reach_back = _TABLE_IN_CODE if part.code else _TABLE
+    for at, value in aligned(data, -address % 4, lowest, highest):
+        place = address + at
+        reach = place + value
+        last = bisect.bisect_right(marks, reach)
+        if not last or marks[last - 1] < reach - _TABLE or not value:
+            continue
+        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : last]:
+            start = mark - value
+            if start == place:
+                yield Offset(Reference(place, mark, "an offset from its own place"), place - reach_back, place + 1)
+            elif (place - start) % 4 == 0 and _is_table(layout, data[max(at - (place - start), 0) : at], start):
+                yield Offset(Reference(place, mark, "an offset from the start of its table"), start, start + 1)
+
+
+def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
+    """Offsets from their own place that are not aligned."""
+    lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
+    marks = ranges.marks
+    for at, value in aligned(data, first, lowest, highest):
+        place = address + at
+        if place + value in marks and value:
+            yield Offset(Reference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
+
+
+def _is_table(layout: _Layout, words: bytes, start: int) -> bool:
+    """Whether all 32-bit numbers in ``words`` are offsets from ``start`` to data or payloads of the program; a switch's lead to code."""
+    return all(
+        layout.is_data(start + int.from_bytes(words[word : word + 4], "little", signed=True)) for word in range(0, len(words) - 3, 4)
+    )
+
+
+def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Offset]:
+    for at, value in aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1)):
+        if base + value in ranges.marks:
+            place = address + at
+            yield Offset(Reference(place, base + value, "an offset from the image base"), place - _TABLE, place + 1)

@@ -1,0 +1,301 @@
+"""Instructions of x86-64 that name an address: relative to RIP, to the global offset table or to the image base, or in a program at
+a fixed address as a constant.
+
+Every offset whose four bytes could lead into a payload is a candidate; whether it is the field of an instruction is decided by
+disassembling from the start of its function (Intel SDM volume 2: ModRM.mod 00 with r/m 101 is RIP-relative in 64-bit mode).
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from fatpatch.base.source import CHUNK
+from fatpatch.edit.references.data import is_round
+from fatpatch.edit.references.lanes import boxes, numbers
+from fatpatch.edit.references.program import Part, Program, Ranges, Reference
+
+_OVERLAP = 16
+_RIP_RELATIVE = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
+"""ModRM bytes."""
+_RIP_BYTES = frozenset(0x05 | register << 3 for register in range(8))
+_WITH_OPERAND = frozenset(
+    (*(row + column for row in range(0, 0x40, 8) for column in range(4)), 0x63, 0x69, 0x6B, *range(0x80, 0x90), 0xC0, 0xC1, 0xC6, 0xC7)
+) | frozenset((*range(0xD0, 0xD4), *range(0xD8, 0xE0), 0xF6, 0xF7, 0xFE, 0xFF))
+"""One-byte opcodes with a ModRM byte (Intel SDM volume 2, appendix A)."""
+_LEA_ADD = re.compile(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
+"""``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
+_LEA = re.compile(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
+_MOVABS = tuple(re.compile(rex + rb"[\xb8-\xbf](?=....(?:\x00{4}|\xff{4}))", re.DOTALL) for rex in (rb"\x48", rb"\x49"))
+"""``movabs r64, imm64`` of a number that fits in 33 bits with its sign; an expression that begins with one byte is found fastest."""
+_DISP32 = struct.Struct("<i").unpack_from
+_SPAN = 4096
+"""Bytes before an offset from the image base in which code takes the base."""
+_IMMEDIATES = (0, 1, 2, 4)
+"""Bytes that may follow the displacement in its instruction."""
+_LONGEST = 15
+_FAR = 1 << 18
+"""A function start farther away than this proves nothing; then the instructions are found by agreement."""
+_BEFORE = 16
+_LEAD = 96
+_NEAR = 160
+_STARTS = (120, 121, 123)
+"""Bytes before a field at which decoding starts, to see whether it lies at a boundary at all."""
+_NOT_ADDRESSES = (
+    *("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt"),
+    *("in", "out", "int", "ret", "enter", "call", "j"),
+)
+"""Beginnings of mnemonics whose constant is no address in data."""
+_MAX32 = 1 << 31
+
+
+def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
+    """The instructions that lead into ``ranges``."""
+    decoder: _Decoder | None = None
+    for part in program.parts:
+        if not part.code:
+            continue
+        for place in sorted(set(_candidates(program, part, ranges))):
+            decoder = decoder or _Decoder(program)
+            if (found := decoder.at(part, place, ranges)) is not None:
+                yield found
+
+
+def _candidates(program: Program, part: Part, ranges: Ranges) -> Iterator[int]:
+    """The addresses of fields that would lead into the ranges, were they fields of instructions."""
+    for start in range(0, part.size, CHUNK):
+        data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
+        address = part.address + start
+        yield from (address + at for at in _relative(data, address, ranges))
+        if program.fixed:
+            low, high = max(ranges.low - _BEFORE, 0), ranges.high
+            for at, value in (*numbers(data, low, min(high, (1 << 32) - 1), 4), *numbers(data, low, high, 8)):
+                if value in ranges or ranges.close_before(value):
+                    yield address + at
+        if program.base is not None:
+            yield from (address + at for at in _from_base(data, program.base, ranges))
+        if program.gots:
+            for found in chain.from_iterable(each.finditer(data) for each in _MOVABS):
+                value = int.from_bytes(data[found.end() : found.end() + 8], "little", signed=True)
+                if any(got + value in ranges for got in program.gots):
+                    yield address + found.end()
+        yield from (address + at for at in _added(data, address, ranges))
+
+
+def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
+    lowest = max(ranges.low - address - len(data) - 4 - max(_IMMEDIATES), -_MAX32)
+    highest = min(ranges.high - address - 4, _MAX32 - 1)
+    if lowest > highest:
+        return
+    upper = b"|".join(box.pattern() for box in boxes(lowest, highest))
+    pattern = re.compile(_RIP_RELATIVE + b"(?=..(?:" + upper + b"))", re.DOTALL)
+    longest = max(_IMMEDIATES)
+    low, high = ranges.low - longest, ranges.high
+    for found in pattern.finditer(data):
+        at = found.start()
+        target = address + at + 5 + _DISP32(data, at + 1)[0]
+        if low <= target < high and ranges.any_of(target, target + longest) and _is_operand(data, at):
+            yield at + 1
+
+
+def _is_operand(data: bytes, at: int) -> bool:
+    """Whether the byte at ``at`` can be a ModRM byte: one-byte opcodes that take one are few, others have a map or prefix before them."""
+    if at < 5 or data[at - 1] in _WITH_OPERAND or data[at - 2] == 0x0F or data[at - 3] in (0x0F, 0xC5):
+        return True
+    return data[at - 4] in (0xC4, 0x8F) or data[at - 5] == 0x62
+
+
+def _from_base(data: bytes, base: int, ranges: Ranges) -> Iterator[int]:
+    """Displacements from a register that may hold the image base (ModRM.mod 10)."""
+    for at, value in numbers(data, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1), 4):
+        if at >= 3 and base + value in ranges and (data[at - 1] >> 6 == 2 or data[at - 2] & 0xC7 == 0x84):
+            yield at
+
+
+def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
+    """``lea r64, [rip + n]`` with ``add r64, imm32`` right behind it: how code names a place outside a symbol in two steps."""
+    for found in _LEA_ADD.finditer(data):
+        start = found.start() - 8
+        target = address + start + 7 + int.from_bytes(data[start + 3 : start + 7], "little", signed=True)
+        if target + int.from_bytes(data[start + 10 : start + 14], "little", signed=True) in ranges:
+            yield start + 3
+
+
+class _Decoder:
+    """Disassembles around candidates; each function once, as far as it is needed."""
+
+    def __init__(self, program: Program) -> None:
+        from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+
+        self._program = program
+        self._functions = program.functions()
+        self._lite = Cs(CS_ARCH_X86, CS_MODE_64)
+        self._lite.skipdata = True
+        self._full = Cs(CS_ARCH_X86, CS_MODE_64)
+        self._full.detail = True
+        self._origin = self._reached = -1
+        """Where the last sweep began, and the last instruction boundary that it reached."""
+
+    def at(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """The reference whose address field lies at ``field``; None when no instruction has such a field there."""
+        if (found := self._common(part, field, ranges) or self._unknown(part, field, ranges)) is not None:
+            return found
+        start = self._function(part, field)
+        if start is not None:
+            if field - start > _NEAR and self._surely_none(part, field, ranges):
+                return None
+            if (found := self._named(part, self._swept(part, start, field), field, ranges)) is not None:
+                return found
+        # No function is known, or the field lies behind data, or behind a function, that the table for unwinders does not know.
+        return self._named(part, self._agreed(part, field), field, ranges)
+
+    def _agreed(self, part: Part, field: int) -> int | None:
+        """As ``_boundary``, from many places before the field; None when most of them disagree."""
+        first = max(part.address, field - _LEAD)
+        votes = Counter(self._boundary(part, begin, field) for begin in range(first, min(first + _LONGEST + 1, field)))
+        for boundary, count in votes.most_common(1):
+            if first == part.address or count * 2 > votes.total():
+                return boundary
+        return None
+
+    def _surely_none(self, part: Part, field: int, ranges: Ranges) -> bool:
+        """Whether decodings from several places before the field agree on an instruction, and it has no such field there.
+
+        Decoding from any byte falls into step with the instructions within a few of them; this spares a sweep of most functions.
+        """
+        found = {self._boundary(part, field - distance, field) for distance in _STARTS}
+        return len(found) == 1 and None not in found and self._named(part, found.pop(), field, ranges) is None
+
+    def _function(self, part: Part, field: int) -> int | None:
+        index = bisect.bisect_right(self._functions, field) - 1
+        if index < 0 or self._functions[index] < part.address or field - self._functions[index] > _FAR:
+            return None
+        return self._functions[index]
+
+    def _swept(self, part: Part, start: int, field: int) -> int | None:
+        """As ``_boundary``, going on where the last sweep of the same function ended."""
+        begin = self._reached if self._origin == start and self._reached <= field else start
+        boundary = self._boundary(part, begin, field)
+        if boundary is not None:
+            self._origin, self._reached = start, boundary
+        return boundary
+
+    def _boundary(self, part: Part, start: int, field: int) -> int | None:
+        """Where the instruction begins that the byte at ``field`` belongs to, decoding from ``start`` on."""
+        data = self._program.source.peek(part.offset + start - part.address, field - start + _LONGEST)
+        for address, size, mnemonic, _ in self._lite.disasm_lite(data, start):
+            if address + size > field:
+                return None if mnemonic == ".byte" else address
+        return None
+
+    def _common(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """An instruction of the commonest forms, mov and lea of 64 bits, wherever decoding ends up."""
+        data = self._before(part, field)
+        if data[-3] & 0xF8 == 0x48 and data[-2] in (0x8D, 0x8B) and data[-1] in _RIP_BYTES:
+            return self._named(part, field - 3, field, ranges)
+        return None
+
+    def _unknown(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+        """An instruction that the disassembler does not know, told by its prefix (Intel SDM volume 2: VEX, EVEX, opcode maps)."""
+        data = self._before(part, field)
+        if data[-1] not in _RIP_BYTES:
+            return None
+        sizes = [size for size, prefix in ((6, 0x62), (5, 0xC4), (4, 0xC5)) if data[-size] == prefix]
+        if data[-4] == 0x0F and data[-3] in (0x38, 0x3A):
+            sizes.append(next(size for size in range(4, 8) if data[-size - 1] not in (0x66, 0xF2, 0xF3) and data[-size - 1] & 0xF0 != 0x40))
+        target = field + 4 + int.from_bytes(self._program.source.peek(part.offset + field - part.address, 4), "little", signed=True)
+        for size in sizes:
+            code = self._program.source.peek(part.offset + field - size - part.address, _LONGEST)
+            known = any(True for _ in self._full.disasm(code, field - size, 1))
+            if not known and (target in ranges or target + 1 in ranges) and self._undecoded(part, field - size):
+                return Reference(field - size, target, "an instruction of an unknown extension")
+        return None
+
+    def _undecoded(self, part: Part, place: int) -> bool:
+        """Whether decoding comes to the place and cannot go on there."""
+        start = self._function(part, place)
+        before = self._boundary(part, start, place - 1) if start is not None and start < place else self._agreed(part, place - 1)
+        if before is None:
+            return start == place
+        data = self._program.source.peek(part.offset + before - part.address, _LONGEST)
+        return any(before + size == place for _, size, _, _ in self._lite.disasm_lite(data, before, 1))
+
+    def _before(self, part: Part, field: int) -> bytes:
+        """The eight bytes before a field; zeros where there are none."""
+        at = field - part.address
+        return self._program.source.peek(part.offset + max(at - 8, 0), min(at, 8)).rjust(8, b"\0")
+
+    def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> Reference | None:
+        if boundary is None:
+            return None
+        data = self._program.source.peek(part.offset + boundary - part.address, 2 * _LONGEST)
+        for code in self._full.disasm(data, boundary, 1):
+            for target in self._targets(part, code, field - boundary, ranges):
+                behind = target + (_constant_behind(data[code.size :]) if code.mnemonic == "lea" else 0)
+                if target in ranges or behind in ranges:
+                    return Reference(boundary, target if target in ranges else behind, f"the instruction '{code.mnemonic}'")
+                if self._program.fixed and code.disp_size and ranges.close_before(target):
+                    return Reference(boundary, target, f"the instruction '{code.mnemonic}'")
+        return None
+
+    def _targets(self, part: Part, code: Any, inside: int, ranges: Ranges) -> Iterator[int]:
+        """The addresses that the field ``inside`` bytes into an instruction may name."""
+        from capstone.x86_const import X86_OP_IMM, X86_OP_MEM
+
+        memory = next((operand.mem for operand in code.operands if operand.type == X86_OP_MEM), None)
+        if memory is not None and code.disp_offset == inside:
+            yield from self._displaced(part, code, memory, ranges)
+        elif code.imm_offset == inside and code.imm_size in (4, 8) and not code.mnemonic.startswith(_NOT_ADDRESSES):
+            constant = next((operand.imm for operand in code.operands if operand.type == X86_OP_IMM), 0)
+            value = int(constant) & 0xFFFFFFFFFFFFFFFF
+            if self._program.fixed and value in ranges and (ranges.label(value) or _loads_address(code, value, ranges)):
+                yield value
+            if code.imm_size == 8:
+                yield from (each for got in self._program.gots for each in (got + int(constant),) if each in ranges)
+
+    def _displaced(self, part: Part, code: Any, memory: Any, ranges: Ranges) -> Iterator[int]:
+        from capstone.x86_const import X86_REG_RBP, X86_REG_RIP, X86_REG_RSP
+
+        displacement = int(memory.disp)
+        if memory.base == X86_REG_RIP:
+            target = int(code.address + code.size + displacement)
+            if target in ranges or code.mnemonic == "lea":
+                yield target
+            return
+        if self._program.fixed:
+            target = displacement & (0xFFFFFFFF if code.disp_size == 4 else 0xFFFFFFFFFFFFFFFF)
+            if target in ranges or ((memory.index or memory.base) and ranges.close_before(target)):
+                yield target
+        base = self._program.base
+        if base is None or memory.base in (0, X86_REG_RSP, X86_REG_RBP) or base + displacement not in ranges:
+            return
+        if self._base_is_near(part, code.address):
+            yield base + displacement
+
+    def _base_is_near(self, part: Part, place: int) -> bool:
+        """Whether an instruction close before the place takes the image base: lea r64, [rip + n]."""
+        base = self._program.base
+        start = max(part.address, place - _SPAN)
+        data = self._program.source.peek(part.offset + start - part.address, place - start)
+        for found in _LEA.finditer(data):
+            at = found.start() + 7
+            if start + at + int.from_bytes(data[at - 4 : at], "little", signed=True) == base:
+                return True
+        return False
+
+
+def _loads_address(code: Any, value: int, ranges: Ranges) -> bool:
+    """Whether an instruction with a constant may name the inside of a payload: others compare, add and store plain numbers."""
+    return str(code.mnemonic).startswith(("mov", "push")) and not is_round(value) and ranges.in_head(value)
+
+
+def _constant_behind(data: bytes) -> int:
+    """What ``add r64, imm32`` at the start of ``data`` adds; 0 when it is another instruction."""
+    if len(data) < 7 or data[0] & 0xF8 != 0x48 or data[1] != 0x81 or data[2] & 0xF8 != 0xC0:
+        return 0
+    return int.from_bytes(data[3:7], "little", signed=True)

@@ -1,0 +1,1 @@
+"""Fatbins and bundles written anew from their own images: pruned, recompressed, expanded."""

@@ -1,0 +1,56 @@
+"""Images taken out of a file: those that no target or GPU that is to be kept has a use for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.match import pinned
+from fatpatch.edit.rewrite.remove_images import KINDS, thinned
+from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
+from fatpatch.edit.rewrite.select_images import Choice, Wish, chosen
+from fatpatch.model.tree import Node, Payload
+from fatpatch.scan.coverage import payloads_below
+
+
+class Wishes(NamedTuple):
+    """What to keep, in which modules (locators or patterns) and archive members, and how."""
+
+    wish: Wish
+    modules: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    force: bool = False
+    host: Options = Options()
+    limit: int = 128 << 20
+
+
+def plan_prune(node: Node, wishes: Wishes) -> Plan:
+    """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break."""
+    modules, changes, notes, choice = pruned(node, wishes)
+    return planned(node, modules, changes, wishes.host, notes, choice.lost)
+
+
+def pruned(node: Node, wishes: Wishes) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], Choice]:
+    """(the modules that were looked at, those that change, notes, what was chosen). EditError as of ``plan_prune``."""
+    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in KINDS]
+    if not everything:
+        raise EditError("holds no fatbin and no bundle: there is nothing to take out", locator=node.locator)
+    modules = pinned(everything, wishes.modules, wishes.members)
+    choice = chosen(everything, wishes.wish, modules, force=wishes.force)
+    changes, notes = list[Change](), list(choice.notes)
+    for holder, payload in modules:
+        gone = choice.dropped.get(payload.locator)
+        if gone is None:
+            continue
+        try:
+            change = thinned(holder, payload, gone, wishes.limit)
+        except FatpatchError as error:
+            notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
+            continue
+        if change is None or len(change.dropped) < len(gone):
+            notes.append(f"{payload.locator}: images in one compressed block with others that stay are kept; 'fatpatch expand' parts them")
+        if change is not None:
+            changes.append(change)
+    return modules, changes, notes, choice

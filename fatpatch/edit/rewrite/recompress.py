@@ -1,0 +1,166 @@
+"""The images of a file compressed otherwise: smaller, or so that an older driver reads them. Not one byte of code changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import NamedTuple
+
+from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.base.scratch import Scratch
+from fatpatch.base.source import Source
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.match import pinned
+from fatpatch.edit.payload import bundle, fatbin
+from fatpatch.edit.payload.entry import packed_entry
+from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.edit.rewrite.remove_images import remaining
+from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
+from fatpatch.formats import numbers as n
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.fatbin.entry import HEADER
+from fatpatch.gpus.drivers import first_zstd_driver
+from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.walk import Progress
+
+LEVELS = {"zstd": 22, "lz4": 12, "none": 0}
+"""The codecs, each with its highest level."""
+
+_KINDS = frozenset({"sass", "ptx", "reloc-ptx"})
+_DEMANDING = "zstd"  # the one codec that older drivers do not read
+_BUNDLE_VERSION = 2
+_BUNDLE_LEVEL = 9
+
+
+class Wishes(NamedTuple):
+    """The codec (none, lz4, zstd) and its level, and in which modules and archive members.
+
+    ``dropped``: images of each payload, by its locator, that go at the same time.
+    """
+
+    codec: str
+    level: int | None = None
+    modules: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    host: Options = Options()
+    limit: int = 128 << 20
+    dropped: Mapping[str, tuple[Image, ...]] = MappingProxyType({})
+
+
+def plan_recompress(node: Node, wishes: Wishes, progress: Progress | None = None) -> Plan:
+    """Plan to compress every image again, where that gains or an older driver is to read it. EditError when there is nothing."""
+    modules, changes, notes = recompressed(node, wishes, progress)
+    return planned(node, modules, changes, wishes.host, notes)
+
+
+def recompressed(
+    node: Node, wishes: Wishes, progress: Progress | None = None
+) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str]]:
+    """(the modules that were looked at, those that change, notes). EditError when there is nothing to compress."""
+    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "offload_bundle")]
+    if not everything:
+        raise EditError("holds no fatbin and no bundle: there is nothing to compress", locator=node.locator)
+    changes, notes, scratch = list[Change](), list[str](), Scratch()
+    modules = pinned(everything, wishes.modules, wishes.members)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, (holder, payload) in enumerate(modules):
+            if progress is not None:
+                progress(payload.locator, done, len(modules))
+            try:
+                found = (_fatbin if payload.kind == "fatbin" else _bundle)(holder, payload, wishes, scratch, pool)
+            except FatpatchError as error:
+                notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
+                continue
+            if found is not None:
+                changes.append(found)
+    if wishes.codec == "lz4" and any(payload.vendor == "amd" for _, payload in modules):
+        notes.append("bundles of AMD are left as they are: their runtime reads zstd and zlib only")
+    return modules, changes, [*notes, *_floor(modules, wishes)]
+
+
+def _floor(modules: Sequence[tuple[Node, Payload]], wishes: Wishes) -> Iterator[str]:
+    """What drivers must be able to do, before and after."""
+    codecs = {image.compression for _, payload in modules for image in payload.images if payload.vendor == "nvidia"}
+    if not codecs:
+        return
+    linux, windows = first_zstd_driver()
+    if wishes.codec == _DEMANDING:
+        was = "" if _DEMANDING in codecs else ", what was there before by any"
+        yield f"zstd is read by drivers from {linux} (Windows: {windows}) on{was}; on an older one loading fails with error 200"
+    elif _DEMANDING in codecs:
+        yield f"before, unpacking zstd took a driver of {linux} (Windows: {windows}) or newer; what else the program needs stays"
+
+
+def _fatbin(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
+    assert node.source is not None
+    source = node.source
+    dropped = wishes.dropped.get(payload.locator, ())
+    entries, kept = remaining(fatbin.entries_of(source, payload), payload.images, {image.offset for image in dropped})
+    by_offset = {image.offset: image for image in payload.images}
+    reader = ImageReader(source, wishes.limit)
+    parts: list[Source] = []
+    gone = tuple(image for image in payload.images if image not in kept)
+    changed = len(gone)
+    step = 2 * (os.cpu_count() or 1)
+    for start in range(0, len(entries), step):
+        batch = entries[start : start + step]
+        contents = [_content(reader, by_offset.get(entry.offset), wishes.codec) for entry in batch]
+        made = pool.map(lambda entry, data: _entry(source, entry, data, wishes), batch, contents)
+        for entry, new in zip(batch, made, strict=True):
+            changed += new is not None
+            parts.append(source.slice(entry.offset, entry.size) if new is None else scratch.keep(new))
+    return Change(node, payload, fatbin.contained(payload, parts), kept, gone) if changed else None
+
+
+def _content(reader: ImageReader, image: Image | None, codec: str) -> bytes | None:
+    """What to compress; None for what is left alone: shared blocks, obfuscated code, kinds that a driver does not load."""
+    if image is None or image.within is not None or image.kind not in _KINDS or not image.readable:
+        return None
+    if codec == "none" and image.compression == "none":
+        return None
+    return reader.read(image)
+
+
+def _entry(source: Source, entry: fatbin.Entry, data: bytes | None, wishes: Wishes) -> bytes | None:
+    """The entry with its payload packed anew; None when the old one is as good.
+
+    zstd is left for a codec that every driver reads even where that takes more room.
+    """
+    if data is None:
+        return None
+    extension = source.read(entry.offset + HEADER.size, entry.header.header_size - HEADER.size)
+    new = packed_entry(entry.header, extension, data, wishes.codec, wishes.level)
+    freed = wishes.codec == "none" or (bool(entry.header.flags & n.FLAG_ZSTD) and wishes.codec != _DEMANDING)
+    return new if freed or len(new) < entry.size else None
+
+
+def _bundle(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
+    """The bundle packed by zstd, or not at all; None when that gains nothing."""
+    assert node.source is not None
+    if wishes.codec == "lz4" or not payload.images:
+        return None
+    dropped = {image.identifier for image in wishes.dropped.get(payload.locator, ())}
+    entries = [
+        (entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, wishes.limit) if entry.name not in dropped
+    ]
+    kept = tuple(image for image in payload.images if image.identifier not in dropped)
+    if wishes.codec == "none":
+        if payload.format != "ccob" and not dropped:
+            return None
+        parts = tuple(
+            scratch.keep(part.read(0, part.size)) for part in bundle.bundled(entries, payload._replace(format="plain"), wishes.limit)
+        )
+    else:
+        wanted = payload._replace(
+            format="ccob",
+            version=payload.version or _BUNDLE_VERSION,
+            images=tuple(image._replace(compression="zstd") for image in payload.images),
+        )
+        parts = bundle.bundled(entries, wanted, wishes.limit, wishes.level or _BUNDLE_LEVEL)
+        if sum(part.size for part in parts) >= payload.size:
+            return None
+    gone = tuple(image for image in payload.images if image.identifier in dropped)
+    return Change(node, payload, NewPayload(payload, parts, (), bundle.ALIGNMENT), kept, gone)

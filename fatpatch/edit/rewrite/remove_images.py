@@ -1,0 +1,62 @@
+"""Fatbins and bundles without some of their images. What stays is carried over byte for byte, of fatbins without being read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from fatpatch.base.errors import UnsupportedError
+from fatpatch.edit.payload import bundle, fatbin
+from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.edit.rewrite.rewrite_modules import Change
+from fatpatch.model.tree import Image, Node, Payload
+
+KINDS = ("fatbin", "offload_bundle")
+"""The kinds of payloads that images can be taken out of."""
+
+
+def thinned(node: Node, payload: Payload, dropped: Collection[Image], limit: int) -> Change | None:
+    """The payload without ``dropped``; None when nothing of it can go. EditError when it is damaged.
+
+    Images in one compressed block with others that stay, stay with them.
+    """
+    if payload.kind == "fatbin":
+        return _fatbin(node, payload, {image.offset for image in dropped})
+    if payload.kind == "offload_bundle":
+        return _bundle(node, payload, {image.identifier for image in dropped}, limit)
+    raise UnsupportedError(f"is a {payload.kind.replace('_', ' ')}: nothing can be taken out of it", locator=payload.locator)
+
+
+def _fatbin(node: Node, payload: Payload, dropped: set[int]) -> Change | None:
+    assert node.source is not None
+    entries, kept = remaining(fatbin.entries_of(node.source, payload), payload.images, dropped)
+    gone = tuple(image for image in payload.images if image not in kept)
+    if not gone:
+        return None
+    parts = [node.source.slice(entry.offset, entry.size) for entry in entries]
+    return Change(node, payload, fatbin.contained(payload, parts), kept, gone)
+
+
+def remaining(
+    entries: Sequence[fatbin.Entry], images: Sequence[Image], dropped: Collection[int]
+) -> tuple[list[fatbin.Entry], tuple[Image, ...]]:
+    """The entries of a fatbin that stay when images at the offsets ``dropped`` go, and the images in them.
+
+    An entry goes when every image in it does.
+    """
+    kept, rest = list[Image](), []
+    for entry in entries:
+        inside = [image for image in images if entry.offset <= image.offset < entry.offset + entry.header.header_size]
+        if inside and all(image.offset in dropped for image in inside):
+            continue
+        kept += inside
+        rest.append(entry)
+    return rest, tuple(kept)
+
+
+def _bundle(node: Node, payload: Payload, dropped: set[str | None], limit: int) -> Change | None:
+    assert node.source is not None
+    entries = [(entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, limit) if entry.name not in dropped]
+    kept = tuple(image for image in payload.images if image.identifier not in dropped)
+    gone = tuple(image for image in payload.images if image.identifier in dropped)
+    parts = bundle.bundled(entries, payload, limit)
+    return Change(node, payload, NewPayload(payload, parts, (), bundle.ALIGNMENT), kept, gone) if gone else None

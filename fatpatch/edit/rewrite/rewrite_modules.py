@@ -1,0 +1,157 @@
+"""Payloads written anew from their own entries, none given from outside: what pruning, recompressing and expanding have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fatpatch.base.checks import Check, check_of
+from fatpatch.edit.host.host import Options
+from fatpatch.edit.host.tree import TreeEdit, edit_tree
+from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.edit.transaction.checks import Contents, checks_of
+from fatpatch.edit.transaction.commit import Destination, Subject, commit, guarded
+from fatpatch.edit.transaction.comparison import Comparison, Pair
+from fatpatch.gpucode.bundle.read import read_bundle
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.fatbin.read import read_fatbin
+from fatpatch.gpucode.frames import Budget
+from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.scan.coverage import stored_share, target_key
+
+
+class Change(NamedTuple):
+    """A payload as it will be, with the images that stay, in order, and those that go."""
+
+    node: Node
+    payload: Payload
+    new: NewPayload
+    kept: tuple[Image, ...]
+    dropped: tuple[Image, ...] = ()
+
+
+class Row(NamedTuple):
+    """All images of one target, before and after: how many, and their stored bytes."""
+
+    target: str
+    images: int
+    stored: int
+    images_then: int
+    stored_then: int
+
+
+class Plan(NamedTuple):
+    """Everything that would be done; ``edit`` is None when there is nothing to do. ``lost``: targets that nothing serves any more."""
+
+    changes: tuple[Change, ...]
+    rows: tuple[Row, ...]
+    edit: TreeEdit | None
+    notes: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+
+
+def planned(
+    node: Node,
+    modules: Sequence[tuple[Node, Payload]],
+    changes: Sequence[Change],
+    options: Options,
+    notes: Sequence[str],
+    lost: tuple[str, ...] = (),
+) -> Plan:
+    """The plan of changes to some of the ``modules``."""
+    edit = edit_tree(node, {change.payload.locator: change.new for change in changes}, options) if changes else None
+    told = (*notes, *(edit.notes if edit is not None else ()))
+    return Plan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost)
+
+
+def rows_of(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) -> Iterator[Row]:
+    """One row a target of all ``modules``, in the usual order of targets."""
+    changed = {change.payload.locator: _images_of(change) for change in changes}
+    counts: dict[str, list[int]] = {}
+    for _, payload in modules:
+        for at, images in ((0, payload.images), (2, changed.get(payload.locator, payload.images))):
+            for image in images:
+                row = counts.setdefault(image.target, [0, 0, 0, 0])
+                row[at] += 1
+                row[at + 1] += stored_share(image)
+    for target in sorted(counts, key=target_key):
+        yield Row(target, *counts[target])
+
+
+def _images_of(change: Change) -> Sequence[Image]:
+    """The images of the payload as it will be, read from its new bytes."""
+    source = change.new.source()
+    ignored = Diagnostics()
+    if change.payload.kind == "fatbin":
+        return read_fatbin(source, 0, source.size, change.payload.locator, len(change.kept), ignored).images
+    found = read_bundle(source, 0, source.size, change.payload.locator, ignored, Budget())
+    return () if found is None else found.images
+
+
+class Renewed(NamedTuple):
+    """What was done, or would be: sizes of the whole file before and after, in bytes."""
+
+    checks: tuple[Check, ...]
+    size_before: int
+    size_after: int
+
+
+def renew(subject: Subject, plan: Plan, to: Destination, limit: int) -> Renewed:
+    """Carry out a plan: EditError before anything is written, VerifyError when the result is not as planned."""
+    edit, changes, found = plan.edit, plan.changes, list[Check]()
+    size = subject.before.size
+    if edit is None:
+        return Renewed((), size, size)
+    edited = {change.payload.locator for change in changes}
+
+    def examine(both: Comparison) -> list[Check]:
+        return checks_of(edit, both, edited, _contents(changes, limit))
+
+    guarded(subject, lambda: found.extend(commit(subject, edit, to, examine, limit)))
+    return Renewed(tuple(found), size, edit.overlay.size)
+
+
+def _contents(changes: Sequence[Change], limit: int) -> Contents:
+    def contents(pair: Pair) -> Iterator[Check]:
+        lost: list[str] = []
+        differing: list[str] = []
+        assert pair.old.source is not None
+        assert pair.new.source is not None
+        before, after = ImageReader(pair.old.source, limit), ImageReader(pair.new.source, limit)
+        for change in changes:
+            if change.node.locator != pair.old.locator:
+                continue
+            found = pair.counterpart(change.payload)
+            assert found is not None
+            wanted, there = [_label(image) for image in change.kept], [_label(image) for image in found.images]
+            if wanted != there:
+                lost.append(f"{found.locator} holds {len(there)} images, expected {len(wanted)}")
+                continue
+            differing += [
+                f"{new.locator} differs"
+                for old, new in zip(change.kept, found.images, strict=True)
+                if not _same(pair, old, new, before, after)
+            ]
+        yield check_of("images that stay are there, no others", lost)
+        yield check_of("images that stay byte-identical", differing)
+
+    return contents
+
+
+def _label(image: Image) -> tuple[str, str, str | None]:
+    return image.kind, image.target, image.identifier
+
+
+def _same(pair: Pair, old: Image, new: Image, before: ImageReader, after: ImageReader) -> bool:
+    """Whether two images unpack to the same bytes; those stored the same are not unpacked, those that cannot be must be stored the same."""
+    assert pair.old.source is not None
+    assert pair.new.source is not None
+    if (old.compression, old.stored_bytes, old.within) == (new.compression, new.stored_bytes, new.within):
+        first = pair.old.source.slice(old.data_offset, old.stored_bytes)
+        second = pair.new.source.slice(new.data_offset, new.stored_bytes)
+        if all(a == b for a, b in zip(first.chunks(), second.chunks(), strict=True)):
+            return True
+    first_bytes, second_bytes = before.read(old), after.read(new)
+    padded = abs(len(first_bytes) - len(second_bytes)) < 8  # a payload that is not compressed counts its padding
+    return first_bytes == second_bytes or (padded and first_bytes.rstrip(b"\0") == second_bytes.rstrip(b"\0"))

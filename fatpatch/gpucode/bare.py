@@ -1,0 +1,86 @@
+"""Files that are GPU code and nothing else: a cubin, a PTX text, a code object, a fatbin, a bundle."""
+
+from __future__ import annotations
+
+from fatpatch.base.errors import FormatError
+from fatpatch.base.locator import join
+from fatpatch.base.source import Source
+from fatpatch.binfmt.elf.read import machine_of
+from fatpatch.formats import numbers as n
+from fatpatch.gpucode.bundle import read as offload_bundle
+from fatpatch.gpucode.frames import Budget
+from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.tree import Image, Payload
+
+_PTX_HEAD = 1 << 16
+_KPACK_VERSIONS = 16
+_KINDS = {"cubin": ("sass", "cubin", "nvidia"), "ptx": ("ptx", "ptx", "nvidia"), "hsaco": ("hsaco", "code_object", "amd")}
+
+
+def sniff_bare(source: Source) -> str | None:
+    """``cubin``, ``hsaco``, ``fatbin``, ``bundle``, ``kpack`` or ``ptx`` when the whole file is one; else None."""
+    head = source.peek(0, 64)
+    if head[:4] == n.ELF_MAGIC:
+        return {n.EM_CUDA: "cubin", n.EM_AMDGPU: "hsaco"}.get(machine_of(source) or 0)
+    if head[:4] == n.FATBIN_MAGIC_BYTES:
+        return "fatbin"
+    if head[:4] == n.KPACK_MAGIC and int.from_bytes(head[4:8], "little") < _KPACK_VERSIONS:
+        return "kpack"
+    if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size, Budget()):
+        return "bundle"
+    if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/", b"\xef"):
+        return None
+    from fatpatch.gpucode.ptx.read import looks_like_ptx
+
+    return "ptx" if looks_like_ptx(source.peek(0, _PTX_HEAD)) else None
+
+
+def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostics: Diagnostics) -> Payload:
+    """The payload of a bare cubin, PTX or code object: one image that is the whole file."""
+    from fatpatch.gpucode.cubin.tables import Tables
+    from fatpatch.gpucode.ptx.read import BYTE_ORDER_MARK, ptx_target, ptx_version
+
+    kind, payload_kind, vendor = _KINDS[bare]
+    target, version, producer = "unknown", None, None
+    readable = source.size <= limit
+    if not readable:
+        message = f"expected at most {limit:#x} bytes, got {source.size:#x}: not looked into"
+        diagnostics.error(locator, 0, message, field="size")
+    elif kind == "ptx":
+        head = source.peek(0, _PTX_HEAD)
+        target, version = ptx_target(head) or "unknown", ptx_version(head)
+        if target == "unknown":
+            diagnostics.error(locator, 0, "expected a .target directive that names an architecture", field=".target")
+        if head.startswith(BYTE_ORDER_MARK):
+            diagnostics.warning(locator, 0, "begins with a byte order mark, which ptxas refuses", field=".version")
+    elif kind == "sass":
+        try:
+            tables = Tables(source.peek(0, source.size))
+            target, producer = tables.target(), tables.toolkit()
+            version = "1.8" if tables.identity.new_layout else "1.7"
+        except FormatError as error:
+            diagnostics.caught(locator, error)
+            readable = False
+    else:
+        from fatpatch.gpucode.code_object.target import identify
+
+        identity = identify(source.peek(0, 64))
+        target = identity.target
+        version = None if identity.version is None else str(identity.version)
+    image = Image(
+        locator=join(locator, target),
+        kind=kind,
+        target=target,
+        code_version=version,
+        compression="none",
+        stored_size=source.size,
+        size=source.size,
+        offset=0,
+        data_offset=0,
+        stored_bytes=source.size,
+        producer=producer,
+        readable=readable,
+    )
+    return Payload(
+        locator=locator, vendor=vendor, kind=payload_kind, section=None, offset=0, size=source.size, found_by=("file",), images=(image,)
+    )

@@ -1,0 +1,1 @@
+"""Offload bundles and offload binaries of clang."""

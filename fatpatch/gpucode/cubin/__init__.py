@@ -1,0 +1,1 @@
+"""Cubins: NVIDIA's machine code."""

@@ -1,0 +1,1 @@
+"""CUDA fatbins: the containers, their entries, and the wrappers that name them."""

@@ -1,0 +1,127 @@
+"""Fatbin wrappers: the 24-byte records by which host code names its payloads (reference: fatbinary_section.h).
+
+A wrapper holds a load address. In an object file the address is in a relocation, and in some shared objects only in a
+RELATIVE addend, so both are looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any, NamedTuple, cast
+
+from fatpatch.base.source import Source, SourceStream
+from fatpatch.formats import numbers as n
+from fatpatch.model.tree import Container, Section, Wrapper
+
+LAYOUT = struct.Struct("<IIQQ")
+SECTION_NAMES = (".nvFatBinSegment", ".nvFatBi", ".hipFatBinSegment", ".hipFatB")
+HEADS = {n.WRAPPER_MAGIC: (n.FATBIN_MAGIC_BYTES,), n.HIP_WRAPPER_MAGIC: (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC)}
+"""By the magic of a wrapper: the first four bytes of what it may lead to."""
+
+_MAX_WRAPPERS = 1 << 20
+_MAX_RELOCATIONS = 24 << 20
+_MAX_OBJECT_RELOCATIONS = 1 << 20
+_RELA = struct.Struct("<QQq")
+_RELATIVE = frozenset({8, 1027})  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE; their symbol index is 0
+
+
+class Pointer(NamedTuple):
+    """A wrapper and the file offset of the payload it names; None when the address lies in no section."""
+
+    wrapper: Wrapper
+    target: int | None
+    magic: int
+
+
+def read_wrappers(source: Source, container: Container) -> tuple[Pointer, ...]:
+    """The wrappers of the sections made for them; where there are no section names, of the writable segments."""
+    named = [section for section in container.sections if section.name in SECTION_NAMES]
+    if named:
+        return tuple(pointer for section in named for pointer in _in_section(source, container, section))
+    if container.sections or container.kind != "elf":
+        return ()
+    return tuple(pointer for segment in container.segments if segment.writable for pointer in _searched(source, container, segment))
+
+
+def offset_of(container: Container, address: int) -> int | None:
+    """The file offset that is loaded at ``address``."""
+    for segment in container.segments or container.sections:
+        if segment.address <= address < segment.address + segment.size:
+            return segment.offset + address - segment.address
+    return None
+
+
+def _in_section(source: Source, container: Container, section: Section) -> list[Pointer]:
+    pointers = []
+    data = source.peek(section.offset, min(section.size, _MAX_WRAPPERS * LAYOUT.size))
+    moved: dict[int, int] | None = None
+    for at in range(0, len(data) - LAYOUT.size + 1, LAYOUT.size):
+        magic, version, address, _ = LAYOUT.unpack_from(data, at)
+        if magic not in (n.WRAPPER_MAGIC, n.HIP_WRAPPER_MAGIC, n.HIP_KPACK_MAGIC):
+            continue
+        place = section.offset + at
+        if container.relocatable:
+            moved = _object_relocations(source, section) if moved is None else moved
+            target = moved.get(at + 8)
+        else:
+            if not address:
+                moved = _relative_addends(source, container, section) if moved is None else moved
+                address = moved.get(section.address + at + 8, 0)
+            target = offset_of(container, address)
+        pointers.append(Pointer(Wrapper(version=version, offset=place), target, magic))
+    return pointers
+
+
+def _searched(source: Source, container: Container, segment: Section) -> list[Pointer]:
+    pointers = []
+    for magic, heads in HEADS.items():
+        at, end = segment.offset, segment.offset + segment.size
+        while (at := source.find(magic.to_bytes(4, "little"), at, end)) >= 0:
+            data = source.peek(at, LAYOUT.size)
+            if len(data) == LAYOUT.size:
+                _, version, address, _ = LAYOUT.unpack(data)
+                target = offset_of(container, address)
+                if version in (1, 2) and target is not None and source.peek(target, 4) in heads:
+                    pointers.append(Pointer(Wrapper(version=version, offset=at), target, magic))
+            at += 4
+    return pointers
+
+
+def _relative_addends(source: Source, container: Container, wrapped: Section) -> dict[int, int]:
+    """Address to address: what the RELATIVE relocations put into the wrappers (lld stores zeros there)."""
+    found: dict[int, int] = {}
+    end = wrapped.address + wrapped.size
+    for section in container.sections:
+        if section.name == ".rela.dyn" and not found:
+            table = source.peek(section.offset, min(section.size, _MAX_RELOCATIONS))
+            rows = _RELA.iter_unpack(table[: len(table) // _RELA.size * _RELA.size])
+            found.update({place: addend for place, kind, addend in rows if wrapped.address <= place < end and kind in _RELATIVE})
+    return found
+
+
+def _object_relocations(source: Source, wrapped: Section) -> dict[int, int]:
+    """Place in the section to file offset, in an ELF object file; by pyelftools, since objects are small."""
+    from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
+
+    found: dict[int, int] = {}
+    if source.peek(0, 4) != n.ELF_MAGIC:
+        return found
+    try:
+        elf = ELFFile(io.BufferedReader(SourceStream(source)))
+        section = next(
+            (s for s in elf.iter_sections(type="SHT_RELA") if elf.get_section(s["sh_info"])["sh_offset"] == wrapped.offset), None
+        )
+        if section is None or section["sh_size"] > _MAX_OBJECT_RELOCATIONS:
+            return found
+        symbols: Any = elf.get_section(section["sh_link"])
+        for relocation in cast(Any, section).iter_relocations():
+            symbol = symbols.get_symbol(relocation["r_info_sym"])
+            if isinstance(symbol["st_shndx"], int):
+                base = elf.get_section(symbol["st_shndx"])["sh_offset"]
+                found[relocation["r_offset"]] = base + symbol["st_value"] + relocation["r_addend"]
+    except (ELFError, ConstructError, ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError, MemoryError):
+        return found  # a damaged relocation table costs evidence, not the fatbins: those are found by their section
+    return found

@@ -1,0 +1,276 @@
+"""The class of every kernel body in PTX text (reference: stubs, section A; PTX ISA, chapter 9).
+
+The same walk as over machine code, for entries that a driver would compile. Only bodies with a trap or without a store are parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from fatpatch.base.errors import LimitError
+from fatpatch.gpucode import flow
+from fatpatch.gpucode.ptx.read import body_of, places, without_comments
+
+_ENTRY_NAME = re.compile(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
+_FUNC_NAME = re.compile(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
+_LINE = re.compile(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
+_LABEL = re.compile(rb"([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
+_STATEMENT = re.compile(rb"(@!?[\w$%]+[\s{}]+)?([a-z][\w.:]*)(?:\s+(.*))?\Z", re.DOTALL)
+_CALLED = re.compile(rb"(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_CALL = re.compile(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_NAME = re.compile(rb"[A-Za-z_$%][\w$]*")
+_STORES = re.compile(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.async\.bulk|cp\.reduce)[.\s]")
+_NOT_GLOBAL = re.compile(rb"\.(?:shared|local|param|const)\b")
+_BLANKS = b" \t\r\n{}"
+_HANDLER, _PRINTER = b"__assertfail", b"vprintf"
+_MAX_ENTRIES = 100_000
+_MAX_STATEMENTS = 4_000_000
+_MAX_TARGETS = 1_000_000
+_Jumps = list[tuple[int, bytes, bytes]]
+
+
+class Definition(NamedTuple):
+    """One .entry or .func: where its body is; ``start`` is -1 for a declaration."""
+
+    name: bytes
+    entry: bool
+    start: int
+    end: int
+
+
+def ptx_bodies(text: bytes) -> dict[str, str]:
+    """Kernel name -> class (``flow.CLASSES``) of every ``.entry`` with a body. LimitError when there is too much to look at."""
+    parser = _Parser(text)
+    result: dict[str, str] = {}
+    asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.Budget()
+    for each in parser.definitions:
+        if not each.entry or each.start < 0:
+            continue
+        name = each.name.decode("ascii", "backslashreplace")
+        body = text[each.start : each.end]
+        calls = bool(parser.functions) and b"call" in body
+        if b"trap" not in body and not calls and any(_is_global(body, found) for found in _STORES.finditer(body)):
+            result[name] = flow.REAL
+        else:
+            result[name] = flow.classify(parser.program(each), asserts=asserts, budget=blocks)
+    return result
+
+
+def body_words(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+    """(kernel, the names in its body and then those in the functions that it calls) for the entries that ``kernels`` names."""
+    found = definitions(text)
+    functions = {each.name: each for each in found if not each.entry and each.start >= 0}
+    words: dict[bytes, tuple[bytes, ...]] = {}
+    for each in found:
+        name = each.name.decode("ascii", "backslashreplace")
+        if not each.entry or each.start < 0 or name not in kernels:
+            continue
+        own = tuple(dict.fromkeys(_NAME.findall(text, each.start, each.end)))
+        for called in own:
+            if called in functions and called not in words:
+                words[called] = tuple(dict.fromkeys(_NAME.findall(text, functions[called].start, functions[called].end)))
+        yield name, own + tuple(word for called in own for word in words.get(called, ()))
+
+
+def called_functions(text: bytes) -> frozenset[bytes]:
+    """The names that a text calls anywhere."""
+    return frozenset(_CALL.findall(text))
+
+
+def callers_of(text: bytes, missing: frozenset[bytes]) -> list[str]:
+    """The entries that call one of the functions ``missing``, themselves or through functions of the text."""
+    found = [each for each in definitions(text) if each.start >= 0]
+    calls = {each.name: frozenset(_CALL.findall(text, each.start, each.end)) for each in found}
+    callers: dict[bytes, list[bytes]] = {}
+    for name, called in calls.items():
+        for function in called:
+            callers.setdefault(function, []).append(name)
+    guilty: set[bytes] = set()
+    stack = list(missing)
+    while stack:
+        new = [name for name in callers.get(stack.pop(), ()) if name not in guilty]
+        guilty.update(new)
+        stack += new
+    return [each.name.decode("ascii", "backslashreplace") for each in found if each.entry and each.name in guilty]
+
+
+def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
+    operation = body[found.start() : found.start() + 80].split(None, 1)[0]
+    return _kind_of_memory(operation) in (flow.EFFECT, flow.LOAD_EFFECT)
+
+
+def definitions(text: bytes) -> list[Definition]:
+    """In document order. A body reaches to the last closing brace before the next definition: what else stands there is data."""
+    starts = sorted((at + len(word), word == b".entry") for word in (b".entry", b".func") for at in places(text, word))
+    if len(starts) > _MAX_ENTRIES:
+        raise LimitError(f"more than {_MAX_ENTRIES} entries and functions", field=".entry")
+    found = []
+    for (at, entry), (limit, _) in pairwise([*starts, (len(text), False)]):
+        named = (_ENTRY_NAME if entry else _FUNC_NAME).match(text, at)
+        if named is None:
+            head = b" " + without_comments(text[at : min(limit, at + 8192)])
+            named = (_ENTRY_NAME if entry else _FUNC_NAME).match(head)
+            if named is None:
+                continue
+        brace = body_of(text, at)
+        if brace is not None and brace >= limit:
+            brace = None
+        end = 0 if brace is None else max(text.rfind(b"}", brace, limit), brace + 1)
+        found.append(Definition(named[1], entry, -1 if brace is None else brace + 1, end))
+    return found
+
+
+class _Parsed(NamedTuple):
+    """The statements of one body that count: ``targets`` are numbers in this body, ``calls`` name functions of the text."""
+
+    kinds: bytes
+    targets: dict[int, tuple[int, ...] | None]
+    guarded: frozenset[int]
+    calls: tuple[tuple[int, bytes], ...]
+
+
+class _Program:
+    """An entry, and the functions that it calls behind it; each body is parsed once, however often it is called."""
+
+    def __init__(self, bodies: list[_Parsed], starts: dict[bytes, int]) -> None:
+        self.kinds = b"".join(body.kinds for body in bodies)
+        self.controls = flow.controls_of(self.kinds)
+        self._targets: dict[int, tuple[int, ...] | None] = {}
+        self._guarded: set[int] = set()
+        base = 0
+        for body in bodies:
+            for at, targets in body.targets.items():
+                self._targets[base + at] = None if targets is None else tuple(base + target for target in targets)
+            for at, name in body.calls:
+                self._targets[base + at] = (starts[name],)
+            self._guarded.update(base + at for at in body.guarded)
+            base += len(body.kinds)
+
+    def targets(self, at: int) -> tuple[int, ...] | None:
+        return self._targets.get(at)
+
+    def conditional(self, at: int) -> bool:
+        return at in self._guarded
+
+    def stores_parameter(self, start: int, end: int) -> bool:
+        return False  # operands are not kept
+
+
+class _Parser:
+    """The bodies of one text, parsed when asked for."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.definitions = definitions(text)
+        self.functions = {each.name: each for each in self.definitions if not each.entry and each.start >= 0}
+        self._parsed: dict[bytes, _Parsed] = {}
+        self._statements, self._targets = _MAX_STATEMENTS, _MAX_TARGETS
+
+    def program(self, entry: Definition) -> _Program:
+        """The entry with all functions that it reaches."""
+        bodies, starts, size = [self._parse(entry)], dict[bytes, int](), 0
+        queue = 0
+        while queue < len(bodies):
+            size += len(bodies[queue].kinds)
+            for _, name in bodies[queue].calls:
+                if name not in starts:
+                    starts[name] = -1
+                    if name not in self._parsed:
+                        self._parsed[name] = self._parse(self.functions[name])
+                    bodies.append(self._parsed[name])
+            queue += 1
+        self._spend(size)
+        at = len(bodies[0].kinds)
+        for name, body in zip(starts, bodies[1:], strict=True):
+            starts[name] = at
+            at += len(body.kinds)
+        return _Program(bodies, starts)
+
+    def _spend(self, statements: int, targets: int = 0) -> None:
+        self._statements -= statements
+        self._targets -= targets
+        if min(self._statements, self._targets) < 0:
+            raise LimitError(f"more than {_MAX_STATEMENTS} statements or {_MAX_TARGETS} branch targets to look at", field=".entry")
+
+    def _parse(self, definition: Definition) -> _Parsed:
+        kinds = bytearray()
+        guarded: set[int] = set()
+        labels: dict[bytes, int] = {}
+        tables: dict[bytes, tuple[bytes, ...]] = {}
+        jumps: list[tuple[int, bytes, bytes]] = []
+        calls: list[tuple[int, bytes]] = []
+        body = _LINE.sub(b"", without_comments(self.text[definition.start : definition.end]))
+        statements = body.split(b";")
+        self._spend(len(statements))
+        for raw in statements:
+            statement = raw.strip(_BLANKS)
+            while (label := _LABEL.match(statement)) is not None:
+                labels[label[1]] = len(kinds)
+                statement = statement[label.end() :].lstrip(_BLANKS)
+                self._spend(1 + len(statement) // 64)
+                if statement.startswith(b".branchtargets"):
+                    tables[label[1]] = tuple(dict.fromkeys(_NAME.findall(statement[14:])))
+            if not statement or statement.startswith(b"."):
+                continue
+            found = _STATEMENT.match(statement)
+            at = len(kinds)
+            if found is None:
+                kinds.append(flow.OPAQUE)
+                continue
+            guard, operation, operands = found.groups()
+            kind = self._kind(at, operation, operands or b"", jumps, calls, entry=definition.entry)
+            if kind != flow.PLAIN:
+                kinds.append(kind)
+                if guard is not None:
+                    guarded.add(at)
+        kinds.append(flow.EXIT if definition.entry else flow.RETURN)  # the end of a body returns
+        targets = {at: self._jump(operation, operands, labels, tables) for at, operation, operands in jumps}
+        return _Parsed(bytes(kinds), targets, frozenset(guarded), tuple(calls))
+
+    def _kind(self, at: int, operation: bytes, operands: bytes, jumps: _Jumps, calls: list[tuple[int, bytes]], *, entry: bool) -> int:
+        head = operation.split(b".", 1)[0]
+        if head in (b"bra", b"brx"):
+            jumps.append((at, head, operands))
+            return flow.BRANCH
+        if head == b"ret":
+            return flow.EXIT if entry else flow.RETURN
+        if head == b"exit":
+            return flow.EXIT
+        if head == b"trap":
+            return flow.TRAP
+        if head == b"call":
+            called = _CALLED.match(operands)
+            if called is not None and called[1] in self.functions:
+                calls.append((at, called[1]))
+                return flow.CALL
+            return flow.CALL_OUT
+        return _kind_of_memory(operation)
+
+    def _jump(
+        self, operation: bytes, operands: bytes, labels: dict[bytes, int], tables: dict[bytes, tuple[bytes, ...]]
+    ) -> tuple[int, ...] | None:
+        names = tuple(_NAME.findall(operands))
+        names = tables.get(names[-1], ()) if operation == b"brx" and names else names[:1]
+        self._spend(0, len(names))
+        places = tuple(labels[name] for name in names if name in labels)
+        return places if places and len(places) == len(names) else None
+
+
+def _kind_of_memory(operation: bytes) -> int:
+    """Whether a statement reads or changes global memory: state spaces of its own (shared, local, parameters) do not count."""
+    head = operation.split(b".", 1)[0]
+    if head in (b"st", b"red") or operation.startswith(b"wmma.store"):
+        return flow.PLAIN if _NOT_GLOBAL.search(operation) else flow.EFFECT
+    if head == b"atom":
+        return flow.PLAIN if _NOT_GLOBAL.search(operation) else flow.LOAD_EFFECT
+    if head in (b"sust", b"sured", b"multimem") or operation.startswith(b"cp.reduce"):
+        return flow.EFFECT
+    if operation.startswith(b"cp.async.bulk"):
+        spaces = [part for part in operation.split(b".") if part in (b"global", b"shared", b"shared::cluster", b"shared::cta")]
+        return flow.EFFECT if spaces[:1] == [b"global"] else flow.LOAD
+    if head in (b"ld", b"ldu") or operation.startswith((b"wmma.load", b"cp.async")):
+        return flow.PLAIN if _NOT_GLOBAL.search(operation) and head != b"cp" else flow.LOAD
+    return flow.LOAD if head in (b"tex", b"tld4", b"suld") else flow.PLAIN

@@ -1,0 +1,1 @@
+"""What host code registers, compares and loads."""

@@ -1,0 +1,38 @@
+"""What a library calls or links with, by names among its strings and imports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fatpatch.base.errors import FatpatchError
+from fatpatch.binfmt.elf import read as elf
+from fatpatch.binfmt.pe import read as pe
+from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.tree import Node
+
+TORCH = (b"libtorch", b"libc10", b"torch_cuda.dll", b"c10.dll", b"torch_python")
+"""Names that a PyTorch extension imports."""
+_LINKER = (b"nvJitLinkAddData",)
+_NAMES = (".dynstr", ".strtab", ".idata")
+_TEXTS = (*_NAMES, ".rodata", ".data", ".rdata", ".text")
+
+
+def calls_linker(node: Node) -> bool:
+    """Whether a library links device code itself: by the name of a function of nvJitLink among its strings."""
+    return _occurs(node, _LINKER, _TEXTS)
+
+
+def mentions(node: Node, names: Sequence[bytes]) -> bool:
+    """Whether one of the names stands in the tables of imported libraries and symbols."""
+    return _occurs(node, names, (*_NAMES, ".rdata") if node.container == "pe" else _NAMES)
+
+
+def _occurs(node: Node, needles: Sequence[bytes], sections: Sequence[str]) -> bool:
+    if node.source is None or node.container not in ("elf", "pe"):
+        return False
+    try:
+        container = (elf if node.container == "elf" else pe).read(node.source, node.locator, Diagnostics())
+    except FatpatchError:
+        return False
+    parts = [part for part in container.sections if part.name.startswith(tuple(sections))] or list(container.segments)
+    return any(node.source.find(needle, part.offset, part.offset + part.size) >= 0 for part in parts for needle in needles)

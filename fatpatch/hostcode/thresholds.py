@@ -1,0 +1,203 @@
+"""The compute capabilities that host code compares with.
+
+Programs that choose kernels by the device (ggml above all) hold ``100 * major + 10 * minor`` in a signed int and compare it with a
+constant: ``cmp eax, 609; jg`` asks for 6.1 or more. The numbers are those of NVIDIA's GPUs; the forms of the comparison were read off
+real ggml builds of gcc and MSVC. Such numbers occur in any program, so only comparisons that stand together count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fatpatch.hostcode.code import Host, Piece, pieces, read_host
+from fatpatch.model.tree import Node
+
+if TYPE_CHECKING:
+    from capstone import Cs, CsInsn
+
+CAPABILITIES: Final = frozenset(
+    {500, 520, 530, 600, 610, 620, 700, 720, 750, 800, 860, 870, 880, 890, 900}
+    | {1000, 1010, 1030, 1100, 1200, 1210}
+)  # fmt: skip
+"""100 * major + 10 * minor of NVIDIA's GPUs from Maxwell on."""
+
+_NEAR = 2048
+_AGAIN = 4
+_MAX_PLACES = 64
+_MAX_CANDIDATES = 1 << 11
+_LOOK_AHEAD = 96
+_LOOK_BACK: Final = range(48, 64, 2)
+_STEPS = 16
+_IMMEDIATES = frozenset(CAPABILITIES | {value - 1 for value in CAPABILITIES})
+_NUMBER = b"(?:" + b"|".join(re.escape(value.to_bytes(4, "little")) for value in sorted(_IMMEDIATES)) + b")"
+_WITH_EAX = re.compile(rb"\x3d(?=" + _NUMBER + b")", re.DOTALL)
+_WITH_ANY = re.compile(rb"\x81[\x38-\x3f\x78-\x7f\xb8-\xbf\xf8-\xff]")
+_REX = range(0x40, 0x50)
+_ROUND = 100
+_AT_LEAST = frozenset({"jl", "jge", "setl", "setge", "cmovl", "cmovge"})
+_ABOVE = frozenset({"jle", "jg", "setle", "setg", "cmovle", "cmovg"})
+_EQUAL = frozenset({"je", "jne", "sete", "setne", "cmove", "cmovne"})
+
+
+class Thresholds(NamedTuple):
+    """The compute capabilities that host code asks for, in ascending order.
+
+    ``values`` are lower bounds (610: the host tells 6.1 and above from what is below), ``equals`` are asked for exactly. ``places`` are
+    (virtual address of the comparison, value), at most 64. ``alone`` are numbers that are compared with here and there, far from any other:
+    chance, unless the program is known to tell devices apart. ``reason`` says on what the answer rests.
+    """
+
+    values: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
+    reason: str
+    equals: tuple[int, ...] = ()
+    alone: tuple[int, ...] = ()
+
+
+class _Comparison(NamedTuple):
+    address: int
+    value: int
+    exact: bool
+
+
+def thresholds(node: Node) -> Thresholds:
+    """Read the thresholds of the host code of one file; empty, with the reason, where there is nothing to go by."""
+    host, reason = read_host(node)
+    if host is None:
+        return Thresholds((), (), reason)
+    found, complete = _comparisons(host)
+    close, pairs = _together(found)
+    often = {value for value in {item.value for item in found} if value % _ROUND and _count(found, value) >= _AGAIN}
+    values = {item.value for item in close} | often
+    kept = [item for item in found if item.value in values]
+    bounds = tuple(sorted({item.value for item in kept if not item.exact}))
+    equals = tuple(sorted({item.value for item in kept if item.exact}))
+    places = tuple((item.address, item.value) for item in kept[:_MAX_PLACES])
+    alone = tuple(sorted({item.value for item in found} - values))
+    return Thresholds(bounds, places, _words(found, kept, pairs, complete and host.complete), equals, alone)
+
+
+def _words(found: list[_Comparison], kept: list[_Comparison], pairs: int, complete: bool) -> str:
+    if not found:
+        words = "no comparison with the number of a compute capability"
+    elif not kept:
+        words = f"{len(found)} comparisons with such a number, but none near one with another: taken for chance"
+    else:
+        words = f"{len(kept)} comparisons with such numbers"
+        words += f", {pairs} of them within {_NEAR} bytes of one with another number" if pairs else ""
+        words += "; where the other side comes from is not followed"
+    return words if complete else words + "; the file is so large that only a part of its code was read"
+
+
+def _count(found: list[_Comparison], value: int) -> int:
+    return sum(item.value == value for item in found)
+
+
+def _together(found: list[_Comparison]) -> tuple[list[_Comparison], int]:
+    """The comparisons that have one with another number close by, if any number among them is not a round one."""
+    close = set()
+    for index, item in enumerate(found):
+        for other in found[index + 1 :]:
+            if other.address - item.address > _NEAR:
+                break
+            if other.value != item.value and (other.value % _ROUND or item.value % _ROUND):
+                close |= {item, other}
+    return sorted(close), len(close)
+
+
+def _comparisons(host: Host) -> tuple[list[_Comparison], bool]:
+    """Every signed comparison with such a number whose outcome is used, by address; False when there were too many to look at all."""
+    from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+
+    decoder = Cs(CS_ARCH_X86, CS_MODE_64)
+    decoder.detail = decoder.skipdata = True
+    found: list[_Comparison] = []
+    left = _MAX_CANDIDATES
+    for piece in pieces(host, host.code):
+        for at in _candidates(piece):
+            left -= 1
+            if left < 0:
+                return sorted(found), False
+            item = _comparison(decoder, piece, at)
+            if item is not None:
+                found.append(item)
+    return sorted(found), True
+
+
+def _candidates(piece: Piece) -> Iterator[int]:
+    """Where the opcode of ``cmp r/m, imm32`` with one of the numbers lies, by the bytes alone."""
+    data = piece.data
+    for pattern, operand in ((_WITH_EAX, False), (_WITH_ANY, True)):
+        for hit in pattern.finditer(data):
+            at = hit.start()
+            end = at + 1 + (_operand_size(data, at + 1) if operand else 0)
+            if piece.first <= at < piece.last and int.from_bytes(data[end : end + 4], "little") in _IMMEDIATES:
+                yield at
+
+
+def _operand_size(data: bytes, at: int) -> int:
+    """Bytes of ModRM, SIB and displacement (Intel SDM volume 2, table 2-2)."""
+    mod, low = data[at] >> 6, data[at] & 7
+    if mod == 3:
+        return 1
+    sib = low == 4
+    wide = mod == 2 or (mod == 0 and low == 5) or (sib and mod == 0 and data[at + 1 : at + 2] and data[at + 1] & 7 == 5)
+    return 1 + sib + (4 if wide else mod)
+
+
+def _comparison(decoder: Cs, piece: Piece, opcode: int) -> _Comparison | None:
+    """What the comparison whose opcode lies at ``opcode`` asks for: by the first instruction behind it that looks at the flags."""
+    data = piece.data
+    at = _start(decoder, data, opcode)
+    if at is None:
+        return None
+    codes = decoder.disasm(data[at : at + _LOOK_AHEAD], piece.address + at, _STEPS)
+    first = next(codes, None)
+    if first is None or first.mnemonic != "cmp":
+        return None
+    value = first.operands[1].imm
+    for code in codes:
+        if (name := code.mnemonic) in _AT_LEAST:
+            break
+        if name in _ABOVE:
+            value += 1
+            break
+        if name in _EQUAL:
+            break
+        if _ends_flags(code):
+            return None
+    else:
+        return None
+    return _Comparison(piece.address + at, value, name in _EQUAL) if value in CAPABILITIES else None
+
+
+def _ends_flags(code: CsInsn) -> bool:
+    """Whether the outcome of a comparison does not live beyond an instruction, or is used in another way."""
+    from capstone import CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET
+    from capstone.x86_const import X86_REG_EFLAGS
+
+    if not code.id:  # no instruction
+        return True
+    reads, writes = code.regs_access()
+    return X86_REG_EFLAGS in (*reads, *writes) or any(code.group(group) for group in (CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET))
+
+
+def _start(decoder: Cs, data: bytes, opcode: int) -> int | None:
+    """Where the instruction with this opcode starts; None when the bytes are not an instruction of their own.
+
+    x86 code that is decoded from anywhere falls into step within a few instructions, so most of several starts must lead here.
+    """
+    possible = [opcode - 1, opcode] if opcode and data[opcode - 1] in _REX else [opcode]
+    hits = dict.fromkeys(possible, 0)
+    backs = [back for back in _LOOK_BACK if back <= opcode] or [opcode]
+    for back in backs:
+        for address, size, _, _ in decoder.disasm_lite(data[opcode - back : opcode + 16], opcode - back):
+            if address in hits:
+                hits[address] += 1
+                break
+            if address + size > opcode:
+                break
+    best = max(possible, key=lambda at: hits[at])
+    return best if 2 * hits[best] >= len(backs) else None

@@ -1,0 +1,1 @@
+"""The nouns: what a file holds, as frozen records."""

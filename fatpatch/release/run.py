@@ -1,0 +1,181 @@
+"""Two releases compared: files, folders, archives. What has the same GPU code on both sides is not read any further."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import SEPARATOR, escape, file_name
+from fatpatch.model.tree import Diagnostic, Node
+from fatpatch.release.code import Codes, codes_of, differing
+from fatpatch.release.difference import Difference, Moved, difference
+from fatpatch.release.pairing import paired
+from fatpatch.remote.inputs import Input, expanded
+from fatpatch.scan.coverage import all_diagnostics, holders, target_key
+from fatpatch.scan.walk import inspected
+from fatpatch.verdicts.all_gpus import Answer, answers
+from fatpatch.verdicts.judge import Doctor
+from fatpatch.verdicts.library_facts import Facts, listed, read_whole
+
+OnRead = Callable[[str, int, int], None]
+
+
+class Side(NamedTuple):
+    """One release: its name, and the holders of GPU code in it, with what doctor says of each by path."""
+
+    shown: str
+    facts: tuple[Facts, ...]
+    answers: dict[str, dict[str, Answer]]
+
+
+class Comparison(NamedTuple):
+    """Every holder of both releases, with what could not be read of them."""
+
+    old: Side
+    new: Side
+    differences: tuple[Difference, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    errors: tuple[FatpatchError, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether both have the same GPU code."""
+        return all(each.empty for each in self.differences)
+
+
+class _Release:
+    """One side, read in two passes: what it holds, then whole what the other side has not."""
+
+    def __init__(self, path: str, shown: str, limits: Limits, on_read: OnRead) -> None:
+        self.shown = shown
+        self.limits = limits
+        self.on_read = on_read
+        inputs = expanded([path], [shown]) if os.path.isdir(path) else [Input(path, shown, named=True)]  # a pattern is no release
+        self.files = [(each.path, each.shown) for each in inputs]
+        self.listed: dict[str, list[Facts]] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self.errors: list[FatpatchError] = []
+
+    def look(self) -> None:
+        """The first pass. An unreadable file is an error of the whole when it is the only one."""
+        for path, shown in self.files:
+            try:
+                with self._open(path, shown) as root:
+                    self.diagnostics += all_diagnostics(root)
+                    self.listed[path] = [listed(node, self._path(shown, node), shown) for node in holders(root)]
+            except FatpatchError as error:
+                self._failed(error, shown)
+
+    def _failed(self, error: FatpatchError, shown: str) -> None:
+        """An unreadable file is an error of the whole when it is the only one."""
+        error.locator = error.locator or shown
+        if len(self.files) == 1:
+            raise error
+        self.errors.append(error)
+
+    @property
+    def facts(self) -> list[Facts]:
+        """Of all holders, in order."""
+        return [facts for each in self.listed.values() for facts in each]
+
+    def read(self, alike: frozenset[str], jobs: int | None) -> Side:
+        """The second pass; the holders whose path is in ``alike`` stay as they are."""
+        result: list[Facts] = []
+        found: dict[str, dict[str, Answer]] = {}
+        for path, shown in self.files:
+            facts = self.listed.get(path, [])
+            if all(each.path in alike for each in facts):
+                result += facts
+                continue
+            try:
+                with self._open(path, shown) as root:
+                    result += self._read(root, facts, alike, found, jobs)
+            except FatpatchError as error:
+                self._failed(error, shown)
+        return Side(self.shown, tuple(result), found)
+
+    def _read(
+        self, root: Node, facts: list[Facts], alike: frozenset[str], found: dict[str, dict[str, Answer]], jobs: int | None
+    ) -> list[Facts]:
+        nodes = holders(root)
+        if [(node.locator, node.size) for node in nodes] != [(each.locator, each.size) for each in facts]:
+            raise InputError("changed while it was read", hint="run again")
+        doctor = Doctor(root, limit=self.limits.image)
+        told = answers(doctor)
+        result = []
+        for each, node in zip(facts, nodes, strict=True):
+            whole = each if each.path in alike else read_whole(each, node, doctor.reader, jobs=jobs)
+            result.append(whole)
+            found[each.path] = told.get(node.locator, {})
+            self.diagnostics += whole.complaints
+        return result
+
+    def codes(self, paths: frozenset[str]) -> dict[str, Codes]:
+        """The code of the holders whose path is one of these, by that path."""
+        found: dict[str, Codes] = {}
+        for path, shown in self.files:
+            if not any(each.path in paths for each in self.listed.get(path, [])):
+                continue
+            with self._open(path, shown) as root:
+                nodes = {self._path(shown, node): node for node in holders(root)}
+                found |= {each: codes_of(nodes[each], self.limits.image) for each in paths & nodes.keys()}
+        return found
+
+    def _open(self, path: str, shown: str) -> AbstractContextManager[Node]:
+        return inspected(path, name=file_name(shown), limits=self.limits, progress=self.on_read)
+
+    def _path(self, shown: str, node: Node) -> str:
+        """Where a holder lies below what was given: the same in two releases whose outermost names differ."""
+        inside = shown[len(self.shown.rstrip("/")) + 1 :]
+        steps = node.locator.split(SEPARATOR)[1:]
+        return SEPARATOR.join([*([escape(inside)] if inside else []), *steps])
+
+
+def compare(
+    old: tuple[str, str], new: tuple[str, str], *, limits: Limits, threshold: float = 0.0, jobs: int | None = None, on_read: OnRead
+) -> Comparison:
+    """Compare two files or folders, each given as (path, the name to show). A FatpatchError when one cannot be read at all."""
+    releases = [_Release(path, shown, limits, on_read) for path, shown in (old, new)]
+    for release in releases:
+        release.look()
+    if not any(release.facts or release.errors or release.diagnostics for release in releases):
+        hint = "look whether the right files were given"
+        raise InputError("neither holds GPU code", locator=f"{old[1]}, {new[1]}", hint=hint)
+    pairs = [pair for pair in paired(releases[0].facts, releases[1].facts) if pair.unchanged]
+    before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
+    after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)
+    differences = list(_differences(before, after, threshold))
+    return Comparison(
+        before,
+        after,
+        tuple(_with_code(differences, *releases)),
+        tuple(item for release in releases for item in release.diagnostics),
+        tuple(error for release in releases for error in release.errors),
+    )
+
+
+def _differences(before: Side, after: Side, threshold: float) -> Iterator[Difference]:
+    for pair in paired(before.facts, after.facts):
+        told = (_told(before, pair.old), _told(after, pair.new))
+        yield difference(pair, threshold, *told)
+
+
+def _with_code(differences: list[Difference], before: _Release, after: _Release) -> Iterator[Difference]:
+    """The differences; where all that is told is the same, with the kernels whose code is not."""
+    pairs = [each.pair for each in differences if each.other_bytes]
+    old = before.codes(frozenset(pair.old.path for pair in pairs if pair.old)) if pairs else {}
+    new = after.codes(frozenset(pair.new.path for pair in pairs if pair.new)) if pairs else {}
+    for each in differences:
+        if each.other_bytes and each.pair.old is not None and each.pair.new is not None:
+            rows = differing(old.get(each.pair.old.path, {}), new.get(each.pair.new.path, {}))
+            yield each._replace(other_code=tuple(Moved(kernel, tuple(sorted(rows[kernel], key=target_key))) for kernel in sorted(rows)))
+        else:
+            yield each
+
+
+def _told(side: Side, facts: Facts | None) -> dict[str, Answer]:
+    return {} if facts is None else side.answers.get(facts.path, {})

@@ -1,0 +1,128 @@
+"""Counts over a tree: the summary, the table of targets, the kernel x target matrix and its holes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.tree import Diagnostic, Image, Node, Payload
+
+_ISA = {"ptx": "ISA {}", "spirv": "SPIR-V {}"}
+_GFX = re.compile(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
+_GENERIC = re.compile(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
+_NUMBER = re.compile(r"\d+")
+
+
+class Summary(NamedTuple):
+    """Counts of everything below a node; ``kernels`` is the number of distinct names, None when not read."""
+
+    fatbins: int
+    bundles: int
+    images: int
+    images_by_target: tuple[tuple[str, int], ...]
+    kernels: int | None
+
+
+class TargetRow:
+    """One line of the table of targets. Sizes are bytes; ``stored`` is None when images share one blob.
+
+    ``facts`` are the (codec, producer, version of intermediate code in words) that occur.
+    """
+
+    __slots__ = ("facts", "images", "payloads", "size", "stored", "target")
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.images = self.payloads = 0
+        self.stored: int | None = 0
+        self.size: int | None = 0
+        self.facts: set[tuple[str, str | None, str | None]] = set()
+
+
+def target_key(target: str) -> tuple[str, int, str]:
+    """Sorts sm_61 before sm_100, sm_90 before sm_90a, gfx908 before gfx90a and gfx1030; machine code before intermediate code."""
+    if processor := _GFX.match(target):
+        return "gfx", int(processor[1], 16) * 2 + 1, target
+    if family := _GENERIC.match(target):
+        return "gfx", int(f"{family[1]}{family[2] or 0}0", 16) * 2, target
+    number = _NUMBER.search(target)
+    prefix = target[: number.start()] if number else target
+    return ({"sm_": "0"}.get(prefix, prefix), int(number[0]) if number else 0, target)
+
+
+def payloads_below(node: Node) -> Iterator[tuple[Node, Payload]]:
+    """(holder, payload) of a node and its members, in document order: members first, as they are read."""
+    for member in node.members:
+        yield from payloads_below(member)
+    for payload in node.payloads:
+        yield node, payload
+
+
+def members_below(node: Node) -> Iterator[Node]:
+    """Every member of a node, and theirs, the inner ones first."""
+    for member in node.members:
+        yield from members_below(member)
+        yield member
+
+
+def holders(node: Node) -> list[Node]:
+    """The members of a node that hold GPU code, the inner ones first, and the node itself where it does."""
+    return [each for each in (*members_below(node), node) if each.payloads]
+
+
+def stored_share(image: Image) -> int:
+    """The stored bytes of an image; of a compressed blob that several share, its part by unpacked bytes."""
+    if image.stored_size is not None:
+        return image.stored_size
+    return image.stored_bytes * (image.size or 0) // image.blob_size if image.blob_size else 0
+
+
+def all_diagnostics(node: Node) -> Iterator[Diagnostic]:
+    """Those of the members first, in document order."""
+    for member in node.members:
+        yield from all_diagnostics(member)
+    yield from node.diagnostics
+
+
+def parts_not_read(node: Node) -> list[Diagnostic]:
+    """Files and containers below a node that are recognised and not read."""
+    return [item for item in all_diagnostics(node) if item.field == NOT_READ]
+
+
+def summarize(node: Node, kernels: int | None = None) -> Summary:
+    """The summary of everything below ``node``."""
+    counts: dict[str, int] = {}
+    fatbins = bundles = images = 0
+    for _, payload in payloads_below(node):
+        fatbins += payload.kind == "fatbin"
+        bundles += payload.kind == "offload_bundle"
+        images += len(payload.images)
+        for image in payload.images:
+            counts[image.target] = counts.get(image.target, 0) + 1
+    by_target = tuple(sorted(counts.items(), key=lambda item: target_key(item[0])))
+    return Summary(fatbins=fatbins, bundles=bundles, images=images, images_by_target=by_target, kernels=kernels)
+
+
+def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
+    """One row a target, over the payloads of one place."""
+    rows: dict[str, TargetRow] = {}
+    for payload in payloads:
+        seen = set()
+        for image in payload.images:
+            row = rows.get(image.target)
+            if row is None:
+                row = rows[image.target] = TargetRow(image.target)
+            _add(row, image)
+            if image.target not in seen:
+                seen.add(image.target)
+                row.payloads += 1
+    return [rows[target] for target in sorted(rows, key=target_key)]
+
+
+def _add(row: TargetRow, image: Image) -> None:
+    row.images += 1
+    row.stored = None if row.stored is None or image.stored_size is None else row.stored + image.stored_size
+    row.size = None if row.size is None or image.size is None else row.size + image.size
+    row.facts.add((image.compression, image.producer, image.code_version and _ISA.get(image.kind, "").format(image.code_version)))

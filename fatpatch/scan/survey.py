@@ -1,0 +1,155 @@
+"""The pass over image contents: kernels of every image, in order, in worker processes when there is much to do.
+
+Workers get a path and plain records and send plain rows back; nothing is held but a window of results, so memory does not
+grow with the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from fatpatch.base.errors import FatpatchError
+from fatpatch.base.source import Source
+from fatpatch.base.workers import in_batches, in_order
+from fatpatch.gpucode.code_object.target import same_target
+from fatpatch.gpucode.codec import IMAGE_LIMIT
+from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.kernels import WITH_KERNELS, read_image
+from fatpatch.gpucode.rows import Kernel, KernelRow, kernel_of
+from fatpatch.model.tree import Diagnostic, Image, Node, stored_ranges
+
+PARALLEL_FROM = 48 << 20
+"""Unpacked bytes from which on further processes are worth their start."""
+
+
+class Finding(NamedTuple):
+    """What reading an image whole has shown. ``problem`` is (message, offset in the image, field) when it failed."""
+
+    rows: tuple[KernelRow, ...] | None
+    target: str | None = None
+    code_version: str | None = None
+    producer: str | None = None
+    sha256: str | None = None
+    problem: tuple[str, int | None, str | None] | None = None
+
+
+def kernels(node: Node, *, limit: int = IMAGE_LIMIT, jobs: int | None = None) -> Iterator[tuple[Image, tuple[Kernel, ...]]]:
+    """(image, kernels) for every image below ``node`` that could be read: the library's way to what ``--kernels`` prints."""
+    for image, finding in survey([node], limit=limit, jobs=jobs):
+        if finding.rows is not None:
+            yield image, tuple(map(kernel_of, finding.rows))
+
+
+def complaint_of(image: Image, finding: Finding) -> Diagnostic | None:
+    """The diagnostic of an image that could not be read whole, or that says another target than its entry."""
+    if finding.problem is not None:
+        message, offset, field = finding.problem
+        inside = "" if offset is None or image.compression == "none" else f" (offset {offset:#x} of the unpacked image)"
+        where = image.data_offset + (offset or 0) if image.compression == "none" else image.data_offset
+        return Diagnostic(locator=image.locator, level="error", offset=where, message=message + inside, field=field)
+    if finding.target is not None and not _same_target(image, finding.target):
+        message = f"the entry says {image.target}, the image itself {finding.target}"
+        return Diagnostic(locator=image.locator, level="warning", offset=image.offset, message=message, field="arch")
+    return None
+
+
+def _same_target(image: Image, read: str) -> bool:
+    """Whether an entry's target and that of its image mean the same; that of a cubin has no f."""
+    if image.kind == "hsaco":
+        return same_target(image.target, read)
+    plain = image.target.rstrip("f") if image.kind == "sass" else image.target
+    return read.rstrip("f") == plain
+
+
+class _Task(NamedTuple):
+    path: str
+    base: int
+    size: int
+    images: tuple[Image, ...]
+    limit: int
+    digest: bool
+    detail: bool
+
+
+def survey(
+    nodes: Iterable[Node], *, limit: int, digest: bool = False, detail: bool = True, jobs: int | None = None
+) -> Iterator[tuple[Image, Finding]]:
+    """(image, finding) for every image below the nodes, in document order.
+
+    ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for
+    the sha256 of each unpacked image; without ``detail`` kernels have a name and registers only, at half the time.
+    """
+    tasks = [task for node in nodes for task in _tasks(node, limit, digest, detail)]
+    work = sum(image.size or 0 for task in tasks for image in task.images)
+    workers = min(jobs or os.cpu_count() or 1, len(tasks))
+    results = in_order(_read, tasks, workers if work >= PARALLEL_FROM else 1)
+    for task, findings in zip(tasks, results, strict=True):
+        yield from zip(task.images, findings, strict=True)
+
+
+def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_Task]:
+    """The work on a file and its members, in document order."""
+    for member in node.members:
+        yield from _tasks(member, limit, digest, detail)
+    if node.source is None or node.source.path is None:
+        return
+    node.source.prefetch(stored_ranges(node.payloads))
+    for batch in image_batches(node):
+        yield _Task(node.source.path, node.source.base, node.source.size, batch, limit, digest, detail)
+
+
+def image_batches(node: Node) -> Iterator[tuple[Image, ...]]:
+    """Batches of a file's neighbouring images; those that share a blob stay together, so that it is unpacked once."""
+    return in_batches((image for payload in node.payloads for image in payload.images), lambda image: image.size or 0, _share_a_blob)
+
+
+def _share_a_blob(first: Image, second: Image) -> bool:
+    return second.within is not None and second.data_offset == first.data_offset
+
+
+def _read(task: _Task) -> list[Finding]:
+    source = Source.open(task.path)
+    try:
+        reader = ImageReader(source.slice(task.base, task.size), task.limit)
+        return list(_findings(reader, task))
+    finally:
+        source.close()
+
+
+def _findings(reader: ImageReader, task: _Task) -> Iterator[Finding]:
+    """One for each image; of a damaged blob that several share only the first says so."""
+    damaged = -1
+    for image in task.images:
+        if image.within is not None and image.data_offset == damaged:
+            yield Finding(None)
+            continue
+        finding = _finding(reader, image, task.digest, task.detail)
+        if finding.problem is not None and image.within is not None and not reader.holds(image):
+            damaged = image.data_offset
+            message, offset, field = finding.problem
+            finding = finding._replace(problem=(f"{message}; so nothing of this blob can be read", offset, field))
+        yield finding
+
+
+def _finding(reader: ImageReader, image: Image, digest: bool, detail: bool) -> Finding:
+    wanted = image.kind in WITH_KERNELS
+    if not image.readable or not (wanted or digest):
+        return Finding(None)
+    try:
+        data = reader.read(image)
+        sha256 = _sha256(data) if digest else None
+        if not wanted:
+            return Finding(None, sha256=sha256)
+        reading = read_image(image.kind, data, detail=detail)
+        return Finding(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
+    except FatpatchError as error:
+        advice = f"; {error.hint}" if error.hint else ""
+        return Finding(None, problem=(error.message + advice, error.offset, error.field))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,296 @@
+"""The walk: from a path to the tree of everything in it. Reading only; a bad child is a diagnostic and the walk goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Protocol, cast
+
+from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name, join
+from fatpatch.base.source import Source
+from fatpatch.binfmt import unpack, unread
+from fatpatch.formats import numbers as n
+from fatpatch.gpucode.bare import bare_payload, sniff_bare
+from fatpatch.gpucode.locate import find_payloads
+from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
+from fatpatch.remote.opening import open_input
+
+CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
+"""Readers of fatpatch.binfmt in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, last.
+
+Names, so that a reader is imported only when those before it have declined.
+"""
+
+KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "kpack", "unread", "raw")
+_MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce")
+_UNIVERSAL, _MAX_MACHINES = b"\xca\xfe\xba\xbe", 30  # a class file has its version there, 45 and more
+_LFS, _POINTER = b"version https://git-lfs", 1024
+_TAIL = (1 << 16) + (1 << 12)
+_WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
+_HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
+
+
+class ContainerReader(Protocol):
+    """What a module of fatpatch.binfmt offers."""
+
+    KIND: str
+
+    def probe(self, source: Source) -> bool:
+        """Whether the source is of this kind."""
+
+    def read(self, source: Source, locator: str, diagnostics: Diagnostics) -> Container:
+        """Its ranges and members."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with the locator of what is being read, and how much of how much of its archive is done."""
+
+
+@contextmanager
+def inspected(
+    path: str,
+    *,
+    name: str | None = None,
+    limits: Limits | None = None,
+    kind: str | None = None,
+    everything: bool = False,
+    all_kinds: bool = False,
+    keep_bytes: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Node]:
+    """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
+
+    ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
+    outermost file; ``everything`` keeps members that hold nothing that concerns us, too;
+    ``all_kinds`` takes an inventory of SPIR-V and Metal code; ``keep_bytes`` keeps the bytes of members without GPU code, too, as a check
+    of archives needs them. InputError when the file cannot be read.
+    """
+    label = name or file_name(path)
+    source = open_input(path, None if limits is None else limits.remote)
+    try:
+        options = {"everything": everything, "all_kinds": all_kinds, "keep_bytes": keep_bytes}
+        with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **options) as node:
+            yield node
+    finally:
+        source.close()
+
+
+@contextmanager
+def walked(
+    source: Source,
+    name: str,
+    *,
+    path: str = "",
+    limits: Limits | None = None,
+    kind: str | None = None,
+    everything: bool = False,
+    all_kinds: bool = False,
+    keep_bytes: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Node]:
+    """As ``inspected``, for bytes that are at hand, such as a file that is planned but not written yet."""
+    workspace = unpack.Workspace(limits or Limits(), source.size)
+    try:
+        walk = _Walk(workspace, path, progress, everything=everything, all_kinds=all_kinds, keep_bytes=keep_bytes)
+        yield walk.node(source, join("", name), path, depth=0, kind=kind)
+    finally:
+        workspace.close()
+
+
+class _Walk:
+    """One run over one input file."""
+
+    def __init__(
+        self, workspace: unpack.Workspace, path: str, progress: Progress | None, *, everything: bool, all_kinds: bool, keep_bytes: bool
+    ) -> None:
+        self.workspace = workspace
+        self.progress = progress
+        self.everything = everything
+        self.all_kinds = all_kinds
+        self.keep_bytes = keep_bytes
+        self.path = path
+
+    def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
+        """The node of one file, its members read in turn."""
+        diagnostics = Diagnostics()
+        packing, file_size = None, source.size
+        if kind is None and (codec := unpack.stream_codec(source)) is not None:
+            try:
+                packed, packing, told = source, codec, list[str]()
+                source = self.workspace.unpack(packed, codec, told=told)
+                self.workspace.release(packed)
+                for message in told:
+                    diagnostics.warning(locator, None, message, field="data")
+            except FatpatchError as error:
+                diagnostics.caught(locator, error)
+        container, payloads = self._open(source, locator, kind, diagnostics)
+        if depth == 0 and container.kind == "raw" and source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:  # a member like that is test data
+            from fatpatch.binfmt.zip import read as zip_reader
+
+            zip_reader.report_cut(source, locator, diagnostics)
+        if container.kind == "raw" and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
+            diagnostics.not_read(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
+        elif (
+            kind is None
+            and "::" not in path
+            and not (container.kind == "raw" and container.members)  # a zip behind other bytes
+            and not diagnostics.any_not_read
+            and (found := unread.misnamed(path, source, container, packing)) is not None
+        ):
+            suffix = path.rsplit(".", 1)[-1][:20]
+            diagnostics.not_read(locator, 0, f"is {found}, though its name ends in .{suffix}")
+        members = self._members(source, container, locator, depth, diagnostics)
+        return Node(
+            locator=locator,
+            path=path,
+            size=file_size if member is None else source.size,
+            container=container.kind,
+            detail=container.detail,
+            members=members,
+            payloads=payloads,
+            diagnostics=diagnostics.finish(),
+            facts=container.facts,
+            packing=packing if member is None or member.method == "stored" else member.method,
+            stored_at=member.offset if member is not None and member.method == "stored" else None,
+            member_count=len(container.members),
+            source=source,
+            inventory=self._inventory(source, container) if self.all_kinds else None,
+        )
+
+    def _inventory(self, source: Source, container: Container) -> tuple[Inventory, ...]:
+        """That of a file; an archive's members each have their own."""
+        if container.kind in ("zip", "tar", "ar"):
+            return ()
+        from fatpatch.gpucode.inventory import take_inventory
+
+        return take_inventory(source)
+
+    def _open(self, source: Source, locator: str, kind: str | None, diagnostics: Diagnostics) -> tuple[Container, tuple[Payload, ...]]:
+        try:
+            bare = sniff_bare(source) if kind is None else kind if kind in ("cubin", "ptx", "kpack") else None
+            if bare in ("cubin", "ptx", "hsaco"):
+                payload = bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics)
+                return (Container(kind="elf", detail="AMDGPU code object") if bare == "hsaco" else Container(kind=bare)), (payload,)
+            if bare == "kpack":
+                from fatpatch.gpucode.kpack import read_kpack
+
+                return Container(kind=bare), read_kpack(source, locator, self.workspace.limits.images, diagnostics)
+            container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
+            if kind is None and container.kind in ("raw", "elf", "pe") and not container.members:
+                container = _unread(source, container, locator, diagnostics)
+            return container, find_payloads(
+                source, container, locator, self.workspace.limits.images, diagnostics, self.workspace.limits.image
+            )
+        except InputError:
+            raise
+        except FatpatchError as error:
+            diagnostics.caught(locator, error)
+            return Container(kind=kind or "raw"), ()
+
+    def _members(self, source: Source, container: Container, locator: str, depth: int, diagnostics: Diagnostics) -> tuple[Node, ...]:
+        nodes = []
+        for member, where in located(container.members, locator):
+            if depth + 1 > self.workspace.limits.depth:
+                diagnostics.error(where, member.offset, f"nested deeper than {self.workspace.limits.depth}: not looked into")
+                break
+            self.workspace.members += 1
+            if self.workspace.members > self.workspace.limits.members:
+                message = f"more than {self.workspace.limits.members} members in this run: the rest is left out"
+                diagnostics.error(where, member.offset, message)
+                break
+            if self.progress is not None:
+                self.progress(where, member.offset, source.size)
+            try:
+                node = self._member(source, member, where, depth + 1)
+            except FatpatchError as error:
+                diagnostics.caught(where, error)
+                continue
+            if node is not None:
+                nodes.append(node)
+        return tuple(nodes)
+
+    def _member(self, source: Source, member: Member, locator: str, depth: int) -> Node | None:
+        """The node of one member; None when it holds nothing that concerns us."""
+        if not self.everything and not worth_reading(self.workspace.head(source, member), member):
+            return None
+        content = self.workspace.open(source, member)
+        node = self.node(content, locator, member.name, depth=depth, member=member)
+        for used in (content, node.source):
+            if used is not None and not used.shares(source):
+                used.close()  # thousands of members must not hold thousands of descriptors
+        if self.everything:
+            return node
+        kept = node.container != "raw" or node.payloads or node.members or node.diagnostics or node.inventory
+        if not (self.keep_bytes or _needs_bytes(node)):
+            self.workspace.release(node.source or content)
+        return node if kept else None
+
+
+def _unread(source: Source, container: Container, locator: str, diagnostics: Diagnostics) -> Container:
+    """The container, where it is or carries one that is recognised and not read: that is told, and never searched."""
+    found = unread.whole(source) if container.kind == "raw" else unread.behind(source, container)
+    if found is None:
+        return container
+    diagnostics.not_read(locator, found.start, f"{found.name}: not read; {found.hint}")
+    return container._replace(opaque=found.start) if found.start else Container(kind="unread", detail=found.name, opaque=0)
+
+
+def located(members: Iterable[Member], locator: str) -> Iterator[tuple[Member, str]]:
+    """Each member with its locator; a name that occurs again gets a number."""
+    seen: dict[str, int] = {}
+    used: set[str] = set()
+    for member in members:
+        label = member.name
+        while label in used:  # a member may be called as the second of another
+            seen[member.name] = seen.get(member.name, 1) + 1
+            label = f"{member.name}#{seen[member.name]}"
+        used.add(label)
+        yield member, join(locator, label)
+
+
+def _needs_bytes(node: Node) -> bool:
+    return bool(node.payloads) or any(_needs_bytes(member) for member in node.members)
+
+
+def worth_reading(head: bytes, member: Member) -> bool:
+    """Whether a member can hold GPU code: not when it is plain text or a picture, unless the text is PTX."""
+    if not member.size or head.startswith(_HARMLESS):
+        return False
+    if head.startswith((b"!<arch>", n.BUNDLE_MAGIC, n.KPACK_MAGIC, *n.APE_MAGICS)):
+        return True
+    return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in unpack.STREAMS) or not head
+
+
+def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None = None) -> Container:
+    """The container of a source, by the first reader that knows it, or by the one that ``kind`` names; else raw bytes."""
+    container = _read_known(source, locator, diagnostics, kind)
+    if container.kind in _WITH_ZIP_TAIL and not container.members and n.ZIP_END_MAGIC in source.peek(max(source.size - _TAIL, 0), _TAIL):
+        from fatpatch.binfmt.zip import read as zip_reader
+
+        if (directory := zip_reader.find_directory(source)) is not None:
+            container = container._replace(members=zip_reader.read_members(source, directory, locator, diagnostics))
+    return container
+
+
+def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None) -> Container:
+    for name in CONTAINERS:
+        reader = cast(ContainerReader, import_module(f"fatpatch.binfmt.{name}.read"))
+        if kind == name or (kind is None and reader.probe(source)):
+            return reader.read(source, locator, diagnostics)
+    if kind is None:
+        from fatpatch.binfmt.pe import read as pe
+
+        if pe.probe_object(source):
+            return pe.read(source, locator, diagnostics)
+    return Container(kind=kind or ("macho" if _is_macho(source.peek(0, 8)) else "raw"))
+
+
+def _is_macho(head: bytes) -> bool:
+    """Whether a Mach-O file starts so. A Java class shares the magic of universal files; its version is above any number of machines."""
+    if head[:4] == _UNIVERSAL:
+        return 0 < int.from_bytes(head[4:8], "big") <= _MAX_MACHINES
+    return head[:4] in _MACHO_MAGICS

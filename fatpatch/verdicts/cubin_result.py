@@ -1,0 +1,115 @@
+"""What the driver makes of the bytes of a cubin that it has chosen (reference: load rules, sections A, B and E)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from fatpatch.base.errors import LimitError
+from fatpatch.binfmt.elf.elf64 import SYMBOL
+from fatpatch.formats import numbers as n
+from fatpatch.gpucode.cubin.header import SECTION_SIZE, identify
+from fatpatch.gpucode.cubin.tables import INFO, TYPE, Row, Tables, name_budget
+from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, Fate
+
+_ELF_HEADER_SIZE = 64
+_SHT_REL, _SHT_RELA, _SHT_SYMTAB = 9, 4, 2
+_OWN_DATA = (b".nv.global", b".nv.constant2", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
+DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
+
+
+def loaded(data: bytes, arch: int, *, eager: bool = False, labelled: bool = False) -> Fate:
+    """The fate of a cubin on a device; ``labelled``: a fatbin entry chose it, so a wrong target is error 300, not 209."""
+    if data[:4] != n.ELF_MAGIC:
+        return Fate(INVALID_IMAGE, None, "it is no cubin")
+    identity = identify(data)
+    if identity is None:
+        return Fate(INVALID_IMAGE, None, "its ELF header is cut")
+    if identity.machine != n.EM_CUDA or data[4:6] != b"\2\1":
+        return Fate(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
+    if identity.section_offset + identity.section_count * SECTION_SIZE > len(data):
+        if len(data) <= _ELF_HEADER_SIZE:
+            return Fate(INVALID_IMAGE, None, "it is cut behind its ELF header")
+        return Fate(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
+    if not identity.sound(len(data)) or identity.arch is None or identity.section_count == 0:
+        return Fate(INVALID_IMAGE, None, "its ELF header is damaged")
+    if not _runs(identity.arch, arch, identity.accelerated):
+        if labelled:
+            return Fate(INVALID_SOURCE, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
+        return Fate(NO_IMAGE, None, f"that does not run on {arch // 10}.{arch % 10}")
+    if identity.relocatable and eager:
+        codes = unlinked(Tables(data)).values()
+        if codes:
+            code = NOT_FOUND if NOT_FOUND in codes else INVALID_IMAGE  # measured for a module with kernels of both sorts
+            what = "what another module must bring" if code == NOT_FOUND else "its own variables"
+            return Fate(code, None, f"it is relocatable and refers to {what}: it must be linked first")
+    return Fate()
+
+
+def _runs(cubin: int, device: int, accelerated: bool) -> bool:
+    if cubin == device:
+        return True
+    return not accelerated and cubin // 10 == device // 10 and cubin < device
+
+
+def unlinked(tables: Tables) -> dict[str, int]:
+    """Kernel -> the CUresult of its first use when a relocatable cubin is loaded without being linked; kernels that work are left out.
+
+    Measured: 500 for what refers to an undefined symbol, 200 for what refers to variables of the cubin itself; of both, the one
+    whose relocation stands first (30 kernels of bitsandbytes).
+    """
+    table = next((row for row in tables.rows if row[TYPE] == _SHT_SYMTAB), None)
+    if table is None:
+        return {}
+    symbols = _Symbols(tables, table)
+    names = {id(row): name for name, row in tables.by_name().items()}
+    codes: dict[str, int] = {}
+    for row in tables.rows:
+        if row[TYPE] not in (_SHT_REL, _SHT_RELA) or not 0 <= row[INFO] < len(tables.rows):
+            continue
+        place, _, kernel = names.get(id(tables.rows[row[INFO]]), b"").lstrip(b".").partition(b".")
+        if place != b"text" or not kernel:
+            continue
+        for section, name in _referred(tables, row, symbols):
+            code = 0
+            if section == 0 and name and name not in DRIVERS_OWN:
+                code = NOT_FOUND
+            elif 0 < section < len(tables.rows) and names.get(id(tables.rows[section]), b"").startswith(_OWN_DATA):
+                code = INVALID_IMAGE
+            if code:
+                decoded = kernel.decode("utf-8", "backslashreplace")
+                codes.setdefault(decoded, code)
+                break
+    return codes
+
+
+class _Symbols:
+    """The symbols of a cubin, each looked at once: (section index, name)."""
+
+    def __init__(self, tables: Tables, row: Row) -> None:
+        self._table, self._strings = tables.content(row), tables.symbols()[1]
+        self._known: dict[int, tuple[int, bytes]] = {}
+        self._left = name_budget(len(self._strings))
+
+    def at(self, index: int) -> tuple[int, bytes] | None:
+        """None for an index behind the table."""
+        if (index + 1) * SYMBOL.size > len(self._table):
+            return None
+        if index not in self._known:
+            name_at, _, _, section, _, _ = SYMBOL.unpack_from(self._table, index * SYMBOL.size)
+            name = self._strings[name_at : self._strings.find(b"\0", name_at)]
+            self._left -= len(name)
+            if self._left < 0:
+                raise LimitError("the symbol names overlap without end", field="st_name")
+            self._known[index] = (section, name)
+        return self._known[index]
+
+
+def _referred(tables: Tables, row: Row, symbols: _Symbols) -> Iterator[tuple[int, bytes]]:
+    """(section index, name) of the symbol of each relocation, in their order."""
+    size = 24 if row[TYPE] == _SHT_RELA else 16
+    data = tables.content(row)
+    for at in range(0, len(data) // size * size, size):
+        symbol = symbols.at(int.from_bytes(data[at + 12 : at + 16], "little"))
+        if symbol is not None:
+            yield symbol

@@ -1,0 +1,301 @@
+"""The whole answer for one file on one device: every module, the host's dispatch, the model, and what it needs of the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from fatpatch.gpus.drivers import driver, last_branch
+from fatpatch.gpus.tables import version_key
+from fatpatch.hostcode.linking import calls_linker
+from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
+from fatpatch.scan.coverage import all_diagnostics, payloads_below, target_key
+from fatpatch.verdicts.alternatives import alternatives, chosen_by
+from fatpatch.verdicts.aside import elsewhere, for_linkers, lacks
+from fatpatch.verdicts.beside import Needed, needed
+from fatpatch.verdicts.dispatch import Host, host_of
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
+from fatpatch.verdicts.jit import total
+from fatpatch.verdicts.linking import linked
+from fatpatch.verdicts.mismatch import doubtful
+from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
+from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
+from fatpatch.verdicts.module_amd import heard, judge_amd
+from fatpatch.verdicts.nvidias import is_nvidias
+from fatpatch.verdicts.outcome import counting
+from fatpatch.verdicts.quants import launched
+from fatpatch.verdicts.requirements import against_host, needs, out_of_reach, trouble
+from fatpatch.verdicts.results import FileVerdict, Judged, Need
+from fatpatch.verdicts.stubs import with_stubs
+
+_MAX_HOSTS: Final = 64
+_NOT_READ: Final = Host(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
+
+
+class Doctor:
+    """Judges one file for any number of devices: what does not depend on the device is read once."""
+
+    def __init__(self, node: Node, *, limit: int, model: ModelFacts | None = None, model_name: str | None = None) -> None:
+        self.node = node
+        self.limit = limit
+        self.reader = FactsReader(limit, node.size)
+        self.model, self.model_name = (model, model_name) if model is not None else model_inside(node)
+        self.pairs = list(payloads_below(node))
+        self._hosts: dict[str, Host] = {}
+
+    def judge(self, environment: Environment) -> FileVerdict:
+        """The verdict for one device and driver; without a driver for any that fits both the device and the file.
+
+        A library is judged by what it holds and needs itself; the verdict of a file with several is made of theirs.
+        """
+        environment = heard(environment, [node for node, payload in self.pairs if payload.vendor == "amd"])
+        if environment.device.vendor == "amd":
+            modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
+        else:
+            modules = self._judge_nvidia(environment)
+        groups: dict[str, list[Judged]] = {}
+        for module in modules:
+            groups.setdefault(module.node.locator, []).append(module)
+        units = [self._library(group[0].node, group, environment) for group in groups.values()]
+        if len(units) > 1:
+            units = [unit for unit in units if not _is_object(unit.node)] or units
+        if units and self.node.container in _PACKAGES and all(_is_object(unit.node) for unit in units):
+            linked = tuple(module for unit in units for module in unit.modules)
+            return self._whole([], environment)._replace(for_linkers=linked)
+        if len(units) == 1:
+            return units[0]._replace(node=self.node)
+        return self._whole(units, environment)
+
+    def lacking(self, found: FileVerdict) -> list[frozenset[str]]:
+        """The kernels of each module that counts and has nothing for the device, where others have."""
+        counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+        missing = [module for module in counted if lacks(module)]
+        return [self.names(module.node, module.payload) for module in missing] if len(missing) < len(counted) else []
+
+    def beside(self, found: FileVerdict, others: frozenset[str] = frozenset()) -> tuple[Needed, ...]:
+        """The libraries that those load by which the file is judged; of alternatives only what ``--cuda`` picks."""
+        grouped = {id(unit) for group in found.alternatives for unit in group} - set(map(id, found.chosen))
+        nodes = [unit.node for unit in counting(found) if id(unit) not in grouped]
+        return needed(self.node, nodes if found.libraries else [module.node for module in found.modules[:1]], others)
+
+    def _library(self, node: Node, modules: list[Judged], environment: Environment) -> FileVerdict:
+        """The verdict of one library."""
+        last = None if environment.device.arch is None else last_branch(environment.device.arch)
+        if environment.driver is None and last is not None and out_of_reach(needs(modules, environment), last):
+            environment = environment._replace(driver=driver(last))  # the best that this GPU can get
+            judged = self._judge_nvidia(environment, only=node.locator)
+            modules = judged or modules
+        unhindered = with_modules(self._empty(node, environment, last), modules, self._links(node, modules))
+        unhindered = unhindered._replace(unread=(*unhindered.unread, *self._problems(modules)))
+        against = trouble(modules, environment) or against_host(node, environment)
+        if against is None:
+            quants = tuple(quant_verdicts(modules, environment))
+            return unhindered._replace(quants=quants, no_road=tuple(no_roads(modules, self.model, environment)))
+        failed = with_modules(unhindered._replace(trouble=against), [_failed(module, against) for module in modules], ())
+        return failed._replace(hidden=_also(unhindered))
+
+    def _whole(self, units: Sequence[FileVerdict], environment: Environment) -> FileVerdict:
+        """The verdict of a file with several libraries, or with none."""
+        whole = self._empty(self.node, environment, units[0].last_driver if units else None)
+        if not units:
+            return whole
+        whole = with_modules(whole, [module for unit in units for module in unit.modules], ())
+        apart = frozenset(id(module) for unit in units for module in unit.elsewhere)
+        linked = frozenset(id(module) for unit in units for module in unit.for_linkers)
+        groups = [tuple(units[index] for index in group) for group in alternatives([unit.node.path for unit in units])]
+        same = {unit.trouble for unit in units}
+        whole = whole._replace(
+            trouble=units[0].trouble if len(same) == 1 else None,
+            hidden=units[0].hidden if len(same) == 1 else "",
+            elsewhere=tuple(module for module in whole.modules if id(module) in apart),
+            for_linkers=tuple(module for module in whole.modules if id(module) in linked),
+            quants=tuple(dict.fromkeys(quant for unit in units for quant in unit.quants)),
+            no_road=tuple(dict.fromkeys(row for unit in units for row in unit.no_road)),
+            libraries=tuple(units),
+            alternatives=tuple(groups),
+            chosen=_chosen(groups, environment.cuda),
+            unread=tuple(dict.fromkeys((*whole.unread, *(item for unit in units for item in unit.unread)))),
+        )
+        counted = counting(whole)
+        modules = [module for unit in counted for module in unit.here]
+        costs = [unit.cost for unit in counted if unit.cost is not None]
+        return whole._replace(
+            needs=_needs_of(counted),
+            verdict=max((module.verdict.verdict for module in modules), key=SEVERITY.index, default=None),
+            cost=total(costs) if costs else None,
+            slowest=max((unit.slowest for unit in counted if unit.slowest is not None), key=_seconds, default=None),
+        )
+
+    def _empty(self, node: Node, environment: Environment, last: str | None) -> FileVerdict:
+        """The verdict of a file without modules."""
+        return FileVerdict(
+            node=node,
+            environment=environment,
+            verdict=None,
+            modules=(),
+            model=self.model,
+            model_name=self.model_name,
+            model_quants=tuple(sorted(frozenset(quantised(self.model)))),
+            quants=(),
+            needs=(),
+            last_driver=last,
+            trouble=None,
+            mismatch=(),
+            elsewhere=(),
+            no_road=(),
+            cost=None,
+            slowest=None,
+            unread=tuple(_unread(node if node.locator != self.node.locator else self.node, some=bool(self.pairs))),
+        )
+
+    def _links(self, node: Node, modules: Sequence[Judged]) -> tuple[Judged, ...]:
+        return tuple(for_linkers(modules, links=lambda: calls_linker(node)))
+
+    def _problems(self, modules: Sequence[Judged]) -> Iterator[Diagnostic]:
+        """What judging could not read: of what is loaded, and beside a dead body of what may have it real."""
+        for module in modules:
+            dead = any(is_dead(kernel.body) for kernel in module.verdict.kernels)
+            for image in module.payload.images if dead else filter(None, (module.verdict.image,)):
+                if image.locator in self.reader.problems:
+                    yield Diagnostic(image.locator, "error", None, self.reader.problems[image.locator])
+
+    def _judge_nvidia(self, environment: Environment, only: str | None = None) -> list[Judged]:
+        pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == "nvidia" and only in (None, node.locator)]
+        loaded = [judge(node, payload, environment, self.reader) for node, payload in pairs]
+        groups: dict[str, list[int]] = {}
+        for index, (node, _) in enumerate(pairs):
+            groups.setdefault(node.locator, []).append(index)
+        result: dict[int, Judged] = {}
+        for indices in groups.values():
+            node = pairs[indices[0]][0]
+            host = self._host(node, [pairs[index][1] for index in indices])
+            verdicts = linked([(pairs[index][1], loaded[index]) for index in indices])
+            needed = self._needed(verdicts, host, environment)
+            for index, verdict in zip(indices, verdicts, strict=True):
+                payload = pairs[index][1]
+                settled = with_stubs(node, payload, verdict, environment, host, needed, self.reader)
+                arch = environment.device.arch
+                suspects = () if arch is None else doubtful(settled, host, arch, needed)
+                result[index] = Judged(node, payload, settled, host, suspects, needed is not None)
+        return [result[index] for index in range(len(pairs))]
+
+    def _host(self, node: Node, payloads: Sequence[Payload]) -> Host:
+        if node.locator not in self._hosts:
+            many = len(self._hosts) >= _MAX_HOSTS
+            self._hosts[node.locator] = _NOT_READ if many else self._read_host(node, payloads)
+        return self._hosts[node.locator]
+
+    def _read_host(self, node: Node, payloads: Sequence[Payload]) -> Host:
+        """The host code of one file; from what its images hold, whatever device is asked for."""
+        names = frozenset[str]().union(*(self.names(node, payload) for payload in payloads))
+        host = host_of(node, names, frozenset(arch_of(image) for payload in payloads for image in payload.images))
+        registration = host.registration
+        if registration is None or not registration.unknown:
+            return host
+        rest = registration.unknown & self._everywhere(node, payloads)
+        found = registration._replace(kernels=registration.kernels | rest, unknown=registration.unknown - rest)
+        return host._replace(registration=found)
+
+    def _everywhere(self, node: Node, payloads: Sequence[Payload]) -> frozenset[str]:
+        """The kernels of all images of a file."""
+        assert node.source is not None
+        images = [image for payload in payloads for image in payload.images if image.kind in ("sass", "ptx") and image.readable]
+        return frozenset[str]().union(*(self.reader.names(node.source, image) or () for image in images))
+
+    def names(self, node: Node, payload: Payload) -> frozenset[str]:
+        """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""
+        readable = [image for image in payload.images if image.kind in ("sass", "ptx", "hsaco") and image.readable]
+        best = min(readable, key=lambda image: (image.kind == "ptx", image.size or 0), default=None)
+        return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
+
+    def _needed(self, verdicts: Iterable[ModuleVerdict], host: Host, environment: Environment) -> dict[str, str] | None:
+        """The kernels that the model launches; None when no model is given or the host is not known."""
+        arch = environment.device.arch
+        if self.model is None or host.family is None or host.family.uses_arch_list or arch is None:
+            return None
+        names = [kernel.name for verdict in verdicts for kernel in verdict.kernels]
+        return launched(names, frozenset(types_of(self.model)), host.decides_by(arch), host.family.era)
+
+    def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
+        module = judge_amd(node, payload, environment, self.reader)
+        return Judged(node, payload, module, Host(None, (), False, None, "AMD host code is not read"))
+
+
+def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:
+    """What could not be read of a file. Packed members of another kind count only where nothing else is there to judge (``some``)."""
+    for item in all_diagnostics(node):
+        if item.level == "error" or (item.field == NOT_READ and (not some or item.locator == node.locator)):
+            yield item
+
+
+def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence[Judged]) -> FileVerdict:
+    """The same verdict over some modules, of which a linker takes those ``linked``."""
+    arch = found.environment.device.arch
+    left = [module for module in modules if not any(module is each for each in linked)] if linked else list(modules)
+    away = () if arch is None else tuple(elsewhere(left, arch, picks=is_nvidias(found.node.path)))
+    chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
+    useful = [module for module in chosen.here if module.verdict.verdict != EMPTY] or modules
+    costs = [(module.verdict.cost, module) for module in useful if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
+    return chosen._replace(
+        verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
+        needs=tuple(needs(useful, found.environment)),
+        mismatch=tuple(module for module in modules if module.doubtful),
+        cost=total([cost for cost, _ in costs]) if costs else None,
+        slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
+    )
+
+
+_PACKAGES = frozenset({"zip", "tar", "folder"})
+
+
+def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
+    """The verdict of each library of a file; of a file with one, its own, under the name of the library."""
+    if found.libraries:
+        return [(each.node, each) for each in found.libraries]
+    return [(found.modules[0].node, found)] if found.modules else []
+
+
+def _seconds(module: Judged) -> float:
+    return module.verdict.cost.seconds if module.verdict.cost is not None else 0.0
+
+
+def _is_object(node: Node) -> bool:
+    """Whether a file is input for a linker: in a package nothing loads it."""
+    return "object file" in node.detail
+
+
+def _needs_of(units: Sequence[FileVerdict]) -> tuple[Need, ...]:
+    """What the driver must do for all libraries that count: of each kind the most demanding."""
+    found: dict[str, Need] = {}
+    for need in sorted((need for unit in units for need in unit.needs), key=lambda need: version_key(need.linux), reverse=True):
+        found.setdefault(need.why.rstrip("0123456789."), need)
+    return tuple(sorted(found.values(), key=lambda need: version_key(need.linux), reverse=True))
+
+
+def _chosen(groups: Sequence[Sequence[FileVerdict]], cuda: str | None) -> tuple[FileVerdict, ...]:
+    """Of each group the library that a program of a CUDA release loads, as far as the names tell."""
+    if cuda is None:
+        return ()
+    wanted = tuple(int(part) for part in cuda.split("."))
+    found = [(group, chosen_by(wanted, [unit.node.path for unit in group])) for group in groups]
+    return tuple(group[index] for group, index in found if index is not None)
+
+
+def _also(found: FileVerdict) -> str:
+    """What else stands against a library that a driver or host cannot run at all: that there is no code for the GPU, above all."""
+    bad = [module for module in found.here if module.verdict.verdict == FAILS]
+    useful = [module for module in found.here if module.verdict.verdict != EMPTY]
+    lacking = [module for module in bad if lacks(module)]
+    if not lacking:
+        return ""
+    if len(lacking) == len(useful):
+        targets = sorted({image.target for module in lacking for image in module.payload.images}, key=target_key)
+        return f"there is no code for this GPU, only for {', '.join(targets)}"
+    return f"{len(lacking)} of {len(useful)} modules have no code for this GPU"
+
+
+def _failed(module: Judged, trouble: tuple[int | None, str]) -> Judged:
+    verdict = module.verdict._replace(verdict=FAILS, cuda_error=trouble[0], outcome=None, reason=trouble[1])
+    return module._replace(verdict=verdict)

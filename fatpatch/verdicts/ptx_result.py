@@ -1,0 +1,190 @@
+"""What the driver's compiler makes of PTX text: its head is checked as the driver does; instructions are not (reference: load rules, B).
+
+PTX that passes can still be refused for an instruction: only an assembler tells.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fatpatch.gpucode.ptx.bodies import body_words, called_functions, callers_of
+from fatpatch.gpucode.ptx.read import looks_like_ptx, ptx_kernels, without_comments
+from fatpatch.gpus.ptxas_options import refusal, target_of
+from fatpatch.gpus.selection import DEVICES
+from fatpatch.gpus.toolkits import releases
+from fatpatch.verdicts.cubin_result import DRIVERS_OWN
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.load_result import INVALID_IMAGE, INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
+
+TO_BE_LINKED = "--compile-only"
+"""The option in entries of relocatable PTX."""
+
+_HEAD = 1 << 16
+_VERSION = re.compile(rb"^[ \t]*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
+_TARGET = re.compile(rb"^[ \t]*\.target\s+([^\n/]+)", re.MULTILINE)
+_ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
+_DIRECTIVE = re.compile(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
+_NAME = re.compile(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
+_EXTERN = re.compile(rb"^[ \t]*\.extern[ \t]+\.func[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)", re.MULTILINE)
+_VARIABLE = re.compile(
+    rb"(?<![\w$%.])((?:\.(?:extern|visible|weak|common)\s*)*)\.(?:global|const)\s*(?:\.[a-z]\w*(?:\s+\d+(?=\s))?\s*)+\s([A-Za-z_$%][\w$]*)"
+)
+_ADDRESS_SIZE_SINCE = (2, 3)
+_ONLY_64_BIT_FROM = 90
+_OLDEST_VERSION = (1, 0)
+_OLD_TARGETS = frozenset({10, 11, 12, 13, 20, 21, 30, 32, 35, 37})
+_FIRST_ACCELERATED, _FIRST_FAMILY = 90, 100
+
+
+def is_ptx(data: bytes) -> bool:
+    """Whether bytes start as PTX text does."""
+    return looks_like_ptx(data[:_HEAD].split(b"\0", 1)[0])
+
+
+def entries(data: bytes) -> set[str]:
+    """The names of the kernels that a text defines."""
+    return {row[0] for row in ptx_kernels(data.split(b"\0", 1)[0])}
+
+
+def compiled(data: bytes, options: str, environment: Environment, *, following: bytes = b"") -> Fate:
+    """The fate of PTX on a device; ``following`` is what lies behind a text without a NUL, to which the driver reads on."""
+    arch = environment.device.arch
+    assert arch is not None
+    text, nul, _ = data.partition(b"\0")
+    if not nul and following not in (b"", b"\0"):
+        return Fate(INVALID_PTX, None, "the text has no NUL at its end, and the driver reads on into what follows")
+    if not text.strip():
+        return Fate(INVALID_PTX, None, "the text is empty")
+    if not is_ptx(text):
+        return Fate(INVALID_PTX, None, "it is no PTX text")
+    head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD)]
+    return (
+        _version(head, environment)
+        or _refused(options)
+        or _target(head, arch, options)
+        or _address_size(head, arch)
+        or _syntax(head, text)
+        or _externs(text, options, eager=environment.eager)
+        or Fate()
+    )
+
+
+def _refused(options: str) -> Fate | None:
+    """What the options of the entry are refused for; the driver looks at the version first (measured)."""
+    why = refusal(options)
+    return None if why is None else Fate(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
+
+
+def _version(head: bytes, environment: Environment) -> Fate | None:
+    found = _VERSION.search(head)
+    if found is None:
+        return Fate(INVALID_PTX, None, "it has no .version")
+    version = (int(found[1]), int(found[2]))
+    isa = f"{version[0]}.{version[1]}"
+    known = {release.ptx for release in releases() if release.ptx}
+    newest = None if environment.driver is None else environment.driver.ptx
+    if newest is not None and version > _pair(newest):
+        return Fate(UNSUPPORTED_PTX, None, f"PTX {isa} is newer than {newest}, the newest that driver {environment.driver_name} compiles")
+    lowest = min(map(_pair, known))
+    if version < _OLDEST_VERSION or (isa not in known and lowest < version):
+        return Fate(UNSUPPORTED_PTX, None, f"there is no PTX {isa}")
+    return None
+
+
+def _pair(isa: str) -> tuple[int, int]:
+    major, minor = isa.split(".")
+    return int(major), int(minor)
+
+
+def _target(head: bytes, arch: int, options: str) -> Fate | None:
+    found = _TARGET.search(head)
+    if found is None:
+        return Fate(INVALID_PTX, None, "it has no .target")
+    words = [word.strip() for word in found[1].decode("ascii", "backslashreplace").split(",")]
+    if "debug" in words and b".section" not in head:
+        return Fate(INVALID_PTX, None, "its .target says debug, but it has no debug information")
+    named = [_NAME.match(word) for word in words if word.startswith(("sm_", "compute_"))]
+    if not named or None in named:
+        return Fate(INVALID_PTX, None, f"its .target names no architecture: {' '.join(words)[:80]}")
+    number, suffix = max((int(match[1]), match[2]) for match in named if match is not None)
+    target = f"{number}{suffix}"
+    if number not in _OLD_TARGETS and number not in DEVICES and number <= max(DEVICES):
+        return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
+    if (suffix == "a" and number < _FIRST_ACCELERATED) or (suffix == "f" and number < _FIRST_FAMILY):
+        return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
+    forced = target_of(options)
+    device = arch if forced is None else forced[0]
+    if number > device:
+        return Fate(INVALID_PTX, None, f"its .target sm_{target} is above what it is compiled for, sm_{device}")
+    if suffix == "a" and number != device:
+        return Fate(
+            INVALID_PTX, None, f"its .target sm_{target} is for {number // 10}.{number % 10} alone, and it is compiled for sm_{device}"
+        )
+    if suffix == "f" and number // 10 != device // 10:
+        return Fate(INVALID_PTX, None, f"its .target sm_{target} is for the family of {number // 10}.x, and it is compiled for sm_{device}")
+    return None
+
+
+def _address_size(head: bytes, arch: int) -> Fate | None:
+    found = _ADDRESS_SIZE.search(head)
+    if found is None:
+        return None
+    version = _VERSION.search(head)
+    if version is not None and (int(version[1]), int(version[2])) < _ADDRESS_SIZE_SINCE:
+        return Fate(INVALID_PTX, None, ".address_size is not known before PTX 2.3")
+    if found[1] == b"32" and arch >= _ONLY_64_BIT_FROM:
+        return Fate(INVALID_PTX, None, "32-bit addresses are not supported from compute capability 9.0 on")
+    return None
+
+
+def _syntax(head: bytes, text: bytes) -> Fate | None:
+    """Only that what follows the three directives is a directive, too, and that the braces are even: a text that is cut has them odd."""
+    rest = _DIRECTIVE.sub(b"", without_comments(head)).strip()
+    if rest and not rest.startswith(b"."):
+        return Fate(INVALID_PTX, None, f"a directive was expected, got {rest[:20].decode('ascii', 'backslashreplace')!r}")
+    if text.count(b"{") != text.count(b"}"):
+        whole = without_comments(text)
+        if whole.count(b"{") != whole.count(b"}"):
+            return Fate(INVALID_PTX, None, "its braces do not match: the text is cut or damaged")
+    return None
+
+
+def _externs(text: bytes, options: str, *, eager: bool) -> Fate | None:
+    """Functions that another module must bring: code that is compiled to be linked may have them until it is loaded whole."""
+    to_be_linked = TO_BE_LINKED in options
+    missing = frozenset() if to_be_linked and not eager else _missing(text)
+    if not missing or not (called := missing & called_functions(text)):
+        return None
+    reason = f"it calls {min(called).decode('ascii', 'backslashreplace')!r}, which no module brings"
+    return Fate(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
+
+
+def unlinked(text: bytes) -> dict[str, int]:
+    """Kernel -> the CUresult of its first use, for those of PTX compiled to be linked that fail alone (measured).
+
+    500 for what calls a function or names a variable that the text only declares, 200 for what names a variable of the text itself.
+    """
+    missing = _missing(text)
+    found = dict.fromkeys(callers_of(text, missing), NOT_FOUND) if missing else {}
+    variables = _variables(text)
+    if variables:
+        kernels = frozenset(row[0] for row in ptx_kernels(text))
+        for kernel, words in body_words(text, kernels):
+            codes = [variables[word] for word in words if word in variables]
+            if codes:
+                found.setdefault(kernel, NOT_FOUND if NOT_FOUND in codes else codes[0])
+    return found
+
+
+def _variables(text: bytes) -> dict[bytes, int]:
+    """Variables in global and constant memory at module scope -> the error of a kernel that uses one unlinked."""
+    found = {}
+    for lead, name in _VARIABLE.findall(without_comments(text) if b"/" in text else text):
+        found[name] = NOT_FOUND if b".extern" in lead else INVALID_IMAGE
+    return found
+
+
+def _missing(text: bytes) -> frozenset[bytes]:
+    if b".extern" not in text:
+        return frozenset()
+    return frozenset(name for name in _EXTERN.findall(text) if name not in DRIVERS_OWN and not name.startswith(b"cuda"))

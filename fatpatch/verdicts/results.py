@@ -1,0 +1,93 @@
+"""The verdict on a file, as records: what ``doctor`` computes, remedies and renderers read."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
+from fatpatch.verdicts.dispatch import Host
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.jit import Cost
+from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE, ModuleVerdict
+
+GOOD: Final = frozenset({EMPTY, NATIVE, COMPATIBLE, JIT})
+
+
+class Judged(NamedTuple):
+    """One module with where it stands: ``host`` is what is known of the host code of the file that holds it.
+
+    ``doubtful``: kernels that may compute wrong numbers (``mismatch.doubtful``). ``for_model``: its defects are those that the
+    model leads to, as far as the host is known.
+    """
+
+    node: Node
+    payload: Payload
+    verdict: ModuleVerdict
+    host: Host
+    doubtful: tuple[str, ...] = ()
+    for_model: bool = False
+
+
+class Need(NamedTuple):
+    """The lowest driver, on Linux and on Windows, and what for."""
+
+    linux: str
+    windows: str
+    why: str
+
+
+class QuantVerdict(NamedTuple):
+    """Whether models of a tensor type run: ``broken`` are kernels that they launch and that do not work."""
+
+    quant: str
+    broken: tuple[str, ...]
+
+
+class FileVerdict(NamedTuple):
+    """One file on one device. ``verdict`` is the worst of its modules but those ``elsewhere``; None without any.
+
+    ``environment``: as asked for; without a driver, with the last one that drives the GPU where that is too old for the file.
+    ``trouble``: (CUresult, words) when GPU and driver do not fit each other, or the driver is too old for the program.
+    ``mismatch``: modules with doubtful kernels. ``elsewhere``: modules made for other generations only, among others that load.
+    ``for_linkers``: modules that a linker takes, not the driver, and those without any kernel.
+    ``hidden``: what stands against the file besides ``trouble``, in words.
+    ``libraries``: of an archive or package each library by itself; ``alternatives``: groups of those of which a program loads one, and
+    ``chosen``: of those the ones that a program of the CUDA release that was asked for loads.
+    ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
+    ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
+    """
+
+    node: Node
+    environment: Environment
+    verdict: str | None
+    modules: tuple[Judged, ...]
+    model: ModelFacts | None
+    model_name: str | None
+    model_quants: tuple[str, ...]
+    quants: tuple[QuantVerdict, ...]
+    needs: tuple[Need, ...]
+    last_driver: str | None
+    trouble: tuple[int | None, str] | None
+    mismatch: tuple[Judged, ...]
+    elsewhere: tuple[Judged, ...]
+    no_road: tuple[tuple[str, str], ...]
+    cost: Cost | None
+    slowest: Judged | None
+    unread: tuple[Diagnostic, ...]
+    for_linkers: tuple[Judged, ...] = ()
+    hidden: str = ""
+    libraries: tuple[FileVerdict, ...] = ()
+    alternatives: tuple[tuple[FileVerdict, ...], ...] = ()
+    chosen: tuple[FileVerdict, ...] = ()
+
+    @property
+    def here(self) -> tuple[Judged, ...]:
+        """The modules that count on this device: all but those elsewhere and those for linkers."""
+        away = frozenset(map(id, (*self.elsewhere, *self.for_linkers)))
+        return tuple(module for module in self.modules if id(module) not in away)
+
+    @property
+    def unheld(self) -> tuple[str, ...]:
+        """Kernels that host code registers for sure and no image of its file holds: launching one is error 500."""
+        registrations = (module.host.registration for module in self.modules)
+        return tuple(sorted({name for found in registrations if found is not None and found.proven for name in found.unknown}))

@@ -1,0 +1,26 @@
+"""The library as its docstring shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fatpatch.base.errors import InputError
+from fatpatch.scan.survey import kernels
+from fatpatch.scan.walk import inspected
+
+
+def test_kernels_of_a_sample(samples: Path) -> None:
+    with inspected(str(samples / "libkernels.so")) as node:
+        found = dict(kernels(node))
+    image = next(image for image in found if image.target == "sm_75")
+    kernel = next(kernel for kernel in found[image] if kernel.name == "reverse")
+    assert (kernel.shared_bytes, kernel.max_threads, kernel.local_bytes) == (512, 128, 0)
+    assert [(parameter.offset, parameter.size) for parameter in kernel.parameters or ()] == [(0, 8), (8, 4)]
+    assert kernel.constant_bytes == 0x160 + 12
+
+
+def test_a_missing_file_is_an_input_error() -> None:
+    with pytest.raises(InputError), inspected("absent"):
+        pass
