@@ -13,13 +13,13 @@ from fatpatch.base.checks import Check
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands._shared.edit_text import Told, edit_json
-from fatpatch.commands.graft.text import graft_json
 from fatpatch.edit.graft.plan import Wishes as GraftWishes
 from fatpatch.edit.graft.run import Outcome
 from fatpatch.edit.graft.run import graft as graft_into
+from fatpatch.edit.graft.text import graft_json
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.payload.new_image import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edit.report import Told, edit_json
 from fatpatch.edit.rewrite.expand import Wishes as ExpandWishes
 from fatpatch.edit.rewrite.expand import plan_expand
 from fatpatch.edit.rewrite.prune import Wishes as PruneWishes

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 from fatpatch.api.file import File, PathLike, paths_of, plain
 from fatpatch.base.limits import Limits
-from fatpatch.commands.check import text as check_words
-from fatpatch.commands.diff import text as diff_words
-from fatpatch.commands.doctor import text as doctor_words
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver as driver_of
+from fatpatch.policy import document as check_document
 from fatpatch.policy.finding import Finding, fails
 from fatpatch.policy.policy import MustRun, Policy, read_policy
 from fatpatch.policy.run import Outcome, Selection, check_files
+from fatpatch.release import text as diff_words
 from fatpatch.release.run import Comparison, compare
 from fatpatch.remote.inputs import expanded
 from fatpatch.verdicts import document as doctor_json
@@ -27,6 +26,7 @@ from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words import report as doctor_words
 
 
 class Verdict:
@@ -124,7 +124,7 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """The document of schema fatpatch.check/1."""
-        return plain(check_words.document(self.facts, failed=not self, policy=self._policy))
+        return plain(check_document.document(self.facts, failed=not self, policy=self._policy))
 
 
 def check(

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
-from fatpatch.base.locator import escape, file_name, matches
+from fatpatch.base.locator import escape, file_name
 from fatpatch.edit.modules import Module
 from fatpatch.edit.payload.new_image import Donation
 from fatpatch.gpucode.signature import without_hashes
-from fatpatch.model.tree import Node, Payload
+from fatpatch.scan.pins import listed_names, named_locators
 
-_SHOWN = 8
 _MAKERS = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
@@ -75,28 +74,8 @@ def match(
 
 def chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str]) -> list[Module]:
     """The modules that the user limits the graft to; EditError, with what there is, when none is left."""
-    left = set(_named([module.locator for module in modules], pins, members))
+    left = set(named_locators([module.locator for module in modules], pins, members))
     return [module for module in modules if module.locator in left]
-
-
-def pinned(modules: Sequence[tuple[Node, Payload]], pins: Sequence[str], members: Sequence[str]) -> list[tuple[Node, Payload]]:
-    """The payloads, with their holders, that the user limits an edit to; EditError as ``chosen``."""
-    left = set(_named([payload.locator for _, payload in modules], pins, members))
-    return [(node, payload) for node, payload in modules if payload.locator in left]
-
-
-def _named(locators: Sequence[str], pins: Sequence[str], members: Sequence[str]) -> list[str]:
-    left = list(locators)
-    for word, wanted, patterns in (
-        ("member", members, [f"*!{escape(member)}!*" for member in members]),
-        ("module", pins, [pattern for pin in pins for pattern in (pin, f"*!{pin}")]),
-    ):
-        if wanted:
-            left = [locator for locator in left if any(matches(locator, pattern) for pattern in patterns)]
-        if not left:
-            names = ", ".join(map(escape, wanted))
-            raise EditError(f"no {word} with GPU code is named {names}", hint=f"the modules are: {_listed(locators)}")
-    return left
 
 
 def one_each(matched: list[Match]) -> list[Match]:
@@ -162,7 +141,7 @@ class _Twins:
         if self._all:
             return list(modules)
         if any(len(fitting) not in (1, len(group)) for fitting in files.values()):
-            listed = _listed([module.locator for module in modules])
+            listed = listed_names([module.locator for module in modules])
             raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="say which with --module LOCATOR")
         return [fitting[position if len(fitting) > 1 else 0] for fitting in files.values()]
 
@@ -198,10 +177,5 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
     shared = len(nearest.forms & forms)
     return [], (
         f"fits no module: the nearest, {nearest.locator}, shares {shared} of its {len(nearest.forms)} kernels"
-        + (f" and would lose {_listed(lacking)}: launching those fails (error 500), never a fallback" if shared else "")
+        + (f" and would lose {listed_names(lacking)}: launching those fails (error 500), never a fallback" if shared else "")
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -14,7 +14,7 @@ from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.binfmt.zip.sums import sum_problems
 from fatpatch.edit.host.check_elf import segment_problems
 from fatpatch.edit.host.check_pe import section_problems
-from fatpatch.edit.host.pe import checksum_field
+from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.edit.host.second_reader import opinion, second_opinion
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo import original

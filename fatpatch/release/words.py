@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.words import plural, size
-from fatpatch.commands.doctor.kernels import short
 from fatpatch.release.difference import Changed, Difference, ModuleChange, Moved, TargetChange
 from fatpatch.release.gpus import GpuChange
 from fatpatch.verdicts.library_facts import TargetFacts
 from fatpatch.verdicts.outcome import OUTCOMES
+from fatpatch.verdicts.words.kernels import short
 
 Quote = Callable[[str], str]
 """Makes a name from a file safe, and marks it as code where the format can."""

@@ -8,24 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError, FormatError, ToolError
-from fatpatch.edit.match import pinned
-from fatpatch.edit.payload.new_image import Donation
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.bodies import cubin_bodies
 from fatpatch.gpucode.cubin.launch_bounds import launch_bounds
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
-from fatpatch.gpucode.signature import signature_of, split_target
-from fatpatch.gpus.marks import MARK
+from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.model.tree import Image, Node, Payload
-from fatpatch.retargeting.kernels import IDENTICAL, Evidence, Level, Used, Verdict, Wanted, trapped, verdicts
+from fatpatch.retargeting.kernels import Evidence, Level, Used, Verdict, Wanted, trapped, verdicts
 from fatpatch.retargeting.ptxas import Answer, Ptxas
 from fatpatch.retargeting.rewrites import Rewrite, rewritten
 from fatpatch.retargeting.text import Text, for_target
 from fatpatch.scan.coverage import payloads_below, target_key
+from fatpatch.scan.pins import pinned
 
 _PASSES = 8
 
@@ -84,18 +82,6 @@ def _refuse_unknown_level(modules: Sequence[tuple[Node, Payload]], source: str |
     levels = {image.target for _, payload in modules for image in payload.images if image.kind == "ptx"}
     if source is not None and source not in levels:
         raise EditError(f"has no PTX for {source}", hint=f"there is PTX for {', '.join(sorted(levels, key=target_key))}")
-
-
-def donation_of(found: Retargeted, wishes: Wishes) -> Donation:
-    """The new image as something to graft."""
-    assert found.image is not None
-    data, kind = found.image, "ptx" if wishes.as_ptx else "sass"
-    origin = f"{found.payload.locator} ({found.source} for {wishes.target})"
-    target = wishes.target.replace("sm_", "compute_") if wishes.as_ptx else wishes.target
-    unsure = sum(verdict.taken and verdict.number != IDENTICAL for verdict in found.verdicts)
-    mark = f"{MARK} {found.source}" + (f", {unsure} kernels unverified" if unsure else "")
-    signature = signature_of(kind, data, options=found.options)
-    return Donation(origin, kind, target, lambda: data, signature, options=found.options, identifier=mark)
 
 
 def _target(text: str) -> tuple[int, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fatpatch.commands.doctor.text import headline
 from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, Host
@@ -17,6 +16,7 @@ from fatpatch.verdicts.operations import Operation
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict, Judged
+from fatpatch.verdicts.words.report import headline
 
 Json = dict[str, Any]
 

@@ -13,7 +13,6 @@ from conftest import SAMPLES, Run
 from props.test_mutations import SEEDS, mutated
 
 from fatpatch.base.errors import FatpatchError
-from fatpatch.commands.doctor.text import report
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.cubin import volta
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
@@ -26,6 +25,7 @@ from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.ptx_result import compiled
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words.report import report
 
 ENVIRONMENTS = (
     Environment(find("sm_61"), None),

@@ -18,9 +18,9 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.overlay import Overlay
-from fatpatch.commands._shared.edit_text import Told, edit_json, edit_text
 from fatpatch.commands._shared.options import limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress as ProgressLine
+from fatpatch.edit.report import Told, edit_json, edit_text
 from fatpatch.edit.rewrite.rewrite_modules import Plan, renew
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.commit import Destination, Subject

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from fatpatch import __version__
 from fatpatch.base.words import plural, safe
 from fatpatch.policy.finding import LEVELS, Finding
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.run import Outcome
 
-SCHEMA = "fatpatch.check/1"
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
@@ -47,25 +44,6 @@ def text(outcome: Outcome, policy: str, *, failed: bool, verbose: bool) -> Itera
 def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:
     counts = {level: sum(finding.level == level for finding in findings) for level in reversed(LEVELS)}
     return ", ".join(plural(count, level) for level, count in counts.items() if count)
-
-
-def document(outcome: Outcome, *, failed: bool, policy: str) -> dict[str, Any]:
-    """The document of schema fatpatch.check/1."""
-    return {
-        "schema": SCHEMA,
-        "tool_version": __version__,
-        "policy": policy or None,
-        "failed": failed,
-        "counts": {level: sum(finding.level == level for finding in outcome.findings) for level in reversed(LEVELS)},
-        "files": [{"path": file.shown, "holders": file.holders} for file in outcome.files],
-        "findings": [_row(finding) for finding in outcome.findings],
-        "allowed": [_row(finding) for finding in outcome.allowed],
-        "baseline": [_row(finding) for finding in outcome.known],
-    }
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return {**finding._asdict(), "remedy": finding.remedy or None, "key": finding.key or None, "fingerprint": finding.fingerprint}
 
 
 def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from fatpatch.base.locator import file_name
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.commands.doctor.text import device_words, wrapped
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words.report import device_words, wrapped
 
 _WIDTH = 80
 _MAX_MISSING = 6

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.commands.doctor.context import driver_range, seconds
-from fatpatch.commands.doctor.kernels import short
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words.context import driver_range, seconds
+from fatpatch.verdicts.words.kernels import short
 
 _LETTERS = {NATIVE: "native", COMPATIBLE: "compatible", JIT: "jit", EMPTY: "empty", STUB: "STUB", FAILS: "FAILS"}
 _MAX_GROUPS = 8

@@ -13,10 +13,10 @@ from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands.doctor import fleet, text
+from fatpatch.commands.doctor import fleet
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.amd import overridden
 from fatpatch.gpus.devices import Device, find
@@ -36,6 +36,7 @@ from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words import report as text
 
 Writer = Callable[[str], object]
 _FINDINGS = 1

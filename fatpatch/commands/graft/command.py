@@ -19,12 +19,11 @@ from fatpatch.commands._shared.editing import notes_on, opened, same_file, writt
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands.graft.text import graft_json, graft_text
 from fatpatch.edit.graft.plan import Wishes
 from fatpatch.edit.graft.retag import Retag
 from fatpatch.edit.graft.run import graft
+from fatpatch.edit.graft.text import graft_json, graft_text
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.payload.new_image import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
 from fatpatch.edit.transaction.commit import Destination
 from fatpatch.gpus.drivers import ptx_of_driver
@@ -32,6 +31,7 @@ from fatpatch.hostcode.llamafile import is_llamafile, library_copies, renews_cop
 from fatpatch.model.tree import Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 from fatpatch.scan.walk import inspected
 
 
@@ -244,11 +244,12 @@ def _made(node: Node, wanted: str, asked: _Asked, wishes: Wishes) -> tuple[tuple
 
     EditError when there is none, or when kernels that the GPU runs today would be traps.
     """
-    from fatpatch.commands.retarget.command import refuse_unknown, target_named
+    from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
+    from fatpatch.commands.graft.retargeted import donation_of
     from fatpatch.retargeting.kernels import Wanted
     from fatpatch.retargeting.ptxas import find_ptxas
     from fatpatch.retargeting.run import Wishes as Aim
-    from fatpatch.retargeting.run import donation_of, retargeted
+    from fatpatch.retargeting.run import retargeted
 
     target = target_named(wanted, "--retarget")
     modules = pinned(list(payloads_below(node)), wishes.modules, wishes.members)

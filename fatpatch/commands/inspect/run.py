@@ -9,7 +9,7 @@ from fatpatch.base.errors import FatpatchError, FormatError, InputError, Unsuppo
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name, target_matches
 from fatpatch.base.words import safe
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.gpucode.demangle import readable

@@ -9,10 +9,10 @@ from typing import Any
 
 from fatpatch.api.contents import Block, Holder
 from fatpatch.base.words import safe
-from fatpatch.commands.doctor.kernels import short
 from fatpatch.gpucode.demangle import readable
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.library_facts import STUB, Cell, Facts
+from fatpatch.verdicts.words.kernels import short
 
 _LONGEST = 400
 _MOST_TARGETS = 64

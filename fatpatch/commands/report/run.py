@@ -13,10 +13,10 @@ from fatpatch.base.errors import EditError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.words import safe
 from fatpatch.base.writing import write_file
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.policy import Asked, policy_for
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands.check.run import Asked, policy_for
 from fatpatch.commands.report.text import diff_page, report
 from fatpatch.release.run import compare
 from fatpatch.remote.inputs import expanded

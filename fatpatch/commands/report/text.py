@@ -7,19 +7,19 @@ from typing import Any
 
 from fatpatch.api.contents import Contents, Holder
 from fatpatch.base.words import plural, safe, size
-from fatpatch.commands._shared.page import page
-from fatpatch.commands.diff import text as diff
+from fatpatch.commands._shared.page import grade, page
 from fatpatch.commands.report.explored import compared, explored
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import Device, family, well_known
 from fatpatch.gpus.fleet import by_target, series
 from fatpatch.policy.finding import Finding
+from fatpatch.release import text as diff
 from fatpatch.release.run import Comparison
 from fatpatch.release.words import Wording, one_line, outcome_words, sections
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.library_facts import STUB
-from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES
+from fatpatch.verdicts.outcome import OUTCOMES
 
 _NAMES = 3
 _ORDER = ("good", "maybe", "bad")
@@ -157,11 +157,6 @@ def _gpus(holder: Holder) -> Iterator[dict[str, Any]]:
             "names": ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else ""),
             "why": safe(answer.why),
         }
-
-
-def grade(answer: Answer) -> str:
-    """Good, maybe or bad: the colour of a verdict."""
-    return "good" if answer.works else "bad" if answer.outcome in HOPELESS else "maybe"
 
 
 def _finding(each: Finding) -> dict[str, str]:

@@ -8,7 +8,7 @@ from fatpatch.base.checks import Check, check_of
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.edit.host.check_memory import memory_problems
-from fatpatch.edit.host.pe import checksum_field
+from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node

@@ -24,7 +24,7 @@ from fatpatch.edit.host.compaction import (
     tactics_of,
 )
 from fatpatch.edit.host.host import HostEdit, HostFile, Options
-from fatpatch.edit.host.pe import sealed, without_signature
+from fatpatch.edit.host.pe_seal import sealed, without_signature
 from fatpatch.edit.host.pe_wrappers import wrappers_led
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS

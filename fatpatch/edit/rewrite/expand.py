@@ -10,7 +10,6 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.payload import fatbin
 from fatpatch.edit.payload.entry import CODEC_FLAGS, packed_entry
 from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
@@ -19,6 +18,7 @@ from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
 from fatpatch.model.tree import Image, Node, Payload
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 
 
 class Wishes(NamedTuple):

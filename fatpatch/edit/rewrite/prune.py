@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.rewrite.remove_images import KINDS, thinned
 from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
 from fatpatch.edit.rewrite.select_images import Choice, Wish, chosen
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 
 
 class Wishes(NamedTuple):

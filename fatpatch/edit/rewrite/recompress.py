@@ -12,7 +12,6 @@ from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.payload import bundle, fatbin
 from fatpatch.edit.payload.entry import packed_entry
 from fatpatch.edit.payload.new_payload import NewPayload
@@ -24,6 +23,7 @@ from fatpatch.gpucode.fatbin.entry import HEADER
 from fatpatch.gpus.drivers import first_zstd_driver
 from fatpatch.model.tree import Image, Node, Payload
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 from fatpatch.scan.walk import Progress
 
 LEVELS = {"zstd": 22, "lz4": 12, "none": 0}

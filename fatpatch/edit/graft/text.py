@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fatpatch.base.words import plural, safe
-from fatpatch.commands._shared.edit_text import Told, result_lines
 from fatpatch.edit.graft.plan import Graft
 from fatpatch.edit.graft.run import Outcome
+from fatpatch.edit.report import Told, result_lines
 
 SCHEMA = "fatpatch.graft/1"
 _SHOWN = 12
