@@ -14,9 +14,9 @@ from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.policy import document as check_document
 from fatpatch.policy.finding import Finding, fails
 from fatpatch.policy.policy import MustRun, Policy, read_policy
-from fatpatch.policy.run import Outcome, Selection, check_files
+from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.release import text as diff_words
-from fatpatch.release.run import Comparison, compare
+from fatpatch.release.run import ReleaseComparison, compare
 from fatpatch.remote.inputs import expanded
 from fatpatch.verdicts import document as doctor_json
 from fatpatch.verdicts.environment import Environment
@@ -108,7 +108,7 @@ def _opened(what: PathLike | File, limits: Limits | None) -> Iterator[File]:
 class Check:
     """What a policy found: true when nothing fails."""
 
-    def __init__(self, outcome: Outcome, policy: str, fail_on: str) -> None:
+    def __init__(self, outcome: CheckOutcome, policy: str, fail_on: str) -> None:
         self.facts, self._policy, self._fail_on = outcome, policy, fail_on
 
     def __bool__(self) -> bool:
@@ -158,7 +158,7 @@ def check(
 class Difference(NamedTuple):
     """Two releases compared: true when their GPU code differs."""
 
-    facts: Comparison
+    facts: ReleaseComparison
 
     def __bool__(self) -> bool:
         return not self.facts.empty

@@ -6,12 +6,12 @@ from typing import Any
 
 from fatpatch import __version__
 from fatpatch.policy.finding import LEVELS, Finding
-from fatpatch.policy.run import Outcome
+from fatpatch.policy.run import CheckOutcome
 
 SCHEMA = "fatpatch.check/1"
 
 
-def document(outcome: Outcome, *, failed: bool, policy: str) -> dict[str, Any]:
+def document(outcome: CheckOutcome, *, failed: bool, policy: str) -> dict[str, Any]:
     """The document of schema fatpatch.check/1."""
     return {
         "schema": SCHEMA,

@@ -145,7 +145,7 @@ def test_walks_stay_linear() -> None:
     with quickly(8.0):  # 2.8 alone, 4.2 beside another test on the same core
         assert flow.classify(Branches(60_000)) == "empty"
         assert flow.classify(Chain(60_000)) == "empty"
-        volta.Section(bytes(1 << 22), 90)
+        volta.VoltaSection(bytes(1 << 22), 90)
 
 
 def test_entries_that_lead_back(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class GpuName(click.ParamType[str]):
         return [CompletionItem(name) for name in list(names)[:_MAX_COMPLETIONS]]
 
 
-class Target(click.ParamType[str]):
+class TargetName(click.ParamType[str]):
     """A target such as sm_61; completed from those that toolkits compile."""
 
     name = "target"

@@ -15,7 +15,7 @@ from fatpatch.policy.rules import RULES
 from fatpatch.policy.rules_run import environment_for
 
 
-class Asked(NamedTuple):
+class PolicyRequest(NamedTuple):
     """What the command line demands beside the policy file."""
 
     require: tuple[str, ...]
@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     driver: str | None
 
 
-def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
+def policy_for(asked: PolicyRequest, path: str | None, *, look: bool) -> Policy:
     """The policy file's demands and those of the command line. A usage error for a GPU or driver that is not known."""
     found = path or (find_policy() if look else None)
     policy = Policy() if found is None else read_policy(found)

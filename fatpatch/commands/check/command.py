@@ -76,7 +76,7 @@ def command(
     pairs = list(zip(files, shown_paths(files), strict=True))
     if init:
         return checking.write_policy(pairs, policy, limits_from(max_image_size), sys.stdout.write)
-    asked = policies.Asked(_words(require), _words(forbid), gpus, driver)
+    asked = policies.PolicyRequest(_words(require), _words(forbid), gpus, driver)
     held = policies.policy_for(asked, policy, look=not no_policy)
     run = checking.Gate(held, _words(select), _words(ignore), fail_on or held.fail_on, limits_from(max_image_size), jobs)
     outcome = run.check(pairs, baseline)

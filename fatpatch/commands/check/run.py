@@ -21,7 +21,7 @@ from fatpatch.policy.baseline import read_baseline
 from fatpatch.policy.finding import fails
 from fatpatch.policy.policy import FILE, Policy
 from fatpatch.policy.rules import RULES, named
-from fatpatch.policy.run import Outcome, Selection, check_files
+from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.policy.starter import starter
 from fatpatch.remote.inputs import expanded
 from fatpatch.scan.coverage import holders
@@ -40,7 +40,7 @@ class Gate(NamedTuple):
     limits: Limits
     jobs: int | None
 
-    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> Outcome:
+    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> CheckOutcome:
         """Check the files; a usage error for a rule that does not exist."""
         if reading := [word for word in self.ignore if word.startswith("FP00")]:
             raise click.UsageError(f"{reading[0]}: what could not be read is never ignored")
@@ -57,7 +57,7 @@ class Gate(NamedTuple):
             chosen = Selection(self.select, self.ignore)
             return check_files(inputs, self.policy, chosen, self.limits, given=given, baseline=known, jobs=self.jobs)
 
-    def failed(self, outcome: Outcome) -> bool:
+    def failed(self, outcome: CheckOutcome) -> bool:
         """Whether something is at least as serious as what fails; the unreadable always is."""
         return any(fails(finding, self.fail_on) for finding in outcome.findings)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from fatpatch.base.words import plural, safe
 from fatpatch.policy.finding import LEVELS, Finding
 from fatpatch.policy.rule import Rule
-from fatpatch.policy.run import Outcome
+from fatpatch.policy.run import CheckOutcome
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
-def text(outcome: Outcome, policy: str, *, failed: bool, verbose: bool) -> Iterator[str]:
+def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> Iterator[str]:
     """The findings by file, the most serious first; then the sum, and what it is held against, in one line each."""
     by_file: dict[str, list[Finding]] = {}
     for finding in outcome.findings:
@@ -46,7 +46,7 @@ def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:
     return ", ".join(plural(count, level) for level, count in counts.items() if count)
 
 
-def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+def github(outcome: CheckOutcome, *, failed: bool) -> Iterator[str]:
     """Workflow commands: one annotation a finding, and a notice when nothing fails."""
     if not failed:
         holding = sum(1 for file in outcome.files if file.holders)
@@ -57,7 +57,7 @@ def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:
         yield f"::{_COMMANDS[finding.level]} {place}::{_data(safe(message).replace(chr(92) + 'n', chr(10)))}"
 
 
-def summary(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+def summary(outcome: CheckOutcome, *, failed: bool) -> Iterator[str]:
     """The summary of a GitHub job, in Markdown."""
     yield f"### fatpatch check: {'failed' if failed else 'passed'}"
     yield ""

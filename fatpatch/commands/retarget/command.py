@@ -13,13 +13,13 @@ from fatpatch import __version__
 from fatpatch.base.locator import file_name, steps
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import Target, image_size_option, limits_from, make_folder, shown_paths
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
 from fatpatch.commands.retarget.text import retarget_json, retarget_text
 from fatpatch.retargeting.kernels import Wanted
 from fatpatch.retargeting.ptxas import find_ptxas
-from fatpatch.retargeting.run import Retargeted, Wishes, retargeted
+from fatpatch.retargeting.run import Retargeted, RetargetRequest, retargeted
 from fatpatch.scan.walk import inspected
 
 INDEX = "index.json"
@@ -28,7 +28,7 @@ _NOTHING = 1
 
 @click.command("retarget", cls=Grouped)
 @click.argument("file")
-@click.option("--to", "target", type=Target(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
+@click.option("--to", "target", type=TargetName(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
 @click.option(
     "-o", "--output", "directory", metavar="DIR", help="Write the images and an index.json to this folder (default: report only)."
 )
@@ -73,7 +73,7 @@ def command(
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
     target = target_named(target, "--to")
-    wishes = Wishes(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
+    wishes = RetargetRequest(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
     found: list[Retargeted] = []
@@ -95,7 +95,7 @@ def command(
     return 0 if any(each.image is not None for each in found) else _NOTHING
 
 
-def _written(directory: str, found: list[Retargeted], wishes: Wishes, *, replace: bool) -> dict[str, str]:
+def _written(directory: str, found: list[Retargeted], wishes: RetargetRequest, *, replace: bool) -> dict[str, str]:
     """Write every image; module locator -> name of its file."""
     make_folder(directory)
     names = {}
