@@ -13,7 +13,7 @@ from conftest import ROOT, required
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 CASES = ROOT.parent / "shared/fixtures/load-cases"
 
@@ -38,12 +38,12 @@ def holds(kind: str, data: bytes, mark: int) -> bool:
     return text is not None if "ptx" in kind else struct.pack("<I", mark) in data
 
 
-def fits(one: Image, ptx_version: int, binary_version: int) -> bool:
+def fits(one: ImageEntry, ptx_version: int, binary_version: int) -> bool:
     number = int(re.findall(r"\d+", one.target)[0])
     return number == ptx_version and (one.kind != "sass" or number == binary_version)
 
 
-def witnesses(case: dict[str, Any], images: tuple[Image, ...], reader: ImageReader) -> list[Image]:
+def witnesses(case: dict[str, Any], images: tuple[ImageEntry, ...], reader: ImageReader) -> list[ImageEntry]:
     """The images that can have given the answer: those with most of the marks; else those whose versions were reported."""
     marks = {values[0] for values in case.get("marks", {}).values()} - {0}
     scores = []

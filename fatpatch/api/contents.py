@@ -18,7 +18,7 @@ from fatpatch.scan.coverage import holders, stored_share
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor
-from fatpatch.verdicts.library_facts import Facts, listed, read_whole
+from fatpatch.verdicts.library_facts import LibraryFacts, listed, read_whole
 
 OnRead = Callable[[str, int, int], None]
 
@@ -36,13 +36,13 @@ class Holder(NamedTuple):
     """One file or member that holds GPU code. ``answers``: by target, for the vendors whose code it has."""
 
     name: str
-    facts: Facts
+    facts: LibraryFacts
     answers: Mapping[str, Answer]
     blocks: tuple[Block, ...]
     model: ModelFacts | None
 
 
-class Contents(NamedTuple):
+class ReportContents(NamedTuple):
     """``shown``: the files as they were named; ``findings``: of the gate, and of images that could not be read.
 
     ``policy`` is the file that they are held against, empty where there is none.
@@ -54,7 +54,7 @@ class Contents(NamedTuple):
     policy: str
 
 
-def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: int | None, on_read: OnRead) -> Contents:
+def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: int | None, on_read: OnRead) -> ReportContents:
     """Read every file. One that cannot be read is a finding; FatpatchError when it is the only one."""
     found: list[Holder] = []
     complaints: list[Finding] = []
@@ -71,7 +71,7 @@ def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: i
     checked = check_files(inputs, policy, Selection(), limits, jobs=jobs).findings
     known = {(finding.locator, finding.message) for finding in checked}
     extra = [finding for finding in complaints if (finding.locator, finding.message) not in known]
-    return Contents(tuple(each.shown for each in inputs), tuple(found), (*checked, *extra), policy.source)
+    return ReportContents(tuple(each.shown for each in inputs), tuple(found), (*checked, *extra), policy.source)
 
 
 def _holders(root: Node, shown: str, limits: Limits, jobs: int | None) -> Iterator[Holder]:
@@ -83,7 +83,7 @@ def _holders(root: Node, shown: str, limits: Limits, jobs: int | None) -> Iterat
         yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model)
 
 
-def _blocks(node: Node, facts: Facts) -> Iterator[Block]:
+def _blocks(node: Node, facts: LibraryFacts) -> Iterator[Block]:
     """Parts of a blob that several images share are counted by their share of its unpacked bytes."""
     for payload, module in zip(node.payloads, facts.modules, strict=True):
         step = payload.locator.rsplit("!", 1)[-1]

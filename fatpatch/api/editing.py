@@ -9,28 +9,24 @@ from typing import Any, NamedTuple
 
 from fatpatch import __version__
 from fatpatch.api.file import PathLike, paths_of, plain
-from fatpatch.base.checks import Check
+from fatpatch.base.checks import CheckResult
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands._shared.edit_text import Told, edit_json
-from fatpatch.commands.graft.text import graft_json
-from fatpatch.edit.graft.plan import Wishes as GraftWishes
-from fatpatch.edit.graft.run import Outcome
+from fatpatch.edit.graft.plan import GraftRequest
+from fatpatch.edit.graft.run import GraftResult
 from fatpatch.edit.graft.run import graft as graft_into
+from fatpatch.edit.graft.text import graft_json
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.payload.new_image import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
-from fatpatch.edit.rewrite.expand import Wishes as ExpandWishes
-from fatpatch.edit.rewrite.expand import plan_expand
-from fatpatch.edit.rewrite.prune import Wishes as PruneWishes
-from fatpatch.edit.rewrite.prune import plan_prune
-from fatpatch.edit.rewrite.recompress import Wishes as RecompressWishes
-from fatpatch.edit.rewrite.recompress import plan_recompress
-from fatpatch.edit.rewrite.rewrite_modules import Plan as Renewal
-from fatpatch.edit.rewrite.rewrite_modules import Renewed, renew
-from fatpatch.edit.rewrite.select_images import Wish
+from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edit.report import EditReport, edit_json
+from fatpatch.edit.rewrite.expand import ExpandRequest, plan_expand
+from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
+from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress
+from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew
+from fatpatch.edit.rewrite.select_images import KeepRequest
 from fatpatch.edit.transaction import undo_file as journal
-from fatpatch.edit.transaction.commit import Destination, Subject
+from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.edit.transaction.undo import Undone
 from fatpatch.edit.transaction.undo import undo as take_back
@@ -118,7 +114,7 @@ def graft(
     EditError says what would crash the program or compute wrong numbers.
     """
     bounds = limits or Limits()
-    wishes = GraftWishes(
+    wishes = GraftRequest(
         tuple(modules), tuple(members), replace, force=force, codec=codec, limit=bounds.image, host=Options(drop_signature=drop_signature)
     )
     given = paths_of(cubins), paths_of(ptx), paths_of(fatbins), paths_of(hsaco)
@@ -128,7 +124,7 @@ def graft(
     def run(to: Destination) -> Document:
         with ExitStack() as stack, _subject(path, bounds) as subject:
             donations = _donations(stack, *given, donor, targets, bounds)
-            outcome: Outcome = graft_into(subject, donations, wishes, to, driver)
+            outcome: GraftResult = graft_into(subject, donations, wishes, to, driver)
             edit = outcome.plan.edit
             notes = notes_for(subject.node, [] if edit is None else list(edit.members))
         changed = edit is not None and to.path is not None
@@ -156,10 +152,10 @@ def prune(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise EditError("give one of keep, drop and gpus", locator=os.fspath(path))
-    wish = Wish(tuple(keep), tuple(drop), tuple(map(find, gpus)))
+    wish = KeepRequest(tuple(keep), tuple(drop), tuple(map(find, gpus)))
     bounds = limits or Limits()
     host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
-    wishes = PruneWishes(wish, tuple(modules), tuple(members), force, host, bounds.image)
+    wishes = PruneRequest(wish, tuple(modules), tuple(members), force, host, bounds.image)
     return _renewal("prune", path, lambda node: plan_prune(node, wishes), bounds)
 
 
@@ -177,14 +173,14 @@ def recompress(
     """Plan to compress every image again by ``codec`` (none, lz4, zstd), where that gains or lets an older driver read it."""
     bounds = limits or Limits()
     host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
-    wishes = RecompressWishes(codec, level, tuple(modules), tuple(members), host, bounds.image)
+    wishes = RecompressRequest(codec, level, tuple(modules), tuple(members), host, bounds.image)
     return _renewal("recompress", path, lambda node: plan_recompress(node, wishes), bounds)
 
 
 def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str] = (), limits: Limits | None = None) -> Plan:
     """Plan to write concatenated entries, which drivers up to 580 ignore, as plain ones."""
     bounds = limits or Limits()
-    wishes = ExpandWishes(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
+    wishes = ExpandRequest(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
     return _renewal("expand", path, lambda node: plan_expand(node, wishes), bounds)
 
 
@@ -197,7 +193,7 @@ def undo(path: PathLike, *, last: bool = False) -> Undone:
 class Soundness(NamedTuple):
     """What ``verify`` found: true when every check holds. ``not_read``: parts that were recognized and not read."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     not_read: tuple[Diagnostic, ...]
 
     def __bool__(self) -> bool:
@@ -214,16 +210,16 @@ def verify(path: PathLike, *, independent: bool = False, limits: Limits | None =
 
 
 @contextmanager
-def _subject(path: PathLike, limits: Limits) -> Iterator[Subject]:
+def _subject(path: PathLike, limits: Limits) -> Iterator[EditedFile]:
     shown = os.fspath(path)
     refuse_address(shown)
     real = os.path.realpath(shown)
     before = state_of(real)
     with inspected(real, name=file_name(shown), limits=limits) as node:
-        yield Subject(real, node, before)
+        yield EditedFile(real, node, before)
 
 
-def _renewal(command: str, path: PathLike, plan_of: Callable[[Node], Renewal], limits: Limits) -> Plan:
+def _renewal(command: str, path: PathLike, plan_of: Callable[[Node], RewritePlan], limits: Limits) -> Plan:
     shown = os.fspath(path)
 
     def run(to: Destination) -> Document:
@@ -233,7 +229,9 @@ def _renewal(command: str, path: PathLike, plan_of: Callable[[Node], Renewal], l
             notes = [*plan.notes, *notes_for(subject.node, [] if plan.edit is None else list(plan.edit.members))]
         changed = plan.edit is not None and to.path is not None
         output = to.path if changed else None
-        told = Told(command, shown, output, _way_back(to) if changed else None, tuple(dict.fromkeys(notes)), to.path is None, _record(to))
+        told = EditReport(
+            command, shown, output, _way_back(to) if changed else None, tuple(dict.fromkeys(notes)), to.path is None, _record(to)
+        )
         return edit_json(plan, done, told, __version__)
 
     return Plan(shown, run)
@@ -259,7 +257,7 @@ def _donations(
     donor: PathLike | None,
     targets: Sequence[str],
     limits: Limits,
-) -> list[Donation]:
+) -> list[ImageToAdd]:
     given = [cubin_donation(each, limits.image) for each in cubins]
     given += [ptx_donation(each, limits.image) for each in texts]
     given += [hsaco_donation(each, limits.image) for each in objects]

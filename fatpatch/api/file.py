@@ -16,13 +16,11 @@ from fatpatch.base.locator import file_name, target_matches
 from fatpatch.base.words import size as size_words
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.demangle import demangle, readable
-from fatpatch.gpucode.rows import Kernel as KernelFacts
-from fatpatch.gpucode.rows import kernel_of, own_shared, sm_number
-from fatpatch.model.tree import Diagnostic, Node, Payload
-from fatpatch.model.tree import Image as ImageFacts
+from fatpatch.gpucode.rows import KernelFacts, kernel_of, own_shared, sm_number
+from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 from fatpatch.scan import document as render
 from fatpatch.scan.coverage import all_diagnostics, payloads_below, summarize, target_key, target_table
-from fatpatch.scan.survey import Finding, survey
+from fatpatch.scan.survey import ImageSurvey, survey
 from fatpatch.scan.walk import inspected
 
 PathLike = str | os.PathLike[str]
@@ -79,7 +77,7 @@ class Kernel(NamedTuple):
 class Image:
     """One image of a module: a cubin, PTX text, code object, ... for one target."""
 
-    def __init__(self, file: File, holder: Node, facts: ImageFacts) -> None:
+    def __init__(self, file: File, holder: Node, facts: ImageEntry) -> None:
         self._file, self._holder, self.facts = file, holder, facts
 
     def __repr__(self) -> str:
@@ -230,7 +228,7 @@ class File:
         found = iter(survey([self.node], limit=self.limits.image)) if kernels else None
         names: set[str] = set()
 
-        def lookup(image: ImageFacts) -> Finding | None:
+        def lookup(image: ImageEntry) -> ImageSurvey | None:
             finding = None if found is None else next(found)[1]
             names.update(row[0] for row in (finding.rows if finding is not None else None) or ())
             return finding

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 from fatpatch.api.file import File, PathLike, paths_of, plain
 from fatpatch.base.limits import Limits
-from fatpatch.commands.check import text as check_words
-from fatpatch.commands.diff import text as diff_words
-from fatpatch.commands.doctor import text as doctor_words
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver as driver_of
+from fatpatch.policy import document as check_document
 from fatpatch.policy.finding import Finding, fails
 from fatpatch.policy.policy import MustRun, Policy, read_policy
-from fatpatch.policy.run import Outcome, Selection, check_files
-from fatpatch.release.run import Comparison, compare
+from fatpatch.policy.run import CheckOutcome, Selection, check_files
+from fatpatch.release import text as diff_words
+from fatpatch.release.run import ReleaseComparison, compare
 from fatpatch.remote.inputs import expanded
 from fatpatch.verdicts import document as doctor_json
 from fatpatch.verdicts.environment import Environment
@@ -27,6 +26,7 @@ from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words import report as doctor_words
 
 
 class Verdict:
@@ -108,7 +108,7 @@ def _opened(what: PathLike | File, limits: Limits | None) -> Iterator[File]:
 class Check:
     """What a policy found: true when nothing fails."""
 
-    def __init__(self, outcome: Outcome, policy: str, fail_on: str) -> None:
+    def __init__(self, outcome: CheckOutcome, policy: str, fail_on: str) -> None:
         self.facts, self._policy, self._fail_on = outcome, policy, fail_on
 
     def __bool__(self) -> bool:
@@ -124,7 +124,7 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """The document of schema fatpatch.check/1."""
-        return plain(check_words.document(self.facts, failed=not self, policy=self._policy))
+        return plain(check_document.document(self.facts, failed=not self, policy=self._policy))
 
 
 def check(
@@ -158,7 +158,7 @@ def check(
 class Difference(NamedTuple):
     """Two releases compared: true when their GPU code differs."""
 
-    facts: Comparison
+    facts: ReleaseComparison
 
     def __bool__(self) -> bool:
         return not self.facts.empty

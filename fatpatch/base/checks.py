@@ -8,7 +8,7 @@ from typing import NamedTuple
 _SHOWN = 3
 
 
-class Check(NamedTuple):
+class CheckResult(NamedTuple):
     """``detail`` says what is wrong, "" when nothing is."""
 
     name: str
@@ -16,8 +16,8 @@ class Check(NamedTuple):
     detail: str
 
 
-def check_of(name: str, problems: Iterable[str]) -> Check:
+def check_of(name: str, problems: Iterable[str]) -> CheckResult:
     """The check that holds when there are no problems."""
     found = list(problems)
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return Check(name, not found, "; ".join(found[:_SHOWN]) + more)
+    return CheckResult(name, not found, "; ".join(found[:_SHOWN]) + more)

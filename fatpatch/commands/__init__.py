@@ -12,6 +12,7 @@ import click
 
 from fatpatch import __version__
 from fatpatch.base.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InputError, InternalError
+from fatpatch.commands._shared.console import print_error
 
 GROUPS = {
     "Look": ("inspect", "extract", "report"),
@@ -140,16 +141,6 @@ def run() -> int:
         click.echo(f"fatpatch: internal error: {type(error).__name__}: {error!s:.300}", err=True)
         click.echo("  hint: this is a bug; run again with 'fatpatch --traceback ...' and report what it prints", err=True)
         return InternalError.exit_code
-
-
-def print_error(error: FatpatchError) -> None:
-    """One error on stderr: where, what, and what to do next."""
-    from fatpatch.base.words import safe
-
-    place, told = (safe(error.locator), str(error)[len(error.locator) :]) if error.locator else ("", str(error))
-    click.echo(f"fatpatch: error: {place}" + "\n".join(map(safe, told.split("\n"))), err=True)
-    if error.hint:
-        click.echo("  hint: " + "\n".join(map(safe, error.hint.split("\n"))), err=True)
 
 
 def _silence() -> None:

@@ -6,32 +6,31 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
-from fatpatch.base.locator import escape, file_name, matches
-from fatpatch.edit.modules import Module
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.base.locator import escape, file_name
+from fatpatch.edit.modules import ModuleInHost
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.gpucode.signature import without_hashes
-from fatpatch.model.tree import Node, Payload
+from fatpatch.scan.pins import listed_names, named_locators
 
-_SHOWN = 8
 _MAKERS = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
 class Match(NamedTuple):
     """A donation and its module."""
 
-    module: Module
-    donation: Donation
+    module: ModuleInHost
+    donation: ImageToAdd
 
 
 class Skipped(NamedTuple):
     """A donation without a module, and why."""
 
-    donation: Donation
+    donation: ImageToAdd
     reason: str
 
 
 def match(
-    modules: Sequence[Module], donations: Sequence[Donation], pins: Sequence[str], members: Sequence[str]
+    modules: Sequence[ModuleInHost], donations: Sequence[ImageToAdd], pins: Sequence[str], members: Sequence[str]
 ) -> tuple[list[Match], list[Skipped]]:
     """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
 
@@ -45,7 +44,7 @@ def match(
         return [Match(considered[0], donations[0])], []
     matched: list[Match] = []
     skipped: list[Skipped] = []
-    elsewhere: list[tuple[Donation, Module]] = []
+    elsewhere: list[tuple[ImageToAdd, ModuleInHost]] = []
     twins = _Twins(donations, pinned=bool(pins))
     for donation in donations:
         candidates, reason = _candidates([module for module in considered if module.vendor == donation.vendor], donation)
@@ -73,30 +72,10 @@ def match(
     return matched, skipped
 
 
-def chosen(modules: Sequence[Module], pins: Sequence[str], members: Sequence[str]) -> list[Module]:
+def chosen(modules: Sequence[ModuleInHost], pins: Sequence[str], members: Sequence[str]) -> list[ModuleInHost]:
     """The modules that the user limits the graft to; EditError, with what there is, when none is left."""
-    left = set(_named([module.locator for module in modules], pins, members))
+    left = set(named_locators([module.locator for module in modules], pins, members))
     return [module for module in modules if module.locator in left]
-
-
-def pinned(modules: Sequence[tuple[Node, Payload]], pins: Sequence[str], members: Sequence[str]) -> list[tuple[Node, Payload]]:
-    """The payloads, with their holders, that the user limits an edit to; EditError as ``chosen``."""
-    left = set(_named([payload.locator for _, payload in modules], pins, members))
-    return [(node, payload) for node, payload in modules if payload.locator in left]
-
-
-def _named(locators: Sequence[str], pins: Sequence[str], members: Sequence[str]) -> list[str]:
-    left = list(locators)
-    for word, wanted, patterns in (
-        ("member", members, [f"*!{escape(member)}!*" for member in members]),
-        ("module", pins, [pattern for pin in pins for pattern in (pin, f"*!{pin}")]),
-    ):
-        if wanted:
-            left = [locator for locator in left if any(matches(locator, pattern) for pattern in patterns)]
-        if not left:
-            names = ", ".join(map(escape, wanted))
-            raise EditError(f"no {word} with GPU code is named {names}", hint=f"the modules are: {_listed(locators)}")
-    return left
 
 
 def one_each(matched: list[Match]) -> list[Match]:
@@ -120,7 +99,7 @@ def one_each(matched: list[Match]) -> list[Match]:
     return result
 
 
-def _kin(modules: list[Module], donation: Donation) -> list[Module]:
+def _kin(modules: list[ModuleInHost], donation: ImageToAdd) -> list[ModuleInHost]:
     """Those in a file of the donor's name; else in files of its kind; else all."""
     for rule in (
         [module for module in modules if file_name(module.node.path) == file_name(donation.path)],
@@ -131,7 +110,7 @@ def _kin(modules: list[Module], donation: Donation) -> list[Module]:
     return modules
 
 
-def _elsewhere(module: Module) -> str:
+def _elsewhere(module: ModuleInHost) -> str:
     """What to say of a module in another file than the one chosen, such as the .so beside the DLL."""
     option = f"--member {module.node.path}" if "!" in module.node.locator else f"--module '{module.locator}'"
     return f"fits {module.locator} too, in another file; to graft it there, run again with {option}"
@@ -143,31 +122,31 @@ class _Twins:
     Kernels whose whole mangled names are equal are instances of the same templates; those of a source file's own carry its id.
     """
 
-    def __init__(self, donations: Sequence[Donation], *, pinned: bool) -> None:
+    def __init__(self, donations: Sequence[ImageToAdd], *, pinned: bool) -> None:
         self._all = pinned and len(donations) == 1  # the user named the modules
-        self._groups: dict[tuple[object, ...], list[Donation]] = {}
+        self._groups: dict[tuple[object, ...], list[ImageToAdd]] = {}
         for donation in donations:
             self._groups.setdefault(self._key(donation), []).append(donation)
 
-    def _key(self, donation: Donation) -> tuple[object, ...]:
+    def _key(self, donation: ImageToAdd) -> tuple[object, ...]:
         return donation.donor, donation.kind, donation.target, donation.signature.relocatable, frozenset(donation.signature.kernels)
 
-    def own(self, donation: Donation, modules: Sequence[Module]) -> list[Module]:
+    def own(self, donation: ImageToAdd, modules: Sequence[ModuleInHost]) -> list[ModuleInHost]:
         """The one module of each host file that the donation is for; EditError when that is not clear."""
         group = self._groups[self._key(donation)]
         position = next(index for index, each in enumerate(group) if each is donation)
-        files: dict[str, list[Module]] = {}
+        files: dict[str, list[ModuleInHost]] = {}
         for module in modules:
             files.setdefault(module.node.locator, []).append(module)
         if self._all:
             return list(modules)
         if any(len(fitting) not in (1, len(group)) for fitting in files.values()):
-            listed = _listed([module.locator for module in modules])
+            listed = listed_names([module.locator for module in modules])
             raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="say which with --module LOCATOR")
         return [fitting[position if len(fitting) > 1 else 0] for fitting in files.values()]
 
 
-def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Module], str]:
+def _candidates(modules: Sequence[ModuleInHost], donation: ImageToAdd) -> tuple[list[ModuleInHost], str]:
     """The modules that a donation fits, by the strictest rule that gives any; else why there is none."""
     names = frozenset(donation.signature.kernels)
     if not modules:
@@ -198,10 +177,5 @@ def _candidates(modules: Sequence[Module], donation: Donation) -> tuple[list[Mod
     shared = len(nearest.forms & forms)
     return [], (
         f"fits no module: the nearest, {nearest.locator}, shares {shared} of its {len(nearest.forms)} kernels"
-        + (f" and would lose {_listed(lacking)}: launching those fails (error 500), never a fallback" if shared else "")
+        + (f" and would lose {listed_names(lacking)}: launching those fails (error 500), never a fallback" if shared else "")
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpucode.signature import Signature, signature_of, split_target, without_hashes
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target, without_hashes
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
 
 _KINDS = {"nvidia": ("fatbin", "cubin", "ptx"), "amd": ("offload_bundle",), "intel": ()}
 
 
-class Module(NamedTuple):
+class ModuleInHost(NamedTuple):
     """One fatbin or bundle and its holder. ``names`` is None when no image could be read; ``relocatable``: linked at load time.
 
     ``forms`` are the names without the ids that depend on the build folder.
@@ -41,12 +41,12 @@ class Module(NamedTuple):
         return any(image.target == target for image in self.payload.images)
 
 
-def modules_of(node: Node, limit: int) -> list[Module]:
+def modules_of(node: Node, limit: int) -> list[ModuleInHost]:
     """Every module below ``node``, in document order; of each only the image that is fastest to read is read."""
     return [_module(holder, payload, limit) for holder, payload in payloads_below(node) if payload.kind in _KINDS[payload.vendor]]
 
 
-def _module(holder: Node, payload: Payload, limit: int) -> Module:
+def _module(holder: Node, payload: Payload, limit: int) -> ModuleInHost:
     problem = "no image whose kernels can be read"
     for image in sorted(_with_kernels(payload), key=lambda image: (image.kind not in ("sass", "hsaco"), image.size or 0)):
         try:
@@ -55,12 +55,14 @@ def _module(holder: Node, payload: Payload, limit: int) -> Module:
             problem = f"{image.target} cannot be read: {error.message}"
             continue
         names = frozenset(signature.kernels)
-        return Module(holder, payload, names, bool(signature.relocatable), frozenset(map(without_hashes, names)))
+        return ModuleInHost(holder, payload, names, bool(signature.relocatable), frozenset(map(without_hashes, names)))
     relocatable = payload.section is not None and payload.section.startswith("__nv_rel")
-    return Module(holder, payload, None, relocatable, problem=problem)
+    return ModuleInHost(holder, payload, None, relocatable, problem=problem)
 
 
-def reference_of(module: Module, target: str, limit: int, spared: Image | None = None) -> tuple[Image, Signature] | None:
+def reference_of(
+    module: ModuleInHost, target: str, limit: int, spared: ImageEntry | None = None
+) -> tuple[ImageEntry, ImageSignature] | None:
     """The image of the module nearest to a target, machine code first, and what it promises; not the one to be replaced."""
     images = [image for image in _with_kernels(module.payload) if image is not spared]
     for image in sorted(images, key=lambda image: _distance(image, target)):
@@ -71,7 +73,7 @@ def reference_of(module: Module, target: str, limit: int, spared: Image | None =
     return None
 
 
-def _distance(image: Image, target: str) -> tuple[bool, int]:
+def _distance(image: ImageEntry, target: str) -> tuple[bool, int]:
     """How far an image is from a target: in SM numbers; for AMD in the digits that the processors share."""
     if image.kind == "hsaco":
         pairs = zip(image.target.split(":")[0], target.split(":")[0], strict=False)
@@ -83,10 +85,10 @@ def _distance(image: Image, target: str) -> tuple[bool, int]:
         return True, 1 << 30
 
 
-def _with_kernels(payload: Payload) -> Iterator[Image]:
+def _with_kernels(payload: Payload) -> Iterator[ImageEntry]:
     return (image for image in payload.images if image.kind in ("sass", "ptx", "reloc-ptx", "hsaco") and image.readable)
 
 
-def _signature(holder: Node, image: Image, limit: int, *, detail: bool) -> Signature:
+def _signature(holder: Node, image: ImageEntry, limit: int, *, detail: bool) -> ImageSignature:
     assert holder.source is not None
     return signature_of(image.kind, ImageReader(holder.source, limit).read(image), options=image.options, detail=detail)

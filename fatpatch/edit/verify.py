@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import FatpatchError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.binfmt.elf.layout import ElfFile
-from fatpatch.binfmt.pe.authenticode import Signature, signature_of
+from fatpatch.binfmt.pe.authenticode import PeSignature, signature_of
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.binfmt.zip.sums import sum_problems
 from fatpatch.edit.host.check_elf import segment_problems
 from fatpatch.edit.host.check_pe import section_problems
-from fatpatch.edit.host.pe import checksum_field
+from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.edit.host.second_reader import opinion, second_opinion
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo import original
@@ -25,7 +25,7 @@ from fatpatch.scan.survey import complaint_of, survey
 from fatpatch.scan.walk import identify
 
 
-def soundness(path: str, node: Node, limits: Limits) -> Iterator[Check]:
+def soundness(path: str, node: Node, limits: Limits) -> Iterator[CheckResult]:
     """Every check of a file and of what it holds, in the order in which they would matter."""
     errors = [f"{item.locator}: {item.message}" for item in all_diagnostics(node) if item.level == "error"]
     yield check_of("containers and fatbins whole", errors)
@@ -43,7 +43,7 @@ def soundness(path: str, node: Node, limits: Limits) -> Iterator[Check]:
         yield check_of("as its undo record says", _record_problems(path, node))
 
 
-def independently(path: str, node: Node) -> Iterator[Check]:
+def independently(path: str, node: Node) -> Iterator[CheckResult]:
     """What LIEF says of the programs in a file, and, where an undo record tells the original, of what the edits changed in them."""
     hosts = [each for each in (*members_below(node), node) if each.container in ("elf", "pe") and each.payloads]
     yield from map(opinion, hosts)
@@ -70,7 +70,7 @@ def _by_wrapper(node: Node) -> list[Payload]:
     return sorted(node.payloads, key=lambda each: each.offset if each.wrapper is None else each.wrapper.offset)
 
 
-def _signature(node: Node) -> Signature | None:
+def _signature(node: Node) -> PeSignature | None:
     return signature_of(node.source) if node.container == "pe" and node.source is not None else None
 
 

@@ -8,9 +8,9 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.read import machine_of
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bundle import read as offload_bundle
-from fatpatch.gpucode.frames import Budget
+from fatpatch.gpucode.frames import StreamBudget
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 
 _PTX_HEAD = 1 << 16
 _KPACK_VERSIONS = 16
@@ -26,7 +26,7 @@ def sniff_bare(source: Source) -> str | None:
         return "fatbin"
     if head[:4] == n.KPACK_MAGIC and int.from_bytes(head[4:8], "little") < _KPACK_VERSIONS:
         return "kpack"
-    if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size, Budget()):
+    if (head[:24] == n.BUNDLE_MAGIC or head[:4] == n.CCOB_MAGIC) and offload_bundle.sane(source, 0, source.size, StreamBudget()):
         return "bundle"
     if head[:1] not in (b" ", b"\t", b"\r", b"\n", b".", b"/", b"\xef"):
         return None
@@ -67,7 +67,7 @@ def bare_payload(source: Source, bare: str, locator: str, limit: int, diagnostic
         identity = identify(source.peek(0, 64))
         target = identity.target
         version = None if identity.version is None else str(identity.version)
-    image = Image(
+    image = ImageEntry(
         locator=join(locator, target),
         kind=kind,
         target=target,

@@ -12,7 +12,7 @@ from fatpatch.base.locator import join
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.finder import ELF_HEAD, MAX_FALSE_HITS, PTX_WORD, Finder, Range
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 
 _PTX_HEAD = 4096
 _MAX_PTX = 256 << 20
@@ -76,7 +76,7 @@ def _object(finder: Finder, at: int, end: int, part: Range) -> int | None:
         identity = identify_amd(head)
         kind, payload_kind, vendor, target, producer = "hsaco", "code_object", "amd", identity.target, None
         version = None if identity.version is None else str(identity.version)
-    _keep(finder, at, size, part, payload_kind, vendor, Image(
+    _keep(finder, at, size, part, payload_kind, vendor, ImageEntry(
         locator="", kind=kind, target=target, code_version=version, compression="none", stored_size=size, size=size, offset=at,
         data_offset=at, stored_bytes=size, producer=producer,
     ), "ELF header")  # fmt: skip
@@ -126,7 +126,7 @@ def _text(finder: Finder, at: int, low: int, end: int, part: Range) -> int | Non
     begin, size = at - lead, stop - (at - lead)
     if size > finder.image_limit or next(places(source.peek(begin, size), b".entry"), None) is None:
         return None
-    _keep(finder, begin, size, part, "ptx", "nvidia", Image(
+    _keep(finder, begin, size, part, "ptx", "nvidia", ImageEntry(
         locator="", kind="ptx", target=target, code_version=ptx_version(head), compression="none", stored_size=size, size=size,
         offset=begin, data_offset=begin, stored_bytes=size,
     ), "PTX text")  # fmt: skip
@@ -141,7 +141,7 @@ def _starts(comments: bytes) -> Iterator[int]:
         at = comments.find(b"/", at + 1)
 
 
-def _keep(finder: Finder, at: int, size: int, part: Range, kind: str, vendor: str, image: Image, evidence: str) -> None:
+def _keep(finder: Finder, at: int, size: int, part: Range, kind: str, vendor: str, image: ImageEntry, evidence: str) -> None:
     locator = finder.name_for(part.section, kind)
     finder.keep(Payload(
         locator=locator, vendor=vendor, kind=kind, section=part.section, offset=at, size=size, found_by=(evidence,),

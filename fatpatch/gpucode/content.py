@@ -6,7 +6,7 @@ from fatpatch.base.errors import FatpatchError, FormatError, UnsupportedError
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 
 class ImageReader:
@@ -19,7 +19,7 @@ class ImageReader:
         self._blob = b""
         self._failure: FatpatchError | None = None
 
-    def read(self, image: Image) -> bytes:
+    def read(self, image: ImageEntry) -> bytes:
         """All bytes of an image. FormatError when they are damaged, LimitError when too many, UnsupportedError when opaque."""
         if image.flags is not None and image.flags & n.FLAG_OBFUSCATED:
             raise UnsupportedError("obfuscated by NVIDIA's tools: kept as it is, cannot be unpacked", locator=image.locator)
@@ -37,7 +37,7 @@ class ImageReader:
             unpack(b"", "stored", end - start, limit=self._limit)
         return self._source.read(start, end - start)
 
-    def blob(self, image: Image) -> bytes:
+    def blob(self, image: ImageEntry) -> bytes:
         """The unpacked bytes that an image shares with others, or its own; errors as for ``read``."""
         if image.within is None:
             return self._unpacked(image)
@@ -51,11 +51,11 @@ class ImageReader:
             raise self._failure
         return self._blob
 
-    def holds(self, image: Image) -> bool:
+    def holds(self, image: ImageEntry) -> bool:
         """Whether the blob of an image that was just asked for could be unpacked."""
         return self._blob_at == image.data_offset and self._failure is None
 
-    def _unpacked(self, image: Image) -> bytes:
+    def _unpacked(self, image: ImageEntry) -> bytes:
         if image.compression == "none":
             if image.stored_bytes > self._limit:
                 unpack(b"", "stored", image.stored_bytes, limit=self._limit)
@@ -67,7 +67,7 @@ class ImageReader:
         return blob
 
 
-def _check_digest(image: Image, blob: bytes) -> None:
+def _check_digest(image: ImageEntry, blob: bytes) -> None:
     import hashlib
 
     digest = hashlib.md5(blob, usedforsecurity=False).digest()[:8]

@@ -11,7 +11,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.fatbin import read as fatbin
 from fatpatch.gpucode.fatbin.wrapper import Pointer, read_wrappers
-from fatpatch.gpucode.frames import Budget
+from fatpatch.gpucode.frames import StreamBudget
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Container, Payload, Wrapper
 
@@ -43,7 +43,7 @@ class Finder:
         self.pointers: dict[int, Pointer] = {}
         self.targets: list[int] = []
         self.by_toolkit = False
-        self.budget = Budget()
+        self.budget = StreamBudget()
 
     def follow(self, container: Container) -> None:
         """Note what the wrappers point to; a wrapper that points nowhere is a diagnostic."""

@@ -1,6 +1,6 @@
 """Control flow of one kernel and the class of its body: real, a stub, empty (reference: stubs, section A).
 
-Machine code and PTX are both brought into a ``Program``: a kind for each instruction and, for those that transfer control, where
+Machine code and PTX are both brought into a ``Instructions``: a kind for each instruction and, for those that transfer control, where
 to. The walk takes every edge that may exist, so an error makes it miss a stub, never invent one.
 """
 
@@ -34,7 +34,7 @@ _MAX_BLOCKS = 500_000
 _POPPED, _RETURNED = -1, -2  # where pops and indirect returns lead: to every place that was pushed
 
 
-class Budget:
+class BlockBudget:
     """How many blocks all kernels of one image may have together: hostile code can make each of them walk all."""
 
     __slots__ = ("left",)
@@ -49,7 +49,7 @@ class Budget:
             raise LimitError(f"more than {_MAX_BLOCKS} blocks in the kernels of one image", field="code")
 
 
-class Program(Protocol):
+class Instructions(Protocol):
     """Instructions of one section or body: ``kinds`` has one byte each, ``controls`` the numbers of those that transfer control."""
 
     kinds: bytes
@@ -65,7 +65,7 @@ class Program(Protocol):
         """Whether some instruction of [start, end) stores what another of them has read from the parameters."""
 
 
-class Section(Program, Protocol):
+class CodeSection(Instructions, Protocol):
     """A program out of machine code."""
 
     def index_of(self, offset: int) -> int:
@@ -85,13 +85,13 @@ class _Block(NamedTuple):
     stop: int
 
 
-class _Walk:
+class _BlockWalk:
     """All blocks that can be reached from an entry. Every edge is added once, so the work grows with the code only.
 
     A call falls through only when its target can reach a return: ``returning`` are the nodes that can.
     """
 
-    def __init__(self, program: Program, budget: Budget) -> None:
+    def __init__(self, program: Instructions, budget: BlockBudget) -> None:
         self.program = program
         self.budget = budget
         self.blocks: dict[int, _Block] = {}
@@ -202,13 +202,13 @@ class _Walk:
         return found
 
 
-def classify(program: Program, entry: int = 0, *, asserts: bool = False, budget: Budget | None = None) -> str:
+def classify(program: Instructions, entry: int = 0, *, asserts: bool = False, budget: BlockBudget | None = None) -> str:
     """The class of the kernel whose first instruction is ``entry``.
 
     ``asserts``: what calls outside lead to is the assertion handler only, so a trap behind one is an assertion. ``budget`` is shared
     by the kernels of an image.
     """
-    walk = _Walk(program, budget or Budget())
+    walk = _BlockWalk(program, budget or BlockBudget())
     walk.run(entry)
     stops = {block.stop for block in walk.blocks.values()}
     traps, calls = TRAP in stops, bool(stops & {CALL_OUT, INDIRECT})
@@ -231,5 +231,5 @@ def classify(program: Program, entry: int = 0, *, asserts: bool = False, budget:
     return HAS_TRAP if program.stores_parameter(first, last) else PARTIAL  # it fills memory with what the host gave
 
 
-def _has(program: Program, block: _Block, kinds: tuple[int, ...]) -> bool:
+def _has(program: Instructions, block: _Block, kinds: tuple[int, ...]) -> bool:
     return any(program.kinds.find(kind, block.start, block.end) >= 0 for kind in kinds)

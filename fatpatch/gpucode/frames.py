@@ -11,14 +11,14 @@ _MAX_BLOCK = 128 << 10  # RFC 8878, 3.1.1.2.3
 _STEP = 1 << 20
 
 
-class Budget:
+class StreamBudget:
     """How much may be walked and inflated in one file: every magic in a hostile one may start a stream that leads nowhere."""
 
     def __init__(self, blocks: int = 4_000_000, inflated: int = 4 << 30) -> None:
         self.blocks, self.inflated = blocks, inflated
 
 
-def stream_end(source: Source, start: int, limit: int, codec: str, budget: Budget) -> int | None:
+def stream_end(source: Source, start: int, limit: int, codec: str, budget: StreamBudget) -> int | None:
     """The offset behind the stream that starts at ``start``; None when it is damaged, does not end before ``limit``, or is too long.
 
     A zstd frame is walked by the headers of its blocks (RFC 8878, 3.1.1), nothing is unpacked; zlib has none, so it is.
@@ -26,7 +26,7 @@ def stream_end(source: Source, start: int, limit: int, codec: str, budget: Budge
     return _zstd_end(source, start, limit, budget) if codec == "zstd" else _zlib_end(source, start, limit, budget)
 
 
-def _zstd_end(source: Source, start: int, limit: int, budget: Budget) -> int | None:
+def _zstd_end(source: Source, start: int, limit: int, budget: StreamBudget) -> int | None:
     head = source.peek(start, 5)
     if len(head) < 5 or head[:4] != ZSTD_MAGIC:
         return None
@@ -50,7 +50,7 @@ def _zstd_end(source: Source, start: int, limit: int, budget: Budget) -> int | N
     return None
 
 
-def _zlib_end(source: Source, start: int, limit: int, budget: Budget) -> int | None:
+def _zlib_end(source: Source, start: int, limit: int, budget: StreamBudget) -> int | None:
     stream = zlib.decompressobj()
     at = start
     try:

@@ -13,7 +13,7 @@ from fatpatch.base.source import Source
 from fatpatch.gpucode.codec import zstd_content_size
 from fatpatch.gpucode.metadata import unpacked
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 
 HEADER = struct.Struct("<4sIQ")
 _VERSION = 1
@@ -24,7 +24,7 @@ _SIZE = struct.Struct("<I")
 _SHOWN = 4
 
 
-class Reference(NamedTuple):
+class KpackReference(NamedTuple):
     """Where a split library expects its code: the name it has in a pack, and the paths of the packs."""
 
     name: str
@@ -37,7 +37,7 @@ class Reference(NamedTuple):
         return f"its device code is in a separate kernel pack, as {self.name}: {where} (@GFXARCH@ is the GPU's target)"
 
 
-def read_reference(source: Source, offset: int) -> Reference | None:
+def read_reference(source: Source, offset: int) -> KpackReference | None:
     """The reference at ``offset``, which ends by itself; None when it is none."""
     import msgpack
 
@@ -50,7 +50,7 @@ def read_reference(source: Source, offset: int) -> Reference | None:
     if not isinstance(document, dict) or not isinstance(document.get("kpack_search_paths"), list):
         return None
     paths = tuple(escape(path) for path in document["kpack_search_paths"] if isinstance(path, str))
-    return Reference(escape(str(document.get("kernel_name", ""))), paths, stream.tell())
+    return KpackReference(escape(str(document.get("kernel_name", ""))), paths, stream.tell())
 
 
 def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostics) -> tuple[Payload, ...]:
@@ -92,7 +92,7 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
 
 def _images(
     source: Source, where: str, objects: dict[str, Any], places: dict[int, tuple[int, int]], codec: str, diagnostics: Diagnostics
-) -> Iterator[Image]:
+) -> Iterator[ImageEntry]:
     """The objects of one library; each place is given out once. ``codec`` is empty when it is not known."""
     for target, facts in _maps(objects):
         label = escape(target)
@@ -107,7 +107,7 @@ def _images(
         elif whole and said is not None and real is not None and said != real:
             diagnostics.error(join(where, label), start, f"expected {real:#x} bytes, its entry says {said:#x}", field="original_size")
         known = said if real is None else real
-        yield Image(
+        yield ImageEntry(
             locator=join(where, label),
             kind="hsaco" if facts.get("type", "hsaco") == "hsaco" else "unknown",
             target=label,

@@ -72,7 +72,7 @@ class Parameter(NamedTuple):
     size: int
 
 
-class Kernel(NamedTuple):
+class KernelFacts(NamedTuple):
     """One entry function of an image and the resources it declares; ``constant_banks`` are (bank, bytes)."""
 
     name: str
@@ -91,10 +91,10 @@ class Kernel(NamedTuple):
         return None if self.constant_banks is None else dict(self.constant_banks).get(0, 0)
 
 
-def kernel_of(row: KernelRow) -> Kernel:
+def kernel_of(row: KernelRow) -> KernelFacts:
     """The record of a row."""
     name, registers, shared, local, banks, threads, parameters, code, amd = row
-    return Kernel(
+    return KernelFacts(
         name=name,
         registers=registers,
         shared_bytes=shared,

@@ -30,7 +30,7 @@ _ADDRESS_SIZE = re.compile(rb"\.address_size\s+(\d{1,4})")
 _HASH = re.compile(r"(_INTERNAL_|_GLOBAL__N__|__nv_static_\d{1,4}__)([0-9a-f]{8})")
 
 
-class Signature(NamedTuple):
+class ImageSignature(NamedTuple):
     """``kernels``: (offset, size) of each parameter by kernel name, None where not read; ``variables``: bytes by name.
 
     ``relocatable``: made by -rdc=true, to be linked at load time; None for PTX, whose text does not tell. ``compat``: the cubin's
@@ -46,7 +46,7 @@ class Signature(NamedTuple):
     compat: bytes = b""
 
 
-def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: bool = True) -> Signature:
+def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: bool = True) -> ImageSignature:
     """The signature of a cubin (kind ``sass``), of PTX text or of an AMD code object (``hsaco``); without ``detail`` names only.
 
     FormatError when it is damaged. Arguments that AMD's runtime fills in do not count: it takes them from the object itself.
@@ -55,7 +55,7 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
         found = read_code_object(data, detail=detail)
         kernels = {row[0]: row[6] if detail else None for row in found.kernels}
         version = (found.identity.version or 0, 0)
-        return Signature(kernels, _hip_variables(found) if detail else {}, False, found.identity.target, version)
+        return ImageSignature(kernels, _hip_variables(found) if detail else {}, False, found.identity.target, version)
     if kind == "sass":
         tables = Tables(data)
         if detail:
@@ -64,11 +64,11 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
         variables = _cubin_variables(tables) if detail else {}
         compat = tables.content(tables.find(SHT_CUDA_COMPAT, b".nv.compat"))
         version = (1, data[8])
-        return Signature(kernels, variables, tables.identity.relocatable, tables.target(), version, compat=compat)
+        return ImageSignature(kernels, variables, tables.identity.relocatable, tables.target(), version, compat=compat)
     text = data.rstrip(b"\0")
     isa = ptx_version(text)
     bits = _ADDRESS_SIZE.search(text, 0, 1 << 20)
-    return Signature(
+    return ImageSignature(
         _by_name(ptx_kernels(text)),
         _ptx_variables(text) if detail else {},
         kind == "reloc-ptx" or (None if options is None else "--compile-only" in options),

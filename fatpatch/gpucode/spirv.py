@@ -18,7 +18,7 @@ _MAX_ENTRIES = 10_000
 _MAX_NAME = 1 << 16
 
 
-class Module(NamedTuple):
+class SpirvModule(NamedTuple):
     """A SPIR-V module at the start of some bytes: its version, entry points, and size in bytes."""
 
     version: str
@@ -36,7 +36,7 @@ def sane_header(data: bytes, at: int = 0) -> bool:
     return _WORD.pack(magic) == n.SPIRV_MAGIC and known and 0 < bound <= _MAX_BOUND and schema == 0
 
 
-def read_module(data: bytes) -> Module:
+def read_module(data: bytes) -> SpirvModule:
     """Read the module that ``data`` starts with; it ends behind its last function. FormatError when there is none."""
     if not sane_header(data):
         raise FormatError(f"expected a SPIR-V header, got {data[:20].hex()}", offset=0, field="SPIR-V header")
@@ -54,4 +54,4 @@ def read_module(data: bytes) -> Module:
             end = at
             if at + _WORD.size > len(data) or _WORD.unpack_from(data, at)[0] & 0xFFFF not in _BETWEEN_FUNCTIONS:
                 break
-    return Module(f"{data[6]}.{data[5]}", tuple(names), end or at)
+    return SpirvModule(f"{data[6]}.{data[5]}", tuple(names), end or at)

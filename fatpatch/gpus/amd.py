@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from fatpatch.base.errors import InputError
 from fatpatch.gpus.compatibility import best_kin
 from fatpatch.gpus.tables import table
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 _OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
 _TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
@@ -20,10 +20,10 @@ _USUAL: Final = {"sramecc": "+", "xnack": "-"}
 """How a GPU that can set a feature runs unless its user says otherwise."""
 
 
-class Choice(NamedTuple):
+class AmdChoice(NamedTuple):
     """``how``: native, generic, spirv; ``image`` is None when there is nothing that the device can load."""
 
-    image: Image | None
+    image: ImageEntry | None
     how: str
     reason: str
 
@@ -46,12 +46,12 @@ def overridden(value: str) -> str:
     return f"gfx{int(found[1])}{int(found[2]):x}{int(found[3]):x}"
 
 
-def offered(images: Sequence[Image]) -> list[Image]:
+def offered(images: Sequence[ImageEntry]) -> list[ImageEntry]:
     """The entries that HIP's runtime looks at: not those of OpenMP or SYCL, nor bitcode."""
     return [image for image in images if image.kind in ("hsaco", "spirv") and (image.identifier or "").split("-")[0] not in _FOREIGN]
 
 
-def choose_object(images: Sequence[Image], device: str) -> Choice:
+def choose_object(images: Sequence[ImageEntry], device: str) -> AmdChoice:
     """The first code object for the processor itself, else a generic one, else SPIR-V; features must not contradict the device's."""
     processor = device.split(":")[0]
     generic = _row(processor).get("generic", "")
@@ -67,16 +67,16 @@ def choose_object(images: Sequence[Image], device: str) -> Choice:
                 continue
             problem = _contradiction(found[2] if found else "", device)
             if problem is None:
-                return Choice(image, how, f"{image.target} {why}")
+                return AmdChoice(image, how, f"{image.target} {why}")
             refused += f"; {image.target} is not loaded: {problem}"
     if refused:
-        return Choice(None, "none", refused.removeprefix("; "))
+        return AmdChoice(None, "none", refused.removeprefix("; "))
     targets = list(dict.fromkeys(image.target for image in images))
     alone = ": each is for its own processor alone" if not any(target.split(":")[0].endswith("-generic") for target in targets) else ""
-    return Choice(None, "none", f"there is no code object for {processor}, only {', '.join(targets) or 'nothing'}{alone}")
+    return AmdChoice(None, "none", f"there is no code object for {processor}, only {', '.join(targets) or 'nothing'}{alone}")
 
 
-def switch_for(images: Sequence[Image], device: str) -> str | None:
+def switch_for(images: Sequence[ImageEntry], device: str) -> str | None:
     """The setting with which a device would load an object for its own processor: HSA_XNACK=1; None when none would do."""
     processor, stated = device.split(":")[0], dict(_FEATURE.findall(device))
     runs = {feature: stated.get(feature, usual) for feature, usual in _USUAL.items()}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.formats import numbers as n
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 MEASURED_DEVICE: Final = 90
 NO_IMAGE: Final = 209
@@ -39,22 +39,22 @@ _SUFFIX_RANK = {"a": 0, "f": 1, "": 2}
 _NUMBER = re.compile(r"(\d+)([af]?)\Z")
 
 
-class Choice(NamedTuple):
+class LoadChoice(NamedTuple):
     """What the driver makes of a fatbin: either ``image`` or ``error`` (a CUresult) is None, never both."""
 
-    image: Image | None
+    image: ImageEntry | None
     error: int | None
     reason: str
     measured: bool
 
 
 class _Entry(NamedTuple):
-    image: Image
+    image: ImageEntry
     arch: int
     suffix: str
 
 
-def choose(images: Sequence[Image], device: int, *, force_ptx: bool = False, disable_ptx: bool = False) -> Choice:
+def choose(images: Sequence[ImageEntry], device: int, *, force_ptx: bool = False, disable_ptx: bool = False) -> LoadChoice:
     """The image that a device (61, 90) loads out of those of one fatbin, in file order, or the error that it ends in.
 
     ``force_ptx`` stands for CUDA_FORCE_PTX_JIT or CUDA_FORCE_JIT set to anything but 0, ``disable_ptx`` for
@@ -66,8 +66,8 @@ def choose(images: Sequence[Image], device: int, *, force_ptx: bool = False, dis
         reason += "; driver 580 ignores concatenated entries (kind 0x100), a newer driver may not"
     measured = device == MEASURED_DEVICE and not (force_ptx and disable_ptx)
     if image is not None and (fault := _unpack_fault(image)) is not None:
-        return Choice(None, UNKNOWN_ERROR, f"{image.target} is chosen, but {fault}", measured)
-    return Choice(image, error, reason, measured)
+        return LoadChoice(None, UNKNOWN_ERROR, f"{image.target} is chosen, but {fault}", measured)
+    return LoadChoice(image, error, reason, measured)
 
 
 def refused(device: int) -> frozenset[int]:
@@ -83,7 +83,7 @@ def promised(arch: int, device: int) -> bool:
     return arch == device or (arch // 10 == device // 10 and arch < device and not {arch, device} & _TEGRA)
 
 
-def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool) -> tuple[Image | None, int | None, str]:
+def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool) -> tuple[ImageEntry | None, int | None, str]:
     """The choice in the driver's order: any bad header, SASS, kind 0x10, PTX, relocatable PTX, index, nothing.
 
     When PTX is demanded the driver does not even look at the headers of machine code, LTO code and kind 0x10 (measured).
@@ -113,7 +113,7 @@ def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool
     return None, NO_IMAGE, _nothing(listed, device, force_ptx)
 
 
-def _entry(image: Image) -> _Entry:
+def _entry(image: ImageEntry) -> _Entry:
     found = _NUMBER.search(image.target)
     return _Entry(image, int(found[1]), found[2]) if found else _Entry(image, -1, "")
 
@@ -168,7 +168,7 @@ def _best_ptx(texts: list[_Entry], device: int) -> _Entry:
     return equals[-1]
 
 
-def _unpack_fault(image: Image) -> str | None:
+def _unpack_fault(image: ImageEntry) -> str | None:
     """Why a chosen image surely cannot be unpacked (error 999, measured), as far as its header tells."""
     if image.compression != "none" and (image.flags or 0) & n.FLAG_OBFUSCATED:
         return "it is compressed and flagged as obfuscated"

@@ -29,7 +29,7 @@ _MAX_MAPPED = 256
 _EDGE = 16
 
 
-class Host(NamedTuple):
+class HostCode(NamedTuple):
     """A file whose x86-64 code can be read. ``code`` and ``data`` are ranges in file order that do not overlap.
 
     ``mapped`` is everything that is loaded, ``complete`` False when a limit cut ``code`` or ``data`` off, ``fixed`` True when
@@ -59,7 +59,7 @@ class Host(NamedTuple):
         return None
 
 
-class Piece(NamedTuple):
+class CodePiece(NamedTuple):
     """Bytes of a range. Hits that start in [first, last) belong to this piece, the others to its neighbours."""
 
     address: int
@@ -69,7 +69,7 @@ class Piece(NamedTuple):
     last: int
 
 
-def read_host(node: Node) -> tuple[Host | None, str]:
+def read_host(node: Node) -> tuple[HostCode | None, str]:
     """The host code of a node; None and the reason where fatpatch cannot read it."""
     if node.source is None or node.container not in ("elf", "pe"):
         return None, f"{node.container} is not an ELF or PE file: its host code is not read"
@@ -93,10 +93,10 @@ def read_host(node: Node) -> tuple[Host | None, str]:
         return None, "it has no executable section"
     mapped = (container.segments or container.sections)[:_MAX_MAPPED]
     fixed = node.container == "elf" and container.detail.startswith("x86-64 executable")
-    return Host(node.source, node.container, code, data, mapped, whole and also, fixed), ""
+    return HostCode(node.source, node.container, code, data, mapped, whole and also, fixed), ""
 
 
-def pieces(host: Host, parts: Iterable[Section]) -> Iterator[Piece]:
+def pieces(host: HostCode, parts: Iterable[Section]) -> Iterator[CodePiece]:
     """The bytes of ranges in pieces of about 1 MiB that overlap by a few bytes, so that no instruction is cut."""
     for part in parts:
         at = 0
@@ -106,7 +106,7 @@ def pieces(host: Host, parts: Iterable[Section]) -> Iterator[Piece]:
                 break
             end = at + len(data) >= part.size
             last = len(data) if end else CHUNK + _EDGE
-            yield Piece(part.address + at, part.offset + at, data, _EDGE if at else 0, last)
+            yield CodePiece(part.address + at, part.offset + at, data, _EDGE if at else 0, last)
             if end:
                 break
             at += CHUNK
@@ -115,7 +115,7 @@ def pieces(host: Host, parts: Iterable[Section]) -> Iterator[Piece]:
 class Texts:
     """C strings of the constants by load address; quickest when addresses are asked for in order."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: HostCode) -> None:
         self._source = host.source
         self._parts = sorted(host.data, key=lambda part: part.address)
         self._starts = [part.address for part in self._parts]

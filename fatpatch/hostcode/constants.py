@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fatpatch.hostcode.code import Host, pieces
+from fatpatch.hostcode.code import HostCode, pieces
 
 _MAX_TEXTS = 64
 
 
-def find_texts(host: Host, needles: Iterable[bytes], *, reach: int = 64) -> dict[bytes, tuple[bytes, ...]]:
+def find_texts(host: HostCode, needles: Iterable[bytes], *, reach: int = 64) -> dict[bytes, tuple[bytes, ...]]:
     """For each needle found, the different ends of strings from it on: up to their NUL, ``reach`` bytes behind the needle, 64 of them.
 
     A needle of more than 32 bytes may be missed where two pieces of 1 MiB meet.

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
-from fatpatch.hostcode.code import Host
+from fatpatch.hostcode.code import HostCode
 from fatpatch.hostcode.constants import occurrences
-from fatpatch.hostcode.references import CALL, CALL_SLOT, JUMP_SLOT, Reference, references
+from fatpatch.hostcode.references import CALL, CALL_SLOT, JUMP_SLOT, CodeReference, references
 
 _DYNAMIC, _SYMTAB_SECTION = 2, 2
 _DT_STRTAB, _DT_SYMTAB, _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_PLTRELSZ, _DT_JMPREL = 5, 6, 7, 8, 10, 2, 23
@@ -33,7 +33,7 @@ class EntryPoint(NamedTuple):
     evidence: str
 
 
-def find_entry_point(host: Host, name: bytes) -> EntryPoint | None:
+def find_entry_point(host: HostCode, name: bytes) -> EntryPoint | None:
     """Where calls of the function ``name`` lead; None when no symbol and no import says so."""
     if host.kind == "pe":
         slots, defined, evidence = frozenset(_pe_slots(host, name)), frozenset[int](), "the import table"
@@ -44,7 +44,7 @@ def find_entry_point(host: Host, name: bytes) -> EntryPoint | None:
     return EntryPoint(defined | frozenset(_thunks(host, slots)), slots, evidence)
 
 
-def calls(host: Host, entry: EntryPoint, most: int) -> list[Reference]:
+def calls(host: HostCode, entry: EntryPoint, most: int) -> list[CodeReference]:
     """The calls of an entry point, by address; at most so many."""
     found = (
         reference
@@ -56,7 +56,7 @@ def calls(host: Host, entry: EntryPoint, most: int) -> list[Reference]:
     return sorted(islice(found, most))
 
 
-def _thunks(host: Host, slots: frozenset[int]) -> Iterator[int]:
+def _thunks(host: HostCode, slots: frozenset[int]) -> Iterator[int]:
     """The starts of stubs that jump through a slot: ``[endbr64] [bnd] jmp [slot]``."""
     if not slots:
         return
@@ -76,7 +76,7 @@ def _thunks(host: Host, slots: frozenset[int]) -> Iterator[int]:
             yield start - 4
 
 
-def _elf_symbols(host: Host, name: bytes) -> tuple[frozenset[int], frozenset[int], str]:
+def _elf_symbols(host: HostCode, name: bytes) -> tuple[frozenset[int], frozenset[int], str]:
     header = HEADER.unpack(host.source.peek(0, HEADER.size))
     slots, defined = _dynamic(host, header[5], header[10], name)
     if slots or defined:
@@ -84,7 +84,7 @@ def _elf_symbols(host: Host, name: bytes) -> tuple[frozenset[int], frozenset[int
     return frozenset(), frozenset(_local(host, header[6], header[12], name)), "a symbol of the runtime that is linked in"
 
 
-def _dynamic(host: Host, table: int, count: int, name: bytes) -> tuple[set[int], set[int]]:
+def _dynamic(host: HostCode, table: int, count: int, name: bytes) -> tuple[set[int], set[int]]:
     """The slots that dynamic relocations fill with the symbol, and its own address when the file defines it."""
     source, tags = host.source, {}
     rows = source.peek(table, count * SEGMENT.size)
@@ -116,7 +116,7 @@ def _dynamic(host: Host, table: int, count: int, name: bytes) -> tuple[set[int],
     return slots, defined
 
 
-def _local(host: Host, table: int, count: int, name: bytes) -> Iterator[int]:
+def _local(host: HostCode, table: int, count: int, name: bytes) -> Iterator[int]:
     """The addresses that the static symbol table gives a function."""
     headers = list(_rows(SECTION, host.source.peek(table, count * SECTION.size)))
     for header in headers:
@@ -132,7 +132,7 @@ def _local(host: Host, table: int, count: int, name: bytes) -> Iterator[int]:
         return  # a file has one such table
 
 
-def _pe_slots(host: Host, name: bytes) -> Iterator[int]:
+def _pe_slots(host: HostCode, name: bytes) -> Iterator[int]:
     """The addresses of the import table that hold the function."""
     source = host.source
     at = int.from_bytes(source.peek(0x3C, 4), "little") + 24  # the optional header
@@ -161,7 +161,7 @@ def _pe_slots(host: Host, name: bytes) -> Iterator[int]:
         left -= 1
 
 
-def _table(host: Host, address: int, size: int) -> bytes:
+def _table(host: HostCode, address: int, size: int) -> bytes:
     offset = host.offset_of(address) if address else None
     return host.source.peek(offset, min(size, _MAX_TABLE)) if offset is not None else b""
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from fatpatch.hostcode.code import Host, pieces
+from fatpatch.hostcode.code import HostCode, pieces
 from fatpatch.model.tree import Section
 
 
@@ -29,7 +29,7 @@ JUMP_SLOT: Final = Form(rb"\xff\x25", 2)
 _CONSTANT: Final = Form(rb"[\xb8-\xbf]", 1)
 
 
-class Reference(NamedTuple):
+class CodeReference(NamedTuple):
     """Where an instruction starts, where it ends, and the address it names."""
 
     start: int
@@ -37,7 +37,7 @@ class Reference(NamedTuple):
     target: int
 
 
-def references(host: Host, form: Form, low: int, high: int, parts: tuple[Section, ...] | None = None) -> Iterator[Reference]:
+def references(host: HostCode, form: Form, low: int, high: int, parts: tuple[Section, ...] | None = None) -> Iterator[CodeReference]:
     """The instructions of a form whose target lies in [low, high), in address order of each range.
 
     They are found by their bytes alone: some may lie inside other instructions.
@@ -54,10 +54,10 @@ def references(host: Host, form: Form, low: int, high: int, parts: tuple[Section
                 continue
             target = piece.address + end + int.from_bytes(data[end - 4 : end], "little", signed=True)
             if low <= target < high:
-                yield Reference(piece.address + at, piece.address + end, target)
+                yield CodeReference(piece.address + at, piece.address + end, target)
 
 
-def constants(host: Host, low: int, high: int) -> Iterator[Reference]:
+def constants(host: HostCode, low: int, high: int) -> Iterator[CodeReference]:
     """``mov r32, imm32`` with an address in [low, high): how code names an address in a file that is never moved."""
     pattern = _pattern(_CONSTANT, low, high - 1) if host.fixed else None
     for piece in pieces(host, host.code) if pattern is not None else ():
@@ -65,7 +65,7 @@ def constants(host: Host, low: int, high: int) -> Iterator[Reference]:
             at = found.start()
             target = int.from_bytes(piece.data[at + 1 : at + 5], "little")
             if piece.first <= at < piece.last and low <= target < high:
-                yield Reference(piece.address + at, piece.address + at + 5, target)
+                yield CodeReference(piece.address + at, piece.address + at + 5, target)
 
 
 def _pattern(form: Form, lowest: int, highest: int) -> re.Pattern[bytes] | None:

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from fatpatch.hostcode.code import Host, Texts, read_host
+from fatpatch.hostcode.code import HostCode, Texts, read_host
 from fatpatch.hostcode.entry_points import EntryPoint, calls, find_entry_point
-from fatpatch.hostcode.references import LEA, Reference, constants, references
+from fatpatch.hostcode.references import LEA, CodeReference, constants, references
 from fatpatch.model.tree import Node
 
 _REGISTER: Final = b"__cudaRegisterFunction"
@@ -66,7 +66,7 @@ def registered(node: Node, names: frozenset[str]) -> Registration:
     return Registration(known, unknown, proven, words)
 
 
-def _words(host: Host, entry: EntryPoint | None, sites: int, unread: int, known: frozenset[str]) -> str:
+def _words(host: HostCode, entry: EntryPoint | None, sites: int, unread: int, known: frozenset[str]) -> str:
     if sites and entry is not None:
         words = f"{sites} calls of {_REGISTER.decode()}, known by {entry.evidence}"
         words += f"; the name is not readable at {unread} more" if unread else ""
@@ -82,7 +82,7 @@ def _words(host: Host, entry: EntryPoint | None, sites: int, unread: int, known:
     return words if host.complete else words + "; the file is so large that only a part of its code was read"
 
 
-def _at_calls(host: Host, entry: EntryPoint, texts: Texts, names: frozenset[str]) -> tuple[list[_Site], int]:
+def _at_calls(host: HostCode, entry: EntryPoint, texts: Texts, names: frozenset[str]) -> tuple[list[_Site], int]:
     """The name passed at each call, and at how many calls it could not be read."""
     sites: list[_Site] = []
     unread = last = 0
@@ -105,14 +105,14 @@ def _at_calls(host: Host, entry: EntryPoint, texts: Texts, names: frozenset[str]
     return sites, unread
 
 
-def _with_previous(places: list[Reference]) -> Iterable[tuple[Reference, int]]:
+def _with_previous(places: list[CodeReference]) -> Iterable[tuple[CodeReference, int]]:
     last = 0
     for call in places:
         yield call, last
         last = call.end
 
 
-def _before(host: Host, call: Reference, previous: int) -> tuple[int, bytes]:
+def _before(host: HostCode, call: CodeReference, previous: int) -> tuple[int, bytes]:
     """The bytes before a call, back to the previous one but not far."""
     floor = max((part.address for part in host.code if part.address <= call.start), default=0)
     start = max(call.start - _BEFORE_CALL, previous, floor)
@@ -120,7 +120,7 @@ def _before(host: Host, call: Reference, previous: int) -> tuple[int, bytes]:
     return start, b"" if offset is None else host.source.peek(offset, call.start - start)
 
 
-def _addresses_before(host: Host, call: Reference, previous: int) -> list[int]:
+def _addresses_before(host: HostCode, call: CodeReference, previous: int) -> list[int]:
     """The addresses that the code before a call loads, by its bytes alone."""
     start, data = _before(host, call, previous)
     found = [start + (end := hit.start() + 7) + int.from_bytes(data[end - 4 : end], "little", signed=True) for hit in _LEA.finditer(data)]
@@ -132,7 +132,7 @@ def _addresses_before(host: Host, call: Reference, previous: int) -> list[int]:
 class _Follower:
     """Follows addresses through the registers up to a call; a decoder for all calls of a file."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: HostCode) -> None:
         from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
         self._host = host
@@ -140,7 +140,7 @@ class _Follower:
         self._decoder = Cs(CS_ARCH_X86, CS_MODE_64)
         self._decoder.detail = True
 
-    def name_address(self, call: Reference, previous: int) -> int | None:
+    def name_address(self, call: CodeReference, previous: int) -> int | None:
         """What the argument with the kernel's name holds at a call; None when it is not a known address."""
         from capstone.x86_const import X86_OP_IMM, X86_OP_MEM, X86_OP_REG, X86_REG_RIP
 
@@ -171,7 +171,7 @@ def _whole(register: str) -> str:
     return "r" + register[1:] if register.startswith("e") else register.rstrip("d") if register.startswith("r") else register
 
 
-def _loads(host: Host, texts: Texts, names: frozenset[str]) -> list[_Site]:
+def _loads(host: HostCode, texts: Texts, names: frozenset[str]) -> list[_Site]:
     """Where host code loads the address of one of the names, in whatever way it goes on to use it."""
     low, high = texts.span
     found = list(islice(chain(references(host, LEA, low, high), constants(host, low, high)), _MAX_LOADS))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fatpatch.hostcode.code import Host, Piece, pieces, read_host
+from fatpatch.hostcode.code import CodePiece, HostCode, pieces, read_host
 from fatpatch.model.tree import Node
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _together(found: list[_Comparison]) -> tuple[list[_Comparison], int]:
     return sorted(close), len(close)
 
 
-def _comparisons(host: Host) -> tuple[list[_Comparison], bool]:
+def _comparisons(host: HostCode) -> tuple[list[_Comparison], bool]:
     """Every signed comparison with such a number whose outcome is used, by address; False when there were too many to look at all."""
     from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
@@ -126,7 +126,7 @@ def _comparisons(host: Host) -> tuple[list[_Comparison], bool]:
     return sorted(found), True
 
 
-def _candidates(piece: Piece) -> Iterator[int]:
+def _candidates(piece: CodePiece) -> Iterator[int]:
     """Where the opcode of ``cmp r/m, imm32`` with one of the numbers lies, by the bytes alone."""
     data = piece.data
     for pattern, operand in ((_WITH_EAX, False), (_WITH_ANY, True)):
@@ -147,7 +147,7 @@ def _operand_size(data: bytes, at: int) -> int:
     return 1 + sib + (4 if wide else mod)
 
 
-def _comparison(decoder: Cs, piece: Piece, opcode: int) -> _Comparison | None:
+def _comparison(decoder: Cs, piece: CodePiece, opcode: int) -> _Comparison | None:
     """What the comparison whose opcode lies at ``opcode`` asks for: by the first instruction behind it that looks at the flags."""
     data = piece.data
     at = _start(decoder, data, opcode)

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from fatpatch import __version__
 from fatpatch.base.errors import FormatError, InputError, LimitError, UnsupportedError
-from fatpatch.index.record import Contents, Examined, State
+from fatpatch.index.record import Examined, FileRows, KnownState
 
 VERSION: Final = 1
 TABLES: Final = {
@@ -128,7 +128,7 @@ class Database:
         with self._told():
             return bool(self._one("SELECT count(*) FROM location WHERE path = ?", _text(location)))
 
-    def knows(self, location: str, state: State) -> bool:
+    def knows(self, location: str, state: KnownState) -> bool:
         """Whether the file was read as it is now, by this version. Without any state it was not, nor where reading it failed."""
         question = "SELECT size, mtime_ns, tag, image_limit, tool_version FROM location WHERE path = ? AND error IS NULL"
         with self._told():
@@ -152,7 +152,7 @@ class Database:
             self._insert("location", [(_text(found.location), *found.state, __version__, artifact, found.error)], replace=True)
             self._connection.execute("COMMIT")
 
-    def _put(self, artifact: str, contents: Contents) -> None:
+    def _put(self, artifact: str, contents: FileRows) -> None:
         self._insert("artifact", [(artifact, contents.container)])
         for table, rows in zip(_OF_ARTIFACT, (contents.payloads, contents.entries, contents.findings, contents.verdicts), strict=True):
             self._insert(table, [(artifact, *row) for row in rows])

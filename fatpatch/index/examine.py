@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import SEPARATOR, file_name
-from fatpatch.index.record import Contents, EntryRow, Examined, FindingRow, ImageRow, KernelRow, PayloadRow, State, VerdictRow
+from fatpatch.index.record import EntryRow, Examined, FileRows, FindingRow, ImageRow, KernelRow, KnownState, PayloadRow, VerdictRow
 from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.remote.opening import state_of
 from fatpatch.scan.coverage import all_diagnostics, holders, stored_share
@@ -24,13 +24,13 @@ class Task(NamedTuple):
 
     path: str
     location: str
-    state: State | None
+    state: KnownState | None
 
 
-def current(path: str, limits: Limits, attempts: int) -> State | None:
+def current(path: str, limits: Limits, attempts: int) -> KnownState | None:
     """The state of a file as it is now; None when it cannot be told: reading the file says why."""
     try:
-        return State(*state_of(path, limits.remote._replace(attempts=attempts)), limits.image)
+        return KnownState(*state_of(path, limits.remote._replace(attempts=attempts)), limits.image)
     except FatpatchError:
         return None
 
@@ -53,11 +53,11 @@ def failed(task: Task, limits: Limits, why: str) -> Examined:
     return Examined(task.location, task.state or _unknown(limits), None, why)
 
 
-def _unknown(limits: Limits) -> State:
-    return State(None, None, None, limits.image)
+def _unknown(limits: Limits) -> KnownState:
+    return KnownState(None, None, None, limits.image)
 
 
-def _contents(root: Node, limits: Limits) -> Contents:
+def _contents(root: Node, limits: Limits) -> FileRows:
     doctor = Doctor(root, limit=limits.image)
     payloads: list[PayloadRow] = []
     entries: list[EntryRow] = []
@@ -84,7 +84,7 @@ def _contents(root: Node, limits: Limits) -> Contents:
                 for name, registers, shared, local, _, _, _, code, _ in reading.rows or ():
                     row = KernelRow(reading.sha256, name, registers, shared, local, code, bodies.get(name))
                     kernels.setdefault((reading.sha256, name), row)
-    return Contents(
+    return FileRows(
         container=root.container,
         payloads=tuple(payloads),
         entries=tuple(entries),

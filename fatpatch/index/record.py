@@ -6,7 +6,7 @@ import hashlib
 from typing import NamedTuple
 
 
-class State(NamedTuple):
+class KnownState(NamedTuple):
     """By what a file is known not to have changed: size, time of modification (ns), and what a server calls it (ETag).
 
     ``image_limit``: what an image might unpack to when it was read.
@@ -81,7 +81,7 @@ class VerdictRow(NamedTuple):
     works: bool
 
 
-class Contents(NamedTuple):
+class FileRows(NamedTuple):
     """All rows of one file's contents."""
 
     container: str
@@ -102,6 +102,6 @@ class Examined(NamedTuple):
     """One file: its contents, or why it could not be read."""
 
     location: str
-    state: State
-    contents: Contents | None
+    state: KnownState
+    contents: FileRows | None
     error: str | None

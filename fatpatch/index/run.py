@@ -22,7 +22,7 @@ OnDone = Callable[[Examined, int, int], object]
 """Called for each file that was examined, with how many of all files are behind it."""
 
 
-class Summary(NamedTuple):
+class IndexSummary(NamedTuple):
     """What a run did: files given, those that were known and unchanged, those that could not be read, or in part only; seconds."""
 
     files: int
@@ -34,7 +34,7 @@ class Summary(NamedTuple):
 
 def audit(
     inputs: Sequence[Input], database: Database, limits: Limits, *, jobs: int | None, cluster: str | None = None, on_done: OnDone
-) -> Summary:
+) -> IndexSummary:
     """Bring the index up to date with the files, by processes here or on a Dask ``cluster``. The database is whole after every file."""
     began = time.monotonic()
     tasks = _Changed(inputs, database, limits)
@@ -47,7 +47,7 @@ def audit(
         partly += found.contents is not None and any(item.level == "error" for item in found.contents.findings)
         on_done(found, done + tasks.unchanged, len(inputs))
     database.tidy()
-    return Summary(len(inputs), tasks.unchanged, unreadable, partly, time.monotonic() - began)
+    return IndexSummary(len(inputs), tasks.unchanged, unreadable, partly, time.monotonic() - began)
 
 
 def shard(inputs: Sequence[Input], index: int, count: int) -> list[Input]:

@@ -23,7 +23,7 @@ class Diagnostic(NamedTuple):
     field: str | None = None
 
 
-class Image(NamedTuple):
+class ImageEntry(NamedTuple):
     """One entry of a payload: machine code or intermediate code for one target.
 
     ``offset`` is where its header starts, in bundles the object itself; the stored bytes are ``stored_bytes`` long from
@@ -72,7 +72,7 @@ class Payload(NamedTuple):
     offset: int
     size: int
     found_by: tuple[str, ...]
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     wrapper: Wrapper | None = None
     format: str | None = None
     version: int | None = None

@@ -136,7 +136,7 @@ def _tools(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def parse_policy(document: Mapping[str, Any], source: str = "") -> Policy:
     """The policy that a document states."""
-    reader = _Reader(source)
+    reader = _PolicyReader(source)
     rest = {key: value for key, value in document.items() if key not in ("files", "allow", "fail-on", "schema")}
     demands = Demands()._replace(**reader.demands(rest, ""))
     files = []
@@ -280,7 +280,7 @@ _TABLES: Final[dict[str, dict[str, tuple[str, Take]]]] = {
 """Key of the document -> field of Demands, and how to take it. The schema policy-1 says the same."""
 
 
-class _Reader:
+class _PolicyReader:
     """Takes a document apart; ``source`` is named in errors."""
 
     def __init__(self, source: str) -> None:

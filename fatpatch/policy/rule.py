@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from fatpatch.policy.subject import Hit, Subject
+from fatpatch.policy.subject import Hit, RuleSubject
 
 
 class Rule(NamedTuple):
@@ -16,4 +16,4 @@ class Rule(NamedTuple):
     level: str
     summary: str
     explanation: str
-    check: Callable[[Subject], Iterable[Hit]] | None = None
+    check: Callable[[RuleSubject], Iterable[Hit]] | None = None

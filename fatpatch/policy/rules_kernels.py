@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fatpatch.gpucode.demangle import readable
 from fatpatch.policy.rule import Rule
-from fatpatch.policy.subject import Hit, Subject
+from fatpatch.policy.subject import Hit, RuleSubject
 from fatpatch.scan.matrix import Matrix
 
 _SHOWN = 3
@@ -17,7 +17,7 @@ def _named(names: list[str]) -> str:
     return ", ".join(readable(name) for name in names[:_SHOWN]) + more
 
 
-def _holes(subject: Subject) -> Iterator[Hit]:
+def _holes(subject: RuleSubject) -> Iterator[Hit]:
     if not subject.demands.cover:
         return
     for place, readings in subject.places():
@@ -31,7 +31,7 @@ def _holes(subject: Subject) -> Iterator[Hit]:
                 yield Hit(place, message, "compile their sources for it as well", target)
 
 
-def _duplicates(subject: Subject) -> Iterator[Hit]:
+def _duplicates(subject: RuleSubject) -> Iterator[Hit]:
     if not subject.demands.no_duplicates:
         return
     for place, readings in subject.places():
@@ -45,15 +45,15 @@ def _duplicates(subject: Subject) -> Iterator[Hit]:
             yield Hit(place, message, "instantiate templates in one source file (extern template)", "duplicates")
 
 
-def _debug(subject: Subject) -> Iterator[Hit]:
+def _debug(subject: RuleSubject) -> Iterator[Hit]:
     yield from _for_debuggers(subject, "debug", subject.demands.no_debug_info, "debug information", "compile without -G or -g")
 
 
-def _lines(subject: Subject) -> Iterator[Hit]:
+def _lines(subject: RuleSubject) -> Iterator[Hit]:
     yield from _for_debuggers(subject, "lineinfo", subject.demands.no_line_info, "line tables", "compile without -lineinfo")
 
 
-def _for_debuggers(subject: Subject, kind: str, asked: bool, words: str, remedy: str) -> Iterator[Hit]:
+def _for_debuggers(subject: RuleSubject, kind: str, asked: bool, words: str, remedy: str) -> Iterator[Hit]:
     if not asked:
         return
     found = [image for image, kinds in subject.debug() if kind in kinds]
@@ -61,7 +61,7 @@ def _for_debuggers(subject: Subject, kind: str, asked: bool, words: str, remedy:
         yield Hit(found[0].locator, f"{len(found)} of {len(subject.images)} images hold {words}", remedy, kind)
 
 
-def _toolkits(subject: Subject) -> Iterator[Hit]:
+def _toolkits(subject: RuleSubject) -> Iterator[Hit]:
     if not subject.demands.one_toolkit:
         return
     made_by: dict[str, str] = {}

@@ -8,7 +8,7 @@ from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver, on_jetson_linux
 from fatpatch.policy.rule import Rule
-from fatpatch.policy.subject import Hit, Subject
+from fatpatch.policy.subject import Hit, RuleSubject
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.outcome import OUTCOMES, deciding, outcome_of, works
 from fatpatch.verdicts.remedies import remedies
@@ -22,7 +22,7 @@ _SHOWN = 3
 _MAKERS_WAY = ("rebuild", "an older toolkit", "graft")
 
 
-def check_runs(subject: Subject) -> Iterator[tuple[str, Hit]]:
+def check_runs(subject: RuleSubject) -> Iterator[tuple[str, Hit]]:
     """(rule, hit) for every GPU that must run the file and does not, or not as it should."""
     for demand in subject.demands.run:
         for name in demand.gpus:
@@ -45,14 +45,14 @@ def environment_for(name: str, version: str | None) -> Environment:
     return Environment(device, given)
 
 
-def _own(subject: Subject, environment: Environment) -> FileVerdict | None:
+def _own(subject: RuleSubject, environment: Environment) -> FileVerdict | None:
     """The verdict on this holder alone; None when it has no code for the GPU's vendor."""
     if not any(payload.vendor == environment.device.vendor for payload in subject.payloads):
         return None
     return subject.inside.verdict(environment, subject.locator)
 
 
-def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdict | None, outcome: str) -> Hit:
+def _hit(subject: RuleSubject, environment: Environment, name: str, found: FileVerdict | None, outcome: str) -> Hit:
     driver_words = "" if environment.driver is None else f" with driver {environment.driver.version}"
     where = f"{name} ({environment.device.target}){driver_words}"
     key = f"{environment.device.target} {outcome}"
@@ -79,7 +79,7 @@ def _hit(subject: Subject, environment: Environment, name: str, found: FileVerdi
     return Hit(first.locator, message, _remedy(subject, found), key)
 
 
-def _remedy(subject: Subject, found: FileVerdict) -> str:
+def _remedy(subject: RuleSubject, found: FileVerdict) -> str:
     """What whoever makes the file can do: a build, a graft; else the first remedy that works, or may."""
     rows = [row for row in remedies(subject.inside.doctor, found, subject.inside.shown, ()) if row.works is not False]
     rows.sort(key=lambda row: next((rank for rank, word in enumerate(_MAKERS_WAY) if row.title.startswith(word)), len(_MAKERS_WAY)))

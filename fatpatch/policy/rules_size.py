@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fatpatch.policy.rule import Rule
-from fatpatch.policy.subject import Hit, Subject
+from fatpatch.policy.subject import Hit, RuleSubject
 from fatpatch.scan.coverage import target_table
 
 _MB = 1_000_000
@@ -15,20 +15,20 @@ def _words(size: int) -> str:
     return f"{size / _MB:.1f} MB"
 
 
-def _file(subject: Subject) -> Iterator[Hit]:
+def _file(subject: RuleSubject) -> Iterator[Hit]:
     limit = subject.demands.file_size
     if limit is not None and subject.node.size > limit:
         yield Hit(subject.locator, f"{_words(subject.node.size)}, at most {_words(limit)} is allowed", _ADVICE, "file")
 
 
-def _code(subject: Subject) -> Iterator[Hit]:
+def _code(subject: RuleSubject) -> Iterator[Hit]:
     limit = subject.demands.gpu_size
     size = sum(payload.size for payload in subject.payloads)
     if limit is not None and size > limit:
         yield Hit(subject.locator, f"{_words(size)} of GPU code, at most {_words(limit)} is allowed", _ADVICE, "gpu-code")
 
 
-def _targets(subject: Subject) -> Iterator[Hit]:
+def _targets(subject: RuleSubject) -> Iterator[Hit]:
     limit = subject.demands.target_size
     if limit is None:
         return

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from fatpatch.base.locator import target_matches
 from fatpatch.gpus.drivers import driver, first_driver_for_ptx, first_zstd_driver, ptx_of_driver
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 from fatpatch.policy.rule import Rule
-from fatpatch.policy.subject import Hit, Subject
+from fatpatch.policy.subject import Hit, RuleSubject
 
 _SHOWN = 4
 
 
-def _missing(subject: Subject) -> Iterator[Hit]:
+def _missing(subject: RuleSubject) -> Iterator[Hit]:
     for target in subject.demands.require:
         if subject.concerns(vendor_of(target)) and not subject.holding(target):
             there = ", ".join(subject.targets) or "nothing"
@@ -33,7 +33,7 @@ def _flag(target: str) -> str:
     return f"-gencode arch=compute_{number},code={target}"
 
 
-def _uneven(subject: Subject) -> Iterator[Hit]:
+def _uneven(subject: RuleSubject) -> Iterator[Hit]:
     if not subject.demands.every_module:
         return
     for target in subject.demands.require:
@@ -48,17 +48,17 @@ def _uneven(subject: Subject) -> Iterator[Hit]:
             yield Hit(lacking[0].locator, message, f"compile those sources with {_flag(target)} too, or set every-module = false", target)
 
 
-def _forbidden(subject: Subject) -> Iterator[Hit]:
+def _forbidden(subject: RuleSubject) -> Iterator[Hit]:
     for pattern in subject.demands.forbid:
         found = subject.holding(pattern)
-        by_target: dict[str, list[Image]] = {}
+        by_target: dict[str, list[ImageEntry]] = {}
         for image in found:
             by_target.setdefault(image.target, []).append(image)
         for target, images in by_target.items():
             yield Hit(images[0].locator, f"{len(images)} images for {target}, which is forbidden", f"leave out {_flag(target)}", target)
 
 
-def _ptx(subject: Subject) -> list[Image]:
+def _ptx(subject: RuleSubject) -> list[ImageEntry]:
     return [image for image in subject.images if image.kind == "ptx"]
 
 
@@ -70,7 +70,7 @@ def _arch(target: str) -> int:
     return int("".join(char for char in target if char.isdigit()) or 0)
 
 
-def _floor(subject: Subject) -> Iterator[Hit]:
+def _floor(subject: RuleSubject) -> Iterator[Hit]:
     floor = subject.demands.ptx_floor
     if floor is None or not any(payload.vendor == "nvidia" for payload in subject.payloads):
         return
@@ -81,7 +81,7 @@ def _floor(subject: Subject) -> Iterator[Hit]:
         yield Hit(subject.locator, message, f"compile with {_flag(floor)}", floor)
 
 
-def _isa(subject: Subject) -> Iterator[Hit]:
+def _isa(subject: RuleSubject) -> Iterator[Hit]:
     limit = subject.demands.ptx_max_isa
     for image in _ptx(subject):
         if limit is not None and image.code_version is not None and _number(image.code_version) > _number(limit):
@@ -89,7 +89,7 @@ def _isa(subject: Subject) -> Iterator[Hit]:
             yield Hit(image.locator, message, "compile with an older toolkit", image.target)
 
 
-def _old_drivers(subject: Subject) -> Iterator[Hit]:
+def _old_drivers(subject: RuleSubject) -> Iterator[Hit]:
     oldest = subject.demands.oldest_driver
     if oldest is None:
         return

@@ -18,7 +18,7 @@ from fatpatch.policy.policy import Allowance, Demands, Policy, fits
 from fatpatch.policy.rules import RULES, selected
 from fatpatch.policy.rules_run import check_runs, environment_for
 from fatpatch.policy.rules_targets import vendor_of
-from fatpatch.policy.subject import Hit, Inspected, Subject
+from fatpatch.policy.subject import Hit, Inspected, RuleSubject
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics
 from fatpatch.scan.survey import complaint_of
@@ -50,7 +50,7 @@ class FileResult(NamedTuple):
     release: bool
 
 
-class Outcome(NamedTuple):
+class CheckOutcome(NamedTuple):
     """The whole run. ``allowed`` and ``known`` are findings that the policy allows or that the baseline holds."""
 
     files: tuple[FileResult, ...]
@@ -69,7 +69,7 @@ def check_files(
     baseline: frozenset[str] = frozenset(),
     jobs: int | None = None,
     today: datetime.date | None = None,
-) -> Outcome:
+) -> CheckOutcome:
     """Check every file, in processes when there are several; the order of the results is that of the inputs.
 
     ``given``: the files and folders as the user named them, each of which must hold something to check.
@@ -81,7 +81,7 @@ def check_files(
     left, allowed, extra = _allow(found, policy.allow, policy.source, today or datetime.date.today(), selection)
     known = tuple(finding for finding in left if _is_known(finding, baseline))
     fresh = tuple(finding for finding in left if not _is_known(finding, baseline))
-    return Outcome(files, (*fresh, *extra), tuple(allowed), known)
+    return CheckOutcome(files, (*fresh, *extra), tuple(allowed), known)
 
 
 def _all(inputs: Sequence[Input], policy: Policy, selection: Selection, limits: Limits, jobs: int | None) -> Iterator[FileResult]:
@@ -115,7 +115,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
             for holder in nodes:
                 meant = given.named or policy.names(given.shown) or policy.names(holder.path)
                 demands = demands_on(policy, given.shown, holder)
-                subject = Subject(inside, holder, demands, meant=meant)
+                subject = RuleSubject(inside, holder, demands, meant=meant)
                 for rule, hit in _hits(subject):
                     add(rule, hit)
             if not nodes and given.named and policy.for_file(given.shown) != Demands():
@@ -147,7 +147,7 @@ def _reading(root: Node) -> Iterator[tuple[str, Hit]]:
             yield "FP002" if item.level == "error" else "FP003", Hit(item.locator, f"{what}{item.message}{at}", "", item.field or "")
 
 
-def _hits(subject: Subject) -> Iterator[tuple[str, Hit]]:
+def _hits(subject: RuleSubject) -> Iterator[tuple[str, Hit]]:
     for rule in RULES.values():
         if rule.check is not None:
             yield from ((rule.id, hit) for hit in rule.check(subject))

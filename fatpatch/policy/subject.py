@@ -10,11 +10,10 @@ from fatpatch.base.locator import target_matches
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.debug import debug_kinds
 from fatpatch.gpucode.rows import KernelRow
-from fatpatch.model.tree import Image, Node, Payload, place_of
+from fatpatch.model.tree import ImageEntry, Node, Payload, place_of
 from fatpatch.policy.policy import Demands
 from fatpatch.scan.coverage import holders, target_key
-from fatpatch.scan.survey import Finding as Read
-from fatpatch.scan.survey import survey
+from fatpatch.scan.survey import ImageSurvey, survey
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor, libraries
 from fatpatch.verdicts.outcome import works
@@ -61,7 +60,7 @@ class Inspected:
         return False
 
 
-class Subject:
+class RuleSubject:
     """One holder of GPU code with the demands on it. What costs time is read when a rule asks for it."""
 
     def __init__(self, inside: Inspected, node: Node, demands: Demands, *, meant: bool) -> None:
@@ -87,7 +86,7 @@ class Subject:
         return self.node.payloads
 
     @cached_property
-    def images(self) -> list[Image]:
+    def images(self) -> list[ImageEntry]:
         """All images, in file order."""
         return [image for payload in self.payloads for image in payload.images]
 
@@ -96,27 +95,27 @@ class Subject:
         """The targets that occur, in order."""
         return sorted({image.target for image in self.images}, key=target_key)
 
-    def holding(self, pattern: str) -> list[Image]:
+    def holding(self, pattern: str) -> list[ImageEntry]:
         """The images for a target."""
         return [image for image in self.images if target_matches(image.target, pattern)]
 
     @cached_property
-    def readings(self) -> list[tuple[Payload, Image, Read]]:
+    def readings(self) -> list[tuple[Payload, ImageEntry, ImageSurvey]]:
         """Every image with its kernels."""
         alone = self.node._replace(members=())
         found = survey([alone], limit=self.inside.limit, detail=False, jobs=self.inside.jobs)
         pairs = [(payload, image) for payload in self.payloads for image in payload.images]
         return [(payload, image, reading) for (payload, image), (_, reading) in zip(pairs, found, strict=True)]
 
-    def places(self) -> Iterator[tuple[str, list[tuple[Payload, Image, tuple[KernelRow, ...]]]]]:
+    def places(self) -> Iterator[tuple[str, list[tuple[Payload, ImageEntry, tuple[KernelRow, ...]]]]]:
         """The readable images with their kernels, by the place that they share."""
-        groups: dict[str, list[tuple[Payload, Image, tuple[KernelRow, ...]]]] = {}
+        groups: dict[str, list[tuple[Payload, ImageEntry, tuple[KernelRow, ...]]]] = {}
         for payload, image, reading in self.readings:
             if reading.rows is not None:
                 groups.setdefault(place_of(payload), []).append((payload, image, reading.rows))
         yield from groups.items()
 
-    def debug(self) -> Iterator[tuple[Image, frozenset[str]]]:
+    def debug(self) -> Iterator[tuple[ImageEntry, frozenset[str]]]:
         """Images with what they hold for debuggers: ``debug``, ``lineinfo``."""
         if self.node.source is None:
             return

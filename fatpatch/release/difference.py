@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fatpatch.release.gpus import GpuChange, changes
-from fatpatch.release.pairing import Pair
+from fatpatch.release.pairing import ReleasePair
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.all_gpus import Answer
-from fatpatch.verdicts.library_facts import REAL, STUB, Cell, Facts, Module, TargetFacts
+from fatpatch.verdicts.library_facts import REAL, STUB, Cell, LibraryFacts, ModuleKernels, TargetFacts
 
 FIELDS = ("registers", "shared", "local", "spills", "code")
 """The numbers of a cell that are compared."""
@@ -66,14 +66,14 @@ class Changed(NamedTuple):
     new: int
 
 
-class Difference(NamedTuple):
+class LibraryDifference(NamedTuple):
     """All that differs; a holder that is gone or new has targets only.
 
     ``targets_lost`` and ``targets_gained`` are of kernels that both releases have, on targets that both have. ``other_bytes``: there is
     nothing else to tell, and the bytes are not the same; then ``other_code`` names the kernels whose code is another.
     """
 
-    pair: Pair
+    pair: ReleasePair
     targets: tuple[TargetChange, ...] = ()
     modules: tuple[ModuleChange, ...] = ()
     kernels_gained: tuple[str, ...] = ()
@@ -97,23 +97,25 @@ class Difference(NamedTuple):
         return not any(self[1:])
 
 
-def difference(pair: Pair, threshold: float, old_answers: Mapping[str, Answer], new_answers: Mapping[str, Answer]) -> Difference:
+def difference(
+    pair: ReleasePair, threshold: float, old_answers: Mapping[str, Answer], new_answers: Mapping[str, Answer]
+) -> LibraryDifference:
     """Compare the facts; a number counts when it changes by more than ``threshold`` (0.05: five percent) of what it was."""
     old, new = pair.old, pair.new
     if pair.unchanged:
-        return Difference(pair)
+        return LibraryDifference(pair)
     targets = tuple(_targets(old.targets if old else {}, new.targets if new else {}, threshold))
     if old is None or new is None:
-        return Difference(pair, targets)
+        return LibraryDifference(pair, targets)
     gpus, drivers = tuple(changes(old_answers, new_answers)), tuple(_drivers(old_answers, new_answers))
     both = sorted(old.kernels.keys() & new.kernels.keys())
     found = _compared(pair, old, new, both, threshold)._replace(targets=targets, gpus=gpus, drivers=drivers)
     return found._replace(other_bytes=not threshold and found.empty)
 
 
-def _compared(pair: Pair, old: Facts, new: Facts, both: list[str], threshold: float) -> Difference:
+def _compared(pair: ReleasePair, old: LibraryFacts, new: LibraryFacts, both: list[str], threshold: float) -> LibraryDifference:
     whole = old.targets.keys() & new.targets.keys()  # a target that is gone altogether is told once, not for each kernel
-    return Difference(
+    return LibraryDifference(
         pair=pair,
         modules=tuple(_modules(old.modules, new.modules)),
         kernels_gained=tuple(sorted(new.kernels.keys() - old.kernels.keys())),
@@ -150,7 +152,7 @@ def _differs(was: int | None, now: int | None, threshold: float) -> bool:
     return abs(now - was) > threshold * was
 
 
-def _modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[ModuleChange]:
+def _modules(olds: Sequence[ModuleKernels], news: Sequence[ModuleKernels]) -> Iterator[ModuleChange]:
     """What became of the targets of each module that both releases have."""
     found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for old, new in same_modules(olds, news):
@@ -161,12 +163,12 @@ def _modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[ModuleC
         yield ModuleChange(gained, lost, len(locators), locators[0])
 
 
-def same_modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[tuple[Module, Module]]:
+def same_modules(olds: Sequence[ModuleKernels], news: Sequence[ModuleKernels]) -> Iterator[tuple[ModuleKernels, ModuleKernels]]:
     """The modules that are the same by their kernels: those with equal kernels and targets first, then those that share most kernels.
 
     Modules without kernels are nobody's.
     """
-    waiting: dict[tuple[frozenset[str], frozenset[str]], list[Module]] = {}
+    waiting: dict[tuple[frozenset[str], frozenset[str]], list[ModuleKernels]] = {}
     for old in olds:
         waiting.setdefault((old.names, old.targets), []).append(old)
     rest = []
@@ -176,7 +178,7 @@ def same_modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[tup
         elif new.names:
             rest.append(new)
     left = {id(old): old for each in waiting.values() for old in each}
-    by_name: dict[str, list[Module]] = {}
+    by_name: dict[str, list[ModuleKernels]] = {}
     for old in left.values():
         for name in old.names:
             by_name.setdefault(name, []).append(old)
@@ -187,13 +189,13 @@ def same_modules(olds: Sequence[Module], news: Sequence[Module]) -> Iterator[tup
             yield left.pop(best), new
 
 
-def _only_here(here: Facts, there: Facts, both: list[str], whole: set[str]) -> Iterator[Moved]:
+def _only_here(here: LibraryFacts, there: LibraryFacts, both: list[str], whole: set[str]) -> Iterator[Moved]:
     for name in both:
         if targets := (here.kernels[name].keys() - there.kernels[name].keys()) & whole:
             yield Moved(name, _ordered(targets))
 
 
-def _turned(old: Facts, new: Facts, both: list[str], was: str, now: str) -> Iterator[Moved]:
+def _turned(old: LibraryFacts, new: LibraryFacts, both: list[str], was: str, now: str) -> Iterator[Moved]:
     for name in both:
         before, after = old.kernels[name], new.kernels[name]
         targets = [target for target in before.keys() & after.keys() if (before[target].body, after[target].body) == (was, now)]
@@ -201,7 +203,7 @@ def _turned(old: Facts, new: Facts, both: list[str], was: str, now: str) -> Iter
             yield Moved(name, _ordered(targets))
 
 
-def _born_dead(old: Facts, new: Facts) -> Iterator[Moved]:
+def _born_dead(old: LibraryFacts, new: LibraryFacts) -> Iterator[Moved]:
     """New kernels that are stubs, and on which targets."""
     for name in sorted(new.kernels.keys() - old.kernels.keys()):
         if targets := [target for target, cell in new.kernels[name].items() if cell.body == STUB]:
@@ -224,7 +226,7 @@ def _ptx(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]])
             yield PtxChange(target, old.get(target, ()), new.get(target, ()))
 
 
-def _changed(old: Facts, new: Facts, both: list[str], threshold: float) -> Iterator[Changed]:
+def _changed(old: LibraryFacts, new: LibraryFacts, both: list[str], threshold: float) -> Iterator[Changed]:
     for name in both:
         for target in _ordered(old.kernels[name].keys() & new.kernels[name].keys()):
             yield from _numbers(name, target, old.kernels[name][target], new.kernels[name][target], threshold)

@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.locator import without_numbers
-from fatpatch.verdicts.library_facts import Facts
+from fatpatch.verdicts.library_facts import LibraryFacts
 
 _ALIKE = 0.5
 _DEPTH = 4
 _MOST_HOLDERS = 64
 _STEPS = re.compile(r"[/\\!]")
-_Key = Callable[[Facts], str]
+_Key = Callable[[LibraryFacts], str]
 
 
-class Pair(NamedTuple):
+class ReleasePair(NamedTuple):
     """Old and new of one holder; one of them is None when it is gone or new."""
 
-    old: Facts | None
-    new: Facts | None
+    old: LibraryFacts | None
+    new: LibraryFacts | None
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> LibraryFacts:
         """Of the new release, or of the old where it is gone."""
         found = self.new or self.old
         assert found is not None
@@ -41,10 +41,10 @@ class Pair(NamedTuple):
         return self.old is not None and self.new is not None and self.old.path != self.new.path
 
 
-def paired(olds: Sequence[Facts], news: Sequence[Facts]) -> list[Pair]:
+def paired(olds: Sequence[LibraryFacts], news: Sequence[LibraryFacts]) -> list[ReleasePair]:
     """Every holder once, in the order of the new release, then what is gone."""
     if len(olds) == len(news) == 1:
-        return [Pair(olds[0], news[0])]
+        return [ReleasePair(olds[0], news[0])]
     pairing = _Pairing(olds, news)
     pairing.match(lambda facts: facts.path)
     pairing.match(lambda facts: facts.digest)
@@ -53,17 +53,17 @@ def paired(olds: Sequence[Facts], news: Sequence[Facts]) -> list[Pair]:
             pairing.match(functools.partial(_end, depth, spell), among_all=True)
     pairing.match_alike()
     gone = [old for old in olds if id(old) in pairing.left]
-    return [Pair(pairing.found.get(id(new)), new) for new in news] + [Pair(old, None) for old in gone]
+    return [ReleasePair(pairing.found.get(id(new)), new) for new in news] + [ReleasePair(old, None) for old in gone]
 
 
 class _Pairing:
     """What is paired so far: ``found`` by the id of the new one; ``left`` and ``right`` are those without a partner, in order."""
 
-    def __init__(self, olds: Sequence[Facts], news: Sequence[Facts]) -> None:
+    def __init__(self, olds: Sequence[LibraryFacts], news: Sequence[LibraryFacts]) -> None:
         self.every = olds, news
         self.left = {id(old): old for old in olds}
         self.right = {id(new): new for new in news}
-        self.found: dict[int, Facts] = {}
+        self.found: dict[int, LibraryFacts] = {}
 
     def match(self, key: _Key, *, among_all: bool = False) -> None:
         """Pair those whose key occurs once on each side: of those without a partner, or among all.
@@ -79,7 +79,7 @@ class _Pairing:
     def match_alike(self) -> None:
         """Pair what shares most kernels, but no two of a row of variants."""
         variants = frozenset(name for side in self.every for name, each in _by(side, _plain).items() if len(each) > 1)
-        by_kernel: dict[str, list[Facts]] = {}
+        by_kernel: dict[str, list[LibraryFacts]] = {}
         for old in self.left.values():
             for name in old.kernels:
                 by_kernel.setdefault(name, []).append(old)
@@ -91,22 +91,22 @@ class _Pairing:
             if best is not None and alike[best] >= _ALIKE:
                 self._take(self.left[best], new)
 
-    def _take(self, old: Facts, new: Facts) -> None:
+    def _take(self, old: LibraryFacts, new: LibraryFacts) -> None:
         self.found[id(new)] = old
         del self.left[id(old)], self.right[id(new)]
 
 
-def _by(each: Iterable[Facts], key: _Key) -> dict[str, list[Facts]]:
-    groups: dict[str, list[Facts]] = {}
+def _by(each: Iterable[LibraryFacts], key: _Key) -> dict[str, list[LibraryFacts]]:
+    groups: dict[str, list[LibraryFacts]] = {}
     for facts in each:
         groups.setdefault(key(facts), []).append(facts)
     return groups
 
 
-def _plain(facts: Facts) -> str:
+def _plain(facts: LibraryFacts) -> str:
     return _end(1, without_numbers, facts)
 
 
-def _end(depth: int, spell: Callable[[str], str], facts: Facts) -> str:
+def _end(depth: int, spell: Callable[[str], str], facts: LibraryFacts) -> str:
     """The last steps of the path: folders are renamed as wholes."""
     return "/".join(map(spell, _STEPS.split(facts.path or facts.name)[-depth:]))

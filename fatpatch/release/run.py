@@ -12,14 +12,14 @@ from fatpatch.base.limits import Limits
 from fatpatch.base.locator import SEPARATOR, escape, file_name
 from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.release.code import Codes, codes_of, differing
-from fatpatch.release.difference import Difference, Moved, difference
+from fatpatch.release.difference import LibraryDifference, Moved, difference
 from fatpatch.release.pairing import paired
 from fatpatch.remote.inputs import Input, expanded
 from fatpatch.scan.coverage import all_diagnostics, holders, target_key
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor
-from fatpatch.verdicts.library_facts import Facts, listed, read_whole
+from fatpatch.verdicts.library_facts import LibraryFacts, listed, read_whole
 
 OnRead = Callable[[str, int, int], None]
 
@@ -28,16 +28,16 @@ class Side(NamedTuple):
     """One release: its name, and the holders of GPU code in it, with what doctor says of each by path."""
 
     shown: str
-    facts: tuple[Facts, ...]
+    facts: tuple[LibraryFacts, ...]
     answers: dict[str, dict[str, Answer]]
 
 
-class Comparison(NamedTuple):
+class ReleaseComparison(NamedTuple):
     """Every holder of both releases, with what could not be read of them."""
 
     old: Side
     new: Side
-    differences: tuple[Difference, ...]
+    differences: tuple[LibraryDifference, ...]
     diagnostics: tuple[Diagnostic, ...]
     errors: tuple[FatpatchError, ...]
 
@@ -56,7 +56,7 @@ class _Release:
         self.on_read = on_read
         inputs = expanded([path], [shown]) if os.path.isdir(path) else [Input(path, shown, named=True)]  # a pattern is no release
         self.files = [(each.path, each.shown) for each in inputs]
-        self.listed: dict[str, list[Facts]] = {}
+        self.listed: dict[str, list[LibraryFacts]] = {}
         self.diagnostics: list[Diagnostic] = []
         self.errors: list[FatpatchError] = []
 
@@ -78,13 +78,13 @@ class _Release:
         self.errors.append(error)
 
     @property
-    def facts(self) -> list[Facts]:
+    def facts(self) -> list[LibraryFacts]:
         """Of all holders, in order."""
         return [facts for each in self.listed.values() for facts in each]
 
     def read(self, alike: frozenset[str], jobs: int | None) -> Side:
         """The second pass; the holders whose path is in ``alike`` stay as they are."""
-        result: list[Facts] = []
+        result: list[LibraryFacts] = []
         found: dict[str, dict[str, Answer]] = {}
         for path, shown in self.files:
             facts = self.listed.get(path, [])
@@ -99,8 +99,8 @@ class _Release:
         return Side(self.shown, tuple(result), found)
 
     def _read(
-        self, root: Node, facts: list[Facts], alike: frozenset[str], found: dict[str, dict[str, Answer]], jobs: int | None
-    ) -> list[Facts]:
+        self, root: Node, facts: list[LibraryFacts], alike: frozenset[str], found: dict[str, dict[str, Answer]], jobs: int | None
+    ) -> list[LibraryFacts]:
         nodes = holders(root)
         if [(node.locator, node.size) for node in nodes] != [(each.locator, each.size) for each in facts]:
             raise InputError("changed while it was read", hint="run again")
@@ -137,7 +137,7 @@ class _Release:
 
 def compare(
     old: tuple[str, str], new: tuple[str, str], *, limits: Limits, threshold: float = 0.0, jobs: int | None = None, on_read: OnRead
-) -> Comparison:
+) -> ReleaseComparison:
     """Compare two files or folders, each given as (path, the name to show). A FatpatchError when one cannot be read at all."""
     releases = [_Release(path, shown, limits, on_read) for path, shown in (old, new)]
     for release in releases:
@@ -149,7 +149,7 @@ def compare(
     before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
     after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)
     differences = list(_differences(before, after, threshold))
-    return Comparison(
+    return ReleaseComparison(
         before,
         after,
         tuple(_with_code(differences, *releases)),
@@ -158,13 +158,13 @@ def compare(
     )
 
 
-def _differences(before: Side, after: Side, threshold: float) -> Iterator[Difference]:
+def _differences(before: Side, after: Side, threshold: float) -> Iterator[LibraryDifference]:
     for pair in paired(before.facts, after.facts):
         told = (_told(before, pair.old), _told(after, pair.new))
         yield difference(pair, threshold, *told)
 
 
-def _with_code(differences: list[Difference], before: _Release, after: _Release) -> Iterator[Difference]:
+def _with_code(differences: list[LibraryDifference], before: _Release, after: _Release) -> Iterator[LibraryDifference]:
     """The differences; where all that is told is the same, with the kernels whose code is not."""
     pairs = [each.pair for each in differences if each.other_bytes]
     old = before.codes(frozenset(pair.old.path for pair in pairs if pair.old)) if pairs else {}
@@ -177,5 +177,5 @@ def _with_code(differences: list[Difference], before: _Release, after: _Release)
             yield each
 
 
-def _told(side: Side, facts: Facts | None) -> dict[str, Answer]:
+def _told(side: Side, facts: LibraryFacts | None) -> dict[str, Answer]:
     return {} if facts is None else side.answers.get(facts.path, {})

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.words import plural, size
-from fatpatch.commands.doctor.kernels import short
-from fatpatch.release.difference import Changed, Difference, ModuleChange, Moved, TargetChange
+from fatpatch.release.difference import Changed, LibraryDifference, ModuleChange, Moved, TargetChange
 from fatpatch.release.gpus import GpuChange
 from fatpatch.verdicts.library_facts import TargetFacts
 from fatpatch.verdicts.outcome import OUTCOMES
+from fatpatch.verdicts.words.kernels import short
 
 Quote = Callable[[str], str]
 """Makes a name from a file safe, and marks it as code where the format can."""
@@ -21,7 +21,7 @@ _WORDS = {"registers": "registers", "shared": "shared memory", "local": "stack",
 _IN_BYTES = frozenset({"shared", "local", "code"})
 
 
-class Section(NamedTuple):
+class ReportSection(NamedTuple):
     """A title, then rows of a table under ``header``, or plain lines where there is none."""
 
     title: str
@@ -49,29 +49,29 @@ class Wording(NamedTuple):
         return (*lines[:_FEW], f"and {len(lines) - _FEW} more ({self.more})")
 
 
-def sections(found: Difference, wording: Wording) -> Iterator[Section]:
+def sections(found: LibraryDifference, wording: Wording) -> Iterator[ReportSection]:
     """The parts that have something to say, what matters most first."""
     yield from _gpus(found.gpus, wording.quote)
     if found.targets:
         header = ("target", "modules", "stored", "unpacked", "")
-        yield Section("targets", (), header, tuple(_target_row(change, wording.quote) for change in found.targets))
+        yield ReportSection("targets", (), header, tuple(_target_row(change, wording.quote) for change in found.targets))
     if found.ptx:
         rows = tuple((wording.quote(change.target), _versions(change.old), "->", _versions(change.new)) for change in found.ptx)
-        yield Section("PTX", tuple(f"{target}: {old} {arrow} {new}" for target, old, arrow, new in rows))
+        yield ReportSection("PTX", tuple(f"{target}: {old} {arrow} {new}" for target, old, arrow, new in rows))
     if found.toolkits:
         old, new = (", ".join(map(wording.quote, toolkits)) or "not known" for toolkits in found.toolkits)
-        yield Section("toolkit", (f"{old} -> {new}",))
+        yield ReportSection("toolkit", (f"{old} -> {new}",))
     if found.drivers:
         lines = [f"{change.old} -> {change.new} on Linux: {', '.join(change.targets)}" for change in found.drivers]
-        yield Section("lowest driver", tuple(lines))
+        yield ReportSection("lowest driver", tuple(lines))
     if found.modules:
-        yield Section("modules", tuple(_module_line(change, wording.quote) for change in found.modules))
+        yield ReportSection("modules", tuple(_module_line(change, wording.quote) for change in found.modules))
     yield from _kernels(found, wording)
     if found.changed:
         yield from _numbers(found.changed, wording)
 
 
-def one_line(found: Difference) -> str:
+def one_line(found: LibraryDifference) -> str:
     """The gist: what is gone and what is new."""
     parts = []
     stopped = [change for change in found.gpus if change.stops]
@@ -99,7 +99,7 @@ def one_line(found: Difference) -> str:
     return "; ".join(parts) or ("other bytes: nothing that is compared here tells them apart" if found.other_bytes else "")
 
 
-def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
+def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[ReportSection]:
     rest = [change for change in changes if not change.stops and not change.starts]
     titles = (
         ("GPUs that stop working", [change for change in changes if change.stops]),
@@ -111,7 +111,7 @@ def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[Section]:
         if chosen:
             header = ("GPUs", "target", "products", "was", "now", "such as")
             rows = tuple(_gpu_row(change, quote) for change in chosen)
-            yield Section(title, tuple(_reasons(chosen, quote)), header, rows)
+            yield ReportSection(title, tuple(_reasons(chosen, quote)), header, rows)
 
 
 def _reasons(changes: Sequence[GpuChange], quote: Quote) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _module_line(change: ModuleChange, quote: Quote) -> str:
     return f"{plural(change.times, 'module')} {' and '.join(words)}: {quote(change.first)}{', ...' if change.times > 1 else ''}"
 
 
-def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
+def _kernels(found: LibraryDifference, wording: Wording) -> Iterator[ReportSection]:
     for title, names, others in (
         ("kernels removed", found.kernels_lost, found.kernels_gained),
         ("new kernels", found.kernels_gained, found.kernels_lost),
@@ -184,7 +184,7 @@ def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
         if names:
             same = _namesakes(names, others, wording.show)
             words = f", {same} of them with other parameters in the other release" if same else ""
-            yield Section(f"{title}: {len(names)}{words}", wording.some([wording.kernel(name) for name in names]))
+            yield ReportSection(f"{title}: {len(names)}{words}", wording.some([wording.kernel(name) for name in names]))
     moved = (
         ("kernels that lost a target", found.targets_lost),
         ("kernels that gained a target", found.targets_gained),
@@ -195,7 +195,7 @@ def _kernels(found: Difference, wording: Wording) -> Iterator[Section]:
     )
     for title, rows in moved:
         if rows:
-            yield Section(f"{title}: {len(rows)}", wording.some([_moved_line(row, wording) for row in rows]))
+            yield ReportSection(f"{title}: {len(rows)}", wording.some([_moved_line(row, wording) for row in rows]))
 
 
 def _namesakes(names: Sequence[str], others: Sequence[str], show: Callable[[str], str]) -> int:
@@ -208,7 +208,7 @@ def _moved_line(row: Moved, wording: Wording) -> str:
     return f"{wording.kernel(row.kernel)}: {', '.join(map(wording.quote, row.targets))}"
 
 
-def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[Section]:
+def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[ReportSection]:
     """For each field what takes more, then what takes less, the largest changes first."""
     for field in dict.fromkeys(change.field for change in changed):
         for word, mine in (
@@ -218,7 +218,7 @@ def _numbers(changed: Sequence[Changed], wording: Wording) -> Iterator[Section]:
             if mine:
                 ordered = mine if wording.every else sorted(mine, key=lambda change: -abs(change.new - change.old))
                 title = f"{_WORDS[field]}: {len(mine)} take {word}"
-                yield Section(title, wording.some([_number_line(change, wording) for change in ordered]))
+                yield ReportSection(title, wording.some([_number_line(change, wording) for change in ordered]))
 
 
 def _number_line(change: Changed, wording: Wording) -> str:

@@ -43,7 +43,7 @@ class _TroubleError(Exception):
 _Place = tuple[str, str]
 
 
-class Identity(NamedTuple):
+class RemoteIdentity(NamedTuple):
     """What must stay the same while a file is read."""
 
     size: int | None
@@ -67,7 +67,7 @@ class HttpFile:
         self._origin = self._target
         self._free: list[tuple[_Place, http.client.HTTPConnection]] = []
         self._lock = threading.Lock()
-        self._identity: Identity | None = None
+        self._identity: RemoteIdentity | None = None
         self.ranges, self.head = False, b""
         self.size: int | None = None
         self._first()
@@ -124,13 +124,13 @@ class HttpFile:
             with attempt, self._answer((0, _HEAD)) as answer:
                 if answer.status == 416:
                     if answer.headers.get("Content-Range") == _EMPTY:
-                        self._remember(Identity(0, None, None))
+                        self._remember(RemoteIdentity(0, None, None))
                         self.size = 0
                     return  # else it is asked for without a range: the answer to that tells
                 self.size = size = self._announced(answer)
                 if size is not None and size > self.options.most:
                     raise self._too_large(self.options.most)
-                self._remember(Identity(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified")))
+                self._remember(RemoteIdentity(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified")))
                 if answer.status != 206:
                     return
                 if size is None:
@@ -159,7 +159,7 @@ class HttpFile:
             got = answer.headers.get("Content-Range", "nothing")[:80]
             raise self._error(f"asked for the bytes {start}-{end - 1}, it says that it sends {got!r}")
 
-    def _remember(self, identity: Identity) -> None:
+    def _remember(self, identity: RemoteIdentity) -> None:
         """Keep what the first answer says; another answer must say the same."""
         if self._identity is None:
             self._identity = identity
@@ -273,7 +273,7 @@ class HttpFile:
             raise self._error("it packs what it sends, although it was asked not to")
         if self._identity is not None and answer.status != 416:
             size = self._announced(answer) if answer.status == 206 or not self.ranges else self._identity.size
-            self._remember(Identity(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified")))
+            self._remember(RemoteIdentity(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified")))
 
     def _follow(self, target: SplitResult, answer: http.client.HTTPResponse) -> SplitResult:
         where = answer.headers.get("Location", "")
@@ -328,7 +328,7 @@ class _Attempt:
         return True
 
 
-def _told_apart(first: Identity, second: Identity) -> bool:
+def _told_apart(first: RemoteIdentity, second: RemoteIdentity) -> bool:
     """Whether two answers are of different states of a file: by the tag where both have one, else by the date.
 
     An answer that says neither, where the first one did, is of something else.

@@ -28,7 +28,7 @@ WORDS: Final = {
 _NOTHING_INSIDE = flow.STUBS | {flow.EMPTY, flow.CALL_ONLY}
 
 
-class Verdict(NamedTuple):
+class RetargetVerdict(NamedTuple):
     """One kernel: its class, why, what to know of it, and whether it goes into the result (else its body there is a trap)."""
 
     kernel: str
@@ -78,14 +78,14 @@ class Wanted(NamedTuple):
     kernels: frozenset[str] = frozenset()
 
 
-def verdicts(evidence: Evidence, wanted: Wanted) -> list[Verdict]:
+def verdicts(evidence: Evidence, wanted: Wanted) -> list[RetargetVerdict]:
     """One for each kernel of the text, in its order."""
     result = []
     for kernel in evidence.text.entries:
         number, why = _number(kernel, evidence)
         told = () if number == REJECTED else tuple(_cautions(kernel, evidence))
         allowed = number == IDENTICAL or (number == UNCHANGED and wanted.unverified) or kernel in wanted.kernels
-        result.append(Verdict(kernel, number, why, told, allowed and number != REJECTED))
+        result.append(RetargetVerdict(kernel, number, why, told, allowed and number != REJECTED))
     return result
 
 
@@ -149,6 +149,6 @@ def _cautions(kernel: str, known: Evidence) -> list[str]:
     return found
 
 
-def trapped(found: Collection[Verdict]) -> frozenset[str]:
+def trapped(found: Collection[RetargetVerdict]) -> frozenset[str]:
     """The kernels whose bodies become traps."""
     return frozenset(verdict.kernel for verdict in found if not verdict.taken)

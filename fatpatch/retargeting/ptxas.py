@@ -35,7 +35,7 @@ class Complaint(NamedTuple):
     words: str
 
 
-class Answer(NamedTuple):
+class PtxasAnswer(NamedTuple):
     """A cubin, or complaints. ``newest``: the newest PTX version that this ptxas reads, where it refused the text's."""
 
     cubin: bytes | None
@@ -51,7 +51,7 @@ class Ptxas:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.ended = False
 
-    def assemble(self, text: bytes, target: str, options: str = "", *, quick: bool = False, limit: int = IMAGE_LIMIT) -> Answer:
+    def assemble(self, text: bytes, target: str, options: str = "", *, quick: bool = False, limit: int = IMAGE_LIMIT) -> PtxasAnswer:
         """What becomes of a PTX text; ``quick``: without optimizing, to see whether it is taken. ToolError when ptxas cannot be run.
 
         Of the options of its fatbin entry those are kept that change the code. LimitError for a cubin of more than ``limit`` bytes.
@@ -71,9 +71,9 @@ class Ptxas:
                     message = f"assembles to {os.path.getsize(result):#x} bytes, more than the limit of {limit:#x}"
                     raise LimitError(message, hint="raise the limit with --max-image-size if you trust the file")
                 with open(result, "rb") as made:
-                    return Answer(made.read(), ())
+                    return PtxasAnswer(made.read(), ())
             found = _NOT_KNOWN.search(said)
-            return Answer(None, tuple(_complaints(said, code)), found[1] if found else None)
+            return PtxasAnswer(None, tuple(_complaints(said, code)), found[1] if found else None)
 
     def _run(self, command: list[str], folder: str) -> tuple[int, str]:
         """Exit status and words of one run, which ``end`` cuts short."""

@@ -8,29 +8,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError, FormatError, ToolError
-from fatpatch.edit.match import pinned
-from fatpatch.edit.payload.new_image import Donation
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.bodies import cubin_bodies
 from fatpatch.gpucode.cubin.launch_bounds import launch_bounds
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
-from fatpatch.gpucode.signature import signature_of, split_target
-from fatpatch.gpus.marks import MARK
+from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.toolkits import toolkits_for
-from fatpatch.model.tree import Image, Node, Payload
-from fatpatch.retargeting.kernels import IDENTICAL, Evidence, Level, Used, Verdict, Wanted, trapped, verdicts
-from fatpatch.retargeting.ptxas import Answer, Ptxas
+from fatpatch.model.tree import ImageEntry, Node, Payload
+from fatpatch.retargeting.kernels import Evidence, Level, RetargetVerdict, Used, Wanted, trapped, verdicts
+from fatpatch.retargeting.ptxas import Ptxas, PtxasAnswer
 from fatpatch.retargeting.rewrites import Rewrite, rewritten
 from fatpatch.retargeting.text import Text, for_target
 from fatpatch.scan.coverage import payloads_below, target_key
+from fatpatch.scan.pins import pinned
 
 _PASSES = 8
 
 
-class Wishes(NamedTuple):
+class RetargetRequest(NamedTuple):
     """The target (``sm_61``), the level to take instead of the lowest that will do (``compute_70``), and what may go in."""
 
     target: str
@@ -51,7 +49,7 @@ class Retargeted(NamedTuple):
 
     payload: Payload
     source: str | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RetargetVerdict, ...]
     image: bytes | None
     lost: tuple[str, ...]
     passes: int
@@ -59,7 +57,7 @@ class Retargeted(NamedTuple):
     options: str | None = None
 
 
-def retargeted(node: Node, wishes: Wishes, ptxas: Ptxas) -> Iterator[Retargeted]:
+def retargeted(node: Node, wishes: RetargetRequest, ptxas: Ptxas) -> Iterator[Retargeted]:
     """Each module of a file in turn. EditError when the target is none, or when no module has any PTX."""
     arch, _ = _target(wishes.target)
     if toolkits_for(wishes.target) is None:
@@ -86,18 +84,6 @@ def _refuse_unknown_level(modules: Sequence[tuple[Node, Payload]], source: str |
         raise EditError(f"has no PTX for {source}", hint=f"there is PTX for {', '.join(sorted(levels, key=target_key))}")
 
 
-def donation_of(found: Retargeted, wishes: Wishes) -> Donation:
-    """The new image as something to graft."""
-    assert found.image is not None
-    data, kind = found.image, "ptx" if wishes.as_ptx else "sass"
-    origin = f"{found.payload.locator} ({found.source} for {wishes.target})"
-    target = wishes.target.replace("sm_", "compute_") if wishes.as_ptx else wishes.target
-    unsure = sum(verdict.taken and verdict.number != IDENTICAL for verdict in found.verdicts)
-    mark = f"{MARK} {found.source}" + (f", {unsure} kernels unverified" if unsure else "")
-    signature = signature_of(kind, data, options=found.options)
-    return Donation(origin, kind, target, lambda: data, signature, options=found.options, identifier=mark)
-
-
 def _target(text: str) -> tuple[int, str]:
     try:
         if not text.startswith("sm_"):
@@ -110,7 +96,7 @@ def _target(text: str) -> tuple[int, str]:
 class _Module:
     """The work on one module."""
 
-    def __init__(self, holder: Node, payload: Payload, wishes: Wishes, ptxas: Ptxas) -> None:
+    def __init__(self, holder: Node, payload: Payload, wishes: RetargetRequest, ptxas: Ptxas) -> None:
         assert holder.source is not None
         self.payload, self.wishes, self.ptxas = payload, wishes, ptxas
         self.reader = ImageReader(holder.source, wishes.limit)
@@ -133,7 +119,7 @@ class _Module:
             problem = f"{image.target}: {found.problem}"
         return Retargeted(self.payload, None, (), None, (), self.passes, problem)
 
-    def _sources(self) -> list[Image]:
+    def _sources(self) -> list[ImageEntry]:
         """The PTX of the module, the lowest level not below the GPU first; without such a one the highest below it."""
         texts = [image for image in self.payload.images if image.kind == "ptx" and image.readable]
         if self.wishes.source is not None:
@@ -144,7 +130,7 @@ class _Module:
         low = sorted(((arch, image) for arch, image in usable if arch < self.arch), key=lambda pair: -pair[0])
         return [image for _, image in (high or low)]
 
-    def _from(self, image: Image) -> Retargeted:
+    def _from(self, image: ImageEntry) -> Retargeted:
         text = Text(self.reader.read(image).rstrip(b"\0"))
         source, _ = split_target(image.target)
         data, rewrites = self._rewritten(text)
@@ -172,10 +158,10 @@ class _Module:
             result = final.cubin
         return Retargeted(self.payload, image.target, found, result, lost, self.passes, "", image.options)
 
-    def _other(self, image: Image, source: Image) -> bool:
+    def _other(self, image: ImageEntry, source: ImageEntry) -> bool:
         return image.kind == "ptx" and image is not source and image.readable and image.target != source.target
 
-    def _read(self, image: Image) -> bytes:
+    def _read(self, image: ImageEntry) -> bytes:
         try:
             return self.reader.read(image).rstrip(b"\0")
         except FatpatchError:
@@ -192,12 +178,12 @@ class _Module:
                 bodies[kernel], used[kernel] = body, rewrites
         return text.without((), bodies=bodies), used
 
-    def _accepted(self, text: Text, options: str) -> tuple[Answer, Text, dict[str, str], set[bytes]]:
+    def _accepted(self, text: Text, options: str) -> tuple[PtxasAnswer, Text, dict[str, str], set[bytes]]:
         """The text as ptxas takes it: version lowered, traps for what it refuses; each refused kernel with ptxas' words."""
         lowered = Text(for_target(text.data, self.wishes.target))
         rejected: dict[str, str] = {}
         functions: set[bytes] = set()
-        answer = Answer(None, ())
+        answer = PtxasAnswer(None, ())
         for _ in range(_PASSES):
             self.passes += 1
             current = Text(lowered.without(rejected, functions))
@@ -211,7 +197,7 @@ class _Module:
                 break
         return answer, lowered, rejected, functions
 
-    def _blame(self, text: Text, answer: Answer, rejected: dict[str, str], functions: set[bytes]) -> bool:
+    def _blame(self, text: Text, answer: PtxasAnswer, rejected: dict[str, str], functions: set[bytes]) -> bool:
         """Give each complaint to its kernel; whether that was possible for one that was not blamed before."""
         places = text.at_lines(each.line for each in answer.complaints if each.line is not None)
         before = len(rejected) + len(functions)
@@ -242,7 +228,7 @@ class _Module:
                 continue
         return None
 
-    def _lost(self, found: Sequence[Verdict]) -> tuple[str, ...]:
+    def _lost(self, found: Sequence[RetargetVerdict]) -> tuple[str, ...]:
         """Kernels that work on the GPU today, and are traps in the new image, which would be loaded instead."""
         chosen = choose(self.payload.images, self.arch).image
         if chosen is None or chosen.target == self.wishes.target:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fatpatch.model.diagnostics import NOT_READ
-from fatpatch.model.tree import Diagnostic, Image, Node, Payload
+from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 
 _ISA = {"ptx": "ISA {}", "spirv": "SPIR-V {}"}
 _GFX = re.compile(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
@@ -15,7 +15,7 @@ _GENERIC = re.compile(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
 _NUMBER = re.compile(r"\d+")
 
 
-class Summary(NamedTuple):
+class TreeSummary(NamedTuple):
     """Counts of everything below a node; ``kernels`` is the number of distinct names, None when not read."""
 
     fatbins: int
@@ -72,7 +72,7 @@ def holders(node: Node) -> list[Node]:
     return [each for each in (*members_below(node), node) if each.payloads]
 
 
-def stored_share(image: Image) -> int:
+def stored_share(image: ImageEntry) -> int:
     """The stored bytes of an image; of a compressed blob that several share, its part by unpacked bytes."""
     if image.stored_size is not None:
         return image.stored_size
@@ -91,7 +91,7 @@ def parts_not_read(node: Node) -> list[Diagnostic]:
     return [item for item in all_diagnostics(node) if item.field == NOT_READ]
 
 
-def summarize(node: Node, kernels: int | None = None) -> Summary:
+def summarize(node: Node, kernels: int | None = None) -> TreeSummary:
     """The summary of everything below ``node``."""
     counts: dict[str, int] = {}
     fatbins = bundles = images = 0
@@ -102,7 +102,7 @@ def summarize(node: Node, kernels: int | None = None) -> Summary:
         for image in payload.images:
             counts[image.target] = counts.get(image.target, 0) + 1
     by_target = tuple(sorted(counts.items(), key=lambda item: target_key(item[0])))
-    return Summary(fatbins=fatbins, bundles=bundles, images=images, images_by_target=by_target, kernels=kernels)
+    return TreeSummary(fatbins=fatbins, bundles=bundles, images=images, images_by_target=by_target, kernels=kernels)
 
 
 def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
@@ -121,7 +121,7 @@ def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
     return [rows[target] for target in sorted(rows, key=target_key)]
 
 
-def _add(row: TargetRow, image: Image) -> None:
+def _add(row: TargetRow, image: ImageEntry) -> None:
     row.images += 1
     row.stored = None if row.stored is None or image.stored_size is None else row.stored + image.stored_size
     row.size = None if row.size is None or image.size is None else row.size + image.size

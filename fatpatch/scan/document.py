@@ -9,16 +9,16 @@ from typing import Any
 from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode.rows import AmdUsage, KernelRow, own_shared, sm_number
-from fatpatch.model.tree import Diagnostic, Image, Inventory, ModelFacts, Node, Payload
-from fatpatch.scan.coverage import Summary
-from fatpatch.scan.survey import Finding, complaint_of
+from fatpatch.model.tree import Diagnostic, ImageEntry, Inventory, ModelFacts, Node, Payload
+from fatpatch.scan.coverage import TreeSummary
+from fatpatch.scan.survey import ImageSurvey, complaint_of
 
 SCHEMA = "fatpatch.inspect/1"
-Lookup = Callable[[Image], Finding | None]
+Lookup = Callable[[ImageEntry], ImageSurvey | None]
 """What the survey found of an image; images are asked for in document order, each once."""
 
 
-def file_json(node: Node, lookup: Lookup, demangle: Callable[[str], str | None], summary: Callable[[], Summary]) -> Iterator[str]:
+def file_json(node: Node, lookup: Lookup, demangle: Callable[[str], str | None], summary: Callable[[], TreeSummary]) -> Iterator[str]:
     """The pieces of one file's object; ``summary`` is asked for after the last image."""
     yield from _node(node, lookup, demangle, summary, is_member=False)
 
@@ -41,7 +41,7 @@ def lines(files: Iterator[Iterator[str]]) -> Iterator[str]:
 
 
 def _node(
-    node: Node, lookup: Lookup, demangle: Callable[[str], str | None], summary: Callable[[], Summary] | None, *, is_member: bool
+    node: Node, lookup: Lookup, demangle: Callable[[str], str | None], summary: Callable[[], TreeSummary] | None, *, is_member: bool
 ) -> Iterator[str]:
     head: dict[str, Any] = {
         "path": node.path,
@@ -99,8 +99,8 @@ def _payload(payload: Payload, lookup: Lookup, demangle: Callable[[str], str | N
     yield "]}"
 
 
-def _image(image: Image, finding: Finding | None, demangle: Callable[[str], str | None]) -> dict[str, Any]:
-    known = finding or Finding(None)
+def _image(image: ImageEntry, finding: ImageSurvey | None, demangle: Callable[[str], str | None]) -> dict[str, Any]:
+    known = finding or ImageSurvey(None)
     result: dict[str, Any] = {
         "locator": image.locator,
         "kind": image.kind,
@@ -122,7 +122,7 @@ def _image(image: Image, finding: Finding | None, demangle: Callable[[str], str 
     return result
 
 
-def _kernel(row: KernelRow, image: Image, demangle: Callable[[str], str | None]) -> dict[str, Any]:
+def _kernel(row: KernelRow, image: ImageEntry, demangle: Callable[[str], str | None]) -> dict[str, Any]:
     name, registers, shared, local, banks, threads, parameters, code, amd = row
     return {
         "name": name,
@@ -175,7 +175,7 @@ def _inventory(found: Inventory) -> dict[str, Any]:
     }
 
 
-def _summary(summary: Summary) -> dict[str, Any]:
+def _summary(summary: TreeSummary) -> dict[str, Any]:
     return {
         "fatbins": summary.fatbins,
         "bundles": summary.bundles,

@@ -15,7 +15,7 @@ from fatpatch.base.source import Source
 from fatpatch.base.workers import in_order
 from fatpatch.gpucode.body_bytes import kernel_code
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.model.tree import Diagnostic, Image, Node, stored_ranges
+from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
 from fatpatch.scan.coverage import holders, stored_share
 from fatpatch.scan.survey import PARALLEL_FROM, image_batches
 
@@ -53,11 +53,11 @@ class Duplicates(NamedTuple):
     diagnostics: tuple[Diagnostic, ...]
 
 
-class _Task(NamedTuple):
+class _HashTask(NamedTuple):
     path: str
     base: int
     size: int
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     limit: int
 
 
@@ -69,8 +69,8 @@ class _Found(NamedTuple):
 
 def duplicates(root: Node, *, limit: int, jobs: int | None = None) -> Duplicates:
     """Read every image below ``root`` and tell what is there twice."""
-    images: dict[tuple[str, str], list[Image]] = {}
-    kernels: dict[tuple[str, str, bytes], list[tuple[Image, int]]] = {}
+    images: dict[tuple[str, str], list[ImageEntry]] = {}
+    kernels: dict[tuple[str, str, bytes], list[tuple[ImageEntry, int]]] = {}
     diagnostics, count, stored, names, code = [], 0, 0, 0, 0
     for image, found in _read(root, limit, jobs):
         count += 1
@@ -104,7 +104,7 @@ def duplicates(root: Node, *, limit: int, jobs: int | None = None) -> Duplicates
     )
 
 
-def _read(root: Node, limit: int, jobs: int | None) -> Iterator[tuple[Image, _Found]]:
+def _read(root: Node, limit: int, jobs: int | None) -> Iterator[tuple[ImageEntry, _Found]]:
     for node in holders(root):
         tasks = list(_tasks(node, limit))
         weight = sum(image.size or 0 for task in tasks for image in task.images)
@@ -113,15 +113,15 @@ def _read(root: Node, limit: int, jobs: int | None) -> Iterator[tuple[Image, _Fo
             yield from zip(task.images, results, strict=True)
 
 
-def _tasks(node: Node, limit: int) -> Iterator[_Task]:
+def _tasks(node: Node, limit: int) -> Iterator[_HashTask]:
     if node.source is None or node.source.path is None:
         return
     node.source.prefetch(stored_ranges(node.payloads))
     for batch in image_batches(node):
-        yield _Task(node.source.path, node.source.base, node.source.size, batch, limit)
+        yield _HashTask(node.source.path, node.source.base, node.source.size, batch, limit)
 
 
-def _look(task: _Task) -> list[_Found]:
+def _look(task: _HashTask) -> list[_Found]:
     source = Source.open(task.path)
     try:
         reader = ImageReader(source.slice(task.base, task.size), task.limit)
@@ -130,7 +130,7 @@ def _look(task: _Task) -> list[_Found]:
         source.close()
 
 
-def _found(reader: ImageReader, image: Image) -> _Found:
+def _found(reader: ImageReader, image: ImageEntry) -> _Found:
     try:
         data = reader.read(image)
     except FatpatchError as error:

@@ -13,7 +13,7 @@ from fatpatch.base.locator import matches, steps, target_matches
 from fatpatch.base.writing import write_file
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import members_below, payloads_below
 
 SUFFIXES = {
@@ -28,14 +28,14 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 _MAX_NAME = 120
 
 
-class Choice(NamedTuple):
+class ExtractRequest(NamedTuple):
     """What to extract. ``kinds`` are image kinds, ``fatbin`` (whole payloads) and ``member``; empty: every image."""
 
     kinds: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     selects: tuple[str, ...] = ()
 
-    def image(self, image: Image) -> bool:
+    def image(self, image: ImageEntry) -> bool:
         """Whether this image is wanted."""
         return (
             (not self.kinds or image.kind in self.kinds)
@@ -65,7 +65,7 @@ class Extracted(NamedTuple):
     sha256: str
 
 
-def extract(node: Node, choice: Choice, folder: str, *, limit: int, replace: bool, diagnostics: Diagnostics) -> Iterator[Extracted]:
+def extract(node: Node, choice: ExtractRequest, folder: str, *, limit: int, replace: bool, diagnostics: Diagnostics) -> Iterator[Extracted]:
     """Write what is chosen below ``folder``. A part that cannot be read is a diagnostic and the next one follows.
 
     EditError when a file exists and ``replace`` is false, or when a link would lead out of the folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 from fatpatch.scan.coverage import target_key
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Matrix:
         self.targets: set[str] = set()
         self.producers: dict[str, set[str]] = {}
 
-    def add(self, image: Image, rows: Iterable[KernelRow], producer: str | None = None) -> None:
+    def add(self, image: ImageEntry, rows: Iterable[KernelRow], producer: str | None = None) -> None:
         """Enter the kernels of one image, and what its bytes say made it."""
         self.targets.add(image.target)
         if producer is not None:

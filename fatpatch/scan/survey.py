@@ -17,14 +17,14 @@ from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.kernels import WITH_KERNELS, read_image
-from fatpatch.gpucode.rows import Kernel, KernelRow, kernel_of
-from fatpatch.model.tree import Diagnostic, Image, Node, stored_ranges
+from fatpatch.gpucode.rows import KernelFacts, KernelRow, kernel_of
+from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
 
 PARALLEL_FROM = 48 << 20
 """Unpacked bytes from which on further processes are worth their start."""
 
 
-class Finding(NamedTuple):
+class ImageSurvey(NamedTuple):
     """What reading an image whole has shown. ``problem`` is (message, offset in the image, field) when it failed."""
 
     rows: tuple[KernelRow, ...] | None
@@ -35,14 +35,14 @@ class Finding(NamedTuple):
     problem: tuple[str, int | None, str | None] | None = None
 
 
-def kernels(node: Node, *, limit: int = IMAGE_LIMIT, jobs: int | None = None) -> Iterator[tuple[Image, tuple[Kernel, ...]]]:
+def kernels(node: Node, *, limit: int = IMAGE_LIMIT, jobs: int | None = None) -> Iterator[tuple[ImageEntry, tuple[KernelFacts, ...]]]:
     """(image, kernels) for every image below ``node`` that could be read: the library's way to what ``--kernels`` prints."""
     for image, finding in survey([node], limit=limit, jobs=jobs):
         if finding.rows is not None:
             yield image, tuple(map(kernel_of, finding.rows))
 
 
-def complaint_of(image: Image, finding: Finding) -> Diagnostic | None:
+def complaint_of(image: ImageEntry, finding: ImageSurvey) -> Diagnostic | None:
     """The diagnostic of an image that could not be read whole, or that says another target than its entry."""
     if finding.problem is not None:
         message, offset, field = finding.problem
@@ -55,7 +55,7 @@ def complaint_of(image: Image, finding: Finding) -> Diagnostic | None:
     return None
 
 
-def _same_target(image: Image, read: str) -> bool:
+def _same_target(image: ImageEntry, read: str) -> bool:
     """Whether an entry's target and that of its image mean the same; that of a cubin has no f."""
     if image.kind == "hsaco":
         return same_target(image.target, read)
@@ -63,11 +63,11 @@ def _same_target(image: Image, read: str) -> bool:
     return read.rstrip("f") == plain
 
 
-class _Task(NamedTuple):
+class _SurveyTask(NamedTuple):
     path: str
     base: int
     size: int
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     limit: int
     digest: bool
     detail: bool
@@ -75,7 +75,7 @@ class _Task(NamedTuple):
 
 def survey(
     nodes: Iterable[Node], *, limit: int, digest: bool = False, detail: bool = True, jobs: int | None = None
-) -> Iterator[tuple[Image, Finding]]:
+) -> Iterator[tuple[ImageEntry, ImageSurvey]]:
     """(image, finding) for every image below the nodes, in document order.
 
     ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for
@@ -89,7 +89,7 @@ def survey(
         yield from zip(task.images, findings, strict=True)
 
 
-def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_Task]:
+def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_SurveyTask]:
     """The work on a file and its members, in document order."""
     for member in node.members:
         yield from _tasks(member, limit, digest, detail)
@@ -97,19 +97,19 @@ def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_Task
         return
     node.source.prefetch(stored_ranges(node.payloads))
     for batch in image_batches(node):
-        yield _Task(node.source.path, node.source.base, node.source.size, batch, limit, digest, detail)
+        yield _SurveyTask(node.source.path, node.source.base, node.source.size, batch, limit, digest, detail)
 
 
-def image_batches(node: Node) -> Iterator[tuple[Image, ...]]:
+def image_batches(node: Node) -> Iterator[tuple[ImageEntry, ...]]:
     """Batches of a file's neighbouring images; those that share a blob stay together, so that it is unpacked once."""
     return in_batches((image for payload in node.payloads for image in payload.images), lambda image: image.size or 0, _share_a_blob)
 
 
-def _share_a_blob(first: Image, second: Image) -> bool:
+def _share_a_blob(first: ImageEntry, second: ImageEntry) -> bool:
     return second.within is not None and second.data_offset == first.data_offset
 
 
-def _read(task: _Task) -> list[Finding]:
+def _read(task: _SurveyTask) -> list[ImageSurvey]:
     source = Source.open(task.path)
     try:
         reader = ImageReader(source.slice(task.base, task.size), task.limit)
@@ -118,12 +118,12 @@ def _read(task: _Task) -> list[Finding]:
         source.close()
 
 
-def _findings(reader: ImageReader, task: _Task) -> Iterator[Finding]:
+def _findings(reader: ImageReader, task: _SurveyTask) -> Iterator[ImageSurvey]:
     """One for each image; of a damaged blob that several share only the first says so."""
     damaged = -1
     for image in task.images:
         if image.within is not None and image.data_offset == damaged:
-            yield Finding(None)
+            yield ImageSurvey(None)
             continue
         finding = _finding(reader, image, task.digest, task.detail)
         if finding.problem is not None and image.within is not None and not reader.holds(image):
@@ -133,20 +133,20 @@ def _findings(reader: ImageReader, task: _Task) -> Iterator[Finding]:
         yield finding
 
 
-def _finding(reader: ImageReader, image: Image, digest: bool, detail: bool) -> Finding:
+def _finding(reader: ImageReader, image: ImageEntry, digest: bool, detail: bool) -> ImageSurvey:
     wanted = image.kind in WITH_KERNELS
     if not image.readable or not (wanted or digest):
-        return Finding(None)
+        return ImageSurvey(None)
     try:
         data = reader.read(image)
         sha256 = _sha256(data) if digest else None
         if not wanted:
-            return Finding(None, sha256=sha256)
+            return ImageSurvey(None, sha256=sha256)
         reading = read_image(image.kind, data, detail=detail)
-        return Finding(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
+        return ImageSurvey(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
     except FatpatchError as error:
         advice = f"; {error.hint}" if error.hint else ""
-        return Finding(None, problem=(error.message + advice, error.offset, error.field))
+        return ImageSurvey(None, problem=(error.message + advice, error.offset, error.field))
 
 
 def _sha256(data: bytes) -> str:

@@ -95,13 +95,13 @@ def walked(
     """As ``inspected``, for bytes that are at hand, such as a file that is planned but not written yet."""
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
-        walk = _Walk(workspace, path, progress, everything=everything, all_kinds=all_kinds, keep_bytes=keep_bytes)
+        walk = _TreeWalk(workspace, path, progress, everything=everything, all_kinds=all_kinds, keep_bytes=keep_bytes)
         yield walk.node(source, join("", name), path, depth=0, kind=kind)
     finally:
         workspace.close()
 
 
-class _Walk:
+class _TreeWalk:
     """One run over one input file."""
 
     def __init__(

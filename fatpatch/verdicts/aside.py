@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.gpus.drivers import on_jetson_linux
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.linking import is_linked, is_relocatable
 from fatpatch.verdicts.load_result import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
@@ -125,13 +125,13 @@ def _loads(module: Judged) -> bool:
     return module.verdict.verdict in GOOD and module.verdict.verdict != EMPTY
 
 
-def straddles(images: Sequence[Image], arch: int) -> bool:
+def straddles(images: Sequence[ImageEntry], arch: int) -> bool:
     """Whether a module has code for GPUs below the device and for GPUs above it."""
     numbers = [arch_of(image) for image in images if image.kind in _NATIVE]
     return any(number < arch for number in numbers) and any(number > arch for number in numbers)
 
 
-def only_suffixed(images: Sequence[Image]) -> bool:
+def only_suffixed(images: Sequence[ImageEntry]) -> bool:
     """Whether all code has a suffix a or f: it is for the very GPUs that it names."""
     targets = [image.target for image in images if image.kind in _NATIVE]
     return bool(targets) and all(target[-1] in "af" for target in targets)

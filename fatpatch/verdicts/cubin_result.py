@@ -61,7 +61,7 @@ def unlinked(tables: Tables) -> dict[str, int]:
     table = next((row for row in tables.rows if row[TYPE] == _SHT_SYMTAB), None)
     if table is None:
         return {}
-    symbols = _Symbols(tables, table)
+    symbols = _CubinSymbols(tables, table)
     names = {id(row): name for name, row in tables.by_name().items()}
     codes: dict[str, int] = {}
     for row in tables.rows:
@@ -83,7 +83,7 @@ def unlinked(tables: Tables) -> dict[str, int]:
     return codes
 
 
-class _Symbols:
+class _CubinSymbols:
     """The symbols of a cubin, each looked at once: (section index, name)."""
 
     def __init__(self, tables: Tables, row: Row) -> None:
@@ -105,7 +105,7 @@ class _Symbols:
         return self._known[index]
 
 
-def _referred(tables: Tables, row: Row, symbols: _Symbols) -> Iterator[tuple[int, bytes]]:
+def _referred(tables: Tables, row: Row, symbols: _CubinSymbols) -> Iterator[tuple[int, bytes]]:
     """(section index, name) of the symbol of each relocation, in their order."""
     size = 24 if row[TYPE] == _SHT_RELA else 16
     data = tables.content(row)

@@ -28,7 +28,7 @@ _ALL: Final = (530, 600, 610, 700, 750, 800, 890, 900, 1000, 1200)
 _LOWEST: Final = 500
 
 
-class Host(NamedTuple):
+class HostChecks(NamedTuple):
     """What is known of the host code of one file. ``read``: the thresholds stand in its code, else they are those of its era."""
 
     family: Family | None
@@ -52,18 +52,18 @@ class Host(NamedTuple):
         return EQUAL if mine == bisect_right(self.thresholds, image_arch * 10) else DIFFERS
 
 
-def host_of(node: Node, names: frozenset[str], archs: frozenset[int]) -> Host:
+def host_of(node: Node, names: frozenset[str], archs: frozenset[int]) -> HostChecks:
     """Read the host code of one file. ``names``: the kernels of its images; ``archs``: the SM numbers of its images."""
     try:
         known = family(node, names)
         registration = registered(node, names) if names else None
         if known is None:
-            return Host(None, (), False, registration, "how its host code chooses kernels is not known to fatpatch")
+            return HostChecks(None, (), False, registration, "how its host code chooses kernels is not known to fatpatch")
         found = thresholds(node)
     except FatpatchError as error:
-        return Host(None, (), False, None, f"its host code cannot be read: {error.message}")
+        return HostChecks(None, (), False, None, f"its host code cannot be read: {error.message}")
     usual = _BY_ERA.get(known.era, _ALL)
     values = tuple(sorted({*(value for value in found.values if value >= _LOWEST), *(value for value in found.alone if value in usual)}))
     read = bool(values) and not known.uses_arch_list
     listed = known.arch_list or (tuple(sorted(arch * 10 for arch in archs)) if known.uses_arch_list else None)
-    return Host(known, values if read else usual, read, registration, found.reason, listed)
+    return HostChecks(known, values if read else usual, read, registration, found.reason, listed)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fatpatch.commands.doctor.text import headline
 from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.beside import Needed
-from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, Host
+from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, HostChecks
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.jit import Cost
@@ -17,6 +16,7 @@ from fatpatch.verdicts.operations import Operation
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict, Judged
+from fatpatch.verdicts.words.report import headline
 
 Json = dict[str, Any]
 
@@ -215,7 +215,7 @@ def _host(found: FileVerdict) -> list[Json]:
     return rows
 
 
-def _agrees(found: FileVerdict, host: Host) -> bool | None:
+def _agrees(found: FileVerdict, host: HostChecks) -> bool | None:
     """Whether the host decides as for the code that is loaded; None when that is not known, or nothing is loaded."""
     arch = found.environment.device.arch
     images = {arch_of(module.verdict.image) for module in found.modules if module.host is host and module.verdict.image is not None}

@@ -11,7 +11,7 @@ from fatpatch.base.source import Place, Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.code_object.read import read_code_object
-from fatpatch.gpucode.code_object.target import Identity, identify
+from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.bodies import cubin_bodies, encoding, kernel_sections
 from fatpatch.gpucode.cubin.tables import Tables
@@ -19,7 +19,7 @@ from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.messages import cubin_messages, ptx_messages
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.cubin_result import unlinked
 from fatpatch.verdicts.jit import Cost, cost_of
@@ -32,7 +32,7 @@ _HEADER = 64
 _ORIGINS = 8
 
 
-class Facts(NamedTuple):
+class ImageFacts(NamedTuple):
     """``bodies``: kernel name -> class. ``unlinked``: what fails when a relocatable image is not linked (``cubin_fate.unlinked``).
 
     ``problem``: why the image cannot be read; then the rest is empty.
@@ -60,13 +60,13 @@ class FactsReader:
         self._toolkits: dict[_Key, str | None] = {}
         self._blob_key: Place | None = None
         self._blob = b""
-        self._identities: dict[_Key, Identity | None] = {}
-        self._known: dict[_Key, Facts] = {}
+        self._identities: dict[_Key, CodeObjectHeader | None] = {}
+        self._known: dict[_Key, ImageFacts] = {}
         self._names: dict[_Key, frozenset[str] | None] = {}
         self._views: dict[Place, View] = {}
         self._origins: dict[Place, int] = {}
 
-    def spend(self, image: Image) -> None:
+    def spend(self, image: ImageEntry) -> None:
         """Count what an image unpacks to; LimitError when the file asks for more than all real ones do."""
         self._left -= image.size or 0
         if self._left < 0:
@@ -79,14 +79,14 @@ class FactsReader:
             self._views[key] = driver_view(source, payload.offset, payload.locator)
         return self._views[key]
 
-    def facts(self, source: Source, image: Image, data: bytes | None = None) -> Facts:
+    def facts(self, source: Source, image: ImageEntry, data: bytes | None = None) -> ImageFacts:
         """Of one image; ``data`` are its bytes when they are at hand."""
         key = (source.place(0), image.locator)
         if key not in self._known:
             self._known[key] = self._read(source, image, data)
         return self._known[key]
 
-    def names(self, source: Source, image: Image) -> frozenset[str] | None:
+    def names(self, source: Source, image: ImageEntry) -> frozenset[str] | None:
         """The kernel names of an image, without looking at their code; None when it cannot be read."""
         key = (source.place(0), image.locator)
         if key in self._known and not self._known[key].problem:
@@ -99,7 +99,7 @@ class FactsReader:
                 self._names[key] = None
         return self._names[key]
 
-    def identity(self, source: Source, image: Image) -> Identity | None:
+    def identity(self, source: Source, image: ImageEntry) -> CodeObjectHeader | None:
         """What the header of an AMD code object says; None when the object cannot be read whole."""
         key = (source.place(0), image.locator)
         if key not in self._identities:
@@ -110,7 +110,7 @@ class FactsReader:
                 self._identities[key] = None
         return self._identities[key]
 
-    def header(self, source: Source, image: Image) -> Identity | None:
+    def header(self, source: Source, image: ImageEntry) -> CodeObjectHeader | None:
         """As ``identity``, from the first bytes alone; those of a shared blob are all read at once."""
         key = source.place(image.data_offset)
         if image.within is None:
@@ -124,7 +124,7 @@ class FactsReader:
                 self._blob_key, self._blob = key, b""
         return identify(self._blob[image.within[0] : image.within[0] + _HEADER])
 
-    def toolkit(self, source: Source, payload: Payload, spare: Image | None = None) -> str | None:
+    def toolkit(self, source: Source, payload: Payload, spare: ImageEntry | None = None) -> str | None:
         """What made a module, by its smallest machine code other than ``spare``; None when that cannot be read."""
         images = [image for image in payload.images if image.kind == "sass" and image.readable and image is not spare]
         smallest = min(images, key=lambda image: image.size or 0, default=None)
@@ -138,7 +138,7 @@ class FactsReader:
                 self._toolkits[key] = None
         return self._toolkits[key]
 
-    def origin(self, source: Source, payload: Payload, chosen: Image) -> str | None:
+    def origin(self, source: Source, payload: Payload, chosen: ImageEntry) -> str | None:
         """What made another image of a module than the one that is loaded: a graft may have brought that. Of a file some modules do."""
         place = source.place(0)
         asked = self._origins.get(place, 0)
@@ -147,23 +147,23 @@ class FactsReader:
         self._origins[place] = asked + 1
         return self.toolkit(source, payload, chosen)
 
-    def messages(self, source: Source, image: Image, kernels: Iterable[str]) -> dict[str, str]:
+    def messages(self, source: Source, image: ImageEntry, kernels: Iterable[str]) -> dict[str, str]:
         """What kernels of an image print before they trap, as far as that can be told."""
         if image.kind == "sass":
             return self._told(source, image, lambda data: cubin_messages(data, kernels))
         return self._told(source, image, lambda data: ptx_messages(data, kernels, arch_of(image)))
 
-    def shapes(self, source: Source, image: Image, kernels: Iterable[str]) -> dict[str, str]:
+    def shapes(self, source: Source, image: ImageEntry, kernels: Iterable[str]) -> dict[str, str]:
         """Kernel name -> a short hash of the opcodes of its body: stubs of one image share one, real bodies do not. Cubins only."""
         return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == "sass" else {}
 
-    def _told(self, source: Source, image: Image, read: Callable[[bytes], dict[str, str]]) -> dict[str, str]:
+    def _told(self, source: Source, image: ImageEntry, read: Callable[[bytes], dict[str, str]]) -> dict[str, str]:
         try:
             return read(self._bytes(source, image))
         except FatpatchError:
             return {}
 
-    def _bytes(self, source: Source, image: Image) -> bytes:
+    def _bytes(self, source: Source, image: ImageEntry) -> bytes:
         self.spend(image)
         return ImageReader(source, self.limit).read(image)
 
@@ -173,22 +173,22 @@ class FactsReader:
             raise LimitError("the kernel names of this file are longer than is sensible")
         return names
 
-    def _read(self, source: Source, image: Image, data: bytes | None) -> Facts:
+    def _read(self, source: Source, image: ImageEntry, data: bytes | None) -> ImageFacts:
         try:
             if data is None:
                 data = self._bytes(source, image)
             if data[:4] == n.ELF_MAGIC:
                 tables = Tables(data)
                 loose = unlinked(tables).items() if tables.identity.relocatable else ()
-                found = Facts(cubin_bodies(data), tables.toolkit(), None, tuple(loose))
+                found = ImageFacts(cubin_bodies(data), tables.toolkit(), None, tuple(loose))
             else:
                 text = data.split(b"\0", 1)[0]
                 loose = ptx_fate.unlinked(text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
-                found = Facts(ptx_bodies(text), None, cost_of(text), tuple(loose))
+                found = ImageFacts(ptx_bodies(text), None, cost_of(text), tuple(loose))
             self._counted(frozenset(found.bodies))
         except FatpatchError as error:
             self.problems[image.locator] = error.message
-            return Facts({}, problem=error.message)
+            return ImageFacts({}, problem=error.message)
         return found
 
 
@@ -206,7 +206,7 @@ def _shapes(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def arch_of(image: Image) -> int:
+def arch_of(image: ImageEntry) -> int:
     """The SM number in an image's target; 0 when there is none."""
     digits = image.target.rsplit("_", 1)[-1].rstrip("af")
     return int(digits) if digits.isdigit() else 0

@@ -14,7 +14,7 @@ from fatpatch.scan.coverage import all_diagnostics, payloads_below, target_key
 from fatpatch.verdicts.alternatives import alternatives, chosen_by
 from fatpatch.verdicts.aside import elsewhere, for_linkers, lacks
 from fatpatch.verdicts.beside import Needed, needed
-from fatpatch.verdicts.dispatch import Host, host_of
+from fatpatch.verdicts.dispatch import HostChecks, host_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.jit import total
@@ -31,7 +31,7 @@ from fatpatch.verdicts.results import FileVerdict, Judged, Need
 from fatpatch.verdicts.stubs import with_stubs
 
 _MAX_HOSTS: Final = 64
-_NOT_READ: Final = Host(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
+_NOT_READ: Final = HostChecks(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
 
 
 class Doctor:
@@ -43,7 +43,7 @@ class Doctor:
         self.reader = FactsReader(limit, node.size)
         self.model, self.model_name = (model, model_name) if model is not None else model_inside(node)
         self.pairs = list(payloads_below(node))
-        self._hosts: dict[str, Host] = {}
+        self._hosts: dict[str, HostChecks] = {}
 
     def judge(self, environment: Environment) -> FileVerdict:
         """The verdict for one device and driver; without a driver for any that fits both the device and the file.
@@ -181,13 +181,13 @@ class Doctor:
                 result[index] = Judged(node, payload, settled, host, suspects, needed is not None)
         return [result[index] for index in range(len(pairs))]
 
-    def _host(self, node: Node, payloads: Sequence[Payload]) -> Host:
+    def _host(self, node: Node, payloads: Sequence[Payload]) -> HostChecks:
         if node.locator not in self._hosts:
             many = len(self._hosts) >= _MAX_HOSTS
             self._hosts[node.locator] = _NOT_READ if many else self._read_host(node, payloads)
         return self._hosts[node.locator]
 
-    def _read_host(self, node: Node, payloads: Sequence[Payload]) -> Host:
+    def _read_host(self, node: Node, payloads: Sequence[Payload]) -> HostChecks:
         """The host code of one file; from what its images hold, whatever device is asked for."""
         names = frozenset[str]().union(*(self.names(node, payload) for payload in payloads))
         host = host_of(node, names, frozenset(arch_of(image) for payload in payloads for image in payload.images))
@@ -210,7 +210,7 @@ class Doctor:
         best = min(readable, key=lambda image: (image.kind == "ptx", image.size or 0), default=None)
         return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
 
-    def _needed(self, verdicts: Iterable[ModuleVerdict], host: Host, environment: Environment) -> dict[str, str] | None:
+    def _needed(self, verdicts: Iterable[ModuleVerdict], host: HostChecks, environment: Environment) -> dict[str, str] | None:
         """The kernels that the model launches; None when no model is given or the host is not known."""
         arch = environment.device.arch
         if self.model is None or host.family is None or host.family.uses_arch_list or arch is None:
@@ -220,7 +220,7 @@ class Doctor:
 
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
         module = judge_amd(node, payload, environment, self.reader)
-        return Judged(node, payload, module, Host(None, (), False, None, "AMD host code is not read"))
+        return Judged(node, payload, module, HostChecks(None, (), False, None, "AMD host code is not read"))
 
 
 def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.rows import KernelRow
 from fatpatch.gpucode.signature import without_hashes
-from fatpatch.model.tree import Diagnostic, Image, Node, Payload
+from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 from fatpatch.scan.survey import complaint_of, survey
 from fatpatch.verdicts.facts import FactsReader, is_dead
 
@@ -39,7 +39,7 @@ class TargetFacts(NamedTuple):
     unpacked: int | None
 
 
-class Module(NamedTuple):
+class ModuleKernels(NamedTuple):
     """One payload: kernel names without build-folder ids, and targets."""
 
     locator: str
@@ -47,7 +47,7 @@ class Module(NamedTuple):
     targets: frozenset[str]
 
 
-class Facts(NamedTuple):
+class LibraryFacts(NamedTuple):
     """``kernels``: by name without build-folder ids, then by target. ``ptx``: target -> ISA versions.
 
     ``path`` is where the holder lies in what was given, empty for the file itself; ``file`` is the outermost file as it is shown;
@@ -66,13 +66,13 @@ class Facts(NamedTuple):
     kernels: Mapping[str, Mapping[str, Cell]] = {}
     ptx: Mapping[str, tuple[str, ...]] = {}
     toolkits: tuple[str, ...] = ()
-    modules: tuple[Module, ...] = ()
+    modules: tuple[ModuleKernels, ...] = ()
     complaints: tuple[Diagnostic, ...] = ()
 
 
-def listed(node: Node, path: str, file: str) -> Facts:
+def listed(node: Node, path: str, file: str) -> LibraryFacts:
     """What can be said without reading images: a second release with the same digest needs no more."""
-    return Facts(
+    return LibraryFacts(
         path=path,
         name=path.rsplit("!", 1)[-1] or node.path,
         file=file,
@@ -85,7 +85,7 @@ def listed(node: Node, path: str, file: str) -> Facts:
     )
 
 
-def read_whole(facts: Facts, node: Node, reader: FactsReader, *, jobs: int | None) -> Facts:
+def read_whole(facts: LibraryFacts, node: Node, reader: FactsReader, *, jobs: int | None) -> LibraryFacts:
     """The facts with all that the images say. ``reader`` is doctor's: a body that both need is read once."""
     kernels: dict[str, dict[str, Cell]] = {}
     toolkits: set[str] = set()
@@ -112,7 +112,7 @@ def read_whole(facts: Facts, node: Node, reader: FactsReader, *, jobs: int | Non
         ptx={target: tuple(sorted(versions)) for target, versions in ptx.items()},
         toolkits=tuple(sorted(toolkits)),
         modules=tuple(
-            Module(payload.locator, frozenset(names[payload.locator]), frozenset(image.target for image in payload.images))
+            ModuleKernels(payload.locator, frozenset(names[payload.locator]), frozenset(image.target for image in payload.images))
             for payload in node.payloads
         ),
         complaints=tuple(complaints),
@@ -131,7 +131,7 @@ def _digest(node: Node) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def _images(node: Node) -> Iterator[tuple[Payload, Image]]:
+def _images(node: Node) -> Iterator[tuple[Payload, ImageEntry]]:
     return ((payload, image) for payload in node.payloads for image in payload.images)
 
 
@@ -158,7 +158,7 @@ def _most(one: int | None, other: int | None) -> int | None:
     return one if other is None else other if one is None else max(one, other)
 
 
-def body_classes(node: Node, image: Image, reader: FactsReader) -> dict[str, str]:
+def body_classes(node: Node, image: ImageEntry, reader: FactsReader) -> dict[str, str]:
     """Kernel name -> REAL or STUB; those of which it cannot be told are left out."""
     if image.kind not in ("sass", "ptx") or node.source is None:
         return {}
@@ -167,7 +167,7 @@ def body_classes(node: Node, image: Image, reader: FactsReader) -> dict[str, str
 
 
 def _targets(node: Node) -> dict[str, TargetFacts]:
-    images: dict[str, list[Image]] = {}
+    images: dict[str, list[ImageEntry]] = {}
     modules: dict[str, int] = {}
     for payload in node.payloads:
         for target in {image.target for image in payload.images}:

@@ -15,7 +15,7 @@ from fatpatch.gpucode.codec import unpack
 from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpus.drivers import first_zstd_cuda, last_branch
 from fatpatch.gpus.selection import MEASURED_DEVICE, choose
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import cubin_result as cubin_fate
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.environment import Environment
@@ -39,7 +39,7 @@ class Loading(NamedTuple):
     ``measured``: whether a real driver was asked this, or NVIDIA's rules were followed.
     """
 
-    image: Image | None
+    image: ImageEntry | None
     fate: Fate
     reason: str
     data: bytes | None = None
@@ -100,7 +100,7 @@ def was_measured(environment: Environment) -> bool:
     return environment.device.arch == MEASURED_DEVICE and (driver is None or driver.branch == MEASURED_BRANCH)
 
 
-def _newer_may_find(images: Sequence[Image], environment: Environment) -> bool:
+def _newer_may_find(images: Sequence[ImageEntry], environment: Environment) -> bool:
     """Whether a driver newer than those that were asked would find code, if it reads concatenated entries."""
     driver, arch = environment.driver, environment.device.arch
     if arch is None:
@@ -111,7 +111,7 @@ def _newer_may_find(images: Sequence[Image], environment: Environment) -> bool:
     return newer and choose(inside, arch, force_ptx=environment.force_ptx).image is not None
 
 
-def _last_resort(images: tuple[Image, ...], arch: int) -> Image | None:
+def _last_resort(images: tuple[ImageEntry, ...], arch: int) -> ImageEntry | None:
     """An entry of kind 8, which counts only when there is nothing else; NVIDIA's own LTO code is then refused with 209."""
     for image in images:
         if image.kind_code == n.KIND_NVVM and 0 < arch_of(image) <= arch:
@@ -119,7 +119,9 @@ def _last_resort(images: tuple[Image, ...], arch: int) -> Image | None:
     return None
 
 
-def _open(source: Source, image: Image, images: tuple[Image, ...], environment: Environment, limit: int) -> tuple[Fate, bytes | None]:
+def _open(
+    source: Source, image: ImageEntry, images: tuple[ImageEntry, ...], environment: Environment, limit: int
+) -> tuple[Fate, bytes | None]:
     """The bytes of the chosen entry as the driver gets them, or how it fails on the way."""
     if image.kind_code == n.KIND_NVVM and not _options_offset(source, image):
         return Fate(None, CRASH, "an entry of this kind without an options block crashes the driver"), None
@@ -146,7 +148,7 @@ def _open(source: Source, image: Image, images: tuple[Image, ...], environment: 
     return Fate(), data
 
 
-def _most(image: Image) -> int:
+def _most(image: ImageEntry) -> int:
     """Bytes that the stored ones can at most unpack to."""
     return {"zlib": 1032 * image.stored_bytes, "zstd": 1 << 32}.get(image.compression, 256 * image.stored_bytes)
 
@@ -174,7 +176,7 @@ def _refuse_rest(stored: bytes, codec: str) -> None:
         at += 4 * (descriptor >> 2 & 1)
 
 
-def _unpack_failure(image: Image) -> Fate:
+def _unpack_failure(image: ImageEntry) -> Fate:
     """Measured: zstd and zlib end in 999; LZ4 in 209 for machine code and in a crash for PTX; a size from 2^63 on in 999."""
     if image.compression in ("lz4", "lz4-frame") and (image.blob_size or 0) < 1 << 63:
         if image.kind == "ptx":
@@ -183,7 +185,7 @@ def _unpack_failure(image: Image) -> Fate:
     return Fate(UNKNOWN_ERROR, None, f"its {image.compression} data cannot be unpacked")
 
 
-def _judge(source: Source, image: Image, data: bytes, images: tuple[Image, ...], environment: Environment) -> Fate:
+def _judge(source: Source, image: ImageEntry, data: bytes, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
     arch = environment.device.arch
     assert arch is not None
     if image.kind == "sass":
@@ -212,7 +214,7 @@ def _intermediate(data: bytes, arch: int, environment: Environment) -> Fate:
     return Fate(INVALID_IMAGE, None, "it is neither code for link-time optimisation nor a cubin")
 
 
-def _relocatable(source: Source, image: Image, data: bytes, images: tuple[Image, ...], environment: Environment) -> Fate:
+def _relocatable(source: Source, image: ImageEntry, data: bytes, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
     """Kind 0x40: PTX that is linked at load time."""
     if data[:4] == n.ELF_MAGIC:
         return Fate(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
@@ -228,11 +230,11 @@ def _relocatable(source: Source, image: Image, data: bytes, images: tuple[Image,
     return ptx_fate.compiled(data, "--compile-only", environment)
 
 
-def _options_offset(source: Source, image: Image) -> int:
+def _options_offset(source: Source, image: ImageEntry) -> int:
     return int.from_bytes(source.peek(image.offset + 0x14, 4), "little")
 
 
-def _options(source: Source, image: Image) -> str | None:
+def _options(source: Source, image: ImageEntry) -> str | None:
     """The option text as the driver reads it: up to a NUL, its length ignored; None when that leads out of the header."""
     at = _options_offset(source, image)
     header_size = image.data_offset - image.offset

@@ -9,13 +9,13 @@ from bisect import bisect_right
 from collections.abc import Mapping
 
 from fatpatch.gpucode import flow
-from fatpatch.verdicts.dispatch import DIFFERS, Host
+from fatpatch.verdicts.dispatch import DIFFERS, HostChecks
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.module import ModuleVerdict
 from fatpatch.verdicts.quants import VECTOR, needs_capability, role_of, steps_of
 
 
-def doubtful(verdict: ModuleVerdict, host: Host, arch: int, needed: Mapping[str, str] | None) -> tuple[str, ...]:
+def doubtful(verdict: ModuleVerdict, host: HostChecks, arch: int, needed: Mapping[str, str] | None) -> tuple[str, ...]:
     """The kernels that the host may launch in a shape that they were not compiled for; none where the host is not known.
 
     Where a program marks what it left out by stubs, a mul_mat_vec_q without one is a fallback on purpose.

@@ -8,7 +8,7 @@ from typing import Final
 from fatpatch.model.tree import ModelFacts, Node
 from fatpatch.scan.coverage import members_below
 from fatpatch.verdicts import quants
-from fatpatch.verdicts.dispatch import Host
+from fatpatch.verdicts.dispatch import HostChecks
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.module import FAILS
 from fatpatch.verdicts.results import Judged, QuantVerdict
@@ -37,7 +37,7 @@ def quantised(model: ModelFacts | None) -> list[str]:
 def no_roads(modules: Sequence[Judged], model: ModelFacts | None, environment: Environment) -> Iterator[tuple[str, str]]:
     """The tensor types of the model that no library of the file can run."""
     arch = environment.device.arch
-    hosts: dict[int, tuple[Host, list[str]]] = {}
+    hosts: dict[int, tuple[HostChecks, list[str]]] = {}
     for module in modules:
         if module.host.family is not None:
             names = hosts.setdefault(id(module.host), (module.host, []))[1]

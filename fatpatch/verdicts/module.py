@@ -10,9 +10,9 @@ from fatpatch.base.source import Source
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose, promised, refused
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.facts import Facts, FactsReader, arch_of
+from fatpatch.verdicts.facts import FactsReader, ImageFacts, arch_of
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.load_result import NO_IMAGE, UNSUPPORTED_PTX, Fate
 from fatpatch.verdicts.loading import Loading, load
@@ -67,7 +67,7 @@ class ModuleVerdict(NamedTuple):
     verdict: str
     cuda_error: int | None
     outcome: str | None
-    image: Image | None
+    image: ImageEntry | None
     target: str | None
     reason: str
     lost: tuple[tuple[str, str], ...]
@@ -128,7 +128,7 @@ def _is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
     return all(reader.names(source, image) == frozenset() or (probe and _does_nothing(source, image, reader)) for image in images)
 
 
-def _does_nothing(source: Source, image: Image, reader: FactsReader) -> bool:
+def _does_nothing(source: Source, image: ImageEntry, reader: FactsReader) -> bool:
     """Whether all bodies return at once; where the PTX is a few bytes that is all they ever did, as in cuBLASLt's probe of the hardware."""
     facts = reader.facts(source, image)
     return bool(facts.bodies) and all(body == flow.EMPTY for body in facts.bodies.values())
@@ -166,7 +166,7 @@ def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lo
 
 
 def _missing(
-    node: Node, payload: Payload, chosen: Image, facts: Facts, environment: Environment, reader: FactsReader
+    node: Node, payload: Payload, chosen: ImageEntry, facts: ImageFacts, environment: Environment, reader: FactsReader
 ) -> Iterator[KernelVerdict]:
     """Kernels that images nearer to the device have and the chosen one lacks: launching one is error 500, never a fallback.
 
@@ -189,7 +189,7 @@ def _missing(
         yield KernelVerdict(name, FAILS, "missing", True, tuple(targets), broken=True)
 
 
-def _lost(payload: Payload, chosen: Image | None, environment: Environment) -> Iterator[tuple[str, str]]:
+def _lost(payload: Payload, chosen: ImageEntry | None, environment: Environment) -> Iterator[tuple[str, str]]:
     """Why each of the other images is not loaded, once for each target and reason."""
     seen = set()
     for image in payload.images:
@@ -201,7 +201,7 @@ def _lost(payload: Payload, chosen: Image | None, environment: Environment) -> I
             yield row
 
 
-def _why_not(image: Image, chosen: Image | None, environment: Environment) -> str:
+def _why_not(image: ImageEntry, chosen: ImageEntry | None, environment: Environment) -> str:
     arch = environment.device.arch
     assert arch is not None
     if image.within is not None:
@@ -222,7 +222,7 @@ def _why_not(image: Image, chosen: Image | None, environment: Environment) -> st
     return "other PTX is nearer" if chosen is not None else "not chosen"
 
 
-def _why_not_sass(number: int, arch: int, chosen: Image | None, environment: Environment) -> str:
+def _why_not_sass(number: int, arch: int, chosen: ImageEntry | None, environment: Environment) -> str:
     if number // 10 != arch // 10:
         return f"SASS for major version {number // 10}, the GPU is {arch // 10}"
     if number > arch:

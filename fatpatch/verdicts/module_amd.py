@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fatpatch.gpucode.code_object.target import Identity, same_target
+from fatpatch.gpucode.code_object.target import CodeObjectHeader, same_target
 from fatpatch.gpus.amd import choose_object, offered
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.load_result import NO_IMAGE
@@ -55,7 +55,7 @@ def judge_amd(node: Node, payload: Payload, environment: Environment, reader: Fa
     return _verdict(payload, _HOW[choice.how], None, image, reason)
 
 
-def _refused(image: Image, identity: Identity) -> str | None:
+def _refused(image: ImageEntry, identity: CodeObjectHeader) -> str | None:
     """Why the loader refuses the object that the runtime has chosen by its id."""
     if not same_target(identity.target, image.target) and identity.version != _FIRST_VERSION:
         return f"{image.target} is chosen by its id, but its header says {identity.target}: the loader refuses it"
@@ -66,14 +66,14 @@ def _refused(image: Image, identity: Identity) -> str | None:
     return None
 
 
-def _passed_over(image: Image) -> str:
+def _passed_over(image: ImageEntry) -> str:
     """Why an image is not the one that is loaded."""
     if image.target.split(":")[0].endswith("-generic"):
         return "for another family, or less fitting"
     return "for another processor or setting" if ":" in image.target else "for another processor"
 
 
-def _verdict(payload: Payload, verdict: str, error: int | None, image: Image | None, reason: str) -> ModuleVerdict:
+def _verdict(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:
     lost = tuple((each.target, _passed_over(each)) for each in payload.images if each is not image and each.size)
     return ModuleVerdict(
         locator=payload.locator,

@@ -9,7 +9,7 @@ from fatpatch.base.locator import file_name
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpus.amd import offered, override_for, switch_for
 from fatpatch.gpus.compatibility import Kinship, best_kin
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.remedy import Candidate, Remedy
@@ -94,7 +94,7 @@ def _common(doctor: Doctor, modules: Sequence[Judged]) -> list[str]:
     return sorted(set.intersection(*sets)) if sets else []
 
 
-def _sound(doctor: Doctor, module: Judged, image: Image) -> bool:
+def _sound(doctor: Doctor, module: Judged, image: ImageEntry) -> bool:
     if image.kind != "hsaco" or not image.readable or module.node.source is None:
         return False
     identity = doctor.reader.header(module.node.source, image)

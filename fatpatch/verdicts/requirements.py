@@ -21,7 +21,7 @@ from fatpatch.gpus.drivers import (
 )
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import version_key
-from fatpatch.model.tree import Image, Node
+from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.module import ModuleVerdict
 from fatpatch.verdicts.results import Judged, Need
@@ -113,15 +113,15 @@ def beyond_jetson(modules: Sequence[Judged], environment: Environment) -> bool:
     return last is not None and needed is not None and version_key(needed) > version_key(last)
 
 
-def _chosen(modules: Sequence[Judged]) -> list[Image]:
+def _chosen(modules: Sequence[Judged]) -> list[ImageEntry]:
     return [module.verdict.image for module in modules if module.verdict.image is not None]
 
 
-def _ptx_versions(images: Sequence[Image]) -> frozenset[str]:
+def _ptx_versions(images: Sequence[ImageEntry]) -> frozenset[str]:
     return frozenset(image.code_version for image in images if image.kind == "ptx" and image.code_version)
 
 
-def _has_zstd(images: Sequence[Image]) -> bool:
+def _has_zstd(images: Sequence[ImageEntry]) -> bool:
     return any(image.compression == "zstd" for image in images)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
-from fatpatch.verdicts.dispatch import Host
+from fatpatch.verdicts.dispatch import HostChecks
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE, ModuleVerdict
@@ -23,7 +23,7 @@ class Judged(NamedTuple):
     node: Node
     payload: Payload
     verdict: ModuleVerdict
-    host: Host
+    host: HostChecks
     doubtful: tuple[str, ...] = ()
     for_model: bool = False
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from fatpatch.gpucode import flow
 from fatpatch.model.tree import Node, Payload
-from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, Host
+from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, HostChecks
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.module import EMPTY, STUB, ModuleVerdict, settle
@@ -26,7 +26,7 @@ def with_stubs(
     payload: Payload,
     verdict: ModuleVerdict,
     environment: Environment,
-    host: Host,
+    host: HostChecks,
     needed: Mapping[str, str] | None,
     reader: FactsReader,
 ) -> ModuleVerdict:
@@ -79,7 +79,7 @@ def _printing(node: Node, verdict: ModuleVerdict, reader: FactsReader) -> frozen
     return frozenset(reader.messages(node.source, verdict.image, suspects)) if suspects else frozenset()
 
 
-def _launched(name: str, bodies: Sequence[tuple[str, int, str]], host: Host, arch: int, image_arch: int) -> bool | None:
+def _launched(name: str, bodies: Sequence[tuple[str, int, str]], host: HostChecks, arch: int, image_arch: int) -> bool | None:
     """Whether a host of a known family launches the kernel on the device; None when it cannot be told.
 
     By what is known of the kernel; else by its bodies: it becomes real at a threshold of the host between the last image where it

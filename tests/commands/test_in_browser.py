@@ -10,10 +10,10 @@ import pytest
 from browser import CHROMIUM, Page, browser
 from conftest import SAMPLES
 
-from fatpatch.api.contents import Block, Contents, Holder
+from fatpatch.api.contents import Block, Holder, ReportContents
 from fatpatch.commands.report.text import report
 from fatpatch.verdicts.all_gpus import Answer
-from fatpatch.verdicts.library_facts import Cell, Facts, Module, TargetFacts
+from fatpatch.verdicts.library_facts import Cell, LibraryFacts, ModuleKernels, TargetFacts
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -53,7 +53,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def many(count: int) -> Contents:
+def many(count: int) -> ReportContents:
     """A library with as many kernels as the largest real one, in ten targets and 500 modules."""
     targets = ["sm_50", "sm_60", "sm_61", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "compute_100"]
     kernels = {}
@@ -64,7 +64,7 @@ def many(count: int) -> Contents:
             target: Cell(16 + index % 200, index % 4096, index % 3, None, 512 + index, "stub" if index % 50 == 0 else "real")
             for target in here
         }
-    facts = Facts(
+    facts = LibraryFacts(
         path="",
         name="liblarge.so",
         file="liblarge.so",
@@ -75,11 +75,11 @@ def many(count: int) -> Contents:
         digest="",
         targets={target: TargetFacts(500, 69_000_000, 200_000_000) for target in targets},
         kernels=kernels,
-        modules=tuple(Module(f"fatbin[{index}]", frozenset(), frozenset(targets)) for index in range(500)),
+        modules=tuple(ModuleKernels(f"fatbin[{index}]", frozenset(), frozenset(targets)) for index in range(500)),
     )
     blocks = tuple(Block(f"fatbin[{index}]", frozenset(), target, 1000 * (index + 1)) for index in range(500) for target in targets)
     holder = Holder("liblarge.so", facts, {target: Answer("runs", True, "its own code") for target in targets}, blocks, None)
-    return Contents(("liblarge.so",), (holder,), (), "")
+    return ReportContents(("liblarge.so",), (holder,), (), "")
 
 
 def test_loads(page: Page, demo: Path) -> None:

@@ -28,7 +28,7 @@ from conftest import SAMPLES, required
 
 from fatpatch.commands import run as run_command
 from fatpatch.edit.payload.entry import entry_bytes
-from fatpatch.edit.payload.new_image import Donation, cubin_donation, ptx_donation
+from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, ptx_donation
 from fatpatch.gpucode.signature import signature_of
 
 pytestmark = pytest.mark.oracle
@@ -118,12 +118,12 @@ def nvfatbin(request: pytest.FixtureRequest) -> NvFatbin:
     raise AssertionError
 
 
-def cubin(name: str) -> tuple[str, bytes, Donation]:
+def cubin(name: str) -> tuple[str, bytes, ImageToAdd]:
     """Architecture, bytes and donation of a cubin."""
     return name.split()[0], CUBINS[name].read_bytes(), cubin_donation(str(CUBINS[name]), LIMIT)
 
 
-def ptx(arch: str, nvfatbin: NvFatbin, folder: Path) -> tuple[bytes, Donation]:
+def ptx(arch: str, nvfatbin: NvFatbin, folder: Path) -> tuple[bytes, ImageToAdd]:
     """PTX for an architecture, as nvFatbin stores it, and its donation."""
     text = (FIXTURES / "a.compute_90.ptx").read_bytes().replace(b".target sm_90", b".target sm_" + arch.encode())
     stored = nvfatbin.entry(arch, text)
@@ -261,7 +261,7 @@ def test_compressed_entry(name: str, codec: str, nvfatbin: NvFatbin, tmp_path: P
 def test_what_does_not_shrink_is_stored(tmp_path: Path) -> None:
     noise = b"// " + b"".join(hashlib.sha256(bytes([number])).hexdigest().encode()[::3] for number in range(2)) + b"\n"
     text = b".version 8.0\n.target sm_75\n" + noise
-    donation = Donation("x", "ptx", "compute_75", lambda: text, signature_of("ptx", text))
+    donation = ImageToAdd("x", "ptx", "compute_75", lambda: text, signature_of("ptx", text))
     for codec in MODES:
         made = entry_bytes(donation, codec=codec, host=LINUX, relocatable=False)
         header = header_of(made)

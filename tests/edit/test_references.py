@@ -17,7 +17,7 @@ from edit.test_prune import two_archs
 
 from fatpatch.base.source import Source
 from fatpatch.edit.references import aarch64, data, lanes, x86
-from fatpatch.edit.references.program import Part, Program, Ranges
+from fatpatch.edit.references.program import LinkedProgram, Part, Ranges
 from fatpatch.formats.numbers import EM_AARCH64, EM_X86_64
 
 SHARED = ("-shared", "-fPIC")
@@ -214,9 +214,9 @@ def symbols(path: Path) -> dict[str, tuple[str, ...]]:
 # The searches alone, against a plain look at every byte
 
 
-def program(data: bytes, address: int, machine: int, functions: tuple[int, ...] = (), *, code: bool = True) -> Program:
+def program(data: bytes, address: int, machine: int, functions: tuple[int, ...] = (), *, code: bool = True) -> LinkedProgram:
     part = Part(0, len(data), address, code)
-    return Program(Source.of(data), "x", machine, (part,), False, None, (), (), lambda: functions)
+    return LinkedProgram(Source.of(data), "x", machine, (part,), False, None, (), (), lambda: functions)
 
 
 def test_numbers_in_a_range() -> None:

@@ -124,7 +124,7 @@ def test_maxwell_encodings(words: tuple[int, ...], kind: int, targets: tuple[int
     """Words as nvdisasm 12.4 names them, at byte 0x30 of a section of 64 instructions."""
     code = bytearray(64 * 8)
     code[0x30:0x38] = struct.pack("<Q", words[0])
-    section = maxwell.Section(bytes(code))
+    section = maxwell.MaxwellSection(bytes(code))
     assert section.kinds[6] == kind
     if kind == flow.BRANCH:
         assert section.conditional(6) == conditional
@@ -148,7 +148,7 @@ def test_maxwell_encodings(words: tuple[int, ...], kind: int, targets: tuple[int
 def test_volta_encodings(arch: int, low: int, high: int, kind: int, target: int | None, conditional: bool) -> None:
     code = bytearray(64 * 16)
     code[0x90:0xA0] = struct.pack("<QQ", low, high)
-    section = volta.Section(bytes(code), arch)
+    section = volta.VoltaSection(bytes(code), arch)
     assert section.kinds[9] == kind
     if target is not None:
         assert section.targets(9) == (target,)
@@ -197,7 +197,7 @@ def compared(tool: Path, path: Path) -> int:
             waiting = []
             lines[section, at] = found.groups()[1:]
     for (name, at), (guard, operation, operands) in lines.items():
-        program = volta.Section(tables.content(tables.by_name()[name.encode()]), arch)
+        program = volta.VoltaSection(tables.content(tables.by_name()[name.encode()]), arch)
         break_at = at // 16
         root = operation.split(".")[0]
         expected = {flow.TRAP} if operation.startswith("BPT.TRAP") else CONTROL.get(root) or MEMORY.get(root) or {flow.PLAIN}

@@ -10,15 +10,15 @@ import pytest
 from builders.cubin import cubin
 from builders.fatbin import PTX, concatenated, container, entry, packed
 
-from fatpatch.model.tree import Image, Node
-from fatpatch.scan.survey import Finding, survey
+from fatpatch.model.tree import ImageEntry, Node
+from fatpatch.scan.survey import ImageSurvey, survey
 from fatpatch.scan.walk import inspected
 
 CUBIN = cubin(arch=75)
 ZERO = bytes(8)
 
 
-def read(tmp_path: Path, data: bytes) -> tuple[Node, list[tuple[Image, Finding]]]:
+def read(tmp_path: Path, data: bytes) -> tuple[Node, list[tuple[ImageEntry, ImageSurvey]]]:
     path = tmp_path / "x.fatbin"
     path.write_bytes(data)
     with inspected(str(path)) as node:
@@ -177,7 +177,7 @@ def test_malformed(tmp_path: Path, name: str) -> None:
         assert len(behind.payloads) >= 2
 
 
-def _complaint(image: Image, finding: Finding) -> object:
+def _complaint(image: ImageEntry, finding: ImageSurvey) -> object:
     from fatpatch.scan.survey import complaint_of
 
     return complaint_of(image, finding)

@@ -13,7 +13,7 @@ from builders import bundle, elf
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.base.source import Source
 from fatpatch.gpucode.code_object.read import read_code_object
-from fatpatch.gpucode.frames import Budget, stream_end
+from fatpatch.gpucode.frames import StreamBudget, stream_end
 from fatpatch.gpucode.metadata import unpacked
 from fatpatch.gpucode.spirv import read_module
 from fatpatch.model.tree import Node
@@ -34,7 +34,7 @@ def test_streams_that_lead_nowhere_share_a_budget() -> None:
     """Each magic of version 1 may start a walk of its own through the same endless chain."""
     chain = b"\x28\xb5\x2f\xfd\x00\x58" + struct.pack("<I", 8 << 3 | 1 << 1)[:3] + b"\0"
     data = chain + b"\x42\0\0\0" * 1000
-    budget = Budget(blocks=2500)
+    budget = StreamBudget(blocks=2500)
     assert [stream_end(Source.of(data), 0, len(data), "zstd", budget) for _ in range(4)] == [None] * 4
     assert budget.blocks == 0
 
@@ -44,8 +44,8 @@ def test_the_end_of_a_stream(codec: str, pack: object) -> None:
     for content in (b"", b"x", bytes(1 << 20), bytes(range(256)) * 5000):
         stream = pack(content)
         data = b"ab" + stream + b"tail" * 10
-        assert stream_end(Source.of(data), 2, len(data), codec, Budget()) == 2 + len(stream)
-        assert stream_end(Source.of(data[: len(stream)]), 2, len(stream), codec, Budget()) is None
+        assert stream_end(Source.of(data), 2, len(data), codec, StreamBudget()) == 2 + len(stream)
+        assert stream_end(Source.of(data[: len(stream)]), 2, len(stream), codec, StreamBudget()) is None
 
 
 def test_many_empty_host_entries(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from fatpatch.base.errors import InputError
 from fatpatch.gpus.amd import choose_object, overridden, override_for, switch_for
 from fatpatch.gpus.compatibility import kinship
 from fatpatch.gpus.devices import find
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 
-def objects(*targets: str) -> list[Image]:
-    return [Image(target, "hsaco", target, None, "none", 8, 8, index, 0, 8) for index, target in enumerate(targets)]
+def objects(*targets: str) -> list[ImageEntry]:
+    return [ImageEntry(target, "hsaco", target, None, "none", 8, 8, index, 0, 8) for index, target in enumerate(targets)]
 
 
 @pytest.mark.parametrize(

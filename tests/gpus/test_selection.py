@@ -11,8 +11,8 @@ import pytest
 from load_cases import load_cases, witnesses
 
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpus.selection import Choice, choose, promised
-from fatpatch.model.tree import Image
+from fatpatch.gpus.selection import LoadChoice, choose, promised
+from fatpatch.model.tree import ImageEntry
 from fatpatch.scan.walk import inspected
 
 KINDS = {"sm": ("sass", 2), "compute": ("ptx", 1), "lto": ("lto", 8), "reloc": ("reloc-ptx", 0x40), "index": ("index", 0x20)}
@@ -36,11 +36,13 @@ EXCLUDED = {
 }
 
 
-def image(target: str, flags: int = 0x11, **fields: Any) -> Image:
+def image(target: str, flags: int = 0x11, **fields: Any) -> ImageEntry:
     prefix, number = target.split("_")
     kind, code = KINDS[prefix]
     flags |= {"a": 0x100000, "f": 0x200000}.get(number[-1], 0)
-    made = Image("", kind, f"compute_{number}" if prefix == "reloc" else target, "9.0", "none", 8, 8, 0, 64, 8, flags=flags, kind_code=code)
+    made = ImageEntry(
+        "", kind, f"compute_{number}" if prefix == "reloc" else target, "9.0", "none", 8, 8, 0, 64, 8, flags=flags, kind_code=code
+    )
     return made._replace(**fields)
 
 
@@ -51,12 +53,12 @@ def chosen(targets: str, device: int, **switches: bool) -> str | int | None:
     return choice.image.target if choice.image is not None else choice.error
 
 
-def predict(case: dict[str, Any], images: tuple[Image, ...]) -> Choice:
+def predict(case: dict[str, Any], images: tuple[ImageEntry, ...]) -> LoadChoice:
     switches = {key.replace("FORCE_JIT", "FORCE_PTX_JIT").replace("DISABLE_JIT", "DISABLE_PTX_JIT") for key in case["env"]}
     return choose(images, 90, force_ptx="CUDA_FORCE_PTX_JIT" in switches, disable_ptx="CUDA_DISABLE_PTX_JIT" in switches)
 
 
-def reason_of(case: dict[str, Any], choice: Choice) -> str:
+def reason_of(case: dict[str, Any], choice: LoadChoice) -> str:
     """Why the case may differ; what the driver logged must fit the choice all the same."""
     log = case.get("jit_log", "")
     if "ptxas" in log:

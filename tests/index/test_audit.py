@@ -24,7 +24,7 @@ from remote.server import Handler, serving
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.index.database import TABLES, Database
-from fatpatch.index.record import Contents, Examined, State
+from fatpatch.index.record import Examined, FileRows, KnownState
 from fatpatch.index.run import audit, location_of
 from fatpatch.remote.inputs import Input
 
@@ -278,21 +278,21 @@ def test_a_file_that_kills_its_process(tmp_path: Path, monkeypatch: pytest.Monke
 def _deadly(task: Any, limits: Limits) -> Examined:
     if "killer" in task.path:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Examined(task.location, task.state, Contents("elf", (), (), (), (), (), ()), None)
+    return Examined(task.location, task.state, FileRows("elf", (), (), (), (), (), ()), None)
 
 
 def test_state_is_asked_for(tmp_path: Path) -> None:
     index = Database(str(tmp_path / "x.sqlite"), create=True)
-    nothing = Contents("elf", (), (), (), (), (), ())
-    index.store(Examined("a", State(1, 2, None, 9), nothing, None))
-    index.store(Examined("b", State(1, None, None, 9), nothing, None))
-    index.store(Examined("c", State(1, 2, None, 9), None, "broken"))
-    assert index.knows("a", State(1, 2, None, 9))
-    assert not index.knows("a", State(1, 3, None, 9))
-    assert not index.knows("a", State(2, 2, None, 9))
-    assert not index.knows("a", State(1, 2, None, 10))  # more may be unpacked now
-    assert not index.knows("b", State(1, None, None, 9))  # nothing by which a change would be seen
-    assert not index.knows("c", State(1, 2, None, 9))  # what failed is tried again
+    nothing = FileRows("elf", (), (), (), (), (), ())
+    index.store(Examined("a", KnownState(1, 2, None, 9), nothing, None))
+    index.store(Examined("b", KnownState(1, None, None, 9), nothing, None))
+    index.store(Examined("c", KnownState(1, 2, None, 9), None, "broken"))
+    assert index.knows("a", KnownState(1, 2, None, 9))
+    assert not index.knows("a", KnownState(1, 3, None, 9))
+    assert not index.knows("a", KnownState(2, 2, None, 9))
+    assert not index.knows("a", KnownState(1, 2, None, 10))  # more may be unpacked now
+    assert not index.knows("b", KnownState(1, None, None, 9))  # nothing by which a change would be seen
+    assert not index.knows("c", KnownState(1, 2, None, 9))  # what failed is tried again
     index.close()
     with pytest.raises(FatpatchError):
         Database(str(tmp_path), create=True)

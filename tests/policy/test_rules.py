@@ -18,7 +18,7 @@ from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import parse_policy
 from fatpatch.policy.rules import RULES
 from fatpatch.policy.run import Selection, check_file, check_files
-from fatpatch.policy.subject import Subject
+from fatpatch.policy.subject import RuleSubject
 from fatpatch.remote.inputs import Input
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.results import FileVerdict
@@ -108,7 +108,7 @@ def test_kernels_launched_in_a_shape_that_they_were_not_compiled_for(tmp_path: P
     """What doctor says of such a module becomes FP305; the judgement itself is tested with doctor."""
     own = rules_run._own
 
-    def doubted(subject: Subject, environment: Environment) -> FileVerdict | None:
+    def doubted(subject: RuleSubject, environment: Environment) -> FileVerdict | None:
         verdict = own(subject, environment)
         return verdict and verdict._replace(mismatch=tuple(module._replace(doubtful=("mul_mat",)) for module in verdict.modules))
 

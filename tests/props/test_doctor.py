@@ -13,7 +13,6 @@ from conftest import SAMPLES, Run
 from props.test_mutations import SEEDS, mutated
 
 from fatpatch.base.errors import FatpatchError
-from fatpatch.commands.doctor.text import report
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.cubin import volta
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
@@ -26,6 +25,7 @@ from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.ptx_result import compiled
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words.report import report
 
 ENVIRONMENTS = (
     Environment(find("sm_61"), None),
@@ -145,7 +145,7 @@ def test_walks_stay_linear() -> None:
     with quickly(8.0):  # 2.8 alone, 4.2 beside another test on the same core
         assert flow.classify(Branches(60_000)) == "empty"
         assert flow.classify(Chain(60_000)) == "empty"
-        volta.Section(bytes(1 << 22), 90)
+        volta.VoltaSection(bytes(1 << 22), 90)
 
 
 def test_entries_that_lead_back(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from builders.fatbin import container, entry, packed
 from conftest import ROOT, SAMPLES
 
 from fatpatch.release.pairing import paired
-from fatpatch.verdicts.library_facts import Facts
+from fatpatch.verdicts.library_facts import LibraryFacts
 
 SCHEMA = json.loads((ROOT / "fatpatch/release/diff-1.schema.json").read_text())
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -316,8 +316,8 @@ def test_hostile_targets(run: Run, tmp_path: Path) -> None:
     assert "`gfx1030|'<b>`" in page or "gfx1030|" not in page
 
 
-def facts(path: str, digest: str, *kernels: str) -> Facts:
-    return Facts(path, path, path, path, "elf", 1, 1, digest, {}, {name: {} for name in kernels})
+def facts(path: str, digest: str, *kernels: str) -> LibraryFacts:
+    return LibraryFacts(path, path, path, path, "elf", 1, 1, digest, {}, {name: {} for name in kernels})
 
 
 def test_variants_are_no_versions() -> None:

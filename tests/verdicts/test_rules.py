@@ -9,7 +9,7 @@ from builders.fatbin import PTX
 
 from fatpatch.hostcode.family import ARCH_LIST, PER_TYPE, Family
 from fatpatch.model.tree import Payload, Wrapper
-from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, NOT_KNOWN, Host
+from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, NOT_KNOWN, HostChecks
 from fatpatch.verdicts.jit import cost_of, total
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.module import FAILS, NATIVE, STUB, KernelVerdict, ModuleVerdict, settle
@@ -19,8 +19,10 @@ OLD = Family("ggml", PER_TYPE, (), None, None, False)
 NEW = Family("ggml", ARCH_LIST, (), (500, 610, 700), None, True)
 
 
-def host(family: Family | None = OLD, thresholds: tuple[int, ...] = (600, 610, 700), arch_list: tuple[int, ...] | None = None) -> Host:
-    return Host(family, thresholds, True, None, "", arch_list)
+def host(
+    family: Family | None = OLD, thresholds: tuple[int, ...] = (600, 610, 700), arch_list: tuple[int, ...] | None = None
+) -> HostChecks:
+    return HostChecks(family, thresholds, True, None, "", arch_list)
 
 
 @pytest.mark.parametrize(

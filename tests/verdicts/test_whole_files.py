@@ -16,7 +16,7 @@ from fatpatch.hostcode.family import ARCH_LIST, PER_TYPE, Family
 from fatpatch.hostcode.registration import Registration
 from fatpatch.model.tree import ModelFacts, Node, Wrapper
 from fatpatch.scan.walk import inspected
-from fatpatch.verdicts.dispatch import Host
+from fatpatch.verdicts.dispatch import HostChecks
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor, libraries
 from fatpatch.verdicts.models import quant_verdicts
@@ -25,9 +25,9 @@ from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.requirements import trouble
 from fatpatch.verdicts.results import FileVerdict, Judged
 
-UNKNOWN = Host(None, (), False, None, "")
-OLD = Host(Family("ggml", PER_TYPE, (), None, None, False), (600, 610, 700), True, None, "")
-LISTED = Host(Family("ggml", ARCH_LIST, (), (500, 610), None, True), (610, 700), True, None, "", (500, 610))
+UNKNOWN = HostChecks(None, (), False, None, "")
+OLD = HostChecks(Family("ggml", PER_TYPE, (), None, None, False), (600, 610, 700), True, None, "")
+LISTED = HostChecks(Family("ggml", ARCH_LIST, (), (500, 610), None, True), (610, 700), True, None, "", (500, 610))
 NORM = "_Z12rms_norm_f32ILi32EEvPKfPfif"
 VECTOR = "_Z13mul_mat_vec_qILi1ELi32ELi8E10block_q8_0Li2EXadL_Z17vec_dot_q8_0_q8_1PKvPK10block_q8_1RKiEEEvS1_S1_Pfiiii"
 
@@ -41,7 +41,7 @@ def found(tmp_path: Path) -> FileVerdict:
         return Doctor(node, limit=1 << 20).judge(Environment(find("sm_61")))
 
 
-def judged(found: FileVerdict, host: Host, *kernels: KernelVerdict, for_model: bool = False) -> Judged:
+def judged(found: FileVerdict, host: HostChecks, *kernels: KernelVerdict, for_model: bool = False) -> Judged:
     one = found.modules[0]
     worst = STUB if any(kernel.defect for kernel in kernels) else NATIVE
     return one._replace(verdict=one.verdict._replace(verdict=worst, kernels=kernels), host=host, for_model=for_model)
@@ -117,7 +117,7 @@ def test_the_first_device_decides_nothing_for_the_next(
 ) -> None:
     """A kernel that only sm_80 code has is registered on every device: it is in the file, whichever image was read first."""
 
-    def host_of(_: Node, names: frozenset[str], __: frozenset[int]) -> Host:
+    def host_of(_: Node, names: frozenset[str], __: frozenset[int]) -> HostChecks:
         return UNKNOWN._replace(registration=Registration(names & registered, frozenset(registered - names), True, ""))
 
     monkeypatch.setattr("fatpatch.verdicts.judge.host_of", host_of)

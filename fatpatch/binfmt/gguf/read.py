@@ -41,7 +41,7 @@ def probe(source: Source) -> bool:
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """Architecture, file type and the histogram of tensor types; what is readable of a damaged header."""
-    reader = _Reader(source)
+    reader = _GgufReader(source)
     try:
         facts = _facts(reader)
     except FormatError as error:
@@ -50,7 +50,7 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     return Container(kind=KIND, detail="" if facts is None else f"version {facts.version}", facts=facts)
 
 
-def _facts(reader: _Reader) -> ModelFacts:
+def _facts(reader: _GgufReader) -> ModelFacts:
     reader.take(4)
     version = reader.number(4)
     if version not in (2, 3):
@@ -90,7 +90,7 @@ def _string(value: str | int | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class _Reader:
+class _GgufReader:
     """A forward cursor over a source with one read-ahead buffer."""
 
     def __init__(self, source: Source) -> None:

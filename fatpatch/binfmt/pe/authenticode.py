@@ -17,7 +17,7 @@ _COMMON_NAME = re.compile(r"(?:^|, )CN=((?:\\.|[^,\\])+)")
 _DIRECTORIES = {0x10B: 96, 0x20B: 112}
 
 
-class Signature(NamedTuple):
+class PeSignature(NamedTuple):
     """``signers``: the names in the certificates of those who signed; ``holds``: whether the digest is right, None when not checked."""
 
     signers: tuple[str, ...]
@@ -38,23 +38,23 @@ def is_signed(source: Source) -> bool:
     return directories is not None and any(source.peek(at + directories + 8 * _SECURITY, 8))
 
 
-def signature_of(source: Source) -> Signature | None:
+def signature_of(source: Source) -> PeSignature | None:
     """The signature of a PE file; None when it has none, or one that cannot be read."""
     if not is_signed(source):
         return None
     if source.size > LARGEST:
-        return Signature((), None)
+        return PeSignature((), None)
     import lief
 
     lief.logging.disable()
     binary: Any = lief.PE.parse(source.read(0, source.size))
     if binary is None or not binary.has_signatures:
-        return Signature((), False)
+        return PeSignature((), False)
     signers = dict.fromkeys(
         _name(signer.cert) for signature in binary.signatures for signer in signature.signers if signer.cert is not None
     )
     answer = binary.verify_signature(lief.PE.Signature.VERIFICATION_CHECKS.HASH_ONLY)
-    return Signature(tuple(signers), answer == lief.PE.Signature.VERIFICATION_FLAGS.OK)
+    return PeSignature(tuple(signers), answer == lief.PE.Signature.VERIFICATION_FLAGS.OK)
 
 
 def _name(certificate: Any) -> str:

@@ -18,12 +18,12 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.overlay import Overlay
-from fatpatch.commands._shared.edit_text import Told, edit_json, edit_text
 from fatpatch.commands._shared.options import limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress as ProgressLine
-from fatpatch.edit.rewrite.rewrite_modules import Plan, renew
+from fatpatch.edit.report import EditReport, edit_json, edit_text
+from fatpatch.edit.rewrite.rewrite_modules import RewritePlan, renew
 from fatpatch.edit.transaction import undo_file as journal
-from fatpatch.edit.transaction.commit import Destination, Subject
+from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.edit.transaction.write import write_overlay
 from fatpatch.hostcode.llamafile import notes_for
@@ -40,12 +40,12 @@ class Opened(NamedTuple):
 
     path: str
     shown: str
-    subject: Subject
+    subject: EditedFile
     links: int
     progress: Progress
 
 
-class Given(NamedTuple):
+class EditRequest(NamedTuple):
     """What the options of ``edit_options`` say: where the result goes, what to look at, how to tell it."""
 
     output: str | None
@@ -76,7 +76,7 @@ def edit_options(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def gathered(**values: Any) -> int:
-        given = Given(*(values.pop(field) for field in Given._fields))
+        given = EditRequest(*(values.pop(field) for field in EditRequest._fields))
         return command(given=given, **values)
 
     result: Callable[..., int] = gathered
@@ -119,7 +119,7 @@ def opened(path: str, to: Destination, limits: Limits) -> Iterator[Opened]:
     real = os.path.realpath(path)
     before, links = state_of(real), os.stat(real).st_nlink
     with ProgressLine(shown) as progress, inspected(real, name=file_name(shown), limits=limits, progress=progress.at) as node:
-        yield Opened(path, shown, Subject(real, node, before), links, progress.at)
+        yield Opened(path, shown, EditedFile(real, node, before), links, progress.at)
 
 
 def notes_on(file: Opened, to: Destination, members: list[str]) -> list[str]:
@@ -141,7 +141,7 @@ def written(file: Opened, to: Destination, *, changed: bool) -> tuple[str | None
     return output, f"fatpatch undo {shlex.quote(output)}" if to.record else None
 
 
-def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node, Progress], Plan], max_image_size: int) -> int:
+def renewed(command: str, file: str, given: EditRequest, plan_of: Callable[[Node, Progress], RewritePlan], max_image_size: int) -> int:
     """Plan and carry out an edit that takes nothing from outside, and tell it; the exit code."""
     to = given.destination(file)
     refuse_address(file)
@@ -157,7 +157,9 @@ def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node, Prog
     if had_record and not to.record and plan.edit is not None:
         notes.append("the record of earlier edits is gone too: they cannot be reverted either")
     record = os.path.getsize(journal.path_beside(to.path)) if undo is not None and to.path is not None else None
-    told = Told(command, source.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, to.path if copied else None)
+    told = EditReport(
+        command, source.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, to.path if copied else None
+    )
     if given.form == "json":
         document: dict[str, Any] = edit_json(plan, done, told, __version__)
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
@@ -167,7 +169,7 @@ def renewed(command: str, file: str, given: Given, plan_of: Callable[[Node, Prog
     return 0
 
 
-def _copy(subject: Subject, to: Destination) -> None:
+def _copy(subject: EditedFile, to: Destination) -> None:
     """The file itself as the result, where there is nothing to change: whoever asked for a file is given one."""
     assert subject.node.source is not None
     assert to.path is not None

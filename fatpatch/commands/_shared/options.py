@@ -71,7 +71,7 @@ class GpuName(click.ParamType[str]):
         return [CompletionItem(name) for name in list(names)[:_MAX_COMPLETIONS]]
 
 
-class Target(click.ParamType[str]):
+class TargetName(click.ParamType[str]):
     """A target such as sm_61; completed from those that toolkits compile."""
 
     name = "target"
@@ -153,7 +153,7 @@ def make_folder(folder: str) -> None:
 
 def print_diagnostics(items: Iterable[Diagnostic]) -> None:
     """Diagnostics on stderr, a line each."""
-    from fatpatch.commands.inspect.text import diagnostic_lines
+    from fatpatch.commands._shared.diagnostics import diagnostic_lines
 
     for line in diagnostic_lines(items):
         click.echo(line, err=True)

@@ -10,6 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.verdicts.all_gpus import Answer
+from fatpatch.verdicts.outcome import HOPELESS
 
 _TITLES = {"kernels": "Kernels and targets", "diff": "Kernels and targets", "files": "Files and GPUs"}
 _LESS = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -64,3 +66,8 @@ def _hash(text: str) -> str:
 def _embedded(data: Any) -> str:
     """JSON that can stand inside a script element."""
     return json.dumps(data, separators=(",", ":")).translate(_LESS)
+
+
+def grade(answer: Answer) -> str:
+    """Good, maybe or bad: the colour of a verdict."""
+    return "good" if answer.works else "bad" if answer.outcome in HOPELESS else "maybe"

@@ -40,5 +40,5 @@ def command(
     """
     from fatpatch.commands.audit import run as auditing
 
-    wish = auditing.Wish(files, files_from, shard, cluster, index, html, jobs, again, ndjson)
+    wish = auditing.AuditRequest(files, files_from, shard, cluster, index, html, jobs, again, ndjson)
     return auditing.audit(wish, database, limits_from(max_image_size))

@@ -7,8 +7,7 @@ from typing import Any
 
 from fatpatch.base.errors import FormatError
 from fatpatch.base.words import plural, safe, size
-from fatpatch.commands._shared.page import page
-from fatpatch.commands.report.text import grade
+from fatpatch.commands._shared.page import grade, page
 from fatpatch.gpus.devices import family, well_known
 from fatpatch.gpus.fleet import by_target, series
 from fatpatch.index.database import Database

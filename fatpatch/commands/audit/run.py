@@ -29,7 +29,7 @@ _MOST_LINES = 10_000_000
 _LONGEST = 10_000
 
 
-class Wish(NamedTuple):
+class AuditRequest(NamedTuple):
     """What the command line asks for."""
 
     files: tuple[str, ...]
@@ -43,7 +43,7 @@ class Wish(NamedTuple):
     ndjson: bool
 
 
-def audit(wish: Wish, path: str, limits: Limits) -> int:
+def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
     """Bring the index up to date; the exit code."""
     if wish.html is not None:
         _refuse_other(wish.html)
@@ -91,7 +91,7 @@ def _refuse_other(page: str) -> None:
     raise EditError("is there already, and is no page", locator=page, hint="give another name for the page")
 
 
-def _inputs(wish: Wish, limits: Limits) -> list[Input]:
+def _inputs(wish: AuditRequest, limits: Limits) -> list[Input]:
     names = [*wish.files, *(_listed(wish.files_from) if wish.files_from is not None else ())]
     if not names:
         raise click.UsageError("give files or folders, or --files-from")

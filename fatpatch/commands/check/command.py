@@ -66,6 +66,7 @@ def command(
 
     FILE may be a file, folder, wheel or llamafile. The exit code is 1 when a rule fails. A part that cannot be read always fails.
     """
+    from fatpatch.commands._shared import policy as policies
     from fatpatch.commands.check import run as checking
 
     if explain is not None:
@@ -75,8 +76,8 @@ def command(
     pairs = list(zip(files, shown_paths(files), strict=True))
     if init:
         return checking.write_policy(pairs, policy, limits_from(max_image_size), sys.stdout.write)
-    asked = checking.Asked(_words(require), _words(forbid), gpus, driver)
-    held = checking.policy_for(asked, policy, look=not no_policy)
+    asked = policies.PolicyRequest(_words(require), _words(forbid), gpus, driver)
+    held = policies.policy_for(asked, policy, look=not no_policy)
     run = checking.Gate(held, _words(select), _words(ignore), fail_on or held.fail_on, limits_from(max_image_size), jobs)
     outcome = run.check(pairs, baseline)
     if write_baseline is not None:
@@ -86,7 +87,7 @@ def command(
         click.echo(f"fatpatch: {count} findings written to {write_baseline}", err=True)
     failed = run.failed(outcome)
     if form == "json":
-        from fatpatch.commands.check.text import document
+        from fatpatch.policy.document import document
 
         sys.stdout.write(json.dumps(document(outcome, failed=failed, policy=held.source), indent=1) + "\n")
     elif form == "sarif":

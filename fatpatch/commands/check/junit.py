@@ -6,12 +6,12 @@ import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from fatpatch.policy.finding import Finding, fails
-from fatpatch.policy.run import Outcome
+from fatpatch.policy.run import CheckOutcome
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(outcome: Outcome, fail_on: str) -> str:
+def junit(outcome: CheckOutcome, fail_on: str) -> str:
     """The document; findings below ``fail_on`` are test cases that pass and say so in their output."""
     by_file: dict[str, list[Finding]] = {file.shown: [] for file in outcome.files}
     for finding in outcome.findings:

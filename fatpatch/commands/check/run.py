@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import click
@@ -17,85 +16,18 @@ from fatpatch.base.words import columns, plural, safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.check.text import explanation
-from fatpatch.gpus.toolkits import known_archs
 from fatpatch.model.tree import Node
 from fatpatch.policy.baseline import read_baseline
 from fatpatch.policy.finding import fails
-from fatpatch.policy.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
+from fatpatch.policy.policy import FILE, Policy
 from fatpatch.policy.rules import RULES, named
-from fatpatch.policy.rules_run import environment_for
-from fatpatch.policy.run import Outcome, Selection, check_files
+from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.policy.starter import starter
 from fatpatch.remote.inputs import expanded
 from fatpatch.scan.coverage import holders
 from fatpatch.scan.walk import inspected
 
 Writer = Callable[[str], object]
-
-
-class Asked(NamedTuple):
-    """What the command line demands beside the policy file."""
-
-    require: tuple[str, ...]
-    forbid: tuple[str, ...]
-    gpus: tuple[str, ...]
-    driver: str | None
-
-
-def policy_for(asked: Asked, path: str | None, *, look: bool) -> Policy:
-    """The policy file's demands and those of the command line. A usage error for a GPU or driver that is not known."""
-    found = path or (find_policy() if look else None)
-    policy = Policy() if found is None else read_policy(found)
-    try:
-        for words in (asked.require, asked.forbid):
-            targets(list(words))
-    except ValueError as error:
-        raise click.UsageError(f"expected {error}, got {', '.join(words)}") from error
-    _check_targets((*asked.require, *asked.forbid))
-    _check_names(policy)
-    _check_gpus([MustRun(asked.gpus, asked.driver, ())], _usage)
-    demands = policy.demands
-    run = (*demands.run, MustRun(asked.gpus, asked.driver, ())) if asked.gpus else demands.run
-    if asked.driver is not None and not asked.gpus:
-        raise click.UsageError("--driver goes with --gpu")
-    require, forbid = (tuple(dict.fromkeys(words)) for words in ((*demands.require, *asked.require), (*demands.forbid, *asked.forbid)))
-    demands = demands._replace(require=require, forbid=forbid, run=run)
-    return policy._replace(demands=demands)
-
-
-def _check_targets(names: Sequence[str]) -> None:
-    """A usage error for an NVIDIA target that no toolkit compiles, with the nearest ones: a slip must not look like a finding."""
-    known = sorted(known_archs())
-    for name in names:
-        found = re.fullmatch(r"(sm_|compute_|lto_)(\d+)[af]?", name)
-        if found is not None and int(found[2]) not in known:
-            near = sorted(known, key=lambda arch: abs(arch - int(found[2])))[:3]
-            hint = f"did you mean {' or '.join(f'{found[1]}{arch}' for arch in near)}?"
-            raise _usage(f"no CUDA toolkit known here compiles {name}", hint)
-
-
-def _check_gpus(demands: Iterable[MustRun], wrong: Callable[[str, str | None], Exception]) -> None:
-    """Names are looked up before a file is read: a slip must not look like a finding."""
-    for demand in demands:
-        for name in demand.gpus:
-            try:
-                environment_for(name, demand.driver)
-            except InputError as error:
-                raise wrong(error.message, error.hint) from error
-
-
-def _check_names(policy: Policy) -> None:
-    """InputError for a GPU or rule in the policy file that does not exist."""
-    where = policy.source
-    runs = (*policy.demands.run, *(each for _, changes in policy.files for each in changes.get("run", ())))
-    _check_gpus(runs, lambda message, hint: InputError(f"run.gpus: {message}", locator=where, hint=hint))
-    for allowance in policy.allow:
-        if allowance.rule not in (*RULES, "*") and "*" not in allowance.rule:
-            raise InputError(f"allow: there is no rule {allowance.rule!r}", locator=where, hint="'--explain all' lists the rules")
-
-
-def _usage(message: str, hint: str | None) -> click.UsageError:
-    return click.UsageError(f"{message}\n  hint: {hint}" if hint else message)
 
 
 class Gate(NamedTuple):
@@ -108,7 +40,7 @@ class Gate(NamedTuple):
     limits: Limits
     jobs: int | None
 
-    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> Outcome:
+    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> CheckOutcome:
         """Check the files; a usage error for a rule that does not exist."""
         if reading := [word for word in self.ignore if word.startswith("FP00")]:
             raise click.UsageError(f"{reading[0]}: what could not be read is never ignored")
@@ -125,7 +57,7 @@ class Gate(NamedTuple):
             chosen = Selection(self.select, self.ignore)
             return check_files(inputs, self.policy, chosen, self.limits, given=given, baseline=known, jobs=self.jobs)
 
-    def failed(self, outcome: Outcome) -> bool:
+    def failed(self, outcome: CheckOutcome) -> bool:
         """Whether something is at least as serious as what fails; the unreadable always is."""
         return any(fails(finding, self.fail_on) for finding in outcome.findings)
 

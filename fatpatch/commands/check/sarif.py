@@ -13,14 +13,14 @@ from fatpatch.base.locator import steps
 from fatpatch.base.words import safe
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.rules import RULES
-from fatpatch.policy.run import Outcome
+from fatpatch.policy.run import CheckOutcome
 
 VERSION = "2.1.0"
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _FINGERPRINT = "fatpatchFinding/v1"
 
 
-def sarif(outcome: Outcome, *, failed: bool) -> dict[str, Any]:
+def sarif(outcome: CheckOutcome, *, failed: bool) -> dict[str, Any]:
     """The log of one run. Allowed and known findings are there too, as suppressed."""
     used = list(RULES)
     results = [_result(each, used) for each in outcome.findings]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from fatpatch import __version__
 from fatpatch.base.words import plural, safe
 from fatpatch.policy.finding import LEVELS, Finding
 from fatpatch.policy.rule import Rule
-from fatpatch.policy.run import Outcome
+from fatpatch.policy.run import CheckOutcome
 
-SCHEMA = "fatpatch.check/1"
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
-def text(outcome: Outcome, policy: str, *, failed: bool, verbose: bool) -> Iterator[str]:
+def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> Iterator[str]:
     """The findings by file, the most serious first; then the sum, and what it is held against, in one line each."""
     by_file: dict[str, list[Finding]] = {}
     for finding in outcome.findings:
@@ -49,26 +46,7 @@ def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:
     return ", ".join(plural(count, level) for level, count in counts.items() if count)
 
 
-def document(outcome: Outcome, *, failed: bool, policy: str) -> dict[str, Any]:
-    """The document of schema fatpatch.check/1."""
-    return {
-        "schema": SCHEMA,
-        "tool_version": __version__,
-        "policy": policy or None,
-        "failed": failed,
-        "counts": {level: sum(finding.level == level for finding in outcome.findings) for level in reversed(LEVELS)},
-        "files": [{"path": file.shown, "holders": file.holders} for file in outcome.files],
-        "findings": [_row(finding) for finding in outcome.findings],
-        "allowed": [_row(finding) for finding in outcome.allowed],
-        "baseline": [_row(finding) for finding in outcome.known],
-    }
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return {**finding._asdict(), "remedy": finding.remedy or None, "key": finding.key or None, "fingerprint": finding.fingerprint}
-
-
-def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+def github(outcome: CheckOutcome, *, failed: bool) -> Iterator[str]:
     """Workflow commands: one annotation a finding, and a notice when nothing fails."""
     if not failed:
         holding = sum(1 for file in outcome.files if file.holders)
@@ -79,7 +57,7 @@ def github(outcome: Outcome, *, failed: bool) -> Iterator[str]:
         yield f"::{_COMMANDS[finding.level]} {place}::{_data(safe(message).replace(chr(92) + 'n', chr(10)))}"
 
 
-def summary(outcome: Outcome, *, failed: bool) -> Iterator[str]:
+def summary(outcome: CheckOutcome, *, failed: bool) -> Iterator[str]:
     """The summary of a GitHub job, in Markdown."""
     yield f"### fatpatch check: {'failed' if failed else 'passed'}"
     yield ""

@@ -37,10 +37,10 @@ def command(
     supports them. The exit code is 0 when the GPU code is the same and 1 when it differs.
     """
     from fatpatch.base.errors import FormatError
-    from fatpatch.commands import print_error
+    from fatpatch.commands._shared.console import print_error
     from fatpatch.commands._shared.progress import Progress
-    from fatpatch.commands.diff import text as diff
     from fatpatch.gpucode.demangle import readable
+    from fatpatch.release import text as diff
     from fatpatch.release.run import compare
 
     if math.isnan(threshold):

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 from fatpatch.base.locator import file_name
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.commands.doctor.text import device_words, wrapped
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words.report import device_words, wrapped
 
 _WIDTH = 80
 _MAX_MISSING = 6
 _NOTHING_RUNS = frozenset({"no-code", "will-not-run"})
 
 
-class Row(NamedTuple):
+class DistributionRow(NamedTuple):
     """A distribution with GPU code, its verdict, and what its libraries load that is nowhere in the folder."""
 
     shown: str
@@ -26,7 +26,7 @@ class Row(NamedTuple):
     missing: tuple[Needed, ...]
 
 
-def environment_text(shown: str, environment: Environment, rows: Sequence[Row], without: int) -> Iterator[str]:
+def environment_text(shown: str, environment: Environment, rows: Sequence[DistributionRow], without: int) -> Iterator[str]:
     """The verdict in the first line, with the weakest link; then each distribution, the worst first."""
     order = tuple(OUTCOMES)
     listed = sorted(rows, key=lambda row: (order.index(outcome_of(row.found)), row.shown))

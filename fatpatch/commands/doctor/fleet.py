@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.commands.doctor.context import driver_range, seconds
-from fatpatch.commands.doctor.kernels import short
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words.context import driver_range, seconds
+from fatpatch.verdicts.words.kernels import short
 
 _LETTERS = {NATIVE: "native", COMPATIBLE: "compatible", JIT: "jit", EMPTY: "empty", STUB: "STUB", FAILS: "FAILS"}
 _MAX_GROUPS = 8
 _MAX_NAMES = 3
 
 
-class Row(NamedTuple):
+class FleetRow(NamedTuple):
     """One GPU, or all products of one target."""
 
     found: FileVerdict
     names: tuple[str, ...]
 
 
-def fleet(rows: Sequence[Row], shown: str, driver: str | None) -> Iterator[str]:
+def fleet(rows: Sequence[FleetRow], shown: str, driver: str | None) -> Iterator[str]:
     """A matrix of GPUs by modules; modules that fare alike everywhere share a column. ``driver``: the one that was asked for."""
     modules = len(rows[0].found.modules) if rows else 0
     yield f"{safe(shown)}: {plural(modules, 'module')} on {plural(len(rows), 'GPU')}{f', driver {driver}' if driver else ''}"
@@ -47,7 +47,7 @@ def fleet(rows: Sequence[Row], shown: str, driver: str | None) -> Iterator[str]:
             yield f"  and {len(groups) - _MAX_GROUPS} more groups of modules (--format json has all)"
 
 
-def _groups(rows: Sequence[Row]) -> list[tuple[str, list[int]]]:
+def _groups(rows: Sequence[FleetRow]) -> list[tuple[str, list[int]]]:
     """(name, module indices), the largest first."""
     if not rows or not all(len(row.found.modules) == len(rows[0].found.modules) for row in rows):
         return []
@@ -77,7 +77,7 @@ def _ranged(found: FileVerdict) -> bool:
     return bool(found.needs and found.modules) and works(found)
 
 
-def _name(row: Row) -> str:
+def _name(row: FleetRow) -> str:
     if not row.names:
         return row.found.environment.device.name
     more = f" and {len(row.names) - _MAX_NAMES} more" if len(row.names) > _MAX_NAMES else ""

@@ -13,10 +13,10 @@ from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands.doctor import fleet, text
+from fatpatch.commands.doctor import fleet
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.amd import overridden
 from fatpatch.gpus.devices import Device, find
@@ -36,12 +36,13 @@ from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.results import FileVerdict
+from fatpatch.verdicts.words import report as text
 
 Writer = Callable[[str], object]
 _FINDINGS = 1
 
 
-class Subject(NamedTuple):
+class GpuToJudge(NamedTuple):
     """A GPU to judge for; ``names`` are the products that it stands for in a fleet."""
 
     environment: Environment
@@ -57,7 +58,7 @@ def environments(
     eager: bool,
     hsa_override: str | None,
     cuda: str | None = None,
-) -> tuple[Subject, ...]:
+) -> tuple[GpuToJudge, ...]:
     """The GPUs that the options name, each with the circumstances; "auto" asks this machine, "all" is every target known.
 
     A usage error for a name that is not known or not clear, and for what is asked of no GPU here.
@@ -80,7 +81,7 @@ def environments(
 
 def _environments(
     gpus: Sequence[str], driver: str | None, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
-) -> tuple[Subject, ...]:
+) -> tuple[GpuToJudge, ...]:
     chosen: list[tuple[Device, tuple[str, ...]]] = []
     given = None if driver is None else driver_of(driver)
     for gpu in gpus:
@@ -94,7 +95,7 @@ def _environments(
             chosen += every_target()
         else:
             chosen.append((find(gpu), ()))
-    subjects = [Subject(_environment(device, given, force_ptx, disable_ptx, eager, hsa_override), names) for device, names in chosen]
+    subjects = [GpuToJudge(_environment(device, given, force_ptx, disable_ptx, eager, hsa_override), names) for device, names in chosen]
     return tuple(dict.fromkeys(subjects))
 
 
@@ -140,7 +141,7 @@ class Other(NamedTuple):
 class Consultation(NamedTuple):
     """All that the options ask for; ``table`` even for one GPU."""
 
-    environments: tuple[Subject, ...]
+    environments: tuple[GpuToJudge, ...]
     table: bool
     model: ModelFacts | None
     model_name: str | None
@@ -173,7 +174,7 @@ class Consultation(NamedTuple):
                 with self._read(path, shown) as (node, doctor):
                     code = worse(code, _damage(node))
                     if self.fleet:
-                        rows = [fleet.Row(doctor.judge(subject.environment), subject.names) for subject in self._subjects(node)]
+                        rows = [fleet.FleetRow(doctor.judge(subject.environment), subject.names) for subject in self._subjects(node)]
                         for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
                             mine = [row for row in rows if row.found.environment.device.vendor == vendor]
                             lines += fleet.fleet(mine, shown, self._driver() if vendor == "nvidia" else None)
@@ -238,7 +239,7 @@ class Consultation(NamedTuple):
             return code, doctor_json.fleet_document(asked, rows, errors, __version__)
         return code, doctor_json.document(asked[0], rows, errors, __version__)
 
-    def _subjects(self, node: Node) -> Iterator[Subject]:
+    def _subjects(self, node: Node) -> Iterator[GpuToJudge]:
         """In a fleet of all targets only those of vendors whose code is in the file."""
         vendors = {payload.vendor for _, payload in payloads_below(node)}
         for subject in self.environments:
@@ -247,7 +248,7 @@ class Consultation(NamedTuple):
 
     def installed_text(self, where: Installed, out: Writer) -> int:
         """Write the verdict on what is installed in a folder; the exit code."""
-        from fatpatch.commands.doctor.environment import Row, environment_text
+        from fatpatch.commands.doctor.environment import DistributionRow, environment_text
 
         environment = self.environments[0].environment
         rows, without, code = [], 0, 0
@@ -258,7 +259,7 @@ class Consultation(NamedTuple):
                     continue
                 found = doctor.judge(environment._replace(cuda=environment.cuda or where.cuda))
                 missing = tuple(need for need in doctor.beside(found, where.names) if not need.here and need.library.imported)
-                rows.append(Row(distribution.shown, found, missing))
+                rows.append(DistributionRow(distribution.shown, found, missing))
                 code = _worse_of(code, [found])
         out("".join(f"{line}\n" for line in environment_text(where.shown, environment, rows, without)))
         return code

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.editing import Given, edit_options, renewed
+from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
 from fatpatch.commands._shared.options import image_limit_option
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.rewrite.expand import Wishes, plan_expand
+from fatpatch.edit.rewrite.expand import ExpandRequest, plan_expand
 
 
 @click.command("expand")
 @click.argument("file")
 @edit_options
 @image_limit_option
-def command(file: str, given: Given, max_image_size: int) -> int:
+def command(file: str, given: EditRequest, max_image_size: int) -> int:
     """Rewrite concatenated entries as plain entries.
 
     Drivers up to 580 ignore concatenated entries (kind 0x100) and report "no kernel image is available" although the image is there.
     """
-    wishes = Wishes(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
+    wishes = ExpandRequest(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
     return renewed("expand", file, given, lambda node, progress: plan_expand(node, wishes), max_image_size)

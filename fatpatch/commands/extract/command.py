@@ -12,11 +12,11 @@ from fatpatch import __version__
 from fatpatch.base.errors import EditError, FormatError
 from fatpatch.base.words import plural, safe, size
 from fatpatch.base.writing import write_file
-from fatpatch.commands._shared.options import Target, image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.scan.coverage import all_diagnostics
-from fatpatch.scan.extraction import IMAGE_KINDS, INDEX, Choice, extract
+from fatpatch.scan.extraction import IMAGE_KINDS, INDEX, ExtractRequest, extract
 from fatpatch.scan.walk import inspected
 
 SCHEMA = "fatpatch.extract/1"
@@ -28,7 +28,7 @@ SCHEMA = "fatpatch.extract/1"
 @click.option(
     "--target",
     "targets",
-    type=Target(),
+    type=TargetName(),
     multiple=True,
     metavar="TARGET",
     help="Extract only this target, e.g. sm_61; * allowed. Repeatable.",
@@ -54,7 +54,7 @@ def command(
     index = os.path.join(directory, INDEX)
     if os.path.lexists(index) and not force:
         raise EditError("exists already", locator=index, hint="give another folder, or --overwrite")
-    choice = Choice(kinds=kinds, targets=targets, selects=selects)
+    choice = ExtractRequest(kinds=kinds, targets=targets, selects=selects)
     limits = limits_from(max_image_size)
     diagnostics = Diagnostics()
     name, everything = os.path.basename(shown), "member" in kinds

@@ -19,19 +19,19 @@ from fatpatch.commands._shared.editing import notes_on, opened, same_file, writt
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands.graft.text import graft_json, graft_text
-from fatpatch.edit.graft.plan import Wishes
+from fatpatch.edit.graft.plan import GraftRequest
 from fatpatch.edit.graft.retag import Retag
 from fatpatch.edit.graft.run import graft
+from fatpatch.edit.graft.text import graft_json, graft_text
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
-from fatpatch.edit.payload.new_image import Donation, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, donations_from, hsaco_donation, ptx_donation
 from fatpatch.edit.transaction.commit import Destination
 from fatpatch.gpus.drivers import ptx_of_driver
 from fatpatch.hostcode.llamafile import is_llamafile, library_copies, renews_copies
 from fatpatch.model.tree import Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 from fatpatch.scan.walk import inspected
 
 
@@ -132,7 +132,7 @@ def command(
     if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
         raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
-    wishes = Wishes(
+    wishes = GraftRequest(
         modules=modules,
         members=members,
         replace=replace,
@@ -172,7 +172,7 @@ def _donations(
     donor: str | None,
     targets: tuple[str, ...],
     limits: Limits,
-) -> list[Donation]:
+) -> list[ImageToAdd]:
     given = [cubin_donation(path, limits.image) for each in cubins for path in _cubins_of(each)]
     given += [ptx_donation(path, limits.image) for path in texts]
     for path, wanted in [*((path, ()) for path in fatbins), *([(donor, targets)] if donor is not None else [])]:
@@ -220,7 +220,7 @@ class _Asked(NamedTuple):
 
 
 def _one(
-    path: str, given: list[Donation], wishes: Wishes, to: Destination, asked: _Asked, limits: Limits, form: str, *, verbose: bool
+    path: str, given: list[ImageToAdd], wishes: GraftRequest, to: Destination, asked: _Asked, limits: Limits, form: str, *, verbose: bool
 ) -> None:
     with opened(path, to, limits) as file:
         warnings: list[str] = []
@@ -239,16 +239,16 @@ def _one(
             sys.stdout.write(line + "\n")
 
 
-def _made(node: Node, wanted: str, asked: _Asked, wishes: Wishes) -> tuple[tuple[tuple[str, Donation], ...], list[str]]:
+def _made(node: Node, wanted: str, asked: _Asked, wishes: GraftRequest) -> tuple[tuple[tuple[str, ImageToAdd], ...], list[str]]:
     """The images that FILE's own PTX gives, each with its module, and what to warn of.
 
     EditError when there is none, or when kernels that the GPU runs today would be traps.
     """
-    from fatpatch.commands.retarget.command import refuse_unknown, target_named
+    from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
+    from fatpatch.commands.graft.retargeted import donation_of
     from fatpatch.retargeting.kernels import Wanted
     from fatpatch.retargeting.ptxas import find_ptxas
-    from fatpatch.retargeting.run import Wishes as Aim
-    from fatpatch.retargeting.run import donation_of, retargeted
+    from fatpatch.retargeting.run import RetargetRequest, retargeted
 
     target = target_named(wanted, "--retarget")
     modules = pinned(list(payloads_below(node)), wishes.modules, wishes.members)
@@ -256,7 +256,7 @@ def _made(node: Node, wanted: str, asked: _Asked, wishes: Wishes) -> tuple[tuple
     if there and not wishes.replace:
         message = f"has {target} code in {plural(there, 'module')} already"
         raise EditError(message, locator=node.locator, hint="--replace puts what is made in its place; --module names those that lack it")
-    aim = Aim(target, None, Wanted(asked.unverified, asked.kernels), wishes.modules, wishes.members, limit=wishes.limit)
+    aim = RetargetRequest(target, None, Wanted(asked.unverified, asked.kernels), wishes.modules, wishes.members, limit=wishes.limit)
     found = list(retargeted(node, aim, find_ptxas()))
     refuse_unknown(asked.kernels, found)
     made = [each for each in found if each.image is not None]

@@ -7,8 +7,8 @@ import sys
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import Target, image_size_option, limits_from, shown_paths
-from fatpatch.commands.inspect.run import Run, Wish
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
+from fatpatch.commands.inspect.run import InspectRequest, Run
 from fatpatch.scan.walk import KINDS
 
 _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per image or kernel."
@@ -19,7 +19,12 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
 @click.option("--kernels", is_flag=True, help="List kernels and their resources.")
 @click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Show only kernels whose name matches (implies --kernels).")
 @click.option(
-    "--target", "targets", type=Target(), multiple=True, metavar="TARGET", help="Show only this target, e.g. sm_61; * allowed. Repeatable."
+    "--target",
+    "targets",
+    type=TargetName(),
+    multiple=True,
+    metavar="TARGET",
+    help="Show only this target, e.g. sm_61; * allowed. Repeatable.",
 )
 @click.option("--missing", metavar="TARGET", help="Show only kernels without this target (implies --kernels).")
 @click.option("--resources", is_flag=True, help="Show registers, shared memory, ... of each kernel (implies --kernels).")
@@ -81,7 +86,7 @@ def command(
         from fatpatch.commands.inspect.pattern import Pattern
 
         pattern = Pattern(kernel_pattern, "--kernel")
-    wish = Wish(
+    wish = InspectRequest(
         kernels=kernels or resources or pattern is not None or missing is not None,
         pattern=pattern,
         targets=targets,

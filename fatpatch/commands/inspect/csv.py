@@ -7,8 +7,8 @@ import io
 
 from fatpatch.base.words import cell
 from fatpatch.gpucode.demangle import demangle
-from fatpatch.model.tree import Image, Node, Payload
-from fatpatch.scan.survey import Finding
+from fatpatch.model.tree import ImageEntry, Node, Payload
+from fatpatch.scan.survey import ImageSurvey
 
 IMAGE_COLUMNS = (
     "path", "locator", "vendor", "payload", "section", "kind", "target", "code_version", "compression", "stored_size", "size",
@@ -25,9 +25,9 @@ def header(kernels: bool) -> str:
     return _line([*IMAGE_COLUMNS, *(KERNEL_COLUMNS if kernels else ())])
 
 
-def rows(node: Node, payload: Payload, image: Image, finding: Finding | None, *, kernels: bool) -> str:
+def rows(node: Node, payload: Payload, image: ImageEntry, finding: ImageSurvey | None, *, kernels: bool) -> str:
     """The lines of one image; with kernels none for an image without any."""
-    known = finding or Finding(None)
+    known = finding or ImageSurvey(None)
     values: list[object] = [
         node.path, image.locator, payload.vendor, payload.kind, payload.section, image.kind, image.target,
         image.code_version or known.code_version,

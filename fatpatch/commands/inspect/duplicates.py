@@ -9,7 +9,7 @@ from typing import Any
 from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.inspect import duplicates_text as render

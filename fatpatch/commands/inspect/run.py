@@ -9,26 +9,26 @@ from fatpatch.base.errors import FatpatchError, FormatError, InputError, Unsuppo
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name, target_matches
 from fatpatch.base.words import safe
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
-from fatpatch.model.tree import Diagnostic, Image, Node, Payload, place_of
-from fatpatch.scan.coverage import Summary, all_diagnostics, payloads_below, summarize, target_key
+from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, place_of
+from fatpatch.scan.coverage import TreeSummary, all_diagnostics, payloads_below, summarize, target_key
 from fatpatch.scan.matrix import Matrix
 from fatpatch.scan.walk import inspected
 
 if TYPE_CHECKING:
     from fatpatch.commands.inspect.pattern import Pattern
     from fatpatch.gpucode.rows import KernelRow
-    from fatpatch.scan.survey import Finding
+    from fatpatch.scan.survey import ImageSurvey
 
 _MAX_TARGETS = 40
 Writer = Callable[[str], object]
 
 
-class Wish(NamedTuple):
+class InspectRequest(NamedTuple):
     """What the user asked to see."""
 
     kernels: bool
@@ -53,7 +53,7 @@ class Wish(NamedTuple):
 class Run:
     """All files of one command line; ``code`` is the exit code so far."""
 
-    def __init__(self, wish: Wish, files: list[tuple[str, str]]) -> None:
+    def __init__(self, wish: InspectRequest, files: list[tuple[str, str]]) -> None:
         self.wish = wish
         self.files = files
         self.code = 0
@@ -117,7 +117,7 @@ class Run:
             listed = ", ".join(sorted(there, key=target_key)[:_MAX_TARGETS]) + (", ..." if len(there) > _MAX_TARGETS else "")
             raise InputError(f"has no image for {', '.join(self.wish.targets)}", locator=shown, hint=f"it has: {listed}")
 
-    def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, Image, Finding | None]]:
+    def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, ImageEntry, ImageSurvey | None]]:
         """Every image in document order, with what the survey found and the kernel filters applied."""
         pairs = [(payload, image) for _, payload in payloads_below(node) for image in payload.images]
         if not self.wish.survey:
@@ -165,7 +165,7 @@ class Run:
         names: set[str] = set()
         findings = self._findings(node)
 
-        def lookup(image: Image) -> Finding | None:
+        def lookup(image: ImageEntry) -> ImageSurvey | None:
             _, found_image, finding = next(findings)
             assert found_image is image
             if finding is not None:
@@ -174,7 +174,7 @@ class Run:
                     self._note([complaint])
             return finding
 
-        def summary() -> Summary:
+        def summary() -> TreeSummary:
             return summarize(node, len(names) if self.wish.kernels else None)
 
         self._note(all_diagnostics(node))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.commands.inspect.resources import resource_lines
 from fatpatch.model.diagnostics import NOT_READ
-from fatpatch.model.tree import Diagnostic, Inventory, Node, Payload, place_of
+from fatpatch.model.tree import Inventory, Node, Payload, place_of
 from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.scan.matrix import Matrix
 
@@ -140,14 +140,6 @@ def hole_lines(matrix: Matrix) -> Iterator[str]:
 def _all(count: int, word: str) -> str:
     """``all 3 kernels``, ``the only kernel``."""
     return f"the only {word}" if count == 1 else f"all {plural(count, word)}"
-
-
-def diagnostic_lines(items: Iterable[Diagnostic]) -> Iterator[str]:
-    """One line a diagnostic: level, locator, offset, field, message."""
-    for item in items:
-        at = "" if item.offset is None else f" at {item.offset:#x}"
-        what = f"{item.field}: " if item.field else ""
-        yield f"fatpatch: {item.level}: {safe(item.locator)}{at}: {safe(what + item.message)}"
 
 
 def _head(node: Node) -> str:

@@ -11,7 +11,7 @@ import click
 from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.inspect import what_if_text as render

@@ -7,7 +7,7 @@ from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.words import safe, size
-from fatpatch.commands._shared.edit_text import lost_line, target_table
+from fatpatch.edit.report import lost_line, target_table
 from fatpatch.edit.rewrite.what_if import Saving, WhatIf
 
 SCHEMA = "fatpatch.what-if/2"

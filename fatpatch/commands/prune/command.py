@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from fatpatch.base.errors import InputError
-from fatpatch.commands._shared.editing import Given, edit_options, renewed
+from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import GpuName, image_limit_option
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.rewrite.prune import Wishes, plan_prune
-from fatpatch.edit.rewrite.select_images import Wish
+from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
+from fatpatch.edit.rewrite.select_images import KeepRequest
 from fatpatch.gpus.devices import Device, find
 
 
@@ -30,7 +30,7 @@ def command(
     gpus: tuple[str, ...],
     compact: bool,
     force: bool,
-    given: Given,
+    given: EditRequest,
     max_image_size: int,
 ) -> int:
     """Remove unneeded device code.
@@ -40,9 +40,9 @@ def command(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")
-    wish = Wish(_split(keep), _split(drop), tuple(device for gpu in gpus for device in _devices(gpu)))
+    wish = KeepRequest(_split(keep), _split(drop), tuple(device for gpu in gpus for device in _devices(gpu)))
     host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
-    wishes = Wishes(wish, given.modules, given.members, force, host, max_image_size)
+    wishes = PruneRequest(wish, given.modules, given.members, force, host, max_image_size)
     return renewed("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.editing import Given, edit_options, renewed
+from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_limit_option
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.rewrite.recompress import LEVELS, Wishes, plan_recompress
+from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, plan_recompress
 
 
 @click.command("recompress", cls=Grouped)
@@ -20,14 +20,14 @@ from fatpatch.edit.rewrite.recompress import LEVELS, Wishes, plan_recompress
 @click.option("--compact", is_flag=True, help="Shrink the file; otherwise freed bytes become zeros.")
 @edit_options
 @image_limit_option
-def command(file: str, codec: str, level: int | None, compact: bool, given: Given, max_image_size: int) -> int:
+def command(file: str, codec: str, level: int | None, compact: bool, given: EditRequest, max_image_size: int) -> int:
     """Recompress device images.
 
     An image keeps its original form when recompression does not make it smaller, unless an older driver could not read it."""
     if level is not None and not 1 <= level <= LEVELS[codec]:
         expected = f"expected 1 to {LEVELS[codec]}" if LEVELS[codec] else "none has no levels"
         raise click.BadParameter(f"{level}: {expected}", param_hint="--level")
-    wishes = Wishes(
+    wishes = RecompressRequest(
         codec,
         level,
         given.modules,

@@ -35,7 +35,7 @@ def command(
 
     pairs = list(zip(files, shown_paths(files), strict=True))
     limits = limits_from(max_image_size)
-    target = reporting.Target(output, title, force).check()
+    target = reporting.PageRequest(output, title, force).check()
     if compare:
         if len(pairs) != 2:
             raise click.UsageError("--diff takes two: OLD NEW")

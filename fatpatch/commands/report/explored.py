@@ -9,10 +9,10 @@ from typing import Any
 
 from fatpatch.api.contents import Block, Holder
 from fatpatch.base.words import safe
-from fatpatch.commands.doctor.kernels import short
 from fatpatch.gpucode.demangle import readable
 from fatpatch.scan.coverage import target_key
-from fatpatch.verdicts.library_facts import STUB, Cell, Facts
+from fatpatch.verdicts.library_facts import STUB, Cell, LibraryFacts
+from fatpatch.verdicts.words.kernels import short
 
 _LONGEST = 400
 _MOST_TARGETS = 64
@@ -54,7 +54,7 @@ def explored(holder: Holder) -> dict[str, Any]:
     }
 
 
-def compared(name: str, old: Facts, new: Facts) -> dict[str, Any]:
+def compared(name: str, old: LibraryFacts, new: LibraryFacts) -> dict[str, Any]:
     """One file of two releases: a cell is [old, new]."""
     targets = _shown_targets(old.targets.keys() | new.targets.keys(), {**old.kernels, **new.kernels})
     nothing: Mapping[str, Cell] = {}

@@ -13,10 +13,10 @@ from fatpatch.base.errors import EditError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.words import safe
 from fatpatch.base.writing import write_file
-from fatpatch.commands import print_error
+from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.policy import PolicyRequest, policy_for
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands.check.run import Asked, policy_for
 from fatpatch.commands.report.text import diff_page, report
 from fatpatch.release.run import compare
 from fatpatch.remote.inputs import expanded
@@ -24,14 +24,14 @@ from fatpatch.remote.inputs import expanded
 Named = tuple[str, str]
 
 
-class Target(NamedTuple):
+class PageRequest(NamedTuple):
     """The page to write."""
 
     path: str
     title: str | None
     force: bool
 
-    def check(self) -> Target:
+    def check(self) -> PageRequest:
         """Refuse what is there already before anything is read."""
         if os.path.lexists(self.path) and not self.force:
             raise EditError("exists already", locator=self.path, hint="give another name, or --overwrite")
@@ -43,9 +43,9 @@ class Target(NamedTuple):
         click.echo(f"wrote {self.path}", err=True)
 
 
-def page(pairs: Sequence[Named], target: Target, policy: str | None, limits: Limits, jobs: int | None) -> int:
+def page(pairs: Sequence[Named], target: PageRequest, policy: str | None, limits: Limits, jobs: int | None) -> int:
     """Write the page of some files; the exit code is 1 when something in them could not be read."""
-    held = policy_for(Asked((), (), (), None), policy, look=True)
+    held = policy_for(PolicyRequest((), (), (), None), policy, look=True)
     inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
     with Progress(pairs[0][1]) as progress:
         found = contents(inputs, held, limits, jobs=jobs, on_read=progress.at)
@@ -60,7 +60,7 @@ def page(pairs: Sequence[Named], target: Target, policy: str | None, limits: Lim
     return max(codes, key=lambda code: code == InputError.exit_code, default=0)
 
 
-def compare_page(old: Named, new: Named, target: Target, limits: Limits, jobs: int | None) -> int:
+def compare_page(old: Named, new: Named, target: PageRequest, limits: Limits, jobs: int | None) -> int:
     """Write the page of two releases; the exit code says whether all of them could be read."""
     with Progress(f"{old[1]}, {new[1]}") as progress:
         found = compare(old, new, limits=limits, jobs=jobs, on_read=progress.at)

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fatpatch.api.contents import Contents, Holder
+from fatpatch.api.contents import Holder, ReportContents
 from fatpatch.base.words import plural, safe, size
-from fatpatch.commands._shared.page import page
-from fatpatch.commands.diff import text as diff
+from fatpatch.commands._shared.page import grade, page
 from fatpatch.commands.report.explored import compared, explored
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import Device, family, well_known
 from fatpatch.gpus.fleet import by_target, series
 from fatpatch.policy.finding import Finding
-from fatpatch.release.run import Comparison
+from fatpatch.release import text as diff
+from fatpatch.release.run import ReleaseComparison
 from fatpatch.release.words import Wording, one_line, outcome_words, sections
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.library_facts import STUB
-from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES
+from fatpatch.verdicts.outcome import OUTCOMES
 
 _NAMES = 3
 _ORDER = ("good", "maybe", "bad")
 _GRADES = {"error": "bad", "warning": "maybe", "note": "good"}
 
 
-def report(found: Contents, title: str | None) -> str:
+def report(found: ReportContents, title: str | None) -> str:
     """The page of ``contents``."""
     parts = [("summary", "Summary")] + [(f"file-{index}", safe(each.name)) for index, each in enumerate(found.holders)]
     parts += [("findings", "Findings")] if found.findings else []
@@ -43,7 +43,7 @@ def report(found: Contents, title: str | None) -> str:
     )
 
 
-def diff_page(found: Comparison, title: str | None) -> str:
+def diff_page(found: ReleaseComparison, title: str | None) -> str:
     """The page of ``compare``."""
     different = [each for each in found.differences if not each.empty]
     wording = Wording(safe, readable, every=False, more="the table of kernels below has all")
@@ -69,7 +69,7 @@ def diff_page(found: Comparison, title: str | None) -> str:
     )
 
 
-def _summary(found: Contents) -> Iterator[dict[str, Any]]:
+def _summary(found: ReportContents) -> Iterator[dict[str, Any]]:
     """For each file the products that run it, and what the others see, by verdict."""
     for holder in found.holders:
         groups = {target: devices for target, devices in by_target().items() if target in holder.answers}
@@ -157,11 +157,6 @@ def _gpus(holder: Holder) -> Iterator[dict[str, Any]]:
             "names": ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else ""),
             "why": safe(answer.why),
         }
-
-
-def grade(answer: Answer) -> str:
-    """Good, maybe or bad: the colour of a verdict."""
-    return "good" if answer.works else "bad" if answer.outcome in HOPELESS else "maybe"
 
 
 def _finding(each: Finding) -> dict[str, str]:

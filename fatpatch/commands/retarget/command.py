@@ -6,22 +6,20 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
 
 import click
 
 from fatpatch import __version__
-from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.locator import file_name, steps
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import Target, image_size_option, limits_from, make_folder, shown_paths
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
 from fatpatch.commands.retarget.text import retarget_json, retarget_text
-from fatpatch.gpus.devices import Device, find
 from fatpatch.retargeting.kernels import Wanted
 from fatpatch.retargeting.ptxas import find_ptxas
-from fatpatch.retargeting.run import Retargeted, Wishes, retargeted
+from fatpatch.retargeting.run import Retargeted, RetargetRequest, retargeted
 from fatpatch.scan.walk import inspected
 
 INDEX = "index.json"
@@ -30,7 +28,7 @@ _NOTHING = 1
 
 @click.command("retarget", cls=Grouped)
 @click.argument("file")
-@click.option("--to", "target", type=Target(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
+@click.option("--to", "target", type=TargetName(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
 @click.option(
     "-o", "--output", "directory", metavar="DIR", help="Write the images and an index.json to this folder (default: report only)."
 )
@@ -75,7 +73,7 @@ def command(
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
     target = target_named(target, "--to")
-    wishes = Wishes(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
+    wishes = RetargetRequest(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
     found: list[Retargeted] = []
@@ -97,38 +95,7 @@ def command(
     return 0 if any(each.image is not None for each in found) else _NOTHING
 
 
-def target_named(text: str, option: str) -> str:
-    """``sm_61`` of itself or of the name of a GPU; a usage error for what is neither."""
-    if text.startswith(("sm_", "compute_")):
-        return text
-    try:
-        device = _own() if text.strip().lower() == "auto" else find(text)
-    except InputError as error:
-        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint=option) from error
-    if device.arch is None:
-        raise click.BadParameter(f"{device.name} is no GPU of NVIDIA's: ptxas makes no code for it", param_hint=option)
-    return device.target
-
-
-def _own() -> Device:
-    """The GPU of this machine; InputError when there is none, or there are several kinds."""
-    from fatpatch.gpus.local import local_devices
-
-    devices = {device.target: device for device in local_devices()}
-    if len(devices) != 1:
-        raise InputError(f"this machine has GPUs of {len(devices)} kinds", hint=f"name one of {', '.join(sorted(devices))}")
-    return next(iter(devices.values()))
-
-
-def refuse_unknown(kernels: Iterable[str], found: Sequence[Retargeted]) -> None:
-    """EditError for a kernel that no module has."""
-    there = {verdict.kernel for each in found for verdict in each.verdicts}
-    for name in kernels:
-        if name not in there:
-            raise EditError(f"no kernel is called {name!r}", hint="'fatpatch retarget -v' lists them by their mangled names")
-
-
-def _written(directory: str, found: list[Retargeted], wishes: Wishes, *, replace: bool) -> dict[str, str]:
+def _written(directory: str, found: list[Retargeted], wishes: RetargetRequest, *, replace: bool) -> dict[str, str]:
     """Write every image; module locator -> name of its file."""
     make_folder(directory)
     names = {}

@@ -10,8 +10,8 @@ from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for
-from fatpatch.retargeting.kernels import IDENTICAL, UNCHANGED, WORDS, Verdict
-from fatpatch.retargeting.run import Retargeted, Wishes
+from fatpatch.retargeting.kernels import IDENTICAL, UNCHANGED, WORDS, RetargetVerdict
+from fatpatch.retargeting.run import Retargeted, RetargetRequest
 
 SCHEMA = "fatpatch.retarget/1"
 _SHOWN = 6
@@ -19,7 +19,7 @@ _SHOWN_NAME = 60
 
 
 def retarget_text(
-    found: Sequence[Retargeted], wishes: Wishes, shown: str, directory: str | None, files: int, release: str, *, verbose: bool
+    found: Sequence[Retargeted], wishes: RetargetRequest, shown: str, directory: str | None, files: int, release: str, *, verbose: bool
 ) -> Iterator[str]:
     """The classes with their counts and reasons, what is made, what to beware of, and the exact repair."""
     verdicts = [verdict for each in found for verdict in each.verdicts]
@@ -50,7 +50,7 @@ def retarget_text(
     yield _repair(wishes.target)
 
 
-def _reasons(verdicts: Sequence[Verdict], *, verbose: bool) -> Iterator[str]:
+def _reasons(verdicts: Sequence[RetargetVerdict], *, verbose: bool) -> Iterator[str]:
     """With ``verbose`` every kernel; else the reasons, the most frequent first, each with a kernel."""
     if verbose:
         for verdict in verdicts:
@@ -80,7 +80,7 @@ def _problems(found: Sequence[Retargeted]) -> Iterator[str]:
         yield f"beware: {plural(len(lost), 'kernel')} that this GPU runs today would end in a trap, such as {first}"
 
 
-def _cautions(taken: Sequence[Verdict]) -> Iterator[str]:
+def _cautions(taken: Sequence[RetargetVerdict]) -> Iterator[str]:
     unverified = sum(verdict.number == UNCHANGED for verdict in taken)
     if unverified:
         yield f"UNVERIFIED: {plural(unverified, 'kernel')} may compute wrong numbers: they were written for another GPU; try each"
@@ -89,7 +89,7 @@ def _cautions(taken: Sequence[Verdict]) -> Iterator[str]:
         yield f"beware: {plural(count, 'kernel')}: {caution}"
 
 
-def _advice(verdicts: Sequence[Verdict]) -> str:
+def _advice(verdicts: Sequence[RetargetVerdict]) -> str:
     if any(verdict.number == UNCHANGED for verdict in verdicts):
         return ": no kernel is proven to be the same; --allow unverified takes those of class 2"
     return ""
@@ -102,7 +102,9 @@ def _repair(target: str) -> str:
     return f"the exact repair is to compile the source for it{last}: nvcc -gencode arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"
 
 
-def retarget_json(found: Sequence[Retargeted], names: Mapping[str, str], wishes: Wishes, release: str, version: str) -> dict[str, Any]:
+def retarget_json(
+    found: Sequence[Retargeted], names: Mapping[str, str], wishes: RetargetRequest, release: str, version: str
+) -> dict[str, Any]:
     """The document of schema fatpatch.retarget/1."""
     return {
         "schema": SCHEMA,

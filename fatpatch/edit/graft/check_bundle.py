@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.edit.graft.plan import Graft
 from fatpatch.edit.payload.bundle import ALIGNMENT
-from fatpatch.edit.transaction.comparison import Pair
+from fatpatch.edit.transaction.comparison import HostPair
 from fatpatch.gpucode.code_object.read import read_code_object
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 
 
-def bundle_checks(pair: Pair, grafts: Sequence[Graft], limit: int) -> Iterator[Check]:
+def bundle_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterator[CheckResult]:
     """The checks of all edited bundles of one host file; reading a compressed one checks its hash."""
     assert pair.old.source is not None
     assert pair.new.source is not None
@@ -66,6 +66,6 @@ def _codecs(bundle: Payload) -> set[str]:
     return {image.compression for image in bundle.images}
 
 
-def _start(image: Image, bundle: Payload) -> int:
+def _start(image: ImageEntry, bundle: Payload) -> int:
     """Where an object starts in its bundle."""
     return image.within[0] if image.within is not None else image.data_offset - bundle.offset

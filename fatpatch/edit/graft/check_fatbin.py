@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.overlay import same_bytes
 from fatpatch.base.source import Source
 from fatpatch.edit.graft.plan import Graft
-from fatpatch.edit.payload.fatbin import Entry, entries_of
-from fatpatch.edit.transaction.comparison import Pair
+from fatpatch.edit.payload.fatbin import EntryCopy, entries_of
+from fatpatch.edit.transaction.comparison import HostPair
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.model.tree import Node, Payload
 
 
-def fatbin_checks(pair: Pair, grafts: Sequence[Graft], limit: int) -> Iterator[Check]:
+def fatbin_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterator[CheckResult]:
     """The grafted fatbins: old entries verbatim and in order, the new images whole, the rest of the plan."""
     old_source, new_source = pair.old.source, pair.new.source
     assert old_source is not None
@@ -40,7 +40,7 @@ def fatbin_checks(pair: Pair, grafts: Sequence[Graft], limit: int) -> Iterator[C
     yield check_of("PTX entries carry an options block", texts)
 
 
-def _raw(source: Source, entry: Entry) -> Source:
+def _raw(source: Source, entry: EntryCopy) -> Source:
     return source.slice(entry.offset, entry.size)
 
 
@@ -66,12 +66,12 @@ def _image_problems(graft: Graft, holder: Node, fatbin: Payload, limit: int) -> 
         yield f"{found[0].locator} does not hold the given bytes"
 
 
-def _new_entries(grafts: Sequence[Graft], fatbin: Payload, entries: list[Entry]) -> Iterator[Entry]:
+def _new_entries(grafts: Sequence[Graft], fatbin: Payload, entries: list[EntryCopy]) -> Iterator[EntryCopy]:
     given = {(graft.donation.kind, graft.donation.target) for graft in grafts}
     offsets = {image.offset for image in fatbin.images if (image.kind, image.target) in given}
     return (entry for entry in entries if entry.offset in offsets)
 
 
-def _bad_ptx(entry: Entry) -> bool:
+def _bad_ptx(entry: EntryCopy) -> bool:
     header = entry.header
     return header.kind == n.KIND_PTX and (not header.options_offset or header.header_size < n.ENTRY_HEADER_SIZE + 8)

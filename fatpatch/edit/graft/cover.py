@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.locator import escape
-from fatpatch.edit.modules import Module
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.modules import ModuleInHost
+from fatpatch.edit.payload.new_image import ImageToAdd
 
 
-def gaps_left(modules: Sequence[Module], grafts: Sequence[tuple[Module, Donation]]) -> Iterator[str]:
+def gaps_left(modules: Sequence[ModuleInHost], grafts: Sequence[tuple[ModuleInHost, ImageToAdd]]) -> Iterator[str]:
     """What to warn of, a sentence each: kernels held twice, and relocatable modules that cannot be linked."""
     for target in dict.fromkeys(donation.target for _, donation in grafts):
         given = [module for module, donation in grafts if donation.target == target]
@@ -23,7 +23,7 @@ def gaps_left(modules: Sequence[Module], grafts: Sequence[tuple[Module, Donation
             yield from _not_linked(target, mine, others)
 
 
-def _not_in_all(target: str, lacking: Sequence[Module]) -> Iterator[str]:
+def _not_in_all(target: str, lacking: Sequence[ModuleInHost]) -> Iterator[str]:
     """Each bundle is a module of its own, and a runtime looks into one bundle for a kernel of that bundle."""
     if lacking:
         more, whose = (f" and {len(lacking) - 1} more bundles", "their") if len(lacking) > 1 else ("", "its")
@@ -33,7 +33,7 @@ def _not_in_all(target: str, lacking: Sequence[Module]) -> Iterator[str]:
         )
 
 
-def _held_twice(target: str, given: Sequence[Module], lacking: Sequence[Module]) -> Iterator[str]:
+def _held_twice(target: str, given: Sequence[ModuleInHost], lacking: Sequence[ModuleInHost]) -> Iterator[str]:
     """The CUDA runtime takes one of the modules that hold a kernel, not the one that has an image (measured: load rules, section G)."""
     for relocatable in (False, True):
         kernels = {name for module in given if module.relocatable == relocatable for name in module.names or ()}
@@ -49,7 +49,7 @@ def _held_twice(target: str, given: Sequence[Module], lacking: Sequence[Module])
             )
 
 
-def _not_linked(target: str, given: Sequence[Module], others: Sequence[Module]) -> Iterator[str]:
+def _not_linked(target: str, given: Sequence[ModuleInHost], others: Sequence[ModuleInHost]) -> Iterator[str]:
     """Relocatable modules are linked when they are loaded, all of a file together, unless the linked module has the target."""
     if not any(module.relocatable for module in given):
         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fatpatch.edit.graft.plan import Graft, Plan
-from fatpatch.edit.payload.new_image import Donation
-from fatpatch.edit.transaction.comparison import Comparison
+from fatpatch.edit.graft.plan import Graft, GraftPlan
+from fatpatch.edit.payload.new_image import ImageToAdd
+from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.gpus.amd import choose_object, first_processor, offered
 from fatpatch.gpus.drivers import cuda_of_ptx, first_driver_for_cuda, ptx_of_driver
-from fatpatch.gpus.selection import DEVICES, NO_IMAGE, Choice, choose
-from fatpatch.model.tree import Image, Payload
+from fatpatch.gpus.selection import DEVICES, NO_IMAGE, LoadChoice, choose
+from fatpatch.model.tree import ImageEntry, Payload
 
 
 class Effect(NamedTuple):
@@ -23,12 +23,12 @@ class Effect(NamedTuple):
     graft: Graft
     locator: str
     device: str
-    before: Choice
-    after: Choice
+    before: LoadChoice
+    after: LoadChoice
     warnings: tuple[str, ...]
 
 
-def effects_of(plan: Plan, both: Comparison, driver: str | None) -> list[Effect]:
+def effects_of(plan: GraftPlan, both: TreeComparison, driver: str | None) -> list[Effect]:
     """The effect of every graft, by the driver's rules (reference: load rules, section 0)."""
     effects = []
     for graft in plan.grafts:
@@ -56,12 +56,12 @@ def _effect_amd(graft: Graft, found: Payload) -> Effect:
     return Effect(graft, found.locator, device, before, after, tuple(warnings))
 
 
-def _choice_amd(images: Sequence[Image], device: str) -> Choice:
+def _choice_amd(images: Sequence[ImageEntry], device: str) -> LoadChoice:
     found = choose_object(offered(images), device)
-    return Choice(found.image, None if found.image is not None else NO_IMAGE, found.reason, measured=False)
+    return LoadChoice(found.image, None if found.image is not None else NO_IMAGE, found.reason, measured=False)
 
 
-def _device_for(donation: Donation, images: Sequence[Image]) -> int:
+def _device_for(donation: ImageToAdd, images: Sequence[ImageEntry]) -> int:
     """The GPU that a graft is meant for: that of a cubin; for PTX the lowest that now compiles it, or that of its target."""
     if donation.kind == "ptx":
         for device in DEVICES:
@@ -71,7 +71,7 @@ def _device_for(donation: Donation, images: Sequence[Image]) -> int:
     return donation.arch
 
 
-def _warnings(graft: Graft, device: int, after: Choice, driver: str | None) -> list[str]:
+def _warnings(graft: Graft, device: int, after: LoadChoice, driver: str | None) -> list[str]:
     """What keeps the driver from loading the new image."""
     donation, chosen = graft.donation, after.image
     warnings = []
@@ -98,7 +98,7 @@ def _needs(isa: str) -> str:
     return f"PTX {isa} needs a driver that knows it: CUDA {cuda}, {needed[0]} on Linux or {needed[1]} on Windows, or newer"
 
 
-def _newer_ptx(donation: Donation, device: int, images: Sequence[Image], driver: str | None) -> list[str]:
+def _newer_ptx(donation: ImageToAdd, device: int, images: Sequence[ImageEntry], driver: str | None) -> list[str]:
     """Other PTX that the driver would choose although it cannot compile it, and entries that it does not read."""
     warnings = []
     limit = None if driver is None else ptx_of_driver(driver)

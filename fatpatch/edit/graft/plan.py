@@ -12,16 +12,16 @@ from fatpatch.edit.graft.validate import Problem, problems_of
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit, edit_tree
 from fatpatch.edit.match import Match, Skipped, chosen, match, one_each
-from fatpatch.edit.modules import Module, modules_of, reference_of
+from fatpatch.edit.modules import ModuleInHost, modules_of, reference_of
 from fatpatch.edit.payload.bundle import new_bundle
 from fatpatch.edit.payload.fatbin import new_fatbin
 from fatpatch.edit.payload.hashes import renames_between
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.model.tree import Image, Node
+from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
 
 _REFUSALS = 3
@@ -36,7 +36,7 @@ _SINGLE = {
 _UNTRIED = "experimental: no AMD GPU has run a file that was edited so; try it before you rely on it"
 
 
-class Wishes(NamedTuple):
+class GraftRequest(NamedTuple):
     """What the user asked for. ``modules`` are locators or patterns, ``members`` paths inside archives.
 
     ``retags``: AMD code objects of the file itself to be copied under another name. ``own``: images made for a module, by its locator.
@@ -51,7 +51,7 @@ class Wishes(NamedTuple):
     limit: int = 128 << 20
     host: Options = Options()
     retags: tuple[Retag, ...] = ()
-    own: tuple[tuple[str, Donation], ...] = ()
+    own: tuple[tuple[str, ImageToAdd], ...] = ()
 
 
 class Graft(NamedTuple):
@@ -60,16 +60,16 @@ class Graft(NamedTuple):
     ``kernels``, ``parameters`` and ``variables``: how many of the module's were compared.
     """
 
-    module: Module
-    donation: Donation
-    replaced: Image | None
+    module: ModuleInHost
+    donation: ImageToAdd
+    replaced: ImageEntry | None
     forced: tuple[Problem, ...]
     kernels: int
     parameters: int
     variables: int
 
 
-class Plan(NamedTuple):
+class GraftPlan(NamedTuple):
     """Everything that would be done; ``edit`` is None when there is nothing to do."""
 
     grafts: tuple[Graft, ...]
@@ -79,7 +79,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
 
 
-def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Plan:
+def plan_graft(node: Node, donations: Sequence[ImageToAdd], wishes: GraftRequest) -> GraftPlan:
     """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
     modules = modules_of(node, wishes.limit)
     if not modules:
@@ -118,7 +118,7 @@ def plan_graft(node: Node, donations: Sequence[Donation], wishes: Wishes) -> Pla
     edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
     untried = [_UNTRIED] if any(graft.module.vendor == "amd" for graft in grafts) else []
     notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
-    return Plan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
+    return GraftPlan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
 
 
 def _no_module(node: Node) -> EditError:
@@ -132,12 +132,12 @@ def _no_module(node: Node) -> EditError:
     return EditError(message, locator=node.locator, hint="'fatpatch inspect' says what was looked for")
 
 
-def _existing(item: Match) -> Image | None:
+def _existing(item: Match) -> ImageEntry | None:
     """The image of the module that has the kind and target of the donation."""
     return next(iter(_equals(item)), None)
 
 
-def _equals(item: Match) -> list[Image]:
+def _equals(item: Match) -> list[ImageEntry]:
     kind, target = item.donation.kind, item.donation.target
     return [image for image in item.module.payload.images if image.kind == kind and _equal_targets(kind, image.target, target)]
 
@@ -156,7 +156,7 @@ def _equal_targets(kind: str, first: str, second: str) -> bool:
     return same_target(first, second) if kind == "hsaco" else first == second
 
 
-def _same(item: Match, image: Image, limit: int) -> bool:
+def _same(item: Match, image: ImageEntry, limit: int) -> bool:
     assert item.module.node.source is not None
     try:
         data = ImageReader(item.module.node.source, limit).read(image)
@@ -165,7 +165,7 @@ def _same(item: Match, image: Image, limit: int) -> bool:
     return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
 
 
-def _checked(item: Match, existing: Image | None, wishes: Wishes) -> tuple[Donation, list[Problem], tuple[int, int, int]]:
+def _checked(item: Match, existing: ImageEntry | None, wishes: GraftRequest) -> tuple[ImageToAdd, list[Problem], tuple[int, int, int]]:
     """The donation, its ids renamed if asked for; its problems; how many kernels, parameters and variables were compared."""
     module, donation = item
     problems = []
@@ -223,14 +223,14 @@ def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
     return EditError("\n  ".join(lines), locator=refused[0][0].module.locator, hint=hint)
 
 
-def _renewed(grafts: Sequence[Graft], wishes: Wishes) -> list[NewPayload]:
+def _renewed(grafts: Sequence[Graft], wishes: GraftRequest) -> list[NewPayload]:
     by_module: dict[str, list[Graft]] = {}
     for graft in grafts:
         by_module.setdefault(graft.module.locator, []).append(graft)
     return [_new_payload(group, wishes) for group in by_module.values()]
 
 
-def _new_payload(group: Sequence[Graft], wishes: Wishes) -> NewPayload:
+def _new_payload(group: Sequence[Graft], wishes: GraftRequest) -> NewPayload:
     """The payload of one module with all that it is given."""
     module = group[0].module
     assert module.node.source is not None

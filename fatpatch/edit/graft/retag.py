@@ -9,14 +9,14 @@ from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.locator import join
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
 from fatpatch.edit.match import Match, Skipped
-from fatpatch.edit.modules import Module
-from fatpatch.edit.payload.new_image import Donation, hsaco_donation_of
+from fatpatch.edit.modules import ModuleInHost
+from fatpatch.edit.payload.new_image import ImageToAdd, hsaco_donation_of
 from fatpatch.gpucode.code_object.read import metadata_ranges, read_code_object
 from fatpatch.gpucode.code_object.target import MACH, identify, same_target
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpus.compatibility import kinship
 from fatpatch.gpus.tables import table
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 _MACH_AT = 48  # the low byte of e_flags
 _KEY = b"\xadamdhsa.target"  # a msgpack string of 13 bytes
@@ -82,7 +82,7 @@ def _noted_targets(data: bytes, code: str) -> Iterator[int]:
 
 
 def retag_matches(
-    modules: Sequence[Module], retag: Retag, limit: int, *, replace: bool, force: bool
+    modules: Sequence[ModuleInHost], retag: Retag, limit: int, *, replace: bool, force: bool
 ) -> tuple[list[Match], list[Skipped], list[str]]:
     """A copy for every module that has an object for the one processor, and none for the other unless that is to be replaced.
 
@@ -113,11 +113,11 @@ def retag_matches(
     return matches, skipped, [] if kin.same else [f"forced: {caution}"]
 
 
-def _is_for(image: Image, processor: str) -> bool:
+def _is_for(image: ImageEntry, processor: str) -> bool:
     return image.kind == "hsaco" and image.readable and image.target.split(":")[0] == processor
 
 
-def _copied(module: Module, image: Image, device: str, limit: int) -> Donation:
+def _copied(module: ModuleInHost, image: ImageEntry, device: str, limit: int) -> ImageToAdd:
     assert module.node.source is not None
     source = module.node.source
     locator = join(module.locator, image.target)

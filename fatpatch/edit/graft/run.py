@@ -5,45 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fatpatch.base.checks import Check
+from fatpatch.base.checks import CheckResult
 from fatpatch.edit.graft.check_bundle import bundle_checks
 from fatpatch.edit.graft.check_fatbin import fatbin_checks
 from fatpatch.edit.graft.effect import Effect, effects_of
-from fatpatch.edit.graft.plan import Graft, Plan, Wishes, plan_graft
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.graft.plan import Graft, GraftPlan, GraftRequest, plan_graft
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.transaction.checks import Contents, checks_of
-from fatpatch.edit.transaction.commit import Destination, Subject, commit, guarded
-from fatpatch.edit.transaction.comparison import Comparison, Pair
+from fatpatch.edit.transaction.commit import Destination, EditedFile, commit, guarded
+from fatpatch.edit.transaction.comparison import HostPair, TreeComparison
 
 
-class Outcome(NamedTuple):
+class GraftResult(NamedTuple):
     """What was done, or would be."""
 
-    plan: Plan
-    checks: tuple[Check, ...]
+    plan: GraftPlan
+    checks: tuple[CheckResult, ...]
     effects: tuple[Effect, ...]
     size_before: int
     size_after: int
 
 
-def graft(subject: Subject, donations: Sequence[Donation], wishes: Wishes, to: Destination, driver: str | None = None) -> Outcome:
+def graft(
+    subject: EditedFile, donations: Sequence[ImageToAdd], wishes: GraftRequest, to: Destination, driver: str | None = None
+) -> GraftResult:
     """Graft ``donations`` into a file; the effect is told for ``driver``.
 
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[GraftResult] = []
     guarded(subject, lambda: outcomes.append(_graft(subject, donations, wishes, to, driver)))
     return outcomes[0]
 
 
-def _graft(subject: Subject, donations: Sequence[Donation], wishes: Wishes, to: Destination, driver: str | None) -> Outcome:
+def _graft(subject: EditedFile, donations: Sequence[ImageToAdd], wishes: GraftRequest, to: Destination, driver: str | None) -> GraftResult:
     plan = plan_graft(subject.node, donations, wishes)
     size = subject.before.size
     if plan.edit is None:
-        return Outcome(plan, (), (), size, size)
+        return GraftResult(plan, (), (), size, size)
     edit, effects = plan.edit, list[Effect]()
 
-    def examine(both: Comparison) -> list[Check]:
+    def examine(both: TreeComparison) -> list[CheckResult]:
         edited = {graft.module.locator for graft in plan.grafts}
         found = checks_of(edit, both, edited, _contents(plan.grafts, wishes.limit))
         if all(check.ok for check in found):
@@ -51,13 +53,13 @@ def _graft(subject: Subject, donations: Sequence[Donation], wishes: Wishes, to: 
         return found
 
     checks = commit(subject, edit, to, examine, wishes.limit)
-    return Outcome(plan, checks, tuple(effects), size, edit.overlay.size)
+    return GraftResult(plan, checks, tuple(effects), size, edit.overlay.size)
 
 
 def _contents(grafts: Sequence[Graft], limit: int) -> Contents:
     """What is inside the edited payloads, by the rules of their kind."""
 
-    def contents(pair: Pair) -> list[Check]:
+    def contents(pair: HostPair) -> list[CheckResult]:
         mine = [graft for graft in grafts if graft.module.node.locator == pair.old.locator]
         cuda = [graft for graft in mine if graft.module.vendor == "nvidia"]
         amd = [graft for graft in mine if graft.module.vendor == "amd"]

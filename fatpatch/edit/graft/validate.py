@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from fatpatch.base.locator import escape
 from fatpatch.edit.payload.hashes import renames_between
-from fatpatch.edit.payload.new_image import Donation
-from fatpatch.gpucode.signature import Signature, same_parameters
+from fatpatch.edit.payload.new_image import ImageToAdd
+from fatpatch.gpucode.signature import ImageSignature, same_parameters
 
 _SHOWN = 3
 _RECOMPILE = "compile the very source of the binary, for the same system"
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
     hint: str = ""
 
 
-def problems_of(donation: Donation, module: Signature, relocatable: bool) -> list[Problem]:
+def problems_of(donation: ImageToAdd, module: ImageSignature, relocatable: bool) -> list[Problem]:
     """Everything wrong with giving ``donation`` to a module whose own image promises ``module``."""
     given = donation.signature
     problems = []
@@ -83,7 +83,7 @@ def _link_problem(*, relocatable: bool) -> Problem:
     return Problem("link", message, effect, survivable=False, hint="compile with: nvcc -rdc=true -cubin")
 
 
-def _kernel_problems(given: Signature, module: Signature, effects: _Effects) -> list[Problem]:
+def _kernel_problems(given: ImageSignature, module: ImageSignature, effects: _Effects) -> list[Problem]:
     problems = []
     missing = sorted(set(module.kernels) - set(given.kernels))
     if missing:
@@ -106,7 +106,7 @@ def _kernel_problems(given: Signature, module: Signature, effects: _Effects) -> 
     return problems
 
 
-def _variable_problems(given: Signature, module: Signature, effects: _Effects) -> list[Problem]:
+def _variable_problems(given: ImageSignature, module: ImageSignature, effects: _Effects) -> list[Problem]:
     problems = []
     missing = sorted(set(module.variables) - set(given.variables))
     if missing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.limits import Limits
 from fatpatch.base.overlay import same_bytes
 from fatpatch.base.source import Source
@@ -17,7 +17,7 @@ from fatpatch.scan.walk import identify, located
 _DESCRIPTOR = 0x8
 
 
-def archive_checks(old_node: Node, new_node: Node, edited: set[str], *, rebuilt: bool) -> Iterator[Check]:
+def archive_checks(old_node: Node, new_node: Node, edited: set[str], *, rebuilt: bool) -> Iterator[CheckResult]:
     """Members, their places and headers, and the bytes of those that were replaced (``edited``: their locators).
 
     In an archive written anew the others have moved, and each is compared byte for byte.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import same_bytes
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
@@ -22,7 +22,7 @@ _GIVEN_UP = (n.PT_LOAD, n.PT_NULL, n.PT_NOTE)
 _KEPT = (n.PT_GNU_STACK, n.PT_GNU_PROPERTY, n.PT_GNU_RELRO, n.PT_TLS, n.PT_DYNAMIC)
 
 
-def elf_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[Check]:
+def elf_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[CheckResult]:
     """Segments, sections, and the relocations of the wrappers; of a compacted file all that is loaded."""
     assert old_node.source is not None
     assert new_node.source is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.edit.host.check_memory import memory_problems
-from fatpatch.edit.host.pe import checksum_field
+from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node
@@ -17,7 +17,7 @@ from fatpatch.scan.walk import identify
 _RELOCATIONS, _DEBUG = 5, 6
 
 
-def pe_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[Check]:
+def pe_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[CheckResult]:
     """Sections, sizes, base relocations and the checksum; of a compacted file all that is loaded."""
     assert old_node.source is not None
     assert new_node.source is not None

@@ -57,7 +57,7 @@ class Placed(NamedTuple):
     laids: tuple[Laid, ...]
 
 
-class Region(NamedTuple):
+class ElfRegion(NamedTuple):
     """Payload sections side by side, from the file offset ``start`` on; ``resume``: where the file goes on behind them."""
 
     start: int
@@ -120,7 +120,7 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
     return HostEdit(overlay, tactics_of(renewed, inner), moves, tuple(notes), compacted=True), notes
 
 
-def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region], renewed: Sequence[NewPayload]) -> list[Write]:
+def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[ElfRegion], renewed: Sequence[NewPayload]) -> list[Write]:
     """The wrappers of payloads that get another address."""
     moves = {}
     for region in regions:
@@ -134,7 +134,7 @@ def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[Region], renewed: 
     return retarget(host, elf, moves, shrunk=[offset for offset in shrunk if offset not in moves])
 
 
-def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[Region]:
+def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[ElfRegion]:
     """Runs of payload sections that nothing else lies between; only those in which something changes."""
     allocated = sorted(
         (row.address, index) for index, row in enumerate(elf.sections) if row.flags & n.SHF_ALLOC and row.size and row.type != n.SHT_NOBITS
@@ -154,7 +154,7 @@ def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) ->
             run.append(index)
 
 
-def _region(host: HostFile, elf: ElfFile, run: Sequence[int], renewed: Mapping[int, NewPayload]) -> Region:
+def _region(host: HostFile, elf: ElfFile, run: Sequence[int], renewed: Mapping[int, NewPayload]) -> ElfRegion:
     first, last = elf.sections[run[0]], elf.sections[run[-1]]
     segment, end = _segment_of(elf, first), last.offset + last.size
     sections, at = [], 0
@@ -169,7 +169,7 @@ def _region(host: HostFile, elf: ElfFile, run: Sequence[int], renewed: Mapping[i
     behind = (row.offset for row in elf.sections if row.flags & n.SHF_ALLOC and row.type != n.SHT_NOBITS and row.size)
     resume = min((offset for offset in behind if end <= offset < segment_end), default=segment_end)
     refuse_unnamed(host, end, resume)
-    return Region(first.offset, resume, tuple(sections))
+    return ElfRegion(first.offset, resume, tuple(sections))
 
 
 def _segment_of(elf: ElfFile, row: SectionRow) -> Segment:
@@ -179,9 +179,9 @@ def _segment_of(elf: ElfFile, row: SectionRow) -> Segment:
     raise EditError("a section with payloads lies in no loadable segment", locator=elf.locator, offset=row.offset, hint=LEAVE)
 
 
-def _split(elf: ElfFile, regions: Sequence[Region], page: int) -> tuple[list[Segment], list[Region], list[str]]:
+def _split(elf: ElfFile, regions: Sequence[ElfRegion], page: int) -> tuple[list[Segment], list[ElfRegion], list[str]]:
     """The program headers (at old file offsets) with a gap for each region, the largest first; those regions; what to say."""
-    segments, done, notes = list(elf.segments), list[Region](), list[str]()
+    segments, done, notes = list(elf.segments), list[ElfRegion](), list[str]()
     for region in sorted(regions, key=lambda each: -each.removable(page)):
         freed = segments
         if region.resume < _end(segments[_holder(segments, region)]):
@@ -219,7 +219,7 @@ def _as_its_sections(elf: ElfFile, piece: Segment) -> Segment:
     return piece if not held or any(row.flags & n.SHF_EXECINSTR for row in held) else piece._replace(flags=piece.flags & ~n.PF_X)
 
 
-def _holder(segments: Sequence[Segment], region: Region) -> int:
+def _holder(segments: Sequence[Segment], region: ElfRegion) -> int:
     return next(index for index, each in enumerate(segments) if each.type == n.PT_LOAD and each.offset <= region.start < _end(each))
 
 
@@ -292,7 +292,7 @@ def _shifted(elf: ElfFile, segment: Segment, cuts: Sequence[Cut], page: int) -> 
     return segment._replace(offset=offset, alignment=segment.alignment if aligned else page)
 
 
-def _rows(elf: ElfFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Iterator[SectionRow]:
+def _rows(elf: ElfFile, regions: Sequence[ElfRegion], cuts: Sequence[Cut]) -> Iterator[SectionRow]:
     """The section headers, those of payloads where these are now."""
     renewed = {placed.number: (region, placed) for region in regions for placed in region.sections}
     for index, row in enumerate(elf.sections):
@@ -306,7 +306,7 @@ def _rows(elf: ElfFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Itera
         yield row._replace(offset=shift(cuts, row.offset))
 
 
-def _symbols(elf: ElfFile, regions: Sequence[Region]) -> Iterator[Write]:
+def _symbols(elf: ElfFile, regions: Sequence[ElfRegion]) -> Iterator[Write]:
     """The symbols that name payloads, led to where these are now."""
     sections = {placed.number: (region, placed) for region in regions for placed in region.sections}
     places = {

@@ -24,7 +24,7 @@ from fatpatch.edit.host.compaction import (
     tactics_of,
 )
 from fatpatch.edit.host.host import HostEdit, HostFile, Options
-from fatpatch.edit.host.pe import sealed, without_signature
+from fatpatch.edit.host.pe_seal import sealed, without_signature
 from fatpatch.edit.host.pe_wrappers import wrappers_led
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
@@ -36,7 +36,7 @@ _MAX_DEBUG = 1 << 16
 _LONG = struct.Struct("<I")
 
 
-class Region(NamedTuple):
+class PeRegion(NamedTuple):
     """A payload section by its number in the table: its header, its payloads, and the whole file blocks that it can do without."""
 
     number: int
@@ -88,18 +88,18 @@ def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) 
     return HostEdit(sealed(pe, overlay), tactics_of(renewed, inner), moves, tuple(notes), compacted=True)
 
 
-def _shrunk(regions: Sequence[Region]) -> list[int]:
+def _shrunk(regions: Sequence[PeRegion]) -> list[int]:
     return [laid.new.payload.offset for region in regions for laid in region.laids if laid.new.size < laid.new.payload.size]
 
 
-def _place(offset: int, inner: dict[int, tuple[Region, Laid]], cuts: Sequence[Cut]) -> int:
+def _place(offset: int, inner: dict[int, tuple[PeRegion, Laid]], cuts: Sequence[Cut]) -> int:
     if offset not in inner:
         return shift(cuts, offset)
     region, laid = inner[offset]
     return shift(cuts, region.section.offset) + laid.start
 
 
-def _regions(host: HostFile, pe: PeFile, renewed: Sequence[NewPayload]) -> Iterator[Region]:
+def _regions(host: HostFile, pe: PeFile, renewed: Sequence[NewPayload]) -> Iterator[PeRegion]:
     names = {section.offset: section.name for section in host.container.sections}
     by_offset = {new.payload.offset: new for new in renewed}
     order = sorted(range(len(pe.sections)), key=lambda index: pe.sections[index].offset)
@@ -111,7 +111,7 @@ def _regions(host: HostFile, pe: PeFile, renewed: Sequence[NewPayload]) -> Itera
         laids, used = laid_out(host, by_offset, section.offset, section.raw_size, _ALIGNMENT)
         needed = used + -used % pe.file_alignment
         if needed < section.raw_size:
-            yield Region(index, section, tuple(laids), section.raw_size - needed)
+            yield PeRegion(index, section, tuple(laids), section.raw_size - needed)
 
 
 def _debug_rows(pe: PeFile, cuts: Sequence[Cut]) -> Iterator[Write]:
@@ -126,7 +126,7 @@ def _debug_rows(pe: PeFile, cuts: Sequence[Cut]) -> Iterator[Write]:
             yield Write.of(at, _DEBUG_ROW.pack(*fields, shift(cuts, offset)))
 
 
-def _symbols(pe: PeFile, regions: Sequence[Region], cuts: Sequence[Cut]) -> Iterator[Write]:
+def _symbols(pe: PeFile, regions: Sequence[PeRegion], cuts: Sequence[Cut]) -> Iterator[Write]:
     """The COFF symbol table at its new place, and symbols of payloads led to where these are."""
     symbols, _ = symbol_table(pe)
     if not symbols:

@@ -10,7 +10,7 @@ from fatpatch.base.overlay import Write
 from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.host import HostFile, refuse_foreign
 from fatpatch.edit.references.elf import borders_of, program_of
-from fatpatch.edit.references.program import Ranges, Reference
+from fatpatch.edit.references.program import PayloadReference, Ranges
 from fatpatch.edit.references.search import HINT, refuse_references
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
@@ -62,8 +62,8 @@ def retarget(host: HostFile, elf: ElfFile, moves: dict[int, tuple[int, int]], *,
     return writes
 
 
-def _packed(elf: ElfFile, places: Iterable[int]) -> Iterable[Reference]:
+def _packed(elf: ElfFile, places: Iterable[int]) -> Iterable[PayloadReference]:
     """The pointers that RELR relocates: their values are in place."""
     for place in places:
         at = elf.offset_of(place)
-        yield Reference(place, int.from_bytes(elf.source.peek(at, 8), "little"), "the relocated pointer")
+        yield PayloadReference(place, int.from_bytes(elf.source.peek(at, 8), "little"), "the relocated pointer")

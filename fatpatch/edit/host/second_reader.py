@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.authenticode import LARGEST
 from fatpatch.formats.numbers import SHF_EXECINSTR
@@ -36,7 +36,7 @@ class _Facts(NamedTuple):
     addends: Mapping[Hashable, int]
 
 
-def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> Check:
+def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> CheckResult:
     """Compare a host before and after an edit. ``moves``: old to new file offset of payloads that moved."""
     assert old.source is not None
     assert new.source is not None
@@ -51,7 +51,7 @@ def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> Check:
     return check_of(_NAME, _problems(first, second, moved))
 
 
-def opinion(node: Node) -> Check:
+def opinion(node: Node) -> CheckResult:
     """Whether LIEF can read a program at all, and sees the sections that fatpatch sees."""
     assert node.source is not None
     if node.source.size > LARGEST:

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.source import Source
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bundle.read import CCOB_HEADERS, CODECS, ENTRY
 from fatpatch.gpucode.codec import pack
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpucode.frames import Budget, stream_end
-from fatpatch.model.tree import Image, Payload
+from fatpatch.gpucode.frames import StreamBudget, stream_end
+from fatpatch.model.tree import ImageEntry, Payload
 
 ALIGNMENT = 4096
 _HEAD = len(n.BUNDLE_MAGIC) + 8
@@ -30,7 +30,7 @@ _FULL32 = 0xFFFFFFFF
 _HINT = "'fatpatch inspect -v' says what is wrong with it"
 
 
-class Entry(NamedTuple):
+class BundleEntry(NamedTuple):
     """One entry of a bundle: its id, the offset of its object, and the object's bytes."""
 
     identifier: bytes
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
         return self.identifier.decode("utf-8", "backslashreplace")
 
 
-def entries_of(source: Source, payload: Payload, limit: int) -> list[Entry]:
+def entries_of(source: Source, payload: Payload, limit: int) -> list[BundleEntry]:
     """The entries of a bundle in order, the host's too; EditError when its table does not hold: a damaged bundle is not touched."""
     bundle = _plain(source, payload, limit)
     count = int.from_bytes(bundle.peek(len(n.BUNDLE_MAGIC), 8), "little")
@@ -57,7 +57,7 @@ def entries_of(source: Source, payload: Payload, limit: int) -> list[Entry]:
         identifier = bundle.peek(at + ENTRY.size, min(id_size, ALIGNMENT))
         if len(identifier) < id_size or offset + size > bundle.size:
             break
-        entries.append(Entry(identifier, offset, bundle.slice(offset, size)))
+        entries.append(BundleEntry(identifier, offset, bundle.slice(offset, size)))
         at += ENTRY.size + id_size
     if len(entries) != count or not all(image.readable for image in payload.images):
         raise EditError("is damaged, so it is not edited", locator=payload.locator, offset=payload.offset, hint=_HINT)
@@ -72,13 +72,13 @@ def _plain(source: Source, payload: Payload, limit: int) -> Source:
         return whole
     image = payload.images[0]
     end = image.data_offset + image.stored_bytes
-    if stream_end(source, image.data_offset, end, image.compression, Budget()) != end:
+    if stream_end(source, image.data_offset, end, image.compression, StreamBudget()) != end:
         message = "holds bytes behind its compressed stream, so it is not edited"
         raise EditError(message, locator=payload.locator, offset=payload.offset, hint=_HINT)
     return Source.of(ImageReader(source, limit).blob(image))
 
 
-def _refuse_hidden(bundle: Source, entries: Sequence[Entry], table_end: int, payload: Payload) -> None:
+def _refuse_hidden(bundle: Source, entries: Sequence[BundleEntry], table_end: int, payload: Payload) -> None:
     """EditError when bytes that no entry names are more than padding: they would be lost."""
     at = table_end
     for offset, size in [*sorted((entry.offset, entry.data.size) for entry in entries), (bundle.size, 0)]:
@@ -88,7 +88,9 @@ def _refuse_hidden(bundle: Source, entries: Sequence[Entry], table_end: int, pay
         at = max(at, offset + size)
 
 
-def new_bundle(source: Source, payload: Payload, donations: Sequence[Donation], replaced: Mapping[int, Image], *, limit: int) -> NewPayload:
+def new_bundle(
+    source: Source, payload: Payload, donations: Sequence[ImageToAdd], replaced: Mapping[int, ImageEntry], *, limit: int
+) -> NewPayload:
     """The bundle with every donation in it. ``replaced`` maps the index of a donation to the image whose place it takes.
 
     New objects come last: a runtime takes the first that fits, and generic or portable code only when there is none.
@@ -115,7 +117,7 @@ def bundled(contents: Sequence[tuple[bytes, Source]], payload: Payload, limit: i
     return (Source.of(_packed(Source.joined(parts), payload, limit, level)),) if payload.format == "ccob" else parts
 
 
-def _prefix(entries: Sequence[Entry], payload: Payload) -> bytes:
+def _prefix(entries: Sequence[BundleEntry], payload: Payload) -> bytes:
     """What stands before the target in the ids that HIP's runtime looks at: ``hipv4-amdgcn-amd-amdhsa--``."""
     for entry in entries:
         if found := _HIP_ID.match(entry.identifier):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import pack
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
@@ -20,7 +20,7 @@ _FIRST_MERCURY_ARCH = 100
 _COMPILE_ONLY = "--compile-only  "
 
 
-def entry_bytes(donation: Donation, *, codec: str, host: int, relocatable: bool) -> bytes:
+def entry_bytes(donation: ImageToAdd, *, codec: str, host: int, relocatable: bool) -> bytes:
     """The entry of a donation. ``host`` are the host bits of the flags; ``codec`` none, lz4 or zstd.
 
     PTX that goes into a relocatable module is compiled without linking, as nvcc asks for it.

@@ -8,16 +8,16 @@ from typing import NamedTuple
 from fatpatch.base.errors import EditError
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.entry import CODEC_FLAGS, HOST_FLAGS, entry_bytes
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
 from fatpatch.gpucode.fatbin.read import CONTAINER
 from fatpatch.gpucode.signature import signature_of
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 
 
-class Entry(NamedTuple):
+class EntryCopy(NamedTuple):
     """One whole entry of a fatbin: its range in the file, and its header."""
 
     offset: int
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     header: Header
 
 
-def entries_of(source: Source, payload: Payload) -> list[Entry]:
+def entries_of(source: Source, payload: Payload) -> list[EntryCopy]:
     """The entries of a fatbin; EditError unless they tile it exactly: a damaged fatbin is not touched."""
     at, end = payload.offset + CONTAINER.size, payload.offset + payload.size
     magic, version, header_size, size = CONTAINER.unpack(source.read(payload.offset, CONTAINER.size))
@@ -39,7 +39,7 @@ def entries_of(source: Source, payload: Payload) -> list[Entry]:
         length = header.header_size + header.payload_size
         if header.header_size < HEADER.size or at + length > end:
             break
-        entries.append(Entry(at, length, header))
+        entries.append(EntryCopy(at, length, header))
         at += length
     if not sound or at != end:
         hint = "'fatpatch inspect -v' says what is wrong with it"
@@ -47,7 +47,7 @@ def entries_of(source: Source, payload: Payload) -> list[Entry]:
     return entries
 
 
-def host_bits(entries: Sequence[Entry], default: int) -> int:
+def host_bits(entries: Sequence[EntryCopy], default: int) -> int:
     """The host system bits as the fatbin's own entries have them."""
     return next((entry.header.flags & HOST_FLAGS for entry in entries if entry.header.flags & HOST_FLAGS), default)
 
@@ -61,8 +61,8 @@ def codec_like(payload: Payload, kind: str) -> str:
 def new_fatbin(
     source: Source,
     payload: Payload,
-    donations: Sequence[Donation],
-    replaced: Mapping[int, Image],
+    donations: Sequence[ImageToAdd],
+    replaced: Mapping[int, ImageEntry],
     *,
     codec: str | None,
     host: int,
@@ -89,20 +89,20 @@ def new_fatbin(
     return contained(payload, parts, donations)
 
 
-def contained(payload: Payload, parts: Sequence[Source], donations: Sequence[Donation] = ()) -> NewPayload:
+def contained(payload: Payload, parts: Sequence[Source], donations: Sequence[ImageToAdd] = ()) -> NewPayload:
     """A fatbin of these entries."""
     header = CONTAINER.pack(n.FATBIN_MAGIC, n.FATBIN_VERSION, CONTAINER.size, sum(part.size for part in parts))
     return NewPayload(payload, (Source.of(header), *parts), tuple(donations))
 
 
-def _from_bare(source: Source, payload: Payload, donations: Sequence[Donation], *, codec: str | None, host: int) -> NewPayload:
+def _from_bare(source: Source, payload: Payload, donations: Sequence[ImageToAdd], *, codec: str | None, host: int) -> NewPayload:
     """A fatbin made of a lone cubin or PTX and what is added to it."""
     (image,) = payload.images
     data = source.read(0, source.size)
     signature = signature_of(image.kind, data)
     if signature.version is None or signature.target is None:
         raise EditError("names no .version or no .target sm_NN, so it cannot become an entry", locator=payload.locator)
-    own = Donation(image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature)
+    own = ImageToAdd(image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature)
     everything = sorted((own, *donations), key=lambda donation: donation.kind != "sass")
     entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=bool(each.signature.relocatable)) for each in everything]
     return contained(payload, [Source.of(entry) for entry in entries], donations)

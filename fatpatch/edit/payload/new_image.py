@@ -15,8 +15,8 @@ from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.gpucode.ptx.read import looks_like_ptx
-from fatpatch.gpucode.signature import Signature, signature_of, split_target
-from fatpatch.model.tree import Image, Node
+from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target
+from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.remote.address import shown_address
 from fatpatch.remote.opening import open_input
 from fatpatch.scan.coverage import payloads_below, target_key
@@ -28,7 +28,7 @@ _HINT_HSACO = "make one with: clang -x hip --cuda-device-only --no-gpu-bundle-ou
 _HINT_CUBIN = "make one with: nvcc -cubin -arch=sm_61 file.cu (or take it out of a binary with 'fatpatch extract')"
 
 
-class Donation(NamedTuple):
+class ImageToAdd(NamedTuple):
     """One image to put into a module. ``content`` reads its bytes (PTX without its NUL); ``host`` is the kind of file it comes from.
 
     ``donor`` and ``path`` are the locator and the path of that file.
@@ -38,7 +38,7 @@ class Donation(NamedTuple):
     kind: str
     target: str
     content: Callable[[], bytes]
-    signature: Signature
+    signature: ImageSignature
     options: str | None = None
     identifier: str | None = None
     debug: bool = False
@@ -56,13 +56,13 @@ class Donation(NamedTuple):
         """The SM number of CUDA code."""
         return split_target(self.target)[0]
 
-    def renamed(self, renames: dict[str, str]) -> Donation:
+    def renamed(self, renames: dict[str, str]) -> ImageToAdd:
         """The same with module ids replaced (same lengths), and the signature read again."""
         data = rename_hashes(self.content(), renames)
         return self._replace(content=lambda: data, signature=signature_of(self.kind, data, options=self.options))
 
 
-def cubin_donation(path: str, limit: int) -> Donation:
+def cubin_donation(path: str, limit: int) -> ImageToAdd:
     """A cubin file. EditError when it is something else, FormatError when it is damaged."""
     name, data = _read(path, limit)
     if data[:4] == n.FATBIN_MAGIC_BYTES:
@@ -80,7 +80,7 @@ def cubin_donation(path: str, limit: int) -> Donation:
     return _donation(name, "sass", data)
 
 
-def ptx_donation(path: str, limit: int) -> Donation:
+def ptx_donation(path: str, limit: int) -> ImageToAdd:
     """A PTX text. EditError when it is something else, or has what a driver's JIT refuses (a BOM, no version, 32 bits)."""
     name, data = _read(path, limit)
     if data.startswith(b"\xef\xbb\xbf"):
@@ -93,7 +93,7 @@ def ptx_donation(path: str, limit: int) -> Donation:
     return _donation(name, "ptx", text)
 
 
-def hsaco_donation(path: str, limit: int) -> Donation:
+def hsaco_donation(path: str, limit: int) -> ImageToAdd:
     """A code object file. EditError when it is something else, FormatError when it is damaged."""
     name, data = _read(path, limit)
     if data[:4] in (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC):
@@ -107,7 +107,7 @@ def hsaco_donation(path: str, limit: int) -> Donation:
     return hsaco_donation_of(name, lambda: data)
 
 
-def hsaco_donation_of(origin: str, content: Callable[[], bytes], *, donor: str = "", path: str = "", host: str | None = None) -> Donation:
+def hsaco_donation_of(origin: str, content: Callable[[], bytes], *, donor: str = "", path: str = "", host: str | None = None) -> ImageToAdd:
     """A code object whose bytes ``content`` gives. EditError when no runtime of today would load it."""
     data = content()
     try:
@@ -122,10 +122,10 @@ def hsaco_donation_of(origin: str, content: Callable[[], bytes], *, donor: str =
         raise EditError(f"expected an HSA code object of version 4 or later, got {words}", locator=origin, hint=_HINT_HSACO)
     if found.target != found.identity.target or not found.identity.target.startswith("gfx"):
         raise EditError(f"its header and its metadata name different processors: {found.target}", locator=origin, hint=_HINT_HSACO)
-    return Donation(origin, "hsaco", found.identity.target, content, signature, host=host, donor=donor, path=path)
+    return ImageToAdd(origin, "hsaco", found.identity.target, content, signature, host=host, donor=donor, path=path)
 
 
-def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str) -> list[Donation]:
+def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str) -> list[ImageToAdd]:
     """Every image of the targets (all targets when none is named) below ``node``.
 
     EditError, with what there is, when a target occurs nowhere.
@@ -141,7 +141,7 @@ def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str
     return [_from_image(holder, image, limit) for holder, image in images if not wanted or image.target in wanted]
 
 
-def _from_image(holder: Node, image: Image, limit: int) -> Donation:
+def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
     assert holder.source is not None
     source = holder.source
 
@@ -160,7 +160,7 @@ def _from_image(holder: Node, image: Image, limit: int) -> Donation:
     except FatpatchError as error:
         raise EditError(f"cannot be read: {error.message}", locator=image.locator, hint="choose another donor") from error
     debug = bool((image.flags or 0) & n.FLAG_DEBUG)
-    donation = Donation(
+    donation = ImageToAdd(
         image.locator,
         image.kind,
         image.target,
@@ -176,7 +176,7 @@ def _from_image(holder: Node, image: Image, limit: int) -> Donation:
     return _checked(donation)
 
 
-def _donation(name: str, kind: str, data: bytes) -> Donation:
+def _donation(name: str, kind: str, data: bytes) -> ImageToAdd:
     try:
         signature = signature_of(kind, data)
     except FormatError as error:
@@ -194,10 +194,10 @@ def _donation(name: str, kind: str, data: bytes) -> Donation:
             raise EditError("is a 32-bit cubin; a 64-bit process cannot load it", locator=name, hint="compile with -m64")
     if signature.target is None or signature.version is None:
         raise EditError("names no .version or no .target sm_NN", locator=name, hint="give the PTX as nvcc wrote it")
-    return _checked(Donation(name, kind, signature.target, lambda: data, signature))
+    return _checked(ImageToAdd(name, kind, signature.target, lambda: data, signature))
 
 
-def _checked(donation: Donation) -> Donation:
+def _checked(donation: ImageToAdd) -> ImageToAdd:
     """Refuse what no driver would load."""
     if donation.signature.version is None or donation.signature.target is None:
         raise EditError("names no .version or no .target sm_NN", locator=donation.origin, hint="give another image")

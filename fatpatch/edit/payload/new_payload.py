@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fatpatch.base.source import Source
-from fatpatch.edit.payload.new_image import Donation
+from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.model.tree import Payload
 
 _FATBIN_ALIGNMENT = 16
@@ -16,7 +16,7 @@ class NewPayload(NamedTuple):
 
     payload: Payload
     parts: tuple[Source, ...]
-    donations: tuple[Donation, ...]
+    donations: tuple[ImageToAdd, ...]
     alignment: int = _FATBIN_ALIGNMENT
 
     @property

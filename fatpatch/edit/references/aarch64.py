@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.source import CHUNK
-from fatpatch.edit.references.program import Part, Program, Ranges, Reference
+from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
 
 _PAGE = 0x1000
 _ADDRESSES = re.compile(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0\x18\x58\x98\xd8\x1c\x5c\x9c]")
@@ -24,7 +24,7 @@ _KEPT = 0x3FF80000
 """Registers that a call leaves alone: x19 to x29."""
 
 
-def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
+def instructions(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
     """The instructions that lead into ``ranges``."""
     for part in program.parts:
         if part.code:
@@ -34,7 +34,7 @@ def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
                 yield from _found(program, part, data[: len(data) & ~3], part.address + start, ranges)
 
 
-def _found(program: Program, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Reference]:
+def _found(program: LinkedProgram, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[PayloadReference]:
     words = struct.unpack(f"<{len(data) // 4}I", data)
     if program.fixed and ranges.high < 1 << 32:
         yield from _composed(words, address, ranges)
@@ -44,12 +44,12 @@ def _found(program: Program, part: Part, data: bytes, address: int, ranges: Rang
         if word >> 24 & 0x1B == 0x18:  # a load from a literal
             target = place + 4 * _signed(word >> 5 & 0x7FFFF, 19)
             if target in ranges:
-                yield Reference(place, target, "the instruction 'ldr'")
+                yield PayloadReference(place, target, "the instruction 'ldr'")
             continue
         distance = _signed((word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2, 21)
         if not word >> 31:
             if place + distance in ranges:
-                yield Reference(place, place + distance, "the instruction 'adr'")
+                yield PayloadReference(place, place + distance, "the instruction 'adr'")
             continue
         page = (place & ~(_PAGE - 1)) + (distance << 12)
         if page + _PAGE <= ranges.low or page >= ranges.high:
@@ -57,16 +57,16 @@ def _found(program: Program, part: Part, data: bytes, address: int, ranges: Rang
         yield from _paged(program, words, index, place, page, ranges)
 
 
-def _paged(program: Program, words: Sequence[int], index: int, place: int, page: int, ranges: Ranges) -> Iterator[Reference]:
+def _paged(program: LinkedProgram, words: Sequence[int], index: int, place: int, page: int, ranges: Ranges) -> Iterator[PayloadReference]:
     """What an adrp and the uses of its register lead to; a page that lies in payloads alone is a reference without a use, too."""
     taken = False
     for inside, name in _uses(words, index):
         taken = taken or inside is None
         if inside is not None and page + inside in ranges:
-            yield Reference(place, page + inside, f"the instructions 'adrp' and '{name}'")
+            yield PayloadReference(place, page + inside, f"the instructions 'adrp' and '{name}'")
             return
     if taken and ranges.covers(page, page + _PAGE) and _in_function(program, place):
-        yield Reference(place, page, "the instruction 'adrp'")
+        yield PayloadReference(place, page, "the instruction 'adrp'")
 
 
 def _uses(words: Sequence[int], index: int) -> Iterator[tuple[int | None, str]]:
@@ -141,7 +141,7 @@ def _next(word: int, at: int) -> Iterator[int]:
     yield at + 1
 
 
-def _composed(words: Sequence[int], address: int, ranges: Ranges) -> Iterator[Reference]:
+def _composed(words: Sequence[int], address: int, ranges: Ranges) -> Iterator[PayloadReference]:
     """Constants put together by movz and movk, in a program at a fixed address."""
     tops = {value >> 16 & 0xFFFF for value in range(ranges.low & ~0xFFFF, ranges.high + 1, 0x10000)}
     for index, word in enumerate(words):
@@ -157,7 +157,7 @@ def _composed(words: Sequence[int], address: int, ranges: Ranges) -> Iterator[Re
                 parts[each >> 21 & 3] = each >> 5 & 0xFFFF
             value = sum(half << 16 * shift for shift, half in parts.items())
             if value in ranges and (ranges.label(value) or ranges.in_head(value)):
-                yield Reference(address + 4 * index, value, "the instructions 'movz' and 'movk'")
+                yield PayloadReference(address + 4 * index, value, "the instructions 'movz' and 'movk'")
                 break
 
 
@@ -175,7 +175,7 @@ def _offset(word: int) -> tuple[int | None, str]:
     return None, ""
 
 
-def _in_function(program: Program, place: int) -> bool:
+def _in_function(program: LinkedProgram, place: int) -> bool:
     """Whether unwind tables know functions, so that words of data between them are not taken for code."""
     functions = program.functions()
     return bool(functions) and functions[0] <= place

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.lanes import aligned, numbers
 from fatpatch.edit.references.parts import merged
-from fatpatch.edit.references.program import Part, Program, Ranges, Reference
+from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
 from fatpatch.formats import numbers as n
 
 _OVERLAP = 8
@@ -33,12 +33,12 @@ _MAX_OFFSETS = 1 << 14
 class Offset(NamedTuple):
     """A number that would be an offset into a payload if something led to the addresses [``start``, ``end``), where its table begins."""
 
-    found: Reference
+    found: PayloadReference
     start: int
     end: int
 
 
-def pointers(program: Program, ranges: Ranges) -> Iterator[Reference]:
+def pointers(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
     """The words that are addresses in ``ranges``; none in a program that is loaded anywhere."""
     if not program.fixed:
         return
@@ -46,14 +46,14 @@ def pointers(program: Program, ranges: Ranges) -> Iterator[Reference]:
         instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
         for at, value in numbers(data, ranges.low, ranges.high, 8):
             if value in ranges and (value in ranges.marks or (not instructions and _may_be_pointer(address + at, value))):
-                yield Reference(address + at, value, "a pointer")
+                yield PayloadReference(address + at, value, "a pointer")
         if not part.code and ranges.low < 1 << 32:
             for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
                 if value in ranges.marks and (address + at) % 4 == 0:
-                    yield Reference(address + at, value, "a 32-bit pointer")
+                    yield PayloadReference(address + at, value, "a 32-bit pointer")
 
 
-def offsets(program: Program, ranges: Ranges) -> list[Offset]:
+def offsets(program: LinkedProgram, ranges: Ranges) -> list[Offset]:
     """The numbers that may be offsets into ``ranges``: the first of them, where there are very many."""
     found: list[Offset] = []
     layout = _Layout(program, ranges)
@@ -73,7 +73,7 @@ def offsets(program: Program, ranges: Ranges) -> list[Offset]:
 class _Layout:
     """Where a program's code is, and where anything is."""
 
-    def __init__(self, program: Program, ranges: Ranges) -> None:
+    def __init__(self, program: LinkedProgram, ranges: Ranges) -> None:
         self._low = min([ranges.low, *(part.address for part in program.parts)])
         self._high = max([ranges.high, *(part.address + part.size for part in program.parts)])
         code = merged((part.address, part.address + part.size) for part in program.parts if part.code)
@@ -90,7 +90,7 @@ def is_round(value: int) -> bool:
     return value % 1000 == 0 or value & (value - 1) == 0 or value & (value + 1) == 0
 
 
-def _blocks(program: Program) -> Iterator[tuple[Part, bytes, int]]:
+def _blocks(program: LinkedProgram) -> Iterator[tuple[Part, bytes, int]]:
     for part in program.parts:
         for start in range(0, part.size, CHUNK):
             yield part, program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start)), part.address + start
@@ -116,9 +116,9 @@ def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ra
         for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : last]:
             start = mark - value
             if start == place:
-                yield Offset(Reference(place, mark, "an offset from its own place"), place - reach_back, place + 1)
+                yield Offset(PayloadReference(place, mark, "an offset from its own place"), place - reach_back, place + 1)
             elif (place - start) % 4 == 0 and _is_table(layout, data[max(at - (place - start), 0) : at], start):
-                yield Offset(Reference(place, mark, "an offset from the start of its table"), start, start + 1)
+                yield Offset(PayloadReference(place, mark, "an offset from the start of its table"), start, start + 1)
 
 
 def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
@@ -128,7 +128,7 @@ def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[O
     for at, value in aligned(data, first, lowest, highest):
         place = address + at
         if place + value in marks and value:
-            yield Offset(Reference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
+            yield Offset(PayloadReference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
 
 
 def _is_table(layout: _Layout, words: bytes, start: int) -> bool:
@@ -142,4 +142,4 @@ def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator
     for at, value in aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1)):
         if base + value in ranges.marks:
             place = address + at
-            yield Offset(Reference(place, base + value, "an offset from the image base"), place - _TABLE, place + 1)
+            yield Offset(PayloadReference(place, base + value, "an offset from the image base"), place - _TABLE, place + 1)

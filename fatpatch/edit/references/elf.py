@@ -10,7 +10,7 @@ from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.host import HostFile
 from fatpatch.edit.references.parts import followed_ends, without_holes
-from fatpatch.edit.references.program import Export, Part, Program, Reference
+from fatpatch.edit.references.program import Export, LinkedProgram, Part, PayloadReference
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
 
@@ -28,7 +28,7 @@ _MAX_SYMBOLS = 1 << 22
 _PAIR = struct.Struct("<iI")
 
 
-def program_of(host: HostFile, elf: ElfFile, pointers: Sequence[Pointer], own: frozenset[int]) -> Program:
+def program_of(host: HostFile, elf: ElfFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
     """The program; ``own``: addresses of the wrappers' pointers, which the edit itself sets."""
     holes = [(payload.offset, payload.offset + payload.size) for payload in host.payloads]
     holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
@@ -39,14 +39,14 @@ def program_of(host: HostFile, elf: ElfFile, pointers: Sequence[Pointer], own: f
             functions.extend(_functions(elf))
         return functions
 
-    return Program(
+    return LinkedProgram(
         source=elf.source,
         locator=elf.locator,
         machine=elf.machine,
         parts=tuple(without_holes(_parts(host, elf), holes, elf.source.size, elf.locator)),
         fixed=elf.type == n.ET_EXEC,
         base=None,
-        relocated=tuple(Reference(place, target, "the relocation") for place, target in elf.relocations() if place not in own),
+        relocated=tuple(PayloadReference(place, target, "the relocation") for place, target in elf.relocations() if place not in own),
         exports=_exports(host, elf),
         functions=starts,
         gots=tuple(_gots(host, elf)),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.binfmt.pe.layout import EXECUTABLE, WRITABLE, PeFile
 from fatpatch.edit.host.host import HostFile
 from fatpatch.edit.references.parts import followed_ends, without_holes
-from fatpatch.edit.references.program import Export, Part, Program, Reference
+from fatpatch.edit.references.program import Export, LinkedProgram, Part, PayloadReference
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
 
@@ -24,7 +24,7 @@ _ROWS = {0x8664: 12, 0xAA64: 8}
 """Bytes of a row of the exception table, whose first field is the start of a function."""
 
 
-def program_of(host: HostFile, pe: PeFile, pointers: Sequence[Pointer], own: frozenset[int]) -> Program:
+def program_of(host: HostFile, pe: PeFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
     """The program; ``own``: file offsets of the wrappers' pointers, which the edit itself sets."""
     holes = [(payload.offset, payload.offset + payload.size) for payload in host.payloads]
     holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
@@ -36,7 +36,7 @@ def program_of(host: HostFile, pe: PeFile, pointers: Sequence[Pointer], own: fro
             functions.extend(_functions(pe))
         return functions
 
-    return Program(
+    return LinkedProgram(
         source=pe.source,
         locator=pe.locator,
         machine=_MACHINES.get(pe.machine, 0),
@@ -74,11 +74,11 @@ def _debug_data(pe: PeFile) -> Iterator[tuple[int, int]]:
         yield offset, offset + length
 
 
-def _relocated(pe: PeFile, own: frozenset[int]) -> Iterator[Reference]:
+def _relocated(pe: PeFile, own: frozenset[int]) -> Iterator[PayloadReference]:
     for place, size in pe.relocated():
         at = pe.offset_of(place)
         if at is not None and at not in own:
-            yield Reference(pe.base + place, int.from_bytes(pe.source.peek(at, size), "little"), "the relocated pointer")
+            yield PayloadReference(pe.base + place, int.from_bytes(pe.source.peek(at, size), "little"), "the relocated pointer")
 
 
 def _exports(pe: PeFile) -> Iterator[Export]:

@@ -20,7 +20,7 @@ class Part(NamedTuple):
     writable: bool = False
 
 
-class Reference(NamedTuple):
+class PayloadReference(NamedTuple):
     """Something at the address ``place`` leads to the address ``target``; ``how`` says in words what it is."""
 
     place: int
@@ -36,7 +36,7 @@ class Export(NamedTuple):
     own: bool = False
 
 
-class Program(NamedTuple):
+class LinkedProgram(NamedTuple):
     """A linked file. ``parts``: all that is loaded, without payloads and without tables that hold no pointers.
 
     ``fixed``: it runs at the addresses that it was linked for, so that its bytes may hold addresses without a relocation.
@@ -51,7 +51,7 @@ class Program(NamedTuple):
     parts: Sequence[Part]
     fixed: bool
     base: int | None
-    relocated: Sequence[Reference]
+    relocated: Sequence[PayloadReference]
     exports: Iterable[Export]
     functions: Callable[[], Sequence[int]]
     gots: Sequence[int] = ()

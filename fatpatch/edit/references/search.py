@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.edit.references import aarch64, data, x86
 from fatpatch.edit.references.parts import merged
-from fatpatch.edit.references.program import Program, Ranges, Reference
+from fatpatch.edit.references.program import LinkedProgram, PayloadReference, Ranges
 from fatpatch.formats import numbers as n
 
 _CODE = {n.EM_X86_64: x86.instructions, n.EM_AARCH64: aarch64.instructions}
 HINT = "give an image that fits in place (a smaller one, or --replace), or edit another module"
 
 
-def refuse_references(program: Program, ranges: Ranges) -> None:
+def refuse_references(program: LinkedProgram, ranges: Ranges) -> None:
     """EditError when something leads into ``ranges``; UnsupportedError for code of a machine that is not read."""
     if not ranges:
         return
@@ -31,7 +31,7 @@ def refuse_references(program: Program, ranges: Ranges) -> None:
         raise EditError(message, locator=program.locator, hint=HINT)
 
 
-def _others(program: Program, ranges: Ranges) -> Iterator[Reference]:
+def _others(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
     yield from (each for each in program.relocated if each.target in ranges)
     offsets = data.offsets(program, ranges)
     spans = list(ranges.without(merged((each.start, each.end) for each in offsets)))
@@ -46,7 +46,7 @@ def _others(program: Program, ranges: Ranges) -> Iterator[Reference]:
     yield from _used(program, offsets, tables, led_to)
 
 
-def _used(program: Program, offsets: Sequence[data.Offset], tables: Ranges, led_to: Sequence[int]) -> Iterator[Reference]:
+def _used(program: LinkedProgram, offsets: Sequence[data.Offset], tables: Ranges, led_to: Sequence[int]) -> Iterator[PayloadReference]:
     """Those offsets whose table something leads to, code to ``led_to``; an offset in no such table is a coincidence."""
     if not tables:
         return

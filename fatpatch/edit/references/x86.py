@@ -18,7 +18,7 @@ from typing import Any
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.data import is_round
 from fatpatch.edit.references.lanes import boxes, numbers
-from fatpatch.edit.references.program import Part, Program, Ranges, Reference
+from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
 
 _OVERLAP = 16
 _RIP_RELATIVE = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
@@ -54,7 +54,7 @@ _NOT_ADDRESSES = (
 _MAX32 = 1 << 31
 
 
-def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
+def instructions(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
     """The instructions that lead into ``ranges``."""
     decoder: _Decoder | None = None
     for part in program.parts:
@@ -66,7 +66,7 @@ def instructions(program: Program, ranges: Ranges) -> Iterator[Reference]:
                 yield found
 
 
-def _candidates(program: Program, part: Part, ranges: Ranges) -> Iterator[int]:
+def _candidates(program: LinkedProgram, part: Part, ranges: Ranges) -> Iterator[int]:
     """The addresses of fields that would lead into the ranges, were they fields of instructions."""
     for start in range(0, part.size, CHUNK):
         data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
@@ -129,7 +129,7 @@ def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
 class _Decoder:
     """Disassembles around candidates; each function once, as far as it is needed."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: LinkedProgram) -> None:
         from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
         self._program = program
@@ -141,7 +141,7 @@ class _Decoder:
         self._origin = self._reached = -1
         """Where the last sweep began, and the last instruction boundary that it reached."""
 
-    def at(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+    def at(self, part: Part, field: int, ranges: Ranges) -> PayloadReference | None:
         """The reference whose address field lies at ``field``; None when no instruction has such a field there."""
         if (found := self._common(part, field, ranges) or self._unknown(part, field, ranges)) is not None:
             return found
@@ -193,14 +193,14 @@ class _Decoder:
                 return None if mnemonic == ".byte" else address
         return None
 
-    def _common(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+    def _common(self, part: Part, field: int, ranges: Ranges) -> PayloadReference | None:
         """An instruction of the commonest forms, mov and lea of 64 bits, wherever decoding ends up."""
         data = self._before(part, field)
         if data[-3] & 0xF8 == 0x48 and data[-2] in (0x8D, 0x8B) and data[-1] in _RIP_BYTES:
             return self._named(part, field - 3, field, ranges)
         return None
 
-    def _unknown(self, part: Part, field: int, ranges: Ranges) -> Reference | None:
+    def _unknown(self, part: Part, field: int, ranges: Ranges) -> PayloadReference | None:
         """An instruction that the disassembler does not know, told by its prefix (Intel SDM volume 2: VEX, EVEX, opcode maps)."""
         data = self._before(part, field)
         if data[-1] not in _RIP_BYTES:
@@ -213,7 +213,7 @@ class _Decoder:
             code = self._program.source.peek(part.offset + field - size - part.address, _LONGEST)
             known = any(True for _ in self._full.disasm(code, field - size, 1))
             if not known and (target in ranges or target + 1 in ranges) and self._undecoded(part, field - size):
-                return Reference(field - size, target, "an instruction of an unknown extension")
+                return PayloadReference(field - size, target, "an instruction of an unknown extension")
         return None
 
     def _undecoded(self, part: Part, place: int) -> bool:
@@ -230,7 +230,7 @@ class _Decoder:
         at = field - part.address
         return self._program.source.peek(part.offset + max(at - 8, 0), min(at, 8)).rjust(8, b"\0")
 
-    def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> Reference | None:
+    def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> PayloadReference | None:
         if boundary is None:
             return None
         data = self._program.source.peek(part.offset + boundary - part.address, 2 * _LONGEST)
@@ -238,9 +238,9 @@ class _Decoder:
             for target in self._targets(part, code, field - boundary, ranges):
                 behind = target + (_constant_behind(data[code.size :]) if code.mnemonic == "lea" else 0)
                 if target in ranges or behind in ranges:
-                    return Reference(boundary, target if target in ranges else behind, f"the instruction '{code.mnemonic}'")
+                    return PayloadReference(boundary, target if target in ranges else behind, f"the instruction '{code.mnemonic}'")
                 if self._program.fixed and code.disp_size and ranges.close_before(target):
-                    return Reference(boundary, target, f"the instruction '{code.mnemonic}'")
+                    return PayloadReference(boundary, target, f"the instruction '{code.mnemonic}'")
         return None
 
     def _targets(self, part: Part, code: Any, inside: int, ranges: Ranges) -> Iterator[int]:

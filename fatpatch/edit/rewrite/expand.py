@@ -10,18 +10,18 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.payload import fatbin
 from fatpatch.edit.payload.entry import CODEC_FLAGS, packed_entry
-from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
+from fatpatch.edit.rewrite.rewrite_modules import Change, RewritePlan, planned
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 
 
-class Wishes(NamedTuple):
+class ExpandRequest(NamedTuple):
     """In which modules and archive members."""
 
     modules: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Wishes(NamedTuple):
     limit: int = 128 << 20
 
 
-def plan_expand(node: Node, wishes: Wishes) -> Plan:
+def plan_expand(node: Node, wishes: ExpandRequest) -> RewritePlan:
     """Plan to write every concatenated entry as plain ones. EditError when a fatbin is damaged, or there is none."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind == "fatbin"]
     if not everything:
@@ -59,7 +59,7 @@ def _expanded(node: Node, payload: Payload, limit: int, scratch: Scratch) -> Cha
     return Change(node, payload, fatbin.contained(payload, parts), payload.images)
 
 
-def _refuse_partial(source: Source, entry: fatbin.Entry, inside: list[Image], payload: Payload) -> None:
+def _refuse_partial(source: Source, entry: fatbin.EntryCopy, inside: list[ImageEntry], payload: Payload) -> None:
     (count,) = struct.unpack("<I", source.read(entry.offset + entry.header.options_offset, 4))
     if count != len(inside) or not all(image.readable for image in inside):
         raise EditError(
@@ -67,7 +67,7 @@ def _refuse_partial(source: Source, entry: fatbin.Entry, inside: list[Image], pa
         )
 
 
-def _extensions(source: Source, entry: fatbin.Entry, inside: list[Image]) -> Iterator[bytes]:
+def _extensions(source: Source, entry: fatbin.EntryCopy, inside: list[ImageEntry]) -> Iterator[bytes]:
     """What follows each sub-header: identifier and options, with places that count from the sub-header, as in a plain entry."""
     for image in inside:
         sub = Header._make(HEADER.unpack(source.read(image.offset, HEADER.size)))
@@ -78,7 +78,7 @@ def _extensions(source: Source, entry: fatbin.Entry, inside: list[Image]) -> Ite
         yield source.read(image.offset + HEADER.size, size)
 
 
-def _plain(source: Source, image: Image, extension: bytes, data: bytes) -> bytes:
+def _plain(source: Source, image: ImageEntry, extension: bytes, data: bytes) -> bytes:
     sub = Header._make(HEADER.unpack(source.read(image.offset, HEADER.size)))
     codec = image.compression if image.compression in CODEC_FLAGS else "lz4"
     return packed_entry(sub._replace(key=0), extension, data, codec)

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.rewrite.remove_images import KINDS, thinned
-from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
-from fatpatch.edit.rewrite.select_images import Choice, Wish, chosen
+from fatpatch.edit.rewrite.rewrite_modules import Change, RewritePlan, planned
+from fatpatch.edit.rewrite.select_images import ImageSelection, KeepRequest, chosen
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 
 
-class Wishes(NamedTuple):
+class PruneRequest(NamedTuple):
     """What to keep, in which modules (locators or patterns) and archive members, and how."""
 
-    wish: Wish
+    wish: KeepRequest
     modules: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     force: bool = False
@@ -26,13 +26,13 @@ class Wishes(NamedTuple):
     limit: int = 128 << 20
 
 
-def plan_prune(node: Node, wishes: Wishes) -> Plan:
+def plan_prune(node: Node, wishes: PruneRequest) -> RewritePlan:
     """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break."""
     modules, changes, notes, choice = pruned(node, wishes)
     return planned(node, modules, changes, wishes.host, notes, choice.lost)
 
 
-def pruned(node: Node, wishes: Wishes) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], Choice]:
+def pruned(node: Node, wishes: PruneRequest) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], ImageSelection]:
     """(the modules that were looked at, those that change, notes, what was chosen). EditError as of ``plan_prune``."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in KINDS]
     if not everything:

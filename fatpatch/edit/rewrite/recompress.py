@@ -12,18 +12,18 @@ from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.match import pinned
 from fatpatch.edit.payload import bundle, fatbin
 from fatpatch.edit.payload.entry import packed_entry
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.edit.rewrite.remove_images import remaining
-from fatpatch.edit.rewrite.rewrite_modules import Change, Plan, planned
+from fatpatch.edit.rewrite.rewrite_modules import Change, RewritePlan, planned
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.entry import HEADER
 from fatpatch.gpus.drivers import first_zstd_driver
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.pins import pinned
 from fatpatch.scan.walk import Progress
 
 LEVELS = {"zstd": 22, "lz4": 12, "none": 0}
@@ -35,7 +35,7 @@ _BUNDLE_VERSION = 2
 _BUNDLE_LEVEL = 9
 
 
-class Wishes(NamedTuple):
+class RecompressRequest(NamedTuple):
     """The codec (none, lz4, zstd) and its level, and in which modules and archive members.
 
     ``dropped``: images of each payload, by its locator, that go at the same time.
@@ -47,17 +47,17 @@ class Wishes(NamedTuple):
     members: tuple[str, ...] = ()
     host: Options = Options()
     limit: int = 128 << 20
-    dropped: Mapping[str, tuple[Image, ...]] = MappingProxyType({})
+    dropped: Mapping[str, tuple[ImageEntry, ...]] = MappingProxyType({})
 
 
-def plan_recompress(node: Node, wishes: Wishes, progress: Progress | None = None) -> Plan:
+def plan_recompress(node: Node, wishes: RecompressRequest, progress: Progress | None = None) -> RewritePlan:
     """Plan to compress every image again, where that gains or an older driver is to read it. EditError when there is nothing."""
     modules, changes, notes = recompressed(node, wishes, progress)
     return planned(node, modules, changes, wishes.host, notes)
 
 
 def recompressed(
-    node: Node, wishes: Wishes, progress: Progress | None = None
+    node: Node, wishes: RecompressRequest, progress: Progress | None = None
 ) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str]]:
     """(the modules that were looked at, those that change, notes). EditError when there is nothing to compress."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "offload_bundle")]
@@ -81,7 +81,7 @@ def recompressed(
     return modules, changes, [*notes, *_floor(modules, wishes)]
 
 
-def _floor(modules: Sequence[tuple[Node, Payload]], wishes: Wishes) -> Iterator[str]:
+def _floor(modules: Sequence[tuple[Node, Payload]], wishes: RecompressRequest) -> Iterator[str]:
     """What drivers must be able to do, before and after."""
     codecs = {image.compression for _, payload in modules for image in payload.images if payload.vendor == "nvidia"}
     if not codecs:
@@ -94,7 +94,7 @@ def _floor(modules: Sequence[tuple[Node, Payload]], wishes: Wishes) -> Iterator[
         yield f"before, unpacking zstd took a driver of {linux} (Windows: {windows}) or newer; what else the program needs stays"
 
 
-def _fatbin(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
+def _fatbin(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     assert node.source is not None
     source = node.source
     dropped = wishes.dropped.get(payload.locator, ())
@@ -115,7 +115,7 @@ def _fatbin(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool
     return Change(node, payload, fatbin.contained(payload, parts), kept, gone) if changed else None
 
 
-def _content(reader: ImageReader, image: Image | None, codec: str) -> bytes | None:
+def _content(reader: ImageReader, image: ImageEntry | None, codec: str) -> bytes | None:
     """What to compress; None for what is left alone: shared blocks, obfuscated code, kinds that a driver does not load."""
     if image is None or image.within is not None or image.kind not in _KINDS or not image.readable:
         return None
@@ -124,7 +124,7 @@ def _content(reader: ImageReader, image: Image | None, codec: str) -> bytes | No
     return reader.read(image)
 
 
-def _entry(source: Source, entry: fatbin.Entry, data: bytes | None, wishes: Wishes) -> bytes | None:
+def _entry(source: Source, entry: fatbin.EntryCopy, data: bytes | None, wishes: RecompressRequest) -> bytes | None:
     """The entry with its payload packed anew; None when the old one is as good.
 
     zstd is left for a codec that every driver reads even where that takes more room.
@@ -137,7 +137,7 @@ def _entry(source: Source, entry: fatbin.Entry, data: bytes | None, wishes: Wish
     return new if freed or len(new) < entry.size else None
 
 
-def _bundle(node: Node, payload: Payload, wishes: Wishes, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
+def _bundle(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     """The bundle packed by zstd, or not at all; None when that gains nothing."""
     assert node.source is not None
     if wishes.codec == "lz4" or not payload.images:

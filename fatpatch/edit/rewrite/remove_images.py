@@ -8,13 +8,13 @@ from fatpatch.base.errors import UnsupportedError
 from fatpatch.edit.payload import bundle, fatbin
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.edit.rewrite.rewrite_modules import Change
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 
 KINDS = ("fatbin", "offload_bundle")
 """The kinds of payloads that images can be taken out of."""
 
 
-def thinned(node: Node, payload: Payload, dropped: Collection[Image], limit: int) -> Change | None:
+def thinned(node: Node, payload: Payload, dropped: Collection[ImageEntry], limit: int) -> Change | None:
     """The payload without ``dropped``; None when nothing of it can go. EditError when it is damaged.
 
     Images in one compressed block with others that stay, stay with them.
@@ -37,13 +37,13 @@ def _fatbin(node: Node, payload: Payload, dropped: set[int]) -> Change | None:
 
 
 def remaining(
-    entries: Sequence[fatbin.Entry], images: Sequence[Image], dropped: Collection[int]
-) -> tuple[list[fatbin.Entry], tuple[Image, ...]]:
+    entries: Sequence[fatbin.EntryCopy], images: Sequence[ImageEntry], dropped: Collection[int]
+) -> tuple[list[fatbin.EntryCopy], tuple[ImageEntry, ...]]:
     """The entries of a fatbin that stay when images at the offsets ``dropped`` go, and the images in them.
 
     An entry goes when every image in it does.
     """
-    kept, rest = list[Image](), []
+    kept, rest = list[ImageEntry](), []
     for entry in entries:
         inside = [image for image in images if entry.offset <= image.offset < entry.offset + entry.header.header_size]
         if inside and all(image.offset in dropped for image in inside):

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit, edit_tree
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.edit.transaction.checks import Contents, checks_of
-from fatpatch.edit.transaction.commit import Destination, Subject, commit, guarded
-from fatpatch.edit.transaction.comparison import Comparison, Pair
+from fatpatch.edit.transaction.commit import Destination, EditedFile, commit, guarded
+from fatpatch.edit.transaction.comparison import HostPair, TreeComparison
 from fatpatch.gpucode.bundle.read import read_bundle
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.read import read_fatbin
-from fatpatch.gpucode.frames import Budget
+from fatpatch.gpucode.frames import StreamBudget
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import stored_share, target_key
 
 
@@ -27,11 +27,11 @@ class Change(NamedTuple):
     node: Node
     payload: Payload
     new: NewPayload
-    kept: tuple[Image, ...]
-    dropped: tuple[Image, ...] = ()
+    kept: tuple[ImageEntry, ...]
+    dropped: tuple[ImageEntry, ...] = ()
 
 
-class Row(NamedTuple):
+class TargetRewrite(NamedTuple):
     """All images of one target, before and after: how many, and their stored bytes."""
 
     target: str
@@ -41,11 +41,11 @@ class Row(NamedTuple):
     stored_then: int
 
 
-class Plan(NamedTuple):
+class RewritePlan(NamedTuple):
     """Everything that would be done; ``edit`` is None when there is nothing to do. ``lost``: targets that nothing serves any more."""
 
     changes: tuple[Change, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TargetRewrite, ...]
     edit: TreeEdit | None
     notes: tuple[str, ...]
     lost: tuple[str, ...] = ()
@@ -58,14 +58,14 @@ def planned(
     options: Options,
     notes: Sequence[str],
     lost: tuple[str, ...] = (),
-) -> Plan:
+) -> RewritePlan:
     """The plan of changes to some of the ``modules``."""
     edit = edit_tree(node, {change.payload.locator: change.new for change in changes}, options) if changes else None
     told = (*notes, *(edit.notes if edit is not None else ()))
-    return Plan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost)
+    return RewritePlan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost)
 
 
-def rows_of(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) -> Iterator[Row]:
+def rows_of(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) -> Iterator[TargetRewrite]:
     """One row a target of all ``modules``, in the usual order of targets."""
     changed = {change.payload.locator: _images_of(change) for change in changes}
     counts: dict[str, list[int]] = {}
@@ -76,36 +76,36 @@ def rows_of(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) 
                 row[at] += 1
                 row[at + 1] += stored_share(image)
     for target in sorted(counts, key=target_key):
-        yield Row(target, *counts[target])
+        yield TargetRewrite(target, *counts[target])
 
 
-def _images_of(change: Change) -> Sequence[Image]:
+def _images_of(change: Change) -> Sequence[ImageEntry]:
     """The images of the payload as it will be, read from its new bytes."""
     source = change.new.source()
     ignored = Diagnostics()
     if change.payload.kind == "fatbin":
         return read_fatbin(source, 0, source.size, change.payload.locator, len(change.kept), ignored).images
-    found = read_bundle(source, 0, source.size, change.payload.locator, ignored, Budget())
+    found = read_bundle(source, 0, source.size, change.payload.locator, ignored, StreamBudget())
     return () if found is None else found.images
 
 
 class Renewed(NamedTuple):
     """What was done, or would be: sizes of the whole file before and after, in bytes."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     size_before: int
     size_after: int
 
 
-def renew(subject: Subject, plan: Plan, to: Destination, limit: int) -> Renewed:
+def renew(subject: EditedFile, plan: RewritePlan, to: Destination, limit: int) -> Renewed:
     """Carry out a plan: EditError before anything is written, VerifyError when the result is not as planned."""
-    edit, changes, found = plan.edit, plan.changes, list[Check]()
+    edit, changes, found = plan.edit, plan.changes, list[CheckResult]()
     size = subject.before.size
     if edit is None:
         return Renewed((), size, size)
     edited = {change.payload.locator for change in changes}
 
-    def examine(both: Comparison) -> list[Check]:
+    def examine(both: TreeComparison) -> list[CheckResult]:
         return checks_of(edit, both, edited, _contents(changes, limit))
 
     guarded(subject, lambda: found.extend(commit(subject, edit, to, examine, limit)))
@@ -113,7 +113,7 @@ def renew(subject: Subject, plan: Plan, to: Destination, limit: int) -> Renewed:
 
 
 def _contents(changes: Sequence[Change], limit: int) -> Contents:
-    def contents(pair: Pair) -> Iterator[Check]:
+    def contents(pair: HostPair) -> Iterator[CheckResult]:
         lost: list[str] = []
         differing: list[str] = []
         assert pair.old.source is not None
@@ -139,11 +139,11 @@ def _contents(changes: Sequence[Change], limit: int) -> Contents:
     return contents
 
 
-def _label(image: Image) -> tuple[str, str, str | None]:
+def _label(image: ImageEntry) -> tuple[str, str, str | None]:
     return image.kind, image.target, image.identifier
 
 
-def _same(pair: Pair, old: Image, new: Image, before: ImageReader, after: ImageReader) -> bool:
+def _same(pair: HostPair, old: ImageEntry, new: ImageEntry, before: ImageReader, after: ImageReader) -> bool:
     """Whether two images unpack to the same bytes; those stored the same are not unpacked, those that cannot be must be stored the same."""
     assert pair.old.source is not None
     assert pair.new.source is not None

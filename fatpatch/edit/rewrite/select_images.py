@@ -11,13 +11,13 @@ from fatpatch.gpus.amd import choose_object, feature_settings, offered
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.fleet import by_target
 from fatpatch.gpus.selection import DEVICES, choose
-from fatpatch.model.tree import Image, Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import target_key
 
 _LOADABLE = frozenset({"sass", "ptx", "hsaco", "spirv"})
 
 
-class Wish(NamedTuple):
+class KeepRequest(NamedTuple):
     """Patterns of targets to keep or to drop (sm_75, sm_8*, gfx90a), or the GPUs that the file is for; one of the three."""
 
     keep: tuple[str, ...] = ()
@@ -29,15 +29,15 @@ Pair = tuple[Node, Payload]
 """A payload and the file that holds it."""
 
 
-class Choice(NamedTuple):
+class ImageSelection(NamedTuple):
     """For each payload (by locator) the images that go; what to tell the user; names of targets that no longer run anything."""
 
-    dropped: dict[str, tuple[Image, ...]]
+    dropped: dict[str, tuple[ImageEntry, ...]]
     lost: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def chosen(everything: Sequence[Pair], wish: Wish, modules: Sequence[Pair], *, force: bool) -> Choice:
+def chosen(everything: Sequence[Pair], wish: KeepRequest, modules: Sequence[Pair], *, force: bool) -> ImageSelection:
     """What the wish takes out of ``modules``, which are some of ``everything`` that the file holds.
 
     EditError when a target is named that is nowhere, or when a module would no longer load on a GPU that other modules still serve.
@@ -64,21 +64,21 @@ def chosen(everything: Sequence[Pair], wish: Wish, modules: Sequence[Pair], *, f
         _refuse_all(everything, dropped)
     if _texts(everything, {}) and not _texts(everything, dropped):
         notes.append("no PTX is left: a GPU newer than those that the SASS is for will find nothing")
-    return Choice(dropped, lost, tuple(dict.fromkeys(notes)))
+    return ImageSelection(dropped, lost, tuple(dict.fromkeys(notes)))
 
 
-def _texts(modules: Sequence[Pair], dropped: Mapping[str, tuple[Image, ...]]) -> bool:
+def _texts(modules: Sequence[Pair], dropped: Mapping[str, tuple[ImageEntry, ...]]) -> bool:
     gone = {id(image) for images in dropped.values() for image in images}
     return any(image.kind == "ptx" and id(image) not in gone for _, payload in modules for image in payload.images)
 
 
-def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[Image, ...]]) -> None:
+def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[ImageEntry, ...]]) -> None:
     """EditError when nothing at all would be left."""
     if dropped and all(len(dropped.get(payload.locator, ())) == len(payload.images) for _, payload in everything):
         raise EditError("nothing would be left in the file", hint="keep some target; --force prunes all the same")
 
 
-def _kept(payload: Payload, wish: Wish, chooser: _Chooser) -> Iterator[Image]:
+def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[ImageEntry]:
     for image in payload.images:
         if wish.keep:
             if any(target_matches(image.target, pattern) for pattern in wish.keep):
@@ -105,10 +105,10 @@ class _Chooser:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[object, ...], int] = {}
-        self._kind_of: dict[int, tuple[Sequence[Image], int]] = {}
+        self._kind_of: dict[int, tuple[Sequence[ImageEntry], int]] = {}
         self._known: dict[tuple[int, int], int | None] = {}
 
-    def image(self, images: Sequence[Image], arch: int) -> Image | None:
+    def image(self, images: Sequence[ImageEntry], arch: int) -> ImageEntry | None:
         """The image of those of one fatbin that the driver takes."""
         key = arch, self._kind(images)
         if key not in self._known:
@@ -117,7 +117,7 @@ class _Chooser:
         index = self._known[key]
         return None if index is None else images[index]
 
-    def _kind(self, images: Sequence[Image]) -> int:
+    def _kind(self, images: Sequence[ImageEntry]) -> int:
         """A number for all images with these labels; what was asked for is held, so that nothing else gets its id."""
         found = self._kind_of.get(id(images))
         if found is None:
@@ -126,13 +126,13 @@ class _Chooser:
         return found[1]
 
 
-def _label(image: Image) -> tuple[object, ...]:
+def _label(image: ImageEntry) -> tuple[object, ...]:
     """All that the choice looks at."""
     padded = image.stored_bytes != image.stored_size
     return image.kind, image.kind_code, image.target, image.flags, image.compression, image.within is None, padded
 
 
-def loaded(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> Iterator[Image]:
+def loaded(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> Iterator[ImageEntry]:
     """What a GPU loads of a payload; an AMD GPU in each of the modes that it can run in."""
     modes = [target] if arch is not None else _modes(target, [payload])
     for mode in modes:
@@ -143,7 +143,7 @@ def loaded(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -
                 yield from (other for other in payload.images if other.kind == "reloc-ptx" and other is not image)
 
 
-def _taken(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> Image | None:
+def _taken(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> ImageEntry | None:
     """The one image that a GPU takes in one mode."""
     if payload.vendor == "nvidia" and arch is not None:
         return chooser.image(payload.images, arch)
@@ -161,7 +161,7 @@ def _modes(target: str, payloads: Sequence[Payload]) -> list[str]:
 
 
 def _losses(
-    modules: Sequence[tuple[Node, Payload]], dropped: Mapping[str, tuple[Image, ...]], devices: Sequence[Device], chooser: _Chooser
+    modules: Sequence[tuple[Node, Payload]], dropped: Mapping[str, tuple[ImageEntry, ...]], devices: Sequence[Device], chooser: _Chooser
 ) -> tuple[tuple[str, ...], list[Loss]]:
     """(targets that are not served any more; modules that no longer load on a GPU that is to be kept).
 
@@ -197,7 +197,7 @@ def _targets(payloads: Sequence[Payload]) -> Iterator[tuple[str, int | None]]:
         yield from ((mode, None) for target in own for mode in _modes(target, payloads))
 
 
-def _without(payload: Payload, gone: Sequence[Image]) -> Payload:
+def _without(payload: Payload, gone: Sequence[ImageEntry]) -> Payload:
     away = set(map(id, gone))
     return payload._replace(images=tuple(image for image in payload.images if id(image) not in away))
 
@@ -213,7 +213,7 @@ def _broken(broken: Sequence[Loss]) -> EditError:
     return EditError(message, locator=locator, hint=f"keep {', '.join(wanted)} too; --force prunes all the same")
 
 
-def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], wish: Wish, chooser: _Chooser) -> None:
+def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], wish: KeepRequest, chooser: _Chooser) -> None:
     there = sorted({image.target for _, payload in modules for image in payload.images}, key=target_key)
     for pattern in (*wish.keep, *wish.drop):
         if not any(target_matches(target, pattern) for target in there):

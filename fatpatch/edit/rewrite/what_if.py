@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from fatpatch.edit.rewrite.prune import Wishes as PruneWishes
-from fatpatch.edit.rewrite.prune import pruned
-from fatpatch.edit.rewrite.recompress import LEVELS, recompressed
-from fatpatch.edit.rewrite.recompress import Wishes as RecompressWishes
-from fatpatch.edit.rewrite.rewrite_modules import Row, rows_of
-from fatpatch.edit.rewrite.select_images import Wish
-from fatpatch.model.tree import Image, Node
+from fatpatch.edit.rewrite.prune import PruneRequest, pruned
+from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, recompressed
+from fatpatch.edit.rewrite.rewrite_modules import TargetRewrite, rows_of
+from fatpatch.edit.rewrite.select_images import KeepRequest
+from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.scan.walk import Progress
 
 
@@ -26,7 +24,7 @@ class WhatIf(NamedTuple):
 class Saving(NamedTuple):
     """Rows as in the dry run of the edits; ``lost``: targets of GPUs that some module no longer serves."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TargetRewrite, ...]
     lost: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -63,12 +61,12 @@ def what_if(text: str) -> WhatIf:
 def saving(root: Node, wish: WhatIf, *, limit: int, progress: Progress | None = None) -> Saving:
     """The saving in ``root`` and its members. EditError when the file holds no code, or none for a target to drop."""
     notes: list[str] = []
-    dropped, lost = dict[str, tuple[Image, ...]](), tuple[str, ...]()
+    dropped, lost = dict[str, tuple[ImageEntry, ...]](), tuple[str, ...]()
     if wish.drop:
-        modules, changes, notes, choice = pruned(root, PruneWishes(Wish(drop=wish.drop), force=True, limit=limit))
+        modules, changes, notes, choice = pruned(root, PruneRequest(KeepRequest(drop=wish.drop), force=True, limit=limit))
         dropped, lost = choice.dropped, choice.lost
     if wish.codec is not None:
-        wishes = RecompressWishes(wish.codec, wish.level, limit=limit, dropped=dropped)
+        wishes = RecompressRequest(wish.codec, wish.level, limit=limit, dropped=dropped)
         modules, changes, more = recompressed(root, wishes, progress)
         notes = [*notes, *more]
     return Saving(tuple(rows_of(modules, changes)), lost, tuple(dict.fromkeys(notes)))

@@ -20,7 +20,7 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.read import END, Directory, find_directory
 from fatpatch.binfmt.zip.write import PAGE, end_records_size, old_directory
 from fatpatch.edit.host.tree import TreeEdit
-from fatpatch.edit.transaction.file_stamp import State, refuse_changed
+from fatpatch.edit.transaction.file_stamp import FileStamp, refuse_changed
 from fatpatch.formats import numbers as n
 
 _WINDOW = 56 << 10
@@ -46,7 +46,7 @@ def _misleading(overlay: Overlay, spare_at: int) -> bool:
     return Source.joined(overlay.tail).find(n.ZIP_END_MAGIC, 0, size) >= 0
 
 
-def append(path: str, edit: TreeEdit, before: State, remember: Callable[[], None], forget: Callable[[], None]) -> None:
+def append(path: str, edit: TreeEdit, before: FileStamp, remember: Callable[[], None], forget: Callable[[], None]) -> None:
     """Append the tail of the edit's overlay, whose last part is the new directory, to the file at ``path``, which the caller has locked.
 
     ``remember`` keeps the record of the edit before the first byte is written; ``forget`` takes it back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.overlay import same_bytes
 from fatpatch.edit.host.check_archive import archive_checks
@@ -13,17 +13,17 @@ from fatpatch.edit.host.check_elf import elf_checks
 from fatpatch.edit.host.check_pe import pe_checks
 from fatpatch.edit.host.second_reader import second_opinion
 from fatpatch.edit.host.tree import TreeEdit
-from fatpatch.edit.transaction.comparison import Comparison, Pair
+from fatpatch.edit.transaction.comparison import HostPair, TreeComparison
 from fatpatch.model.tree import Diagnostic, Node, Payload, Wrapper
 from fatpatch.scan.coverage import all_diagnostics
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
-Contents = Callable[[Pair], Iterable[Check]]
+Contents = Callable[[HostPair], Iterable[CheckResult]]
 """What must hold inside the edited payloads of one host file."""
 
 
-def checks_of(edit: TreeEdit, both: Comparison, edited: Collection[str], contents: Contents) -> list[Check]:
+def checks_of(edit: TreeEdit, both: TreeComparison, edited: Collection[str], contents: Contents) -> list[CheckResult]:
     """Every check of an edit's result, by the tree that was read from its bytes alone. ``edited``: the payloads that are new."""
     result = [_reads_back(both.old, both.new)]
     for locator, moves in edit.moves.items():
@@ -48,7 +48,7 @@ def checks_of(edit: TreeEdit, both: Comparison, edited: Collection[str], content
     return result
 
 
-def _reads_back(old: Node, new: Node) -> Check:
+def _reads_back(old: Node, new: Node) -> CheckResult:
     """``old`` may have errors; the same ones, with other sizes and offsets in their words, are not new."""
     before = [_kind_of(item) for item in all_diagnostics(old) if item.level == "error"]
     errors = []
@@ -65,7 +65,7 @@ def _kind_of(item: Diagnostic) -> tuple[str, str | None]:
     return _NUMBER.sub("", item.message), item.field
 
 
-def _payload_checks(pair: Pair, edited: Collection[str], contents: Contents, *, compacted: bool) -> Iterator[Check]:
+def _payload_checks(pair: HostPair, edited: Collection[str], contents: Contents, *, compacted: bool) -> Iterator[CheckResult]:
     lost, wrappers, changed = [], [], []
     before, after = (_ranks(each) if compacted else {} for each in (pair.old, pair.new))
     for payload in pair.old.payloads:

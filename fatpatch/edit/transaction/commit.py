@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import NamedTuple
 
-from fatpatch.base.checks import Check, check_of
+from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.copying import extents_of
 from fatpatch.base.errors import EditError, FatpatchError, FormatError, InternalError, VerifyError
 from fatpatch.base.limits import Limits
@@ -18,15 +18,15 @@ from fatpatch.base.source import Source
 from fatpatch.edit.host.tree import TreeEdit
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.append import append, can_append
-from fatpatch.edit.transaction.comparison import Comparison, compared
-from fatpatch.edit.transaction.file_stamp import State, refuse_changed
+from fatpatch.edit.transaction.comparison import TreeComparison, compared
+from fatpatch.edit.transaction.file_stamp import FileStamp, refuse_changed
 from fatpatch.edit.transaction.undo_record import Edit, edit_of
 from fatpatch.edit.transaction.undo_record import digest as digest_of
 from fatpatch.edit.transaction.write import write_overlay
 from fatpatch.model.tree import Node
 from fatpatch.scan.walk import walked
 
-Examine = Callable[[Comparison], Sequence[Check]]
+Examine = Callable[[TreeComparison], Sequence[CheckResult]]
 """Called with the tree before and the one read from the result; says what must hold and whether it does."""
 
 
@@ -38,15 +38,15 @@ class Destination(NamedTuple):
     record: bool = True
 
 
-class Subject(NamedTuple):
+class EditedFile(NamedTuple):
     """What is edited: the file at ``path``, its tree ``node``, and the state that it had when it was opened."""
 
     path: str
     node: Node
-    before: State
+    before: FileStamp
 
 
-def commit(subject: Subject, edit: TreeEdit, to: Destination, examine: Examine, limit: int) -> tuple[Check, ...]:
+def commit(subject: EditedFile, edit: TreeEdit, to: Destination, examine: Examine, limit: int) -> tuple[CheckResult, ...]:
     """Check the edit and bring it to its destination; every check by name.
 
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
@@ -78,7 +78,7 @@ def commit(subject: Subject, edit: TreeEdit, to: Destination, examine: Examine, 
     return tuple(run.checks)
 
 
-def guarded(subject: Subject, work: Callable[[], None]) -> None:
+def guarded(subject: EditedFile, work: Callable[[], None]) -> None:
     """Do the work; should it go wrong because the file was changed meanwhile, say that."""
     try:
         work()
@@ -92,7 +92,7 @@ class _Run:
 
     def __init__(self, path: str, node: Node, edit: TreeEdit, examine: Examine, limit: int) -> None:
         self.path, self.node, self.edit, self.examine, self.limit = path, node, edit, examine, limit
-        self.checks: list[Check] = []
+        self.checks: list[CheckResult] = []
 
     def verify(self, result: Source, *, compare: bool) -> None:
         """Read the result from scratch and check it; VerifyError with every check that failed."""
@@ -110,7 +110,7 @@ class _Run:
             )
 
 
-def _write(run: _Run, before: State, edited: Callable[[], tuple[Edit, ...]], to: Destination) -> None:
+def _write(run: _Run, before: FileStamp, edited: Callable[[], tuple[Edit, ...]], to: Destination) -> None:
     assert to.path is not None
     path = to.path
     first = path == run.path or not os.path.lexists(path)  # the record of another file of that name is needed until that is replaced
@@ -151,7 +151,7 @@ def _edits_so_far(path: str, source: Source, to: Destination) -> tuple[Edit, ...
         return ()
 
 
-def _old_bytes(overlay: Overlay, result: Source) -> Check:
+def _old_bytes(overlay: Overlay, result: Source) -> CheckResult:
     """Old bytes outside the plan are as before. Not asked where they were not copied: there nothing writes to them."""
     name = "old bytes unchanged outside the plan"
     if overlay.kept == 0:

@@ -9,7 +9,7 @@ from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import members_below
 
 
-class Pair(NamedTuple):
+class HostPair(NamedTuple):
     """A host file before and after."""
 
     old: Node
@@ -18,7 +18,7 @@ class Pair(NamedTuple):
     by_offset: Mapping[int, Payload]
 
     @classmethod
-    def of(cls, old: Node, new: Node, moves: Mapping[int, int]) -> Pair:
+    def of(cls, old: Node, new: Node, moves: Mapping[int, int]) -> HostPair:
         """A pair with the new fatbins by their offsets."""
         return cls(old, new, moves, {payload.offset: payload for payload in new.payloads})
 
@@ -27,19 +27,19 @@ class Pair(NamedTuple):
         return self.by_offset.get(self.moves.get(payload.offset, payload.offset))
 
 
-class Comparison(NamedTuple):
+class TreeComparison(NamedTuple):
     """Both trees; by locator all their files, and the pairs of edited host files that are there in both."""
 
     old: Node
     new: Node
     olds: Mapping[str, Node]
     news: Mapping[str, Node]
-    pairs: Mapping[str, Pair]
+    pairs: Mapping[str, HostPair]
 
 
-def compared(old: Node, new: Node, moves: Mapping[str, Mapping[int, int]]) -> Comparison:
+def compared(old: Node, new: Node, moves: Mapping[str, Mapping[int, int]]) -> TreeComparison:
     """Put two trees side by side. ``moves``: by the locator of an edited host file, old to new offset of fatbins that moved."""
     olds = {node.locator: node for node in (*members_below(old), old)}
     news = {node.locator: node for node in (*members_below(new), new)}
-    pairs = {where: Pair.of(olds[where], news[where], moved) for where, moved in moves.items() if where in news}
-    return Comparison(old, new, olds, news, pairs)
+    pairs = {where: HostPair.of(olds[where], news[where], moved) for where, moved in moves.items() if where in news}
+    return TreeComparison(old, new, olds, news, pairs)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fatpatch.base.errors import EditError, InputError
 
 
-class State(NamedTuple):
+class FileStamp(NamedTuple):
     """What the system says of a file: a change of its bytes changes one of these."""
 
     device: int
@@ -17,16 +17,16 @@ class State(NamedTuple):
     modified: int
 
 
-def state_of(path: str) -> State:
+def state_of(path: str) -> FileStamp:
     """The state of the file at ``path``."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise InputError(f"cannot open: {error.strerror}", locator=path, hint="give the path of a file that you may read") from error
-    return State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return FileStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def refuse_changed(path: str, before: State) -> None:
+def refuse_changed(path: str, before: FileStamp) -> None:
     """EditError when the file is no longer the one that was read."""
     if state_of(path) != before:
         raise EditError(

@@ -13,7 +13,7 @@ from fatpatch.base.overlay import Overlay
 from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.append_marker import size_before
 from fatpatch.edit.transaction import undo_file as journal
-from fatpatch.edit.transaction.file_stamp import State, refuse_changed, state_of
+from fatpatch.edit.transaction.file_stamp import FileStamp, refuse_changed, state_of
 from fatpatch.edit.transaction.undo_record import Edit, digest, is_at, undone
 from fatpatch.edit.transaction.write import write_overlay
 from fatpatch.model.tree import Node
@@ -82,7 +82,7 @@ def _and_one(rest: Undone) -> Undone:
     return rest._replace(edits=rest.edits + 1)
 
 
-def _take_back(path: str, source: Source, taken: tuple[Edit, ...], before: State) -> None:
+def _take_back(path: str, source: Source, taken: tuple[Edit, ...], before: FileStamp) -> None:
     """Put back the bytes from before the edits: by a cut where they only appended, else as a new file under the old name."""
     first = taken[0]
     if all(not edit.pieces and edit.kept == edit.old_size for edit in taken):
@@ -115,7 +115,7 @@ def _verify(result: Source, edit: Edit, path: str) -> None:
         raise VerifyError(message, locator=path, hint="get the original again; nothing was changed")
 
 
-def _by_mark(path: str, source: Source, before: State, *, last: bool) -> Undone:
+def _by_mark(path: str, source: Source, before: FileStamp, *, last: bool) -> Undone:
     """Undo append-only edits by the marks that they left inside the archive."""
     size, count = source.size, 0
     while (smaller := size_before(source.slice(0, size))) is not None:
@@ -132,7 +132,7 @@ def _by_mark(path: str, source: Source, before: State, *, last: bool) -> Undone:
     return Undone(count, size, None)
 
 
-def _cut(path: str, size: int, modified: int | None, before: State) -> None:
+def _cut(path: str, size: int, modified: int | None, before: FileStamp) -> None:
     """Cut the file: one step, done or not done."""
     try:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from fatpatch.base.errors import EditError, FatpatchError, FormatError, InputError
 from fatpatch.base.source import Source
 from fatpatch.base.writing import write_file
-from fatpatch.edit.transaction.undo_record import SAMPLE, Edit, Piece, is_at
+from fatpatch.edit.transaction.undo_record import SAMPLE, Edit, OldBytes, is_at
 
 SUFFIX = ".fatpatch-undo"
 SCHEMA = "fatpatch.undo/1"
@@ -133,7 +133,7 @@ def _encoded(edit: Edit, held: _Held) -> dict[str, Any]:
     return edit._asdict() | {"pieces": [{"at": piece.at, "size": piece.size} | _bytes_of(piece, held) for piece in edit.pieces]}
 
 
-def _bytes_of(piece: Piece, held: _Held) -> dict[str, Any]:
+def _bytes_of(piece: OldBytes, held: _Held) -> dict[str, Any]:
     if piece.data is None:
         return {"origin": piece.origin}
     if piece.size > _INLINE:
@@ -165,24 +165,24 @@ def _decoded(item: dict[str, Any], outside: Source) -> Edit:
     return Edit(old_size, new_size, kept, tuple(pieces), *marks, int(item["modified"]), sha256)
 
 
-def _piece(item: dict[str, Any], at: int, size: int, new_size: int, outside: Source) -> Piece:
+def _piece(item: dict[str, Any], at: int, size: int, new_size: int, outside: Source) -> OldBytes:
     if "held" in item:
         start = int(item["held"])
         if not 0 <= start <= outside.size - size:
             raise ValueError(f"old bytes said to be {start} bytes behind the document, which {outside.size} follow")
-        return Piece(at, size, outside.slice(start, size), None)
+        return OldBytes(at, size, outside.slice(start, size), None)
     if "data" not in item:
         origin = int(item["origin"])
         if not 0 <= origin <= new_size - size:
             raise ValueError(f"old bytes said to be at {origin} of the new file")
-        return Piece(at, size, None, origin)
+        return OldBytes(at, size, None, origin)
     packed = base64.b64decode(item["data"], validate=True)
     if size > len(packed) * _MAX_RATIO:
         raise ValueError(f"{len(packed)} bytes cannot unpack to {size}")
     data = zlib.decompressobj().decompress(packed, size + 1)
     if len(data) != size:
         raise ValueError(f"expected {size} bytes, got {len(data)}")
-    return Piece(at, size, Source.of(data), None)
+    return OldBytes(at, size, Source.of(data), None)
 
 
 def _marks(rows: Any) -> tuple[tuple[int, int, int], ...]:

@@ -18,7 +18,7 @@ _HASHED = 1 << 30
 SAMPLE = 1 << 16
 
 
-class Piece(NamedTuple):
+class OldBytes(NamedTuple):
     """Old bytes: ``size`` at ``at`` of the old file, held as ``data`` or found at ``origin`` of the new file."""
 
     at: int
@@ -36,7 +36,7 @@ class Edit(NamedTuple):
     old_size: int
     new_size: int
     kept: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[OldBytes, ...]
     new_marks: tuple[tuple[int, int, int], ...]
     old_marks: tuple[tuple[int, int, int], ...]
     modified: int
@@ -79,7 +79,7 @@ def _carried(overlay: Overlay) -> Iterator[tuple[int, int, int]]:
         at += part.size
 
 
-def _pieces(base: Source, start: int, end: int, found: list[tuple[int, int, int]]) -> Iterator[Piece]:
+def _pieces(base: Source, start: int, end: int, found: list[tuple[int, int, int]]) -> Iterator[OldBytes]:
     """The old bytes [start, end): by reference where the new file has them, else by value; zeros and all."""
     at = start
     for old, size, new in found:
@@ -89,11 +89,11 @@ def _pieces(base: Source, start: int, end: int, found: list[tuple[int, int, int]
         if first >= last:
             continue
         if first > at:
-            yield Piece(at, first - at, base.slice(at, first - at), None)
-        yield Piece(first, last - first, None, new + first - old)
+            yield OldBytes(at, first - at, base.slice(at, first - at), None)
+        yield OldBytes(first, last - first, None, new + first - old)
         at = last
     if at < end:
-        yield Piece(at, end - at, base.slice(at, end - at), None)
+        yield OldBytes(at, end - at, base.slice(at, end - at), None)
 
 
 def _mark(source: Source, at: int, size: int) -> tuple[int, int, int]:

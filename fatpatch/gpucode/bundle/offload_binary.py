@@ -12,7 +12,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bundle.read import kind_of
 from fatpatch.gpucode.codec import unpack_prefix
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 MAGIC = n.OFFLOAD_BINARY_MAGIC
 HEADER = struct.Struct("<4sIQQQ")
@@ -31,7 +31,7 @@ _BITCODE, _CUBIN, _FATBIN, _PTX = 2, 3, 4, 5
 class OffloadBinary(NamedTuple):
     """The images of one OffloadBinary, the offsets of fatbins in it, and the offset behind it."""
 
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     fatbins: tuple[int, ...]
     vendor: str
     end: int
@@ -82,7 +82,7 @@ def read_binary(source: Source, offset: int, limit: int, locator: str, diagnosti
     except FatpatchError as error:
         diagnostics.error(locator, offset + entries, error.message, field="offload binary")
         return OffloadBinary((), (), "amd", end)
-    images: list[Image] = []
+    images: list[ImageEntry] = []
     fatbins: list[int] = []
     vendor, seen = "amd", dict[str, int]()
     for index in range(body.entry_count):
@@ -116,7 +116,7 @@ def read_binary(source: Source, offset: int, limit: int, locator: str, diagnosti
         first = source.peek(start, 4) if plain else body.data[image_offset : image_offset + 4]
         packed = image_offset - body.entries
         images.append(
-            Image(
+            ImageEntry(
                 locator=join(locator, label),
                 kind=kind_of(first, kind),
                 target=escape(target),

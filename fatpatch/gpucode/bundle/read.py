@@ -14,9 +14,9 @@ from fatpatch.base.locator import escape, join
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack_prefix
-from fatpatch.gpucode.frames import Budget, stream_end
+from fatpatch.gpucode.frames import StreamBudget, stream_end
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 ENTRY = struct.Struct("<QQQ")
 _MAX_ENTRIES = 4096
@@ -31,7 +31,7 @@ CCOB_HEADERS = {1: struct.Struct("<4sHHI8s"), 2: struct.Struct("<4sHHII8s"), 3: 
 class Bundle(NamedTuple):
     """The code objects of one bundle, the offset behind it, and how it is packed (``plain``, ``ccob``, and its version)."""
 
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     end: int
     format: str
     vendor: str
@@ -50,7 +50,7 @@ class _Blob(NamedTuple):
     digest: bytes | None = None
 
 
-def sane(source: Source, offset: int, limit: int, budget: Budget) -> bool:
+def sane(source: Source, offset: int, limit: int, budget: StreamBudget) -> bool:
     """Whether a real bundle starts here: both magics also occur as mere strings in compilers."""
     data = source.peek(offset, 128)
     if data[:4] == n.CCOB_MAGIC:
@@ -61,7 +61,7 @@ def sane(source: Source, offset: int, limit: int, budget: Budget) -> bool:
     return 0 < count <= _MAX_ENTRIES and 0 < id_size <= _MAX_ID and _ID.match(data[56 : 56 + id_size]) is not None
 
 
-def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics, budget: Budget) -> Bundle | None:
+def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnostics: Diagnostics, budget: StreamBudget) -> Bundle | None:
     """Read the bundle at ``offset``; None, with a diagnostic, when its header does not hold."""
     if source.peek(offset, 4) == n.CCOB_MAGIC:
         blob = _compressed(source, offset, limit, budget)
@@ -80,7 +80,7 @@ def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnosti
     return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor, blob.version)
 
 
-def _compressed(source: Source, offset: int, limit: int, budget: Budget, head_size: int = _HEAD) -> _Blob | None:
+def _compressed(source: Source, offset: int, limit: int, budget: StreamBudget, head_size: int = _HEAD) -> _Blob | None:
     data = source.peek(offset, 32)
     version = int.from_bytes(data[4:6], "little")
     layout = CCOB_HEADERS.get(version)
@@ -100,12 +100,12 @@ def _compressed(source: Source, offset: int, limit: int, budget: Budget, head_si
     return _Blob(start, end - start, codec, size, head, version, digest)
 
 
-def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -> tuple[tuple[Image, ...], int, str]:
+def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -> tuple[tuple[ImageEntry, ...], int, str]:
     """The images of the entry table, how far they reach from the magic, and whose hardware they are for."""
     head = blob.head
     count = int.from_bytes(head[24:32], "little")
     at, reach, total = 32, 32, 0
-    images: list[Image] = []
+    images: list[ImageEntry] = []
     seen: dict[str, int] = {}
     vendor, vendors, hosts = "amd", set[str](), 0
     if count > _MAX_ENTRIES:
@@ -148,7 +148,7 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
             reach = max(reach, start + size)
         plain = blob.codec == "none"
         images.append(
-            Image(
+            ImageEntry(
                 locator=join(locator, label),
                 kind=kind,
                 target=target,

@@ -13,7 +13,7 @@ from fatpatch.gpucode.codec import unpack_prefix, zstd_content_size
 from fatpatch.gpucode.finder import MAX_FALSE_HITS, Finder, Range
 from fatpatch.gpucode.frames import stream_end
 from fatpatch.gpucode.spirv import read_module, sane_header
-from fatpatch.model.tree import Image, Payload
+from fatpatch.model.tree import ImageEntry, Payload
 
 _MAGICS = (n.BUNDLE_MAGIC, n.CCOB_MAGIC, offload_binary.MAGIC)
 _HEAD = 64
@@ -124,7 +124,7 @@ def entry_section(finder: Finder, part: Range, identity: str) -> None:
     if kind == "host":
         return
     locator = finder.locator if part.section is None else join(finder.locator, part.section)
-    images: list[Image] = []
+    images: list[ImageEntry] = []
     counts: dict[str, int] = {}
     at = part.start
     while not finder.full and (at := finder.skip_zeros(at, part.end, 1)) < part.end:
@@ -141,7 +141,7 @@ def entry_section(finder: Finder, part: Range, identity: str) -> None:
     ))  # fmt: skip
 
 
-def _piece(finder: Finder, at: int, end: int, locator: str, entry: tuple[str, str, str | None]) -> Image:
+def _piece(finder: Finder, at: int, end: int, locator: str, entry: tuple[str, str, str | None]) -> ImageEntry:
     """One image of an entry section: a zstd frame, a SPIR-V module, or all the rest of the section."""
     kind, target, identity = entry
     source = finder.source
@@ -156,7 +156,7 @@ def _piece(finder: Finder, at: int, end: int, locator: str, entry: tuple[str, st
     kind = offload_bundle.kind_of(head, kind)
     if not target:
         kind, target = ("spirv", "spir64") if kind == "spirv" else ("zebin", "spir64_gen")
-    return Image(
+    return ImageEntry(
         locator=join(locator, target),
         kind=kind,
         target=target,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SYMBOL
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.code_object.target import Identity, identify, same_target
+from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify, same_target
 from fatpatch.gpucode.cubin.tables import name_budget, notes
 from fatpatch.gpucode.metadata import unpacked
 from fatpatch.gpucode.rows import AmdUsage, Argument, KernelRow
@@ -33,7 +33,7 @@ Section = tuple[int, int, int, int, int, int, int, int, int, int]
 class CodeObject(NamedTuple):
     """One code object read whole. ``noted_target`` is what its metadata says, ``variables`` bytes by name of what the host may set."""
 
-    identity: Identity
+    identity: CodeObjectHeader
     kernels: list[KernelRow]
     producer: str | None
     noted_target: str | None
@@ -51,7 +51,7 @@ class CodeObject(NamedTuple):
 def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
     """Read a code object; without ``detail`` arguments and variables are left out. FormatError when it is damaged."""
     sections, names_index = _sections(data)
-    symbols = _Symbols(data, sections)
+    symbols = _CodeObjectSymbols(data, sections)
     documents = list(_metadata(data, sections))
     kernels = [_row(kernel, symbols.sizes, detail=detail) for kernel in _listed(documents)]
     if not kernels:
@@ -62,7 +62,7 @@ def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
 def functions(data: bytes) -> Iterator[tuple[str, bytes]]:
     """(name, machine code) of every kernel of a code object. FormatError when it is damaged."""
     sections, _ = _sections(data)
-    symbols = _Symbols(data, sections)
+    symbols = _CodeObjectSymbols(data, sections)
     names = symbols.kernels or {_row(kernel, {}, detail=False)[0] for kernel in _listed(list(_metadata(data, sections)))}
     for name in sorted(names & symbols.places.keys()):
         index, address = symbols.places[name]
@@ -91,7 +91,7 @@ def _listed(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [kernel for document in documents for kernel in _list(document.get("amdhsa.kernels")) if isinstance(kernel, dict)]
 
 
-class _Symbols:
+class _CodeObjectSymbols:
     """Code bytes by function, the names of kernel descriptors, and bytes by name of the variables that are visible outside.
 
     A function whose symbol has no size reaches to the next symbol of its section, or to the end of that.

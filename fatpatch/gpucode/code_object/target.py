@@ -22,7 +22,7 @@ _OSABI_HSA = 64
 _V3, _V6 = 3, 6
 
 
-class Identity(NamedTuple):
+class CodeObjectHeader(NamedTuple):
     """What an ELF header says of a code object: its target with features, its version (2 to 6), that of a generic target."""
 
     target: str
@@ -30,10 +30,10 @@ class Identity(NamedTuple):
     generic_version: int = 0
 
 
-def identify(header: bytes) -> Identity:
+def identify(header: bytes) -> CodeObjectHeader:
     """The identity in the first 64 bytes of a code object; the target is ``gfx_unknown`` when they are none."""
     if len(header) < 64 or header[:4] != n.ELF_MAGIC:
-        return Identity("gfx_unknown", None)
+        return CodeObjectHeader("gfx_unknown", None)
     version = header[8] + 2 if header[7] == _OSABI_HSA else None
     flags = int.from_bytes(header[48:52], "little")
     name = MACH.get(flags & 0xFF, f"mach_{flags & 0xFF:#x}")
@@ -42,7 +42,7 @@ def identify(header: bytes) -> Identity:
     else:
         xnack, sramecc = _FEATURE.get(flags >> 8 & 3, ""), _FEATURE.get(flags >> 10 & 3, "")
     target = name + (f":sramecc{sramecc}" if sramecc else "") + (f":xnack{xnack}" if xnack else "")
-    return Identity(target, version, flags >> 24 if version is not None and version >= _V6 else 0)
+    return CodeObjectHeader(target, version, flags >> 24 if version is not None and version >= _V6 else 0)
 
 
 def same_target(first: str, second: str) -> bool:

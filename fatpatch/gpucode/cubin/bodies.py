@@ -35,7 +35,7 @@ def encoding(arch: int | None) -> ModuleType | None:
 def cubin_bodies(data: bytes) -> dict[str, str]:
     """Kernel name -> class (``flow.CLASSES``) for every kernel of a cubin; FormatError when it is damaged."""
     tables = Tables(data)
-    sections, budget = _Sections(tables), flow.Budget()
+    sections, budget = _Sections(tables), flow.BlockBudget()
     return {name: sections.body(section, offset, asserts, budget) for name, section, offset, asserts in _kernels(tables)}
 
 
@@ -75,9 +75,9 @@ class _Sections:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._reader = encoding(tables.identity.arch)
-        self._programs: dict[int, flow.Section | None] = {}
+        self._programs: dict[int, flow.CodeSection | None] = {}
 
-    def body(self, section: int, offset: int, asserts: bool, budget: flow.Budget) -> str:
+    def body(self, section: int, offset: int, asserts: bool, budget: flow.BlockBudget) -> str:
         """The class of the kernel that starts at ``offset`` of a section."""
         if self._reader is None:
             return flow.UNKNOWN
@@ -86,7 +86,7 @@ class _Sections:
         program = self._programs[section]
         return flow.REAL if program is None else flow.classify(program, program.index_of(offset), asserts=asserts, budget=budget)
 
-    def _program(self, section: int) -> flow.Section | None:
+    def _program(self, section: int) -> flow.CodeSection | None:
         """None for a section with a store to global memory and no trap: real without a walk, and that is nearly all of them."""
         reader, arch = self._reader, self._tables.identity.arch
         assert reader is not None
@@ -95,5 +95,5 @@ class _Sections:
         present = reader.kinds_present(code)
         if flow.TRAP not in present and present & _EFFECTS:
             return None
-        program: flow.Section = reader.Section(code, arch)
+        program: flow.CodeSection = reader.Section(code, arch)
         return program

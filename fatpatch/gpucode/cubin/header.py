@@ -15,7 +15,7 @@ SECTION_SIZE = SECTION.size
 _FIRST_SUFFIXED = 90
 
 
-class Identity(NamedTuple):
+class CubinHeader(NamedTuple):
     """The ELF header of a cubin in the field's terms; ``arch`` is None when the layout is unknown."""
 
     arch: int | None
@@ -54,7 +54,7 @@ class Identity(NamedTuple):
             yield "e_shstrndx", 62, f"expected less than {self.section_count}, got {self.names_index}"
 
 
-def identify(data: bytes) -> Identity | None:
+def identify(data: bytes) -> CubinHeader | None:
     """The identity in the first 64 bytes of a cubin; None when they are not there."""
     if len(data) < HEADER.size:
         return None
@@ -68,7 +68,7 @@ def identify(data: bytes) -> Identity | None:
         toolkit = toolkit_name(version)
     elif osabi == n.CUBIN_OSABI_NEW:
         arch, accelerated = flags >> 8 & 0xFFFF, bool(flags & n.EF_ACCELERATED_NEW)
-    return Identity(arch, accelerated, toolkit, machine, kind == n.ET_REL, shoff, shnum, shentsize, shstrndx, osabi == n.CUBIN_OSABI_NEW)
+    return CubinHeader(arch, accelerated, toolkit, machine, kind == n.ET_REL, shoff, shnum, shentsize, shstrndx, osabi == n.CUBIN_OSABI_NEW)
 
 
 def toolkit_name(number: int) -> str | None:

@@ -61,7 +61,7 @@ def constants(code: bytes) -> Iterable[int]:
             yield (word >> 20 & 0x3FFF) * 4
 
 
-class Section:
+class MaxwellSection:
     """The instructions of one .text section, as a ``flow.Program``."""
 
     __slots__ = ("_words", "controls", "kinds")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.binfmt.elf.elf64 import SECTION, SYMBOL
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.cubin.header import SECTION_SIZE, Identity, identify, toolkit_name
+from fatpatch.gpucode.cubin.header import SECTION_SIZE, CubinHeader, identify, toolkit_name
 
 SHT_SYMTAB = 2
 SHT_NOTE = 7
@@ -42,7 +42,7 @@ class Tables:
         for field, at, message in identity.complaints(len(data)):
             raise FormatError(message, offset=at, field=field)
         self.data = data
-        self.identity: Identity = identity
+        self.identity: CubinHeader = identity
         table = data[identity.section_offset : identity.section_offset + identity.section_count * SECTION_SIZE]
         self.rows: list[Row] = list(SECTION.iter_unpack(table))
         names_row = self.rows[identity.names_index]

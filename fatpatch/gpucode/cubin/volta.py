@@ -66,7 +66,7 @@ def constants(code: bytes) -> Iterable[int]:
             yield word >> (37 if word & 0xFFF == _LDCU else 38) & 0xFFFF
 
 
-class Section:
+class VoltaSection:
     """The instructions of one .text section, as a ``flow.Program``; ``arch`` is its SM number."""
 
     __slots__ = ("_wide", "_words", "controls", "kinds")

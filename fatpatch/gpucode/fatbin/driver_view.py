@@ -12,7 +12,7 @@ from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, Header, label_of
 from fatpatch.gpucode.fatbin.read import CONTAINER
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 INVALID_IMAGE = 200
 NO_IMAGE = 209
@@ -22,7 +22,7 @@ _MAX_ENTRIES = 100_000
 class View(NamedTuple):
     """The entries that the driver sees, in its order; or ``error`` (a CUresult), "crash" or "hang" before it chooses any."""
 
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     error: int | str | None = None
     reason: str = ""
 
@@ -41,7 +41,7 @@ def driver_view(source: Source, offset: int, locator: str) -> View:
     if version != n.FATBIN_VERSION:
         return View((), INVALID_IMAGE, f"expected container version 1, got {version}")
     size = _signed(size & 0xFFFFFFFF, 32)
-    images: list[Image] = []
+    images: list[ImageEntry] = []
     seen: set[int] = set()
     at = 0
     while at < size:
@@ -63,11 +63,11 @@ def driver_view(source: Source, offset: int, locator: str) -> View:
     return View(tuple(images))
 
 
-def _image(header: Header, place: int, locator: str) -> Image:
+def _image(header: Header, place: int, locator: str) -> ImageEntry:
     kind, version, header_size, payload_size, compressed, _, minor, major, arch, _, _, flags, _, unpacked = header
     label = label_of(kind, version, minor, major, arch, flags)
     plain = label.codec == "none"
-    return Image(
+    return ImageEntry(
         locator=locator,
         kind=label.kind,
         target=label.target,

@@ -10,7 +10,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import codec_of, contradiction
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 HEADER = struct.Struct("<HHIQIIHHIIIQQQ")
 LOOKAHEAD = 320
@@ -89,7 +89,7 @@ def label_of(kind: int, version: int, minor: int, major: int, arch: int, flags: 
     return Label(kind_name, f"{prefix}{arch}{suffix}", codec_of(flags), f"{major}.{minor}", tuple(complaints))
 
 
-def read_entry(header: Header, label: Label, data: bytes, offset: int, locator: str, diagnostics: Diagnostics) -> Image:
+def read_entry(header: Header, label: Label, data: bytes, offset: int, locator: str, diagnostics: Diagnostics) -> ImageEntry:
     """The image of a plausible header; ``data`` starts at the header and holds all of it and some of the payload."""
     kind, _, header_size, payload_size, compressed_size, options_offset, _, _, _, id_offset, id_length, flags, _, unpacked = header
     kind_name, target, codec, code_version, complaints = label
@@ -118,18 +118,18 @@ def read_entry(header: Header, label: Label, data: bytes, offset: int, locator: 
         identifier = _identifier(header, data, offset, locator, diagnostics)
     if options_offset:
         options = _options(header, data, offset, locator, diagnostics)
-    return Image(  # in the order of its fields: by name, this call alone would be a tenth of a listing
+    return ImageEntry(  # in the order of its fields: by name, this call alone would be a tenth of a listing
         locator, kind_name, target, code_version, codec, payload_size, size, offset, offset + header_size, stored,
         blob_size, None, producer, flags, kind, identifier, options, readable,
     )  # fmt: skip
 
 
-def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Diagnostics) -> list[Image]:
+def read_concatenated(outer: ImageEntry, header: Header, data: bytes, diagnostics: Diagnostics) -> list[ImageEntry]:
     """The images inside a concatenated entry (kind 0x100): sub-headers that name ranges of one shared blob.
 
     Sub-header length is not stored: 64 bytes, its identifier, its options block (reference: concatenated entry).
     """
-    images: list[Image] = []
+    images: list[ImageEntry] = []
     at, end = header.options_offset, header.header_size
     if at < n.ENTRY_HEADER_SIZE or at + 8 > end:
         diagnostics.error(outer.locator, outer.offset + 0x14, f"no room for the sub-header table at {at:#x}", field="options offset")
@@ -161,7 +161,7 @@ def read_concatenated(outer: Image, header: Header, data: bytes, diagnostics: Di
         identifier = _identifier(view, sub_data, place, locator, diagnostics)
         options = _options(view, sub_data, place, locator, diagnostics)
         images.append(
-            Image(
+            ImageEntry(
                 locator=locator,
                 kind=label.kind,
                 target=label.target,

@@ -10,7 +10,7 @@ from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, LOOKAHEAD, Header, label_of, plausible, read_concatenated, read_entry
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.tree import Image
+from fatpatch.model.tree import ImageEntry
 
 CONTAINER = struct.Struct("<IHHQ")
 _MAX_TRIES = 20_000
@@ -20,7 +20,7 @@ STRICT_MAGIC = b"\x50\xed\x55\xba\x01\x00\x10\x00"
 class Fatbin(NamedTuple):
     """The images of one fatbin and the offset of the first byte behind it."""
 
-    images: tuple[Image, ...]
+    images: tuple[ImageEntry, ...]
     end: int
 
 
@@ -80,7 +80,7 @@ class _Chain:
         self.locator, self.diagnostics = locator, diagnostics
         self.at, self.declared, self.room = start, declared, room
         self.number = 0
-        self.images: list[Image] = []
+        self.images: list[ImageEntry] = []
         self.seen: dict[str, int] = {}
 
     def read(self, head: bytes) -> Fatbin:

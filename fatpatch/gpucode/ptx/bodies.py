@@ -45,7 +45,7 @@ def ptx_bodies(text: bytes) -> dict[str, str]:
     """Kernel name -> class (``flow.CLASSES``) of every ``.entry`` with a body. LimitError when there is too much to look at."""
     parser = _Parser(text)
     result: dict[str, str] = {}
-    asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.Budget()
+    asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.BlockBudget()
     for each in parser.definitions:
         if not each.entry or each.start < 0:
             continue

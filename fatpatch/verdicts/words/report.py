@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fatpatch.base.locator import SEPARATOR, file_name
 from fatpatch.base.words import plural, safe
-from fatpatch.commands.doctor import context
-from fatpatch.commands.doctor.kernels import Shown, dead, short
 from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.hostcode import llamafile
@@ -23,6 +21,8 @@ from fatpatch.verdicts.operations import OTHER, Operation
 from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES, counting, deciding, outcome_of, works
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict, Judged
+from fatpatch.verdicts.words import context
+from fatpatch.verdicts.words.kernels import Shown, dead, short
 
 _HEIGHT = 40
 _COMMAND_INDENT = 6

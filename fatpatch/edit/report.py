@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fatpatch.base.checks import Check
+from fatpatch.base.checks import CheckResult
 from fatpatch.base.words import columns, plural, safe, size
-from fatpatch.edit.rewrite.rewrite_modules import Plan, Renewed, Row
+from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, TargetRewrite
 from fatpatch.gpus.generations import generation
 
 SCHEMA = "fatpatch.edit/1"
 _LARGE_RECORD = 1_000_000
 
 
-class Told(NamedTuple):
+class EditReport(NamedTuple):
     """What is said beside the plan: the command, the file, the result's name, how to take it back, notes; ``dry``: nothing was written.
 
     ``record``: bytes of the undo record; ``copied``: where the file went as it is, since there was nothing to do.
@@ -30,7 +30,9 @@ class Told(NamedTuple):
     copied: str | None = None
 
 
-def result_lines(checks: Sequence[Check], sizes: tuple[int, int], told: Told, *, verbose: bool, more: str = "") -> Iterator[str]:
+def result_lines(
+    checks: Sequence[CheckResult], sizes: tuple[int, int], told: EditReport, *, verbose: bool, more: str = ""
+) -> Iterator[str]:
     """How many checks passed (each by name with ``verbose``), where the result is, how to take it back, and the notes."""
     if verbose:
         yield from (f"  ok: {check.name}" for check in checks)
@@ -48,7 +50,7 @@ def result_lines(checks: Sequence[Check], sizes: tuple[int, int], told: Told, *,
         yield f"note: {safe(note)}"
 
 
-def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterator[str]:
+def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bool) -> Iterator[str]:
     """The lines for a person: each target before and after, whom it leaves without code, then the usual."""
     if plan.edit is None:
         what = f"{safe(told.copied)} is a copy of it" if told.copied else "nothing was written"
@@ -84,9 +86,9 @@ def edit_text(plan: Plan, done: Renewed, told: Told, *, verbose: bool) -> Iterat
     yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose)
 
 
-def target_table(rows: Sequence[Row]) -> Iterator[str]:
+def target_table(rows: Sequence[TargetRewrite]) -> Iterator[str]:
     """Images and stored bytes of each target, before and after, and their sum."""
-    total = Row("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
+    total = TargetRewrite("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
     yield from (f"  {line}" for line in columns(("target", "images", "after", "stored", "after", "change"), map(_cells, [*rows, total])))
 
 
@@ -96,7 +98,7 @@ def lost_line(lost: Sequence[str]) -> Iterator[str]:
         yield f"no longer served: {', '.join(_generations(lost))}"
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: TargetRewrite) -> Sequence[str]:
     freed = row.stored - row.stored_then
     change = "-" if not freed else f"-{size(freed)}" if freed > 0 else f"+{size(-freed)}"
     return safe(row.target), str(row.images), str(row.images_then), size(row.stored), size(row.stored_then), change
@@ -112,7 +114,7 @@ def _generations(targets: Sequence[str]) -> Iterator[str]:
         yield f"{name} ({', '.join(members)})" if name else ", ".join(members)
 
 
-def edit_json(plan: Plan, done: Renewed, told: Told, version: str) -> dict[str, Any]:
+def edit_json(plan: RewritePlan, done: Renewed, told: EditReport, version: str) -> dict[str, Any]:
     """The document of schema fatpatch.edit/1."""
     edit = plan.edit
     return {

@@ -6,26 +6,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from fatpatch.base.words import plural, safe
-from fatpatch.commands._shared.edit_text import Told, result_lines
 from fatpatch.edit.graft.plan import Graft
-from fatpatch.edit.graft.run import Outcome
+from fatpatch.edit.graft.run import GraftResult
+from fatpatch.edit.report import EditReport, result_lines
 
 SCHEMA = "fatpatch.graft/1"
 _SHOWN = 12
 
 
-def graft_text(outcome: Outcome, output: str | None, undo: str | None, notes: list[str], *, verbose: bool) -> Iterator[str]:
+def graft_text(outcome: GraftResult, output: str | None, undo: str | None, notes: list[str], *, verbose: bool) -> Iterator[str]:
     """The lines for a person: what went where, what was checked (each check by name with ``verbose``), what changes, what to do."""
     yield from _places(outcome, len(outcome.plan.grafts) if verbose else _SHOWN)
     yield from _unused(outcome)
     if outcome.plan.edit is None:
         yield "nothing to do: every image is there already; nothing was written, FILE is as wanted"
         return
-    told = Told("graft", "", output, undo, tuple(_notes(outcome, notes)), dry=output is None)
+    told = EditReport("graft", "", output, undo, tuple(_notes(outcome, notes)), dry=output is None)
     yield from result_lines(outcome.checks, (outcome.size_before, outcome.size_after), told, verbose=verbose, more=_choices(outcome))
 
 
-def _places(outcome: Outcome, shown: int) -> Iterator[str]:
+def _places(outcome: GraftResult, shown: int) -> Iterator[str]:
     """Each graft with its tactic, and the members that changed for them."""
     plan, edit = outcome.plan, outcome.plan.edit
     for item in plan.present[:shown]:
@@ -44,7 +44,7 @@ def _places(outcome: Outcome, shown: int) -> Iterator[str]:
         yield f"{safe(where)}  {how}; other members unchanged"
 
 
-def _unused(outcome: Outcome) -> Iterator[str]:
+def _unused(outcome: GraftResult) -> Iterator[str]:
     """The images that found no module, or could go to more."""
     plan = outcome.plan
     used = {graft.donation.origin for graft in plan.grafts} | {item.donation.origin for item in plan.present}
@@ -75,7 +75,7 @@ def _match(count: int, word: str) -> str:
     return f"{plural(count, word)} {'matches' if count == 1 else 'match'}"
 
 
-def _choices(outcome: Outcome) -> str:
+def _choices(outcome: GraftResult) -> str:
     """``; compute capability 6.1 loaded sm_60, now loads sm_61`` for each kind of change."""
     told: dict[str, None] = {}
     for effect in outcome.effects:
@@ -86,12 +86,12 @@ def _choices(outcome: Outcome) -> str:
     return "".join(f"; {words}" for words in list(told)[:4])
 
 
-def _notes(outcome: Outcome, notes: list[str]) -> list[str]:
+def _notes(outcome: GraftResult, notes: list[str]) -> list[str]:
     warnings = [warning for effect in outcome.effects for warning in effect.warnings]
     return list(dict.fromkeys([*warnings, *outcome.plan.notes, *notes]))
 
 
-def graft_json(outcome: Outcome, output: str | None, undo: str | None, notes: list[str], version: str) -> dict[str, Any]:
+def graft_json(outcome: GraftResult, output: str | None, undo: str | None, notes: list[str], version: str) -> dict[str, Any]:
     """The document of schema fatpatch.graft/1."""
     plan, edit = outcome.plan, outcome.plan.edit
     effects = {id(effect.graft): effect for effect in outcome.effects}

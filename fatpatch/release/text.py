@@ -8,10 +8,10 @@ from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.words import columns, plural, safe, size
-from fatpatch.release.difference import Difference
-from fatpatch.release.pairing import Pair
-from fatpatch.release.run import Comparison
-from fatpatch.release.words import Section, Wording, one_line, sections
+from fatpatch.release.difference import LibraryDifference
+from fatpatch.release.pairing import ReleasePair
+from fatpatch.release.run import ReleaseComparison
+from fatpatch.release.words import ReportSection, Wording, one_line, sections
 
 SCHEMA = "fatpatch.diff/1"
 _FEW = 4
@@ -20,7 +20,7 @@ _LEFT = frozenset({0, 3, 4, 5})
 _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
 
 
-def text(found: Comparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
+def text(found: ReleaseComparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
     """The gist first; then each file that differs, with what matters most first. Of many files without ``verbose`` the gist alone."""
     yield head(found, safe)
     yield from (f"  {line}" for line in gists(found, safe))
@@ -43,13 +43,13 @@ def text(found: Comparison, show: Callable[[str], str], *, every: bool, verbose:
         yield f"Why: fatpatch doctor {safe(shlex.quote(harmed[0][0].pair.facts.file))} --gpu {harmed[0][1].target}"
 
 
-def _detailed(found: Comparison, *, verbose: bool) -> list[Difference]:
+def _detailed(found: ReleaseComparison, *, verbose: bool) -> list[LibraryDifference]:
     """The files to show in full: all of few."""
     different = _different(found)
     return different if verbose or len(different) <= _FEW_FILES else []
 
 
-def markdown(found: Comparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
+def markdown(found: ReleaseComparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
     """To be pasted into release notes: names from the files are code or escaped."""
     yield f"## GPU code: {_escaped(safe(found.old.shown))} → {_escaped(safe(found.new.shown))}"
     yield ""
@@ -75,7 +75,7 @@ def markdown(found: Comparison, show: Callable[[str], str], *, every: bool, verb
             yield from (f"- {line.replace('->', '→')}" for line in section.lines)
 
 
-def document(found: Comparison) -> dict[str, Any]:
+def document(found: ReleaseComparison) -> dict[str, Any]:
     """The document of schema fatpatch.diff/1."""
     return {
         "schema": SCHEMA,
@@ -90,11 +90,11 @@ def document(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _different(found: Comparison) -> list[Difference]:
+def _different(found: ReleaseComparison) -> list[LibraryDifference]:
     return [each for each in found.differences if not each.empty]
 
 
-def head(found: Comparison, quote: Callable[[str], str]) -> str:
+def head(found: ReleaseComparison, quote: Callable[[str], str]) -> str:
     """The sum in one line."""
     names = f"{quote(found.old.shown)} -> {quote(found.new.shown)}"
     total = len(found.differences)
@@ -107,7 +107,7 @@ def head(found: Comparison, quote: Callable[[str], str]) -> str:
     return f"{names}: {different} of {plural(total, 'file')} with GPU code {'differs' if different == 1 else 'differ'}"
 
 
-def gists(found: Comparison, quote: Callable[[str], str]) -> Iterator[str]:
+def gists(found: ReleaseComparison, quote: Callable[[str], str]) -> Iterator[str]:
     """Where several files differ: each in a line, what is the same for several of them once."""
     different = _different(found)
     groups: dict[str, list[str]] = {}
@@ -118,13 +118,13 @@ def gists(found: Comparison, quote: Callable[[str], str]) -> Iterator[str]:
         yield f"{', '.join(names[:_FEW])}{more}: {gist}"
 
 
-def name_of(found: Comparison, pair: Pair) -> str:
+def name_of(found: ReleaseComparison, pair: ReleasePair) -> str:
     """Where the file lies, and where it was."""
     name = pair.facts.path or (found.new if pair.new is not None else found.old).shown
     return f"{name} (was {pair.old.path or found.old.shown})" if pair.renamed and pair.old is not None else name
 
 
-def sizes_of(pair: Pair) -> str:
+def sizes_of(pair: ReleasePair) -> str:
     """Of the file and of its GPU code, before and after."""
     if pair.old is None or pair.new is None:
         return f"{'new' if pair.old is None else 'gone'}: {size(pair.facts.size)}, GPU code {size(pair.facts.gpu_size)}"
@@ -132,11 +132,11 @@ def sizes_of(pair: Pair) -> str:
     return f"{size(old.size)} -> {size(new.size)}, GPU code {size(old.gpu_size)} -> {size(new.gpu_size)}"
 
 
-def _table(section: Section) -> list[str]:
+def _table(section: ReportSection) -> list[str]:
     return columns(section.header, section.rows, left=_LEFT) if section.rows else []
 
 
-def _markdown_table(section: Section) -> Iterator[str]:
+def _markdown_table(section: ReportSection) -> Iterator[str]:
     yield f"| {' | '.join(section.header)} |"
     yield f"| {' | '.join('---' for _ in section.header)} |"
     yield from (f"| {' | '.join(row).replace('->', '→')} |" for row in section.rows)
@@ -152,7 +152,7 @@ def _escaped(words: str) -> str:
     return words.translate(_MARKED)
 
 
-def _file(each: Difference) -> dict[str, Any]:
+def _file(each: LibraryDifference) -> dict[str, Any]:
     old, new = each.pair
     return {
         "path": each.pair.facts.path,
