@@ -40,6 +40,7 @@ def match(
     EditError when the choice is ambiguous, or when there is none for an image that is a file of its own.
     """
     considered = chosen(modules, pins, members)
+    several = len({*pins, *members}) > 1 or any("*" in member for member in members)  # the user named more than one file
     if pins and len(donations) == len(considered) == 1 and considered[0].vendor == donations[0].vendor:
         return [Match(considered[0], donations[0])], []
     matched: list[Match] = []
@@ -48,7 +49,7 @@ def match(
     twins = _Twins(donations, pinned=bool(pins))
     for donation in donations:
         candidates, reason = _candidates([module for module in considered if module.vendor == donation.vendor], donation)
-        kin = twins.own(donation, candidates if len({*pins, *members}) > 1 else _kin(candidates, donation))
+        kin = twins.own(donation, candidates if several else _kin(candidates, donation))
         if candidates:
             matched += [Match(module, donation) for module in kin]
             elsewhere += [(donation, other) for other in candidates if other.node not in [module.node for module in kin]]
@@ -112,8 +113,8 @@ def _kin(modules: list[ModuleInHost], donation: ImageToAdd) -> list[ModuleInHost
 
 def _elsewhere(module: ModuleInHost) -> str:
     """What to say of a module in another file than the one chosen, such as the .so beside the DLL."""
-    option = f"--member {module.node.path}" if "!" in module.node.locator else f"--module '{module.locator}'"
-    return f"fits {module.locator} too, in another file; to graft it there, run again with {option}"
+    option = "use --member '*' for all members" if "!" in module.node.locator else f"add --module '{module.locator}'"
+    return f"fits {module.locator} too, in another file; to graft it there, {option}"
 
 
 class _Twins:

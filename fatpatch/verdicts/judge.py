@@ -20,7 +20,7 @@ from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.jit import total
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
-from fatpatch.verdicts.models import model_inside, no_roads, quant_verdicts, quantised, types_of
+from fatpatch.verdicts.models import merged, model_inside, no_roads, quant_verdicts, quantised, types_of
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.nvidias import is_nvidias
@@ -111,7 +111,7 @@ class Doctor:
             hidden=units[0].hidden if len(same) == 1 else "",
             elsewhere=tuple(module for module in whole.modules if id(module) in apart),
             for_linkers=tuple(module for module in whole.modules if id(module) in linked),
-            quants=tuple(dict.fromkeys(quant for unit in units for quant in unit.quants)),
+            quants=merged(quant for unit in units for quant in unit.quants),
             no_road=tuple(dict.fromkeys(row for unit in units for row in unit.no_road)),
             libraries=tuple(units),
             alternatives=tuple(groups),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.model.tree import ModelFacts, Node
@@ -67,3 +67,11 @@ def quant_verdicts(modules: Sequence[Judged], environment: Environment) -> list[
             taken = quants.launched(names, frozenset({quant}), module.host.decides_by(arch), family.era)
             result.setdefault(quant, set()).update(name for name in taken if failed or name in dead)
     return [QuantVerdict(quant, tuple(sorted(found))) for quant, found in result.items()]
+
+
+def merged(verdicts: Iterable[QuantVerdict]) -> tuple[QuantVerdict, ...]:
+    """One verdict a type, of those of several libraries: a type is broken where one of them cannot run it."""
+    result: dict[str, set[str]] = {}
+    for each in verdicts:
+        result.setdefault(each.quant, set()).update(each.broken)
+    return tuple(QuantVerdict(quant, tuple(sorted(broken))) for quant, broken in result.items())

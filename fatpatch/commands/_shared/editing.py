@@ -84,7 +84,7 @@ def edit_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option("-v", "--verbose", is_flag=True, help="List every module and every check."),
         click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."),
         click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which an edit invalidates."),
-        click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only modules in this archive member. Repeatable."),
+        click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only this archive member, * allowed. Repeatable."),
         click.option(
             "--module",
             "modules",

@@ -62,7 +62,7 @@ from fatpatch.scan.walk import inspected
 @click.option(
     "--module", "modules", multiple=True, metavar="LOCATOR", help="Edit only this module: a locator or its end, * allowed. Repeatable."
 )
-@click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only modules in this archive member. Repeatable.")
+@click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only this archive member, * allowed. Repeatable.")
 @click.option("-o", "--output", metavar="OUT", help="Write the result to a new file.")
 @click.option("--in-place", is_flag=True, help="Edit FILE itself; 'fatpatch undo FILE' reverts it.")
 @click.option("--extracted", is_flag=True, help="Edit the GPU library that the llamafile FILE extracted, not FILE.")
