@@ -13,7 +13,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import click
@@ -41,14 +40,15 @@ def sessions(text: str) -> str:
 
 def commands() -> Iterator[str]:
     """Every command with its help, grouped as in ``fatpatch --help``."""
-    from fatpatch.commands import GROUPS
+    from fatpatch.commands import GROUPS, load
 
     yield "# Commands\n\n"
-    yield "`FILE` may be a local file or a URL wherever a command only reads. Every command has `-h`; `fatpatch --version` shows the version.\n"
+    yield "`FILE` may be a local file, a URL, or `-` for standard input wherever a command only reads. Every command has `-h` and `-q`; "
+    yield "`fatpatch --version` shows the version.\n"
     for title, names in GROUPS.items():
         yield f"\n## {title}\n"
         for name in names:
-            command = import_module(f"fatpatch.commands.{name}.command").command
+            command = load(name)
             yield f"\n### fatpatch {name}\n\n```text\n{_help(command, name)}```\n"
 
 

@@ -28,6 +28,14 @@ _SUMMARY = 60
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
 
 
+def load(name: str) -> click.Command:
+    """A command, imported now, with the options that every command has."""
+    from fatpatch.commands._shared.quiet import quieted
+
+    command: click.Command = importlib.import_module(f"fatpatch.commands.{name}.command").command
+    return quieted(command)
+
+
 class _Commands(click.Group):
     """Loads a command's module only when that command is asked for."""
 
@@ -37,8 +45,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"fatpatch.commands.{cmd_name}.command").command
-        return command
+        return load(cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, with the nearest names for a command that does not exist."""
@@ -64,8 +71,14 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fatpatch", message="%(prog)s %(version)s")
 @click.option("--traceback", is_flag=True, help="Show the Python stack of an error (for bug reports).")
-def cli(traceback: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print the verdict only; errors are still shown.")
+@click.pass_context
+def cli(context: click.Context, quiet: bool, traceback: bool) -> None:
     """Inspect, judge and repair the GPU code inside shipped binaries."""
+    if quiet:
+        from fatpatch.commands._shared.quiet import ask
+
+        ask(context)
 
 
 def main() -> None:

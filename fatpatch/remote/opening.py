@@ -48,7 +48,9 @@ def state_of(path: str, options: Remote | None = None) -> tuple[int | None, int 
 
 
 def refuse_address(path: str) -> None:
-    """InputError for an address where a file is to be changed."""
+    """InputError for an address, or for standard input, where a file is to be changed."""
+    if path == "-" and not os.path.lexists(path):
+        raise InputError("only files can be edited", locator="<stdin>", hint="save standard input to a file first")
     if scheme_of(path) is not None:
         raise InputError("is an address, and only files can be edited", locator=shown_address(path), hint="download it first")
 

@@ -77,16 +77,14 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 def test_examples_and_help_are_in_step() -> None:
     """Every command has an example in the README, and every option that README and docs name exists."""
-    from importlib import import_module
-
-    from fatpatch.commands import COMMANDS
+    from fatpatch.commands import COMMANDS, load
 
     named: set[str] = set()
     for page in PAGES:
         blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL))
         for name, rest in re.findall(r"^(?:\$ |\.venv/bin/)?fatpatch (\w+)((?: .*)?)$", blocks, re.MULTILINE):
             named |= {name} if page.name == "README.md" else set()
-            command = import_module(f"fatpatch.commands.{name}.command").command
+            command = load(name)
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             given = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", rest.partition("  #")[0])))
             assert given <= known, (page.name, name, given - known)
@@ -126,13 +124,11 @@ LEFT_COLUMN = (
 
 
 def test_plain_words_in_help_and_documentation() -> None:
-    from importlib import import_module
-
-    from fatpatch.commands import COMMANDS
+    from fatpatch.commands import COMMANDS, load
 
     texts = {page.name: page.read_text() for page in PAGES if page.name != "CHANGELOG.md"}
     for name in COMMANDS:
-        command = import_module(f"fatpatch.commands.{name}.command").command
+        command = load(name)
         words = [command.help or "", *(getattr(parameter, "help", "") or "" for parameter in command.params)]
         texts[f"fatpatch {name}"] = "\n".join(words)
         summary = command.get_short_help_str(200)

@@ -10,6 +10,8 @@ import click
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Fetched, Limits, Remote
+from fatpatch.commands._shared import quiet
+from fatpatch.commands._shared.standard_input import SHOWN, is_standard_input
 from fatpatch.model.tree import Diagnostic
 from fatpatch.remote.address import scheme_of, shown_address
 
@@ -47,8 +49,16 @@ def limits_from(max_image_size: int) -> Limits:
     return Limits(image=max_image_size, remote=remote)
 
 
+def most_fetched(context: click.Context) -> int:
+    """The bytes that may be read from a server or from standard input."""
+    most: int = context.meta.get(_REMOTE, {}).get("max_download", Remote().most)
+    return most
+
+
 def _tell(found: Fetched) -> None:
     """How much of a remote file was fetched, on stderr."""
+    if quiet.asked():
+        return
     from fatpatch.base.words import plural, size
 
     click.echo(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}", err=True)
@@ -105,9 +115,10 @@ def image_size_option(command: _Command) -> _Command:
             type=Bytes(),
             default="16G",
             show_default=True,
+            is_eager=True,  # standard input is read when FILE is parsed
             expose_value=False,
             callback=_keep,
-            help="Refuse URLs with a file larger than this.",
+            help="Refuse a URL or standard input larger than this.",
         ),
         image_limit_option,
     ):
@@ -118,9 +129,9 @@ def image_size_option(command: _Command) -> _Command:
 def shown_paths(paths: Sequence[str]) -> list[str]:
     """How each path is named in results: as given; an absolute one by its last parts, as few as tell it from the others.
 
-    An address is shown without what may be a secret in it.
+    An address is shown without what may be a secret in it, standard input as ``<stdin>``.
     """
-    paths = [shown_address(path) if scheme_of(path) else path for path in paths]
+    paths = [SHOWN if is_standard_input(path) else shown_address(path) if scheme_of(path) else path for path in paths]
     absolute = [path for path in paths if os.path.isabs(path)]
     parts = {path: path.replace(os.sep, "/").strip("/").split("/") for path in absolute}
     result = []
@@ -155,5 +166,7 @@ def print_diagnostics(items: Iterable[Diagnostic]) -> None:
     """Diagnostics on stderr, a line each."""
     from fatpatch.commands._shared.diagnostics import diagnostic_lines
 
+    if quiet.asked():
+        items = [item for item in items if item.level == "error"]
     for line in diagnostic_lines(items):
         click.echo(line, err=True)

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from fatpatch.commands._shared import quiet
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -21,7 +23,7 @@ class Progress:
         self._title = title
         self._start = self._last = time.monotonic()
         self._bar: RichProgress | None = None
-        self._active = sys.stderr.isatty()
+        self._active = sys.stderr.isatty() and not quiet.asked()
 
     def __enter__(self) -> Progress:
         return self

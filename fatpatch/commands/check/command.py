@@ -9,8 +9,10 @@ from collections.abc import Iterable
 
 import click
 
+from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.standard_input import SHOWN, InputFile
 
 _FORMATS = ("text", "json", "sarif", "junit", "github")
 _FAILED = 1
@@ -22,7 +24,7 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @click.command("check", cls=Grouped)
-@click.argument("files", nargs=-1, metavar="FILE...")
+@click.argument("files", type=InputFile(), nargs=-1, metavar="FILE...")
 @click.option("--require", multiple=True, metavar="TARGETS", help="Require these targets in every file: sm_75,sm_90a,compute_90,gfx1100.")
 @click.option("--forbid", multiple=True, metavar="TARGETS", help="Forbid these targets; * matches any characters.")
 @click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="Require that every file runs on this GPU. Repeatable.")
@@ -74,6 +76,8 @@ def command(
     if not files:
         raise click.UsageError("give a file or folder to check")
     pairs = list(zip(files, shown_paths(files), strict=True))
+    if init and any(shown == SHOWN for _, shown in pairs):
+        raise click.UsageError("--init names files in the policy, and standard input has no name\n  hint: give paths")
     if init:
         return checking.write_policy(pairs, policy, limits_from(max_image_size), sys.stdout.write)
     asked = policies.PolicyRequest(_words(require), _words(forbid), gpus, driver)
@@ -102,10 +106,11 @@ def command(
         from fatpatch.commands.check import text as check
 
         if form == "github":
-            lines = check.github(outcome, failed=failed)
+            lines: Iterable[str] = check.github(outcome, failed=failed)
             _write_summary(check.summary(outcome, failed=failed))
         else:
-            lines = check.text(outcome, held.source, failed=failed, verbose=verbose)
+            lines = list(check.text(outcome, held.source, failed=failed, verbose=verbose))
+            quiet.verdict(lines[-1])
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     return _FAILED if failed else 0
 

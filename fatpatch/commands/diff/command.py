@@ -9,11 +9,12 @@ import sys
 import click
 
 from fatpatch.commands._shared.options import image_size_option, limits_from, print_diagnostics, shown_paths, worse
+from fatpatch.commands._shared.standard_input import InputFile
 
 
 @click.command("diff")
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("old", type=InputFile(), metavar="OLD")
+@click.argument("new", type=InputFile(), metavar="NEW")
 @click.option("--kernels", is_flag=True, help="List every kernel.")
 @click.option(
     "--threshold",

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.standard_input import InputFile
 
 if TYPE_CHECKING:
     from fatpatch.scan.distributions import Distribution, Installed
 
 
 @click.command("doctor")
-@click.argument("files", nargs=-1, metavar="[FILE|FOLDER|NAME]...")
+@click.argument("files", type=InputFile(), nargs=-1, metavar="[FILE|FOLDER|NAME]...")
 @click.option(
     "--gpu",
     "gpus",

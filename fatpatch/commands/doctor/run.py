@@ -13,9 +13,11 @@ from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.commands.doctor import fleet
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.amd import overridden
@@ -180,10 +182,13 @@ class Consultation(NamedTuple):
                             lines += fleet.fleet(mine, shown, self._driver() if vendor == "nvidia" else None)
                             lines.append("")
                         lines = lines[:-1]
+                        for row in rows:
+                            quiet.verdict(text.headline(row.found, shown))
                         code = _worse_of(code, [row.found for row in rows])
                     else:
                         found = doctor.judge(self.environments[0].environment)
                         compared.append((shown, found))
+                        quiet.verdict(text.headline(found, shown))
                         code = _worse_of(code, [found])
                         if not several or self.verbose:
                             advice = self._remedies(node, doctor, found, others)
@@ -261,7 +266,9 @@ class Consultation(NamedTuple):
                 missing = tuple(need for need in doctor.beside(found, where.names) if not need.here and need.library.imported)
                 rows.append(DistributionRow(distribution.shown, found, missing))
                 code = _worse_of(code, [found])
-        out("".join(f"{line}\n" for line in environment_text(where.shown, environment, rows, without)))
+        lines = list(environment_text(where.shown, environment, rows, without))
+        quiet.verdict(" ".join(line.strip() for line in lines[: lines.index("") if "" in lines else None]))
+        out("".join(f"{line}\n" for line in lines))
         return code
 
     def distribution_text(self, distribution: Distribution, where: Installed, out: Writer) -> int:
@@ -273,6 +280,7 @@ class Consultation(NamedTuple):
             beside = doctor.beside(found, where.names)
             advice = remedies(doctor, found, distribution.shown, ())
             lines = text.report(found, advice, distribution.shown, readable, beside, failing, verbose=self.verbose)
+            quiet.verdict(text.headline(found, distribution.shown))
             out("".join(f"{line}\n" for line in lines))
             return _worse_of(0, [found])
 
@@ -332,7 +340,7 @@ class Consultation(NamedTuple):
         for other in others:
             judge = Doctor(other.node, limit=self.limits.image, model=doctor.model, model_name=doctor.model_name)
             candidates.append(Candidate(other.shown, judge, judge.judge(found.environment)))
-        return remedies(doctor, found, node.path, candidates)
+        return remedies(doctor, found, "FILE" if node.path == SHOWN else node.path, candidates)
 
 
 def _damage(node: Node) -> int:

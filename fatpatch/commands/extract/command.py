@@ -14,6 +14,7 @@ from fatpatch.base.words import plural, safe, size
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
 from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.scan.coverage import all_diagnostics
 from fatpatch.scan.extraction import IMAGE_KINDS, INDEX, ExtractRequest, extract
@@ -23,7 +24,7 @@ SCHEMA = "fatpatch.extract/1"
 
 
 @click.command("extract")
-@click.argument("file")
+@click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("-d", "--directory", required=True, metavar="DIR", help="Output folder; created if missing.")
 @click.option(
     "--target",

@@ -8,6 +8,7 @@ import click
 
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands.inspect.run import InspectRequest, Run
 from fatpatch.scan.walk import KINDS
 
@@ -15,7 +16,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
 
 
 @click.command("inspect", cls=Grouped)
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", type=InputFile(), nargs=-1, required=True, metavar="FILE...")
 @click.option("--kernels", is_flag=True, help="List kernels and their resources.")
 @click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Show only kernels whose name matches (implies --kernels).")
 @click.option(

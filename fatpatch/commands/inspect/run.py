@@ -12,6 +12,7 @@ from fatpatch.base.words import safe
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, place_of
@@ -230,5 +231,5 @@ class Run:
 
 def shown_command(node: Node) -> str:
     """The file as a user would type it."""
-    path = safe(node.path)
+    path = "-" if node.path == SHOWN else safe(node.path)
     return f'"{path}"' if " " in path else path

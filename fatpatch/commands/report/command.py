@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.standard_input import InputFile
 
 
 @click.command("report")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", type=InputFile(), nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--output", required=True, metavar="PAGE", help="Output file, such as report.html.")
 @click.option("--overwrite", "force", is_flag=True, help="Overwrite an existing page.")
 @click.option("--diff", "compare", is_flag=True, help="Compare two files or folders: OLD NEW.")

@@ -16,6 +16,7 @@ from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, shown_paths
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
+from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands.retarget.text import retarget_json, retarget_text
 from fatpatch.retargeting.kernels import Wanted
 from fatpatch.retargeting.ptxas import find_ptxas
@@ -27,8 +28,9 @@ _NOTHING = 1
 
 
 @click.command("retarget", cls=Grouped)
-@click.argument("file")
+@click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("--to", "target", type=TargetName(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
+@click.option("--to", "target", type=TargetName(), required=True, metavar="TARGET", help="TargetName to compile for: sm_61, or a GPU name.")
 @click.option(
     "-o", "--output", "directory", metavar="DIR", help="Write the images and an index.json to this folder (default: report only)."
 )

@@ -11,8 +11,10 @@ import click
 from fatpatch import __version__
 from fatpatch.base.errors import UnsupportedError
 from fatpatch.base.words import safe
+from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
+from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.edit.verify import independently, soundness
 from fatpatch.remote.address import scheme_of
 from fatpatch.scan.coverage import parts_not_read, payloads_below
@@ -22,7 +24,7 @@ SCHEMA = "fatpatch.verify/1"
 
 
 @click.command("verify")
-@click.argument("file")
+@click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
 @click.option("--independent", is_flag=True, help="Use LIEF alone to read ELF and PE files; after an edit, compare with the original.")
 @image_size_option
@@ -57,5 +59,7 @@ def command(file: str, form: str, independent: bool, max_image_size: int) -> int
         for item in unread:
             sys.stdout.write(f"not read  {safe(item.locator)}: {safe(item.message)}\n")
         empty = "" if payloads else ", but holds no GPU code" if not unread else " as far as it is read"
-        sys.stdout.write(f"{safe(shown)} is {'sound' if sound else 'NOT sound'}{empty}\n")
+        line = f"{safe(shown)} is {'sound' if sound else 'NOT sound'}{empty}"
+        quiet.verdict(line)
+        sys.stdout.write(f"{line}\n")
     return 1 if not sound else UnsupportedError.exit_code if unread else 0
