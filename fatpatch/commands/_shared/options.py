@@ -57,11 +57,9 @@ def most_fetched(context: click.Context) -> int:
 
 def _tell(found: Fetched) -> None:
     """How much of a remote file was fetched, on stderr."""
-    if quiet.asked():
-        return
     from fatpatch.base.words import plural, size
 
-    click.echo(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}", err=True)
+    quiet.note(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}")
 
 
 class GpuName(click.ParamType[str]):

@@ -35,6 +35,12 @@ def verdict(line: str) -> None:
         context.meta[_STREAM].write(f"{line}\n")
 
 
+def note(line: str) -> None:
+    """Write what was done on standard error, unless the run is quiet."""
+    if not asked():
+        click.echo(line, err=True)
+
+
 def quiet_option() -> click.Option:
     """``-q`` of ``fatpatch`` itself and of every command."""
     words = "Print the verdict only; errors are still shown."
@@ -62,7 +68,7 @@ def quieted(command: click.Command) -> click.Command:
     @functools.wraps(callback)
     def called(*arguments: Any, **values: Any) -> Any:
         context = click.get_current_context()
-        if not asked() or context.params.get("form") not in _TEXT:
+        if not asked() or context.params.get("form") not in _TEXT or context.params.get("ndjson"):
             return callback(*arguments, **values)
         context.meta[_STREAM] = sys.stdout
         with redirect_stdout(_Nothing()):

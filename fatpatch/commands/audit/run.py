@@ -17,6 +17,7 @@ from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.words import plural, safe
 from fatpatch.base.writing import write_file
+from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.index.database import Database
 from fatpatch.index.record import Examined
@@ -67,16 +68,16 @@ def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
             from fatpatch.commands.audit.overview import overview
 
             write_file(wish.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
-            click.echo(f"wrote {wish.html}", err=True)
+            quiet.note(f"wrote {wish.html}")
     finally:
         database.close()
     fresh = result.files - result.unchanged
     rate = f", {fresh / result.seconds:.0f} a second" if fresh and result.seconds > 1 else ""
     partly = f" ({result.partly} in part)" if result.partly else ""
     told = f"{fresh - result.unreadable} read{partly}{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
-    click.echo(f"{plural(result.files, 'file')}: {told}", err=True)
+    quiet.note(f"{plural(result.files, 'file')}: {told}")
     if result.unreadable or result.partly:
-        click.echo(f"  fatpatch query --db {safe(path)} errors", err=True)
+        quiet.note(f"  fatpatch query --db {safe(path)} errors")
     return InputError.exit_code if result.unreadable else 0
 
 

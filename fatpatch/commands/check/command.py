@@ -88,7 +88,7 @@ def command(
         from fatpatch.policy.baseline import write_baseline as write
 
         count = write(write_baseline, [*outcome.findings, *outcome.known])
-        click.echo(f"fatpatch: {count} findings written to {write_baseline}", err=True)
+        quiet.note(f"fatpatch: {count} findings written to {write_baseline}")
     failed = run.failed(outcome)
     if form == "json":
         from fatpatch.policy.document import document

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fatpatch.base.errors import EXIT_OK
+from fatpatch.commands._shared import quiet
 
 
 @click.group("db")
@@ -30,5 +31,5 @@ def merge(out: str, others: tuple[str, ...]) -> int:
             index.merge(other)
     finally:
         index.close()
-    click.echo(f"merged {len(others)} into {out}", err=True)
+    quiet.note(f"merged {len(others)} into {out}")
     return EXIT_OK

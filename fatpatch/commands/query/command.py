@@ -8,6 +8,7 @@ import sys
 import click
 
 from fatpatch.base.errors import EXIT_OK
+from fatpatch.commands._shared import quiet
 from fatpatch.index.questions import QUESTIONS
 
 _DEFAULTS = {"COUNT": "20"}
@@ -57,7 +58,7 @@ def command(
                 export_tables(index, output, export, replace=force)
             else:
                 export_answer(index, statement, values, output, export, replace=force)
-            click.echo(f"wrote {output}", err=True)
+            quiet.note(f"wrote {output}")
         elif statement is not None:
             header, rows = index.rows(statement, values, Bounds() if sql is not None else None)
             for piece in table.pieces(header, rows, form):

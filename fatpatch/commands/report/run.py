@@ -13,6 +13,7 @@ from fatpatch.base.errors import EditError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.words import safe
 from fatpatch.base.writing import write_file
+from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.policy import PolicyRequest, policy_for
@@ -40,7 +41,7 @@ class PageRequest(NamedTuple):
     def write(self, text: str) -> None:
         """Write the page whole."""
         write_file(self.path, [text.encode("utf-8", "backslashreplace")], replace=self.force)
-        click.echo(f"wrote {self.path}", err=True)
+        quiet.note(f"wrote {self.path}")
 
 
 def page(pairs: Sequence[Named], target: PageRequest, policy: str | None, limits: Limits, jobs: int | None) -> int:

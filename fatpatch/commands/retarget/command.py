@@ -30,7 +30,6 @@ _NOTHING = 1
 @click.command("retarget", cls=Grouped)
 @click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("--to", "target", type=TargetName(), required=True, metavar="TARGET", help="Target to compile for: sm_61, or a GPU name.")
-@click.option("--to", "target", type=TargetName(), required=True, metavar="TARGET", help="TargetName to compile for: sm_61, or a GPU name.")
 @click.option(
     "-o", "--output", "directory", metavar="DIR", help="Write the images and an index.json to this folder (default: report only)."
 )
