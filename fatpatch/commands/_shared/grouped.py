@@ -16,7 +16,7 @@ _GROUPS: Final = {
         "output", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump", "drop_signature",
     ),
     "Environment": ("driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
-    "Output": ("form", "verbose", "quiet", "jobs", "max_image_size", "max_download", "public_only"),
+    "Output": ("form", "reports", "verbose", "quiet", "jobs", "max_image_size", "max_download", "public_only"),
 }  # fmt: skip
 """Titles, and the parameters below each, by their names in the functions; all others are plain options."""
 

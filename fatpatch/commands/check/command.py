@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Iterable
 
 import click
 
@@ -13,8 +10,8 @@ from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import SHOWN, InputFile
+from fatpatch.commands.check.output import FORMATS, Checked, ReportFile
 
-_FORMATS = ("text", "json", "sarif", "junit", "github")
 _FAILED = 1
 
 
@@ -40,7 +37,10 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 @click.option("--write-baseline", metavar="FILE", help="Write the current findings as a baseline.")
 @click.option("--init", is_flag=True, help="Write a policy (fatpatch.toml, or --policy FILE) that FILE... meet today.")
 @click.option("--explain", metavar="RULE", help="Explain a rule; 'all' lists the rules.")
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True, help="Output format.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
+@click.option(
+    "--report", "reports", type=ReportFile(), multiple=True, help="Also write this format to a file, e.g. sarif=out.sarif. Repeatable."
+)
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
 @click.option("-v", "--verbose", is_flag=True, help="Include suppressed findings.")
 @image_size_option
@@ -60,6 +60,7 @@ def command(
     init: bool,
     explain: str | None,
     form: str,
+    reports: tuple[tuple[str, str], ...],
     jobs: int | None,
     verbose: bool,
     max_image_size: int,
@@ -89,35 +90,13 @@ def command(
 
         count = write(write_baseline, [*outcome.findings, *outcome.known])
         quiet.note(f"fatpatch: {count} findings written to {write_baseline}")
-    failed = run.failed(outcome)
-    if form == "json":
-        from fatpatch.policy.document import document
-
-        sys.stdout.write(json.dumps(document(outcome, failed=failed, policy=held.source), indent=1) + "\n")
-    elif form == "sarif":
-        from fatpatch.commands.check.sarif import sarif
-
-        sys.stdout.write(json.dumps(sarif(outcome, failed=failed), indent=1) + "\n")
-    elif form == "junit":
-        from fatpatch.commands.check.junit import junit
-
-        sys.stdout.write(junit(outcome, run.fail_on))
-    else:
-        from fatpatch.commands.check import text as check
-
-        if form == "github":
-            lines: Iterable[str] = check.github(outcome, failed=failed)
-            _write_summary(check.summary(outcome, failed=failed))
-        else:
-            lines = list(check.text(outcome, held.source, failed=failed, verbose=verbose))
-            quiet.verdict(lines[-1])
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-    return _FAILED if failed else 0
-
-
-def _write_summary(lines: Iterable[str]) -> None:
-    """Append to the summary of the GitHub job, where there is one."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if path:
-        with open(path, "a", encoding="utf-8") as sink:
-            sink.writelines(f"{line}\n" for line in lines)
+    checked = Checked(outcome, held.source, run.failed(outcome), run.fail_on, verbose)
+    for other, path in reports:
+        checked.write(other, path)
+    text = checked.rendered(form)
+    if form == "github":
+        checked.write_summary()
+    if form == "text":
+        quiet.verdict(text.splitlines()[-1])
+    sys.stdout.write(text)
+    return _FAILED if checked.failed else 0
