@@ -20,7 +20,7 @@ from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words import context
 from fatpatch.verdicts.words.kernels import Shown, short
 from fatpatch.verdicts.words.layout import FIRST, NARROWEST, WIDTH, fitted, folded, hanging, middle, trimmed, wrapped
-from fatpatch.verdicts.words.why import base_of, obstacle, reasons
+from fatpatch.verdicts.words.why import base_of, obstacle, reason_lines
 
 _MAX_LOST, _MAX_NAMES = 8, 8
 _MAX_OPERATIONS, _COUNT = 5, 11
@@ -72,7 +72,7 @@ def report(
         (FIRST, wrapped("", headline(found, shown))),
         (2, _libraries(found, verbose=verbose)),
         (2, _operations(failing, verbose=verbose)),
-        (3, reasons(found, show, verbose=verbose)),
+        (3, reason_lines(found, show, verbose=verbose)),
         (5, _lost(found, verbose=verbose)),
         *((4, section(found)) for section in context.SECTIONS[:-1]),
         (4, _beside(beside, verbose=verbose)),

@@ -42,7 +42,7 @@ def _nothing(found: FileVerdict) -> Iterator[str]:
     yield f"There is no code for {vendor} GPUs in this file. It may be in a package that this one needs, or be compiled at run time."
 
 
-def reasons(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
+def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[str]:
     """The lines that say why, a group of like modules after the other."""
     if not found.modules:
         yield from _nothing(found)
