@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fatpatch import __version__
-from fatpatch.api.file import PathLike, paths_of, plain
+from fatpatch.api.file import paths_of, plain
+from fatpatch.api.options import EditChoices, EditOptions, GraftChoices, GraftOptions, PathLike
 from fatpatch.base.checks import CheckResult
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
@@ -37,6 +38,9 @@ from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.coverage import parts_not_read
 from fatpatch.scan.walk import inspected
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Document = dict[str, Any]
 
@@ -92,38 +96,30 @@ class Plan:
 def graft(
     path: PathLike,
     *,
-    cubins: PathLike | Sequence[PathLike] = (),
-    ptx: PathLike | Sequence[PathLike] = (),
-    fatbins: PathLike | Sequence[PathLike] = (),
-    hsaco: PathLike | Sequence[PathLike] = (),
-    donor: PathLike | None = None,
-    targets: Sequence[str] = (),
-    modules: Sequence[str] = (),
-    members: Sequence[str] = (),
     replace: bool = False,
     force: bool = False,
     codec: str | None = None,
     driver: str | None = None,
-    drop_signature: bool = False,
-    limits: Limits | None = None,
+    **options: Unpack[GraftOptions],
 ) -> Plan:
-    """Plan to put images into a linked binary: cubins, PTX, fatbins, code objects, or the images for ``targets`` of another binary.
+    """Plan to put images into a linked binary: ``cubins``, ``ptx``, ``fatbins``, ``hsaco``, or those for ``targets`` of ``donor``.
 
-    Each image finds its module by its kernels; ``modules`` (locators or patterns) and ``members`` (paths in an archive) narrow it.
-    ``replace`` takes the place of an image for the same target; ``codec`` (none, lz4, zstd) is that of the neighbours by default.
+    Each image finds its module by its kernels; ``modules`` (locators or patterns) and ``members`` (paths in an archive) narrow it;
+    ``drop_signature`` and ``limits`` are as in the other edits. ``replace`` takes the place of an image for the same target; ``codec``
+    (none, lz4, zstd) is that of the neighbours by default.
     EditError says what would crash the program or compute wrong numbers.
     """
-    bounds = limits or Limits()
-    wishes = GraftRequest(
-        tuple(modules), tuple(members), replace, force=force, codec=codec, limit=bounds.image, host=Options(drop_signature=drop_signature)
-    )
-    given = paths_of(cubins), paths_of(ptx), paths_of(fatbins), paths_of(hsaco)
-    if not any(given) and donor is None:
+    images = GraftChoices(**options)
+    bounds = images.limits or Limits()
+    host = Options(drop_signature=images.drop_signature)
+    where = tuple(images.modules), tuple(images.members)
+    wishes = GraftRequest(*where, replace, force=force, codec=codec, limit=bounds.image, host=host)
+    if not any((images.cubins, images.ptx, images.fatbins, images.hsaco, images.donor)):
         raise EditError("nothing to graft was given", locator=os.fspath(path), hint="cubins, ptx, fatbins, hsaco, or donor with targets")
 
     def run(to: Destination) -> Document:
         with ExitStack() as stack, _subject(path, bounds) as subject:
-            donations = _donations(stack, *given, donor, targets, bounds)
+            donations = _donations(stack, images, bounds)
             outcome: GraftResult = graft_into(subject, donations, wishes, to, driver)
             edit = outcome.plan.edit
             notes = notes_for(subject.node, [] if edit is None else list(edit.members))
@@ -141,10 +137,7 @@ def prune(
     gpus: Sequence[str] = (),
     compact: bool = False,
     force: bool = False,
-    modules: Sequence[str] = (),
-    members: Sequence[str] = (),
-    drop_signature: bool = False,
-    limits: Limits | None = None,
+    **options: Unpack[EditOptions],
 ) -> Plan:
     """Plan to take images out: all but the targets ``keep``, the targets ``drop``, or all that none of ``gpus`` loads.
 
@@ -153,27 +146,19 @@ def prune(
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise EditError("give one of keep, drop and gpus", locator=os.fspath(path))
     wish = KeepRequest(tuple(keep), tuple(drop), tuple(map(find, gpus)))
-    bounds = limits or Limits()
-    host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
-    wishes = PruneRequest(wish, tuple(modules), tuple(members), force, host, bounds.image)
+    edit = EditChoices(**options)
+    bounds = edit.limits or Limits()
+    host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
+    wishes = PruneRequest(wish, tuple(edit.modules), tuple(edit.members), force, host, bounds.image)
     return _renewal("prune", path, lambda node: plan_prune(node, wishes), bounds)
 
 
-def recompress(
-    path: PathLike,
-    codec: str,
-    *,
-    level: int | None = None,
-    compact: bool = False,
-    modules: Sequence[str] = (),
-    members: Sequence[str] = (),
-    drop_signature: bool = False,
-    limits: Limits | None = None,
-) -> Plan:
+def recompress(path: PathLike, codec: str, *, level: int | None = None, compact: bool = False, **options: Unpack[EditOptions]) -> Plan:
     """Plan to compress every image again by ``codec`` (none, lz4, zstd), where that gains or lets an older driver read it."""
-    bounds = limits or Limits()
-    host = Options(drop_signature=drop_signature, compact=compact, rebuild=True)
-    wishes = RecompressRequest(codec, level, tuple(modules), tuple(members), host, bounds.image)
+    edit = EditChoices(**options)
+    bounds = edit.limits or Limits()
+    host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
+    wishes = RecompressRequest(codec, level, tuple(edit.modules), tuple(edit.members), host, bounds.image)
     return _renewal("recompress", path, lambda node: plan_recompress(node, wishes), bounds)
 
 
@@ -248,22 +233,13 @@ def _record(to: Destination) -> int | None:
     return os.path.getsize(journal.path_beside(to.path))
 
 
-def _donations(
-    stack: ExitStack,
-    cubins: Sequence[str],
-    texts: Sequence[str],
-    fatbins: Sequence[str],
-    objects: Sequence[str],
-    donor: PathLike | None,
-    targets: Sequence[str],
-    limits: Limits,
-) -> list[ImageToAdd]:
-    given = [cubin_donation(each, limits.image) for each in cubins]
-    given += [ptx_donation(each, limits.image) for each in texts]
-    given += [hsaco_donation(each, limits.image) for each in objects]
-    others: list[tuple[str, Sequence[str]]] = [(each, ()) for each in fatbins]
-    if donor is not None:
-        others.append((os.fspath(donor), targets))
+def _donations(stack: ExitStack, images: GraftChoices, limits: Limits) -> list[ImageToAdd]:
+    given = [cubin_donation(each, limits.image) for each in paths_of(images.cubins)]
+    given += [ptx_donation(each, limits.image) for each in paths_of(images.ptx)]
+    given += [hsaco_donation(each, limits.image) for each in paths_of(images.hsaco)]
+    others: list[tuple[str, Sequence[str]]] = [(each, ()) for each in paths_of(images.fatbins)]
+    if images.donor is not None:
+        others.append((os.fspath(images.donor), images.targets))
     for name, wanted in others:
         node = stack.enter_context(inspected(name, limits=limits))
         given += donations_from(node, wanted, limits.image, shown=name)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from fatpatch.api.options import PathLike
 from fatpatch.base.errors import InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name, target_matches
@@ -23,7 +24,6 @@ from fatpatch.scan.coverage import all_diagnostics, payloads_below, summarize, t
 from fatpatch.scan.survey import ImageSurvey, survey
 from fatpatch.scan.walk import inspected
 
-PathLike = str | os.PathLike[str]
 """A path as str or pathlib.Path, or the address of a file on a server (https://..., s3://...)."""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fatpatch.api.file import File, PathLike, paths_of, plain
+from fatpatch.api.file import File, paths_of, plain
+from fatpatch.api.options import PathLike, RunChoices, RunOptions
 from fatpatch.base.limits import Limits
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
@@ -27,6 +28,9 @@ from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words import report as doctor_words
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Verdict:
@@ -136,12 +140,12 @@ def check(
     gpus: Sequence[str] = (),
     driver: str | None = None,
     fail_on: str = "error",
-    jobs: int | None = 1,
-    limits: Limits | None = None,
+    **options: Unpack[RunOptions],
 ) -> Check:
     """Hold files and folders against a policy file, or against what is required here: targets, and GPUs that must run.
 
-    ``fail_on``: error, warning or note. InputError for a policy that cannot be read or a name that is not known.
+    ``fail_on``: error, warning or note. ``jobs`` worker processes, one by default; ``limits`` of what is read.
+    InputError for a policy that cannot be read or a name that is not known.
     """
     rules = Policy() if policy is None else read_policy(str(policy))
     demands = rules.demands
@@ -149,9 +153,9 @@ def check(
     demands = demands._replace(require=(*demands.require, *require), forbid=(*demands.forbid, *forbid), run=run)
     for name in gpus:
         find(name)
-    given = paths_of(paths)
+    given, run_as = paths_of(paths), RunChoices(**options)
     inputs = list(expanded(given, given))
-    outcome = check_files(inputs, rules._replace(demands=demands), Selection(), limits or Limits(), given=given, jobs=jobs)
+    outcome = check_files(inputs, rules._replace(demands=demands), Selection(), run_as.limits or Limits(), given=given, jobs=run_as.jobs)
     return Check(outcome, rules.source, fail_on)
 
 

@@ -22,7 +22,6 @@ UNKNOWN: Final = "unknown"
 PROVEN: Final = frozenset({STUB_TRAP})
 LIKELY: Final = frozenset({STUB_GUARDED, PARTIAL})
 STUBS: Final = PROVEN | LIKELY
-CLASSES: Final = (REAL, HAS_TRAP, STUB_TRAP, STUB_GUARDED, PARTIAL, EMPTY, CALL_ONLY, UNKNOWN)
 
 # Kinds of instructions; from _CONTROL on they end a block.
 PLAIN, LOAD, EFFECT, LOAD_EFFECT = 0, 1, 2, 3

@@ -85,11 +85,6 @@ class KernelFacts(NamedTuple):
     code_size: int | None = None
     amd: AmdUsage | None = None
 
-    @property
-    def constant_bytes(self) -> int | None:
-        """Bytes of constant bank 0, which holds the parameters."""
-        return None if self.constant_banks is None else dict(self.constant_banks).get(0, 0)
-
 
 def kernel_of(row: KernelRow) -> KernelFacts:
     """The record of a row."""

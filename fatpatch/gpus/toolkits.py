@@ -10,7 +10,7 @@ from fatpatch.gpus.tables import table, version_key
 
 
 class Toolkit(NamedTuple):
-    """One CUDA release. ``sms`` are plain SM numbers, ``suffixed`` such as "90a"; ``deprecated`` ones still compile with a warning.
+    """One CUDA release. ``sms`` are plain SM numbers, ``suffixed`` such as "90a".
 
     ``compression`` is the codec that fatbinary takes by default for PTX and debug images, ``compression_how`` and
     ``expansion_how`` say whether that was measured. What is not known is None or empty.
@@ -20,9 +20,7 @@ class Toolkit(NamedTuple):
     ptx: str
     sms: tuple[int, ...]
     suffixed: tuple[str, ...]
-    deprecated: tuple[int, ...]
     default_arch: int | None
-    abi: tuple[tuple[int, int], ...]
     compression: str | None
     compression_how: str
     expansion_how: str
@@ -84,14 +82,6 @@ def default_arch(cuda: str) -> str | None:
     return None if release is None or release.default_arch is None else f"sm_{release.default_arch}"
 
 
-def cubin_abi(cuda: str, arch: int) -> int | None:
-    """EI_ABIVERSION of a cubin that a release makes for an SM number: 7 or 8; None when it is not known."""
-    release = toolkit(cuda)
-    if release is None or arch not in release.sms:
-        return None
-    return next((abi for first, abi in reversed(release.abi) if first <= arch), None)
-
-
 def known_archs() -> frozenset[int]:
     """Every SM number that a release of the table compiles."""
     return frozenset(arch for release in releases() for arch in release.sms)
@@ -111,21 +101,13 @@ def _toolkit(row: dict[str, str]) -> Toolkit:
         ptx=row["ptx"],
         sms=tuple(int(part) for part in row["sms"].split()),
         suffixed=tuple(row["suffixed"].split()),
-        deprecated=tuple(int(part) for part in row["deprecated"].split()),
         default_arch=int(row["default_arch"]) if row["default_arch"] else None,
-        abi=tuple(_abi(part) for part in row["cubin_abi"].split()),
         compression=row["compression"] or None,
         compression_how=row["compression_how"],
         expansion_how=row["expansion_how"],
         min_driver=(row["min_linux"], row["min_windows"]) if row["min_linux"] else None,
         note=row["note"],
     )
-
-
-def _abi(text: str) -> tuple[int, int]:
-    """``8@100`` as (from this SM number, ABI version)."""
-    abi, _, first = text.partition("@")
-    return int(first or 0), int(abi)
 
 
 def at_most(cuda: str) -> Toolkit | None:

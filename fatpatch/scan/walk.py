@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
@@ -18,6 +18,9 @@ from fatpatch.gpucode.locate import find_payloads
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
 from fatpatch.remote.opening import open_input
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
 """Readers of fatpatch.binfmt in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, last.
@@ -46,6 +49,18 @@ class ContainerReader(Protocol):
         """Its ranges and members."""
 
 
+class Kept(TypedDict, total=False):
+    """What of a file is kept besides its GPU code.
+
+    ``everything``: members that hold nothing that concerns us; ``all_kinds``: an inventory of SPIR-V and Metal code; ``keep_bytes``: the
+    bytes of members without GPU code, as a check of archives needs them.
+    """
+
+    everything: bool
+    all_kinds: bool
+    keep_bytes: bool
+
+
 Progress = Callable[[str, int, int], None]
 """Called with the locator of what is being read, and how much of how much of its archive is done."""
 
@@ -57,23 +72,18 @@ def inspected(
     name: str | None = None,
     limits: Limits | None = None,
     kind: str | None = None,
-    everything: bool = False,
-    all_kinds: bool = False,
-    keep_bytes: bool = False,
     progress: Progress | None = None,
+    **kept: Unpack[Kept],
 ) -> Iterator[Node]:
     """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
 
     ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
-    outermost file; ``everything`` keeps members that hold nothing that concerns us, too;
-    ``all_kinds`` takes an inventory of SPIR-V and Metal code; ``keep_bytes`` keeps the bytes of members without GPU code, too, as a check
-    of archives needs them. InputError when the file cannot be read.
+    outermost file. InputError when the file cannot be read.
     """
     label = name or file_name(path)
     source = open_input(path, None if limits is None else limits.remote)
     try:
-        options = {"everything": everything, "all_kinds": all_kinds, "keep_bytes": keep_bytes}
-        with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **options) as node:
+        with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **kept) as node:
             yield node
     finally:
         source.close()
@@ -87,15 +97,13 @@ def walked(
     path: str = "",
     limits: Limits | None = None,
     kind: str | None = None,
-    everything: bool = False,
-    all_kinds: bool = False,
-    keep_bytes: bool = False,
     progress: Progress | None = None,
+    **kept: Unpack[Kept],
 ) -> Iterator[Node]:
     """As ``inspected``, for bytes that are at hand, such as a file that is planned but not written yet."""
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
-        walk = _TreeWalk(workspace, path, progress, everything=everything, all_kinds=all_kinds, keep_bytes=keep_bytes)
+        walk = _TreeWalk(workspace, path, progress, **kept)
         yield walk.node(source, join("", name), path, depth=0, kind=kind)
     finally:
         workspace.close()
@@ -105,7 +113,14 @@ class _TreeWalk:
     """One run over one input file."""
 
     def __init__(
-        self, workspace: unpack.Workspace, path: str, progress: Progress | None, *, everything: bool, all_kinds: bool, keep_bytes: bool
+        self,
+        workspace: unpack.Workspace,
+        path: str,
+        progress: Progress | None,
+        *,
+        everything: bool = False,
+        all_kinds: bool = False,
+        keep_bytes: bool = False,
     ) -> None:
         self.workspace = workspace
         self.progress = progress

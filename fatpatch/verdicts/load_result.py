@@ -14,7 +14,6 @@ UNSUPPORTED_PTX: Final = 222
 INVALID_SOURCE: Final = 300
 NOT_FOUND: Final = 500
 CRASH: Final = "crash"
-HANG: Final = "hang"
 
 
 class Fate(NamedTuple):

@@ -33,7 +33,7 @@ _PROBE: Final = 512
 
 
 class KernelVerdict(NamedTuple):
-    """One kernel as a device gets it. ``body``: its class (``flow.CLASSES``), "missing" when the loaded image lacks it.
+    """One kernel as a device gets it. ``body``: its class (see ``flow``), "missing" when the loaded image lacks it.
 
     ``defect``: the body does not work although a host would launch it, for the model where one is given; ``broken``: for some
     model. ``real_in``: targets of the module where it is real. ``message``: what it prints before it traps. ``note``: why a dead

@@ -18,7 +18,7 @@ def test_kernels_of_a_sample(samples: Path) -> None:
     kernel = next(kernel for kernel in found[image] if kernel.name == "reverse")
     assert (kernel.shared_bytes, kernel.max_threads, kernel.local_bytes) == (512, 128, 0)
     assert [(parameter.offset, parameter.size) for parameter in kernel.parameters or ()] == [(0, 8), (8, 4)]
-    assert kernel.constant_bytes == 0x160 + 12
+    assert dict(kernel.constant_banks or ())[0] == 0x160 + 12
 
 
 def test_a_missing_file_is_an_input_error() -> None:

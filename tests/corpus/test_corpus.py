@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from builders.layouts import build_layout, parse_layout
 from conftest import Run, corpus_path, corpus_rows
 
 from fatpatch.formats.fatbin import FATBIN
-from fatpatch.parse import build_layout, parse_layout
 from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.corpus

@@ -10,6 +10,7 @@ import pytest
 from builders import archive, bundle, cubin, fatbin, gguf
 from builders import elf as elf_builder
 from builders import pe as pe_builder
+from builders.layouts import build_layout, parse_layout
 
 from fatpatch.base.errors import FormatError
 from fatpatch.binfmt.elf import elf64
@@ -28,7 +29,6 @@ from fatpatch.gpucode.cubin import kernels as cubin_kernels
 from fatpatch.gpucode.fatbin import entry as entry_reader
 from fatpatch.gpucode.fatbin import read as fatbin_reader
 from fatpatch.gpucode.fatbin import wrapper as wrapper_reader
-from fatpatch.parse import build_layout, parse_layout
 
 BUILDERS = {
     "fatbin": fatbin.container,

@@ -11,7 +11,8 @@ from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
-from fatpatch.verdicts.words.report import device_words, wrapped
+from fatpatch.verdicts.words.layout import wrapped
+from fatpatch.verdicts.words.report import device_words
 
 _WIDTH = 80
 _MAX_MISSING = 6

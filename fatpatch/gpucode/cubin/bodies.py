@@ -33,7 +33,7 @@ def encoding(arch: int | None) -> ModuleType | None:
 
 
 def cubin_bodies(data: bytes) -> dict[str, str]:
-    """Kernel name -> class (``flow.CLASSES``) for every kernel of a cubin; FormatError when it is damaged."""
+    """Kernel name -> class (see ``flow``) for every kernel of a cubin; FormatError when it is damaged."""
     tables = Tables(data)
     sections, budget = _Sections(tables), flow.BlockBudget()
     return {name: sections.body(section, offset, asserts, budget) for name, section, offset, asserts in _kernels(tables)}
@@ -95,5 +95,5 @@ class _Sections:
         present = reader.kinds_present(code)
         if flow.TRAP not in present and present & _EFFECTS:
             return None
-        program: flow.CodeSection = reader.Section(code, arch)
+        program: flow.CodeSection = reader.SECTION(code, arch)
         return program

@@ -125,3 +125,7 @@ def _all(kinds: bytearray, kind: int) -> Iterable[int]:
     while at >= 0:
         yield at
         at = kinds.find(kind, at + 1)
+
+
+SECTION = MaxwellSection
+"""How machine code of this kind becomes a program."""

@@ -135,3 +135,7 @@ def _halves(code: bytes) -> array[int]:
 
 def _words(code: bytes) -> array[int]:
     return array("Q", code[: len(code) // WIDTH * WIDTH])
+
+
+SECTION = VoltaSection
+"""How machine code of this kind becomes a program."""

@@ -42,7 +42,7 @@ class Definition(NamedTuple):
 
 
 def ptx_bodies(text: bytes) -> dict[str, str]:
-    """Kernel name -> class (``flow.CLASSES``) of every ``.entry`` with a body. LimitError when there is too much to look at."""
+    """Kernel name -> class (see ``flow``) of every ``.entry`` with a body. LimitError when there is too much to look at."""
     parser = _Parser(text)
     result: dict[str, str] = {}
     asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.BlockBudget()

@@ -1,4 +1,4 @@
-"""The one seam between construct and fatpatch: a layout in, plain fields or a FormatError with offset and field out."""
+"""Layouts parsed and built by construct: plain fields, or a FormatError with offset and field."""
 
 from __future__ import annotations
 

@@ -1,0 +1,69 @@
+"""Options that several functions of the API take, and what they are where the caller leaves them out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+from fatpatch.base.limits import Limits
+
+PathLike = str | os.PathLike[str]
+
+
+class RunOptions(TypedDict, total=False):
+    """``jobs``: worker processes, None for one a processor; ``limits``: how much of a hostile file is followed."""
+
+    jobs: int | None
+    limits: Limits | None
+
+
+class EditOptions(TypedDict, total=False):
+    """``modules`` (locators or patterns) and ``members`` (paths in an archive) narrow an edit; a signed PE needs ``drop_signature``."""
+
+    modules: Sequence[str]
+    members: Sequence[str]
+    drop_signature: bool
+    limits: Limits | None
+
+
+class GraftOptions(EditOptions, total=False):
+    """The images to add: files by their kind, or those for ``targets`` of the binary ``donor``."""
+
+    cubins: PathLike | Sequence[PathLike]
+    ptx: PathLike | Sequence[PathLike]
+    fatbins: PathLike | Sequence[PathLike]
+    hsaco: PathLike | Sequence[PathLike]
+    donor: PathLike | None
+    targets: Sequence[str]
+
+
+class RunChoices(NamedTuple):
+    """``RunOptions`` with what they are by default."""
+
+    jobs: int | None = 1
+    limits: Limits | None = None
+
+
+class EditChoices(NamedTuple):
+    """``EditOptions`` with what they are by default."""
+
+    modules: Sequence[str] = ()
+    members: Sequence[str] = ()
+    drop_signature: bool = False
+    limits: Limits | None = None
+
+
+class GraftChoices(NamedTuple):
+    """``GraftOptions`` with what they are by default."""
+
+    modules: Sequence[str] = ()
+    members: Sequence[str] = ()
+    drop_signature: bool = False
+    limits: Limits | None = None
+    cubins: PathLike | Sequence[PathLike] = ()
+    ptx: PathLike | Sequence[PathLike] = ()
+    fatbins: PathLike | Sequence[PathLike] = ()
+    hsaco: PathLike | Sequence[PathLike] = ()
+    donor: PathLike | None = None
+    targets: Sequence[str] = ()
