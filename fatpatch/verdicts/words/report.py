@@ -79,8 +79,8 @@ def report(
         (4, context.SECTIONS[-1](found)),
         *((_level(rows, helps), _remedies(rows, helps, heading)) for helps, heading in _HEADINGS),
     ]
-    folded = [(level, [part for line in section for part in ([line] if verbose else folded(line))]) for level, section in sections]
-    bodies = [(level, trimmed(lines)) for level, lines in folded if any(lines)]
+    parts = [(level, [part for line in section for part in ([line] if verbose else folded(line))]) for level, section in sections]
+    bodies = [(level, trimmed(lines)) for level, lines in parts if any(lines)]
     if not verbose and not llamafile.is_llamafile(found.node):
         bodies = fitted(bodies)
     for index, (_, lines) in enumerate(bodies):
