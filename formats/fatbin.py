@@ -70,6 +70,7 @@ FATBIN = Struct(
 )
 
 KINDS = (
+    ("0x0", "filler: bytes that were an image; version and sizes as in any entry, all else zero; no driver looks at it"),
     ("0x1", "PTX text"),
     ("0x2", "cubin (ELF)"),
     ("0x4", "text cubin of old toolkits"),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fatpatch.base.source import CHUNK
 
 _FICLONE = 0x40049409
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _STEP = 1 << 30
 _NOT_HERE = frozenset({
     errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EBADF, errno.ETXTBSY, errno.EPERM, errno.EACCES,
@@ -88,6 +89,19 @@ def copy_range(source: int, sink: int, start: int, end: int, at: int) -> None:
         write_all(sink, data)
         start += len(data)
         at += len(data)
+
+
+def punch(descriptor: int, start: int, size: int) -> bool:
+    """Make a range of a file zeros that take no room (fallocate with PUNCH_HOLE); False where the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+    if call is None:
+        return False
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    return bool(call(descriptor, _PUNCH_HOLE | _KEEP_SIZE, start, size) == 0)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

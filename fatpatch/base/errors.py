@@ -82,6 +82,10 @@ class EditError(FatpatchError):
     exit_code = 6
 
 
+class ReferencedError(EditError):
+    """Something leads into bytes that an edit would move or take away."""
+
+
 class VerifyError(FatpatchError):
     """A result failed its check; nothing was written under the final name."""
 

@@ -79,6 +79,10 @@ def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bo
     ]
     if archived and not plan.edit.compacted - {where.rsplit("!", 1)[0] for where in archived} and freed > 0:
         yield f"unpacked, {plural(len(archived), 'member')} will be as large as before: zeros stand for what went; --compact takes them out"
+    elif plan.holes and any(change.filled for change in plan.changes):
+        kept = sum(change.filled for change in plan.changes)
+        yield f"{plural(kept, 'fatbin')} {'keeps its place' if kept == 1 else 'keep their places'}: filler entries stand for removed images"
+        yield f"on a file system with holes the file takes {size(plan.holes)} less on disk than its size"
     elif freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
         blank = size(freed - max(shrunk, 0))
         verb = "would be" if told.dry else "are"

@@ -119,7 +119,7 @@ class Finder:
         read = fatbin.read_fatbin(self.source, at, part.end, locator, max(self.room, 0), self.diagnostics)
         self.keep(Payload(
             locator=locator, vendor="nvidia", kind="fatbin", section=part.section, offset=at, size=read.end - at,
-            found_by=found_by, images=read.images, wrapper=wrapper,
+            found_by=found_by, images=read.images, wrapper=wrapper, fillers=read.fillers, filler_size=read.filler_size,
         ))  # fmt: skip
         return read.end
 
@@ -128,7 +128,7 @@ class Finder:
         if payload.offset not in self.found:
             bisect.insort(self.order, payload.offset)
         self.found[payload.offset] = payload
-        self.room -= max(len(payload.images), 1)
+        self.room -= max(len(payload.images) + payload.fillers, 1)
         if self.room < 0 and not self.full:
             self.full = True
             self.diagnostics.error(payload.locator, payload.offset, f"more than {self.limit} images and payloads: the rest is left out")

@@ -62,7 +62,8 @@ class Wrapper(NamedTuple):
 class Payload(NamedTuple):
     """A fatbin, an offload bundle, or a bare image; ``found_by`` names the evidence that led to it.
 
-    ``format``: plain or ccob (of ``version``) for a bundle, the compression of a kernel pack.
+    ``format``: plain or ccob (of ``version``) for a bundle, the compression of a kernel pack. ``fillers``: entries of a fatbin that
+    stand where images were removed in place, and ``filler_size`` their bytes.
     """
 
     locator: str
@@ -76,6 +77,8 @@ class Payload(NamedTuple):
     wrapper: Wrapper | None = None
     format: str | None = None
     version: int | None = None
+    fillers: int = 0
+    filler_size: int = 0
 
 
 class Section(NamedTuple):

@@ -89,6 +89,7 @@ def _payload(payload: Payload, lookup: Lookup, demangle: Callable[[str], str | N
         "version": payload.version,
         "wrapper": None if payload.wrapper is None else {"version": payload.wrapper.version, "offset": payload.wrapper.offset},
         "found_by": list(payload.found_by),
+        "fillers": {"entries": payload.fillers, "size": payload.filler_size},
     }
     yield json.dumps(head)[:-1] + ', "images": ['
     for index, image in enumerate(payload.images):

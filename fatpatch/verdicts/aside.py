@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.gpus.drivers import on_jetson_linux
-from fatpatch.model.tree import ImageEntry
+from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.linking import is_linked, is_relocatable
 from fatpatch.verdicts.load_result import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
@@ -56,12 +56,15 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
     for relocatable in (False, True):
         own = [module for module in modules if (is_relocatable(module.payload) or is_linked(module.payload)) is relocatable]
         loading = sum(map(_loads, own))
-        lacking = [module for module in own if module.payload.vendor == "nvidia" and lacks(module)]
+        natively = any(map(_loads_natively, own))
+        lacking = [module for module in own if module.payload.vendor == "nvidia" and lacks(module) and not is_emptied(module.payload)]
         few, away = loading * _FEW < max(len(lacking), 1), frozenset(map(id, lacking))
         lists = {_targets(module) for module in own if _loads(module)}
         native = frozenset(kernel.name for module in own if _loads_natively(module) for kernel in module.verdict.kernels)
         for module in own:
-            if is_bare(module):
+            if is_emptied(module.payload):
+                apart = natively
+            elif is_bare(module):
                 apart = module.verdict.verdict not in GOOD or _other_system(module, arch)
             elif _other_system(module, arch):
                 apart = any(_loads(each) and not _other_system(each, arch) for each in own)
@@ -71,6 +74,11 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
                 apart = picks and module.verdict.verdict == JIT and _is_variant(module, native, arch)
             if apart:
                 yield module
+
+
+def is_emptied(payload: Payload) -> bool:
+    """Whether every image was removed from a fatbin in place: what is left are fillers."""
+    return bool(payload.fillers) and not payload.images
 
 
 def _targets(module: Judged) -> frozenset[str]:

@@ -97,6 +97,8 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
         loading = _loaded(node.source, payload, environment, reader)
     except FatpatchError as error:  # a limit of ours: what the driver makes of it is not known, and that is not "fine"
         loading = Loading(None, Fate(), f"cannot be judged: {error.message}")
+    if payload.fillers and not payload.images and loading.image is None:
+        loading = loading._replace(reason="its images were removed in place")
     lost = tuple(_lost(payload, loading.image, environment))
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:

@@ -84,7 +84,8 @@ def report(
     groups: dict[str, list[Payload]] = {}
     for _, payload in payloads_below(node):
         groups.setdefault(place_of(payload), []).append(payload)
-    for place, payloads in groups.items():
+    for place, everything in groups.items():
+        payloads = [payload for payload in everything if payload.images or not payload.fillers] or everything
         matrix = matrices.get(place)
         yield ""
         yield place
@@ -92,8 +93,9 @@ def report(
         if table:
             yield from (f"  {line}" for line in _table(payloads, table, matrix if not filtered else None))
         yield from (f"  {line}" for line in _remarks(payloads, table))
+        yield from (f"  {line}" for line in _removed(everything))
         if verbose:
-            yield from (f"  {line}" for line in _evidence(payloads))
+            yield from (f"  {line}" for line in _evidence(everything))
         if matrix is not None:
             yield ""
             yield from (f"  {line}" for line in hole_lines(matrix) if not filtered)
@@ -319,10 +321,20 @@ def _evenness(sets: int, total: int, table: list[TargetRow], unit: str) -> Itera
             yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
 
 
+def _removed(payloads: list[Payload]) -> Iterator[str]:
+    """What was removed in place, by the filler entries that stand there."""
+    fillers, total = sum(payload.fillers for payload in payloads), sum(payload.filler_size for payload in payloads)
+    emptied = sum(payload.fillers > 0 and not payload.images for payload in payloads)
+    if fillers:
+        more = f"; {plural(emptied, 'fatbin')} {'holds' if emptied == 1 else 'hold'} nothing else" if emptied else ""
+        yield f"images were removed in place: {plural(fillers, 'filler')} of {size(total)}{more}"
+
+
 def _evidence(payloads: list[Payload]) -> Iterator[str]:
     for payload in payloads:
         wrapper = "" if payload.wrapper is None else f", wrapper v{payload.wrapper.version} at {payload.wrapper.offset:#x}"
         packed = f", {payload.format.upper()} version {payload.version}" if payload.format and payload.version else ""
+        packed += f", {plural(payload.fillers, 'filler')} of {size(payload.filler_size)}" if payload.fillers else ""
         found_by = " and ".join(payload.found_by)
         yield f"{payload.locator}  at {payload.offset:#x}, {size(payload.size)}{packed}, found by {found_by}{wrapper}"
         for image in payload.images:

@@ -60,12 +60,28 @@ def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[
     for new in renewed:
         room = _room(host, new.payload, starts)
         if new.size <= room:
-            writes.append(Write(new.payload.offset, new.source()))
+            writes += _differing(host.source, new)
             if new.size < new.payload.size:
                 writes.append(Write(new.payload.offset + new.size, Source.zeros(new.payload.size - new.size)))
         else:
             moved.append(new)
     return writes, moved
+
+
+def _differing(base: Source, new: NewPayload) -> list[Write]:
+    """The writes of a payload where the old one is; none of the parts that are there already, and zeros apart: they become holes."""
+    writes, together = list[Write](), list[Source]()
+    at = start = new.payload.offset
+    for part in new.source().flat():
+        there = part.shares(base) and part.base - base.base == at
+        if there or part.empty:
+            writes += [Write(start, Source.joined(together))] if together else []
+            writes += [] if there else [Write(at, part)]
+            together, start = [], at + part.size
+        else:
+            together.append(part)
+        at += part.size
+    return [*writes, Write(start, Source.joined(together))] if together else writes
 
 
 def shrunk_in_place(renewed: Sequence[NewPayload], moved: Sequence[NewPayload]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Sequence
 
-from fatpatch.base.errors import EditError, UnsupportedError
+from fatpatch.base.errors import ReferencedError, UnsupportedError
 from fatpatch.edit.references import aarch64, data, x86
 from fatpatch.edit.references.parts import merged
 from fatpatch.edit.references.program import LinkedProgram, PayloadReference, Ranges
@@ -25,10 +25,10 @@ def refuse_references(program: LinkedProgram, ranges: Ranges) -> None:
     for export in program.exports:
         if export.address in ranges or (export.own and ranges.end_at(export.address)):
             message = f"exports the symbol {export.name!r}, which leads into the payload ({export.address:#x}) and would not follow it"
-            raise EditError(message, locator=program.locator, hint=HINT)
+            raise ReferencedError(message, locator=program.locator, hint=HINT)
     for found in _others(program, ranges):
         message = f"{found.how} at {found.place:#x} leads into the payload ({found.target:#x}), and would go on reading the old one"
-        raise EditError(message, locator=program.locator, hint=HINT)
+        raise ReferencedError(message, locator=program.locator, hint=HINT)
 
 
 def _others(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:

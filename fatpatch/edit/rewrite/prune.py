@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.base.errors import EditError, FatpatchError, ReferencedError
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.remove_images import KINDS, thinned
 from fatpatch.edit.rewrite.rewrite_modules import Change, RewritePlan, planned
@@ -16,7 +16,10 @@ from fatpatch.scan.pins import pinned
 
 
 class PruneRequest(NamedTuple):
-    """What to keep, in which modules (locators or patterns) and archive members, and how."""
+    """What to keep, in which modules (locators or patterns) and archive members, and how.
+
+    ``fill``: every fatbin keeps its place and size.
+    """
 
     wish: KeepRequest
     modules: tuple[str, ...] = ()
@@ -24,12 +27,23 @@ class PruneRequest(NamedTuple):
     force: bool = False
     host: Options = Options()
     limit: int = 128 << 20
+    fill: bool = False
 
 
 def plan_prune(node: Node, wishes: PruneRequest) -> RewritePlan:
-    """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break."""
+    """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break.
+
+    Where code refers to payloads and the file need not shrink, they keep their size, and nothing moves: filler takes the place of images.
+    """
     modules, changes, notes, choice = pruned(node, wishes)
-    return planned(node, modules, changes, wishes.host, notes, choice.lost)
+    try:
+        return planned(node, modules, changes, wishes.host, notes, choice.lost)
+    except ReferencedError as error:
+        if wishes.fill or wishes.host.compact:
+            raise
+        modules, changes, notes, choice = pruned(node, wishes._replace(fill=True))
+        notes.append(f"all fatbins keep their places: {error.message}")
+        return planned(node, modules, changes, wishes.host, notes, choice.lost)
 
 
 def pruned(node: Node, wishes: PruneRequest) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], ImageSelection]:
@@ -45,7 +59,7 @@ def pruned(node: Node, wishes: PruneRequest) -> tuple[Sequence[tuple[Node, Paylo
         if gone is None:
             continue
         try:
-            change = thinned(holder, payload, gone, wishes.limit)
+            change = thinned(holder, payload, gone, wishes.limit, fill=wishes.fill)
         except FatpatchError as error:
             notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
             continue

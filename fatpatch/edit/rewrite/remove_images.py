@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from fatpatch.base.errors import UnsupportedError
+from fatpatch.edit.filler import filled, stays_in_place
 from fatpatch.edit.payload import bundle, fatbin
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.edit.rewrite.rewrite_modules import Change
@@ -14,24 +15,27 @@ KINDS = ("fatbin", "offload_bundle")
 """The kinds of payloads that images can be taken out of."""
 
 
-def thinned(node: Node, payload: Payload, dropped: Collection[ImageEntry], limit: int) -> Change | None:
+def thinned(node: Node, payload: Payload, dropped: Collection[ImageEntry], limit: int, *, fill: bool = False) -> Change | None:
     """The payload without ``dropped``; None when nothing of it can go. EditError when it is damaged.
 
-    Images in one compressed block with others that stay, stay with them.
+    Images in one compressed block with others that stay, stay with them. ``fill``: a fatbin keeps its size, whatever leads to it.
     """
     if payload.kind == "fatbin":
-        return _fatbin(node, payload, {image.offset for image in dropped})
+        return _fatbin(node, payload, {image.offset for image in dropped}, fill=fill or stays_in_place(node, payload))
     if payload.kind == "offload_bundle":
         return _bundle(node, payload, {image.identifier for image in dropped}, limit)
     raise UnsupportedError(f"is a {payload.kind.replace('_', ' ')}: nothing can be taken out of it", locator=payload.locator)
 
 
-def _fatbin(node: Node, payload: Payload, dropped: set[int]) -> Change | None:
+def _fatbin(node: Node, payload: Payload, dropped: set[int], *, fill: bool) -> Change | None:
     assert node.source is not None
-    entries, kept = remaining(fatbin.entries_of(node.source, payload), payload.images, dropped)
+    everything = fatbin.entries_of(node.source, payload)
+    entries, kept = remaining(everything, payload.images, dropped)
     gone = tuple(image for image in payload.images if image not in kept)
     if not gone:
         return None
+    if fill:
+        return Change(node, payload, filled(node.source, payload, everything, entries), kept, gone, filled=True)
     parts = [node.source.slice(entry.offset, entry.size) for entry in entries]
     return Change(node, payload, fatbin.contained(payload, parts), kept, gone)
 

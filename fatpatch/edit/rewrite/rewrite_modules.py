@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult, check_of
+from fatpatch.base.overlay import Overlay, Write
+from fatpatch.edit.filler import filler_problems, hole_bytes
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit, edit_tree
+from fatpatch.edit.payload.fatbin import entries_of
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.edit.transaction.checks import Contents, checks_of
 from fatpatch.edit.transaction.commit import Destination, EditedFile, commit, guarded
@@ -22,13 +25,17 @@ from fatpatch.scan.coverage import stored_share, target_key
 
 
 class Change(NamedTuple):
-    """A payload as it will be, with the images that stay, in order, and those that go."""
+    """A payload as it will be, with the images that stay, in order, and those that go.
+
+    ``filled``: it keeps its size, with filler entries for what goes.
+    """
 
     node: Node
     payload: Payload
     new: NewPayload
     kept: tuple[ImageEntry, ...]
     dropped: tuple[ImageEntry, ...] = ()
+    filled: bool = False
 
 
 class TargetRewrite(NamedTuple):
@@ -42,13 +49,17 @@ class TargetRewrite(NamedTuple):
 
 
 class RewritePlan(NamedTuple):
-    """Everything that would be done; ``edit`` is None when there is nothing to do. ``lost``: targets that nothing serves any more."""
+    """Everything that would be done; ``edit`` is None when there is nothing to do. ``lost``: targets that nothing serves any more.
+
+    ``holes``: bytes that take no more room on a file system that knows holes.
+    """
 
     changes: tuple[Change, ...]
     rows: tuple[TargetRewrite, ...]
     edit: TreeEdit | None
     notes: tuple[str, ...]
     lost: tuple[str, ...] = ()
+    holes: int = 0
 
 
 def planned(
@@ -62,7 +73,18 @@ def planned(
     """The plan of changes to some of the ``modules``."""
     edit = edit_tree(node, {change.payload.locator: change.new for change in changes}, options) if changes else None
     told = (*notes, *(edit.notes if edit is not None else ()))
-    return RewritePlan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost)
+    holes = hole_bytes([*edit.overlay.writes, *_blank_tail(edit.overlay)]) if edit is not None else 0
+    return RewritePlan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost, holes)
+
+
+def _blank_tail(overlay: Overlay) -> Iterator[Write]:
+    """The zeros among the bytes that are written anew."""
+    at = overlay.kept
+    for part in overlay.tail:
+        for piece in part.flat():
+            if piece.empty:
+                yield Write(at, piece)
+            at += piece.size
 
 
 def rows_of(modules: Sequence[tuple[Node, Payload]], changes: Sequence[Change]) -> Iterator[TargetRewrite]:
@@ -84,7 +106,8 @@ def _images_of(change: Change) -> Sequence[ImageEntry]:
     source = change.new.source()
     ignored = Diagnostics()
     if change.payload.kind == "fatbin":
-        return read_fatbin(source, 0, source.size, change.payload.locator, len(change.kept), ignored).images
+        room = len(change.payload.images) + change.payload.fillers
+        return read_fatbin(source, 0, source.size, change.payload.locator, room, ignored).images
     found = read_bundle(source, 0, source.size, change.payload.locator, ignored, StreamBudget())
     return () if found is None else found.images
 
@@ -134,9 +157,26 @@ def _contents(changes: Sequence[Change], limit: int) -> Contents:
                 if not _same(pair, old, new, before, after)
             ]
         yield check_of("images that stay are there, no others", lost)
+        if any(change.filled for change in changes):
+            yield check_of("what was removed in place is filler", _filler_problems(pair, changes))
         yield check_of("images that stay byte-identical", differing)
 
     return contents
+
+
+def _filler_problems(pair: HostPair, changes: Sequence[Change]) -> Iterator[str]:
+    """What is wrong with payloads that keep their place: their entries are read anew, and compared with the old ones."""
+    assert pair.old.source is not None
+    assert pair.new.source is not None
+    for change in changes:
+        if change.filled and change.node.locator == pair.old.locator:
+            found = pair.counterpart(change.payload)
+            if found is None or found.size != change.payload.size:
+                yield f"{change.payload.locator} has another size"
+                continue
+            entries = entries_of(pair.new.source, found)
+            before = {(entry.offset - change.payload.offset, entry.header) for entry in entries_of(pair.old.source, change.payload)}
+            yield from filler_problems(pair.new.source, found, entries, before)
 
 
 def _label(image: ImageEntry) -> tuple[str, str, str | None]:

@@ -16,6 +16,7 @@ from fatpatch.base.locking import locked
 from fatpatch.base.overlay import Overlay, same_bytes
 from fatpatch.base.source import Source
 from fatpatch.edit.host.tree import TreeEdit
+from fatpatch.edit.references.parts import merged
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.append import append, can_append
 from fatpatch.edit.transaction.comparison import TreeComparison, compared
@@ -156,22 +157,26 @@ def _old_bytes(overlay: Overlay, result: Source) -> CheckResult:
     name = "old bytes unchanged outside the plan"
     if overlay.kept == 0:
         return check_of(name, [])
-    at = 0
+    data, at, following = _with_data(overlay.base, result), 0, 0
     for write in (*overlay.writes, None):
         end = overlay.kept if write is None else write.offset
-        for first, last in _with_data(overlay.base, result, at, end):
-            if not same_bytes(overlay.base.slice(first, last - first), result.slice(first, last - first)):
+        while following and data[following - 1][1] > at:  # a part may reach over several writes
+            following -= 1
+        while following < len(data) and data[following][0] < end:
+            first, last = max(data[following][0], at), min(data[following][1], end)
+            if first < last and not same_bytes(overlay.base.slice(first, last - first), result.slice(first, last - first)):
                 return check_of(name, [f"bytes between {first:#x} and {last:#x} differ"])
+            following += 1
         at = end if write is None else write.end
     return check_of(name, [])
 
 
-def _with_data(base: Source, result: Source, start: int, end: int) -> list[tuple[int, int]]:
-    """The parts of a range that are not holes in both files: holes need not be read to be equal."""
-    parts = set()
+def _with_data(base: Source, result: Source) -> list[tuple[int, int]]:
+    """The parts that are not holes in both files, ascending and apart: holes need not be read to be equal."""
+    parts = list[tuple[int, int]]()
     for source in (base, result):
         if source.path is None or source.base:
-            return [(start, end)] if start < end else []
+            return [(0, base.size)]
         with open(source.path, "rb") as stream:
-            parts |= set(extents_of(stream.fileno(), source.size))
-    return [(max(first, start), min(last, end)) for first, last in sorted(parts) if max(first, start) < min(last, end)]
+            parts += extents_of(stream.fileno(), source.size)
+    return merged(parts)

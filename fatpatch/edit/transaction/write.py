@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fatpatch.base.copying import clone, copy_range, write_all
+from fatpatch.base.copying import clone, copy_range, punch, write_all
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.leftovers import prefix_for, remove_neighbours
 from fatpatch.base.overlay import Overlay
@@ -90,11 +90,11 @@ def _fill(descriptor: int, overlay: Overlay) -> None:
     elif overlay.kept:
         _put(descriptor, 0, overlay.base.slice(0, overlay.kept))
     for write in overlay.writes:
-        if not (zeroed and write.data.empty):
+        if not (write.data.empty and (zeroed or punch(descriptor, write.offset, write.data.size))):
             _put(descriptor, write.offset, write.data)
     at = overlay.kept
     os.ftruncate(descriptor, overlay.size)
-    for part in overlay.tail:
+    for part in (piece for each in overlay.tail for piece in each.flat()):
         if not part.empty:  # holes in the grown file read as zeros
             _put(descriptor, at, part)
         at += part.size

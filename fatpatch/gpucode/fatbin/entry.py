@@ -60,6 +60,16 @@ def plausible(header: Header) -> bool:
     )
 
 
+def is_filler(header: Header) -> bool:
+    """Whether an entry only fills a place: kind 0, a plain header, and nothing in it but its size (reference: load rules, entry kinds)."""
+    return (
+        header.kind == n.KIND_FILLER
+        and header.version == n.ENTRY_VERSION
+        and header.header_size == n.ENTRY_HEADER_SIZE
+        and not any(header[4:])
+    )
+
+
 class Label(NamedTuple):
     """What the fixed fields of a header say, sizes aside; ``complaints`` are (level, offset, field, message)."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.fatbin.entry import HEADER, LOOKAHEAD, Header, label_of, plausible, read_concatenated, read_entry
+from fatpatch.gpucode.fatbin.entry import HEADER, LOOKAHEAD, Header, is_filler, label_of, plausible, read_concatenated, read_entry
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import ImageEntry
 
@@ -18,10 +18,15 @@ STRICT_MAGIC = b"\x50\xed\x55\xba\x01\x00\x10\x00"
 
 
 class Fatbin(NamedTuple):
-    """The images of one fatbin and the offset of the first byte behind it."""
+    """The images of one fatbin and the offset of the first byte behind it.
+
+    ``fillers``: entries that only fill a place, and ``filler_size`` their bytes with headers.
+    """
 
     images: tuple[ImageEntry, ...]
     end: int
+    fillers: int = 0
+    filler_size: int = 0
 
 
 def sane(source: Source, offset: int, limit: int) -> bool:
@@ -80,20 +85,24 @@ class _Chain:
         self.locator, self.diagnostics = locator, diagnostics
         self.at, self.declared, self.room = start, declared, room
         self.number = 0
+        self.fillers = self.filler_size = 0
         self.images: list[ImageEntry] = []
         self.seen: dict[str, int] = {}
 
     def read(self, head: bytes) -> Fatbin:
         """Read to the end; ``head`` holds bytes of the first entry that were read along with the container's header."""
         while self.at < self.declared:
-            if len(self.images) > self.room:  # told by whoever set the limit
+            if len(self.images) + self.fillers > self.room:  # told by whoever set the limit
                 self.at = self.declared
                 break
             if not self._step(head) and not self._resynchronise():
-                return Fatbin(tuple(self.images), self.at)
+                return self._result()
             head = b""
         self._read_on()
-        return Fatbin(tuple(self.images), self.at)
+        return self._result()
+
+    def _result(self) -> Fatbin:
+        return Fatbin(tuple(self.images), self.at, self.fillers, self.filler_size)
 
     def _step(self, data: bytes = b"") -> bool:
         """Read the entry here and move behind it; False, with a diagnostic, when it cannot be delimited."""
@@ -121,6 +130,10 @@ class _Chain:
         return True
 
     def _keep(self, header: Header, data: bytes) -> None:
+        if header.kind == n.KIND_FILLER and is_filler(header):
+            self.fillers += 1
+            self.filler_size += header.header_size + header.payload_size
+            return
         label = label_of(header.kind, header.version, header.minor, header.major, header.arch, header.flags)
         if header.header_size + n.ENTRY_HEADER_SIZE > len(data):
             data = self.source.peek(self.at, header.header_size + n.ENTRY_HEADER_SIZE)

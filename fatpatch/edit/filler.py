@@ -1,0 +1,67 @@
+"""Images removed from a fatbin that must stay where it is: filler entries take their place, and it keeps its header and its size.
+
+What finds such a fatbin is a table of its library's own, as in cuBLASLt, cuFFT, cuSPARSELt and cuDNN, not a wrapper. Drivers pass over
+entries of kind 0 (reference: load rules, entry kinds); 137 operations of these four gave the same bits on an H200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+
+from fatpatch.base.overlay import Write
+from fatpatch.base.source import Source
+from fatpatch.edit.payload.fatbin import EntryCopy
+from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.formats import numbers as n
+from fatpatch.gpucode.fatbin.entry import HEADER, Header
+from fatpatch.gpucode.fatbin.read import CONTAINER
+from fatpatch.model.tree import Node, Payload
+
+_BLOCK = 4096
+
+
+def stays_in_place(node: Node, payload: Payload) -> bool:
+    """Whether a fatbin of a program is found by other means than a wrapper, so that its place is all that leads to it."""
+    return payload.kind == "fatbin" and payload.wrapper is None and node.container in ("elf", "pe")
+
+
+def filled(source: Source, payload: Payload, entries: Sequence[EntryCopy], kept: Collection[EntryCopy]) -> NewPayload:
+    """The fatbin with fillers for all entries but those ``kept``; those side by side become one."""
+    parts = [source.slice(payload.offset, CONTAINER.size)]
+    staying = frozenset(entry.offset for entry in kept)
+    for stays, group in groupby(entries, lambda entry: entry.offset in staying):
+        run = list(group)
+        if stays:
+            parts += [source.slice(entry.offset, entry.size) for entry in run]
+        else:
+            parts += _filler(sum(entry.size for entry in run))
+    return NewPayload(payload, tuple(parts), ())
+
+
+def _filler(size: int) -> Iterator[Source]:
+    """One filler entry of ``size`` bytes, its header included."""
+    header = Header(n.KIND_FILLER, n.ENTRY_VERSION, HEADER.size, size - HEADER.size, *([0] * 10))
+    yield Source.of(HEADER.pack(*header))
+    yield Source.zeros(size - HEADER.size)
+
+
+def hole_bytes(writes: Sequence[Write]) -> int:
+    """Bytes of the file-system blocks that become holes when these are written: those that hold zeros alone."""
+    empty = (write for write in writes if write.data.empty)
+    return sum(max(write.end // _BLOCK - -(-write.offset // _BLOCK), 0) * _BLOCK for write in empty)
+
+
+def filler_problems(source: Source, payload: Payload, entries: Sequence[EntryCopy], old: Collection[tuple[int, Header]]) -> Iterator[str]:
+    """What is wrong with a fatbin that was emptied in place: fillers hold zeros alone, and every other entry is where it was.
+
+    ``old``: the entries before, each by its distance from the fatbin's start.
+    """
+    for entry in entries:
+        if entry.header.kind != n.KIND_FILLER:
+            if (entry.offset - payload.offset, entry.header) not in old:
+                yield f"{payload.locator}: the entry at {entry.offset:#x} was not there"
+            continue
+        start = entry.offset + HEADER.size
+        if any(any(chunk) for chunk in source.chunks(start, entry.size - HEADER.size)):
+            yield f"{payload.locator}: the filler at {entry.offset:#x} holds more than zeros"
