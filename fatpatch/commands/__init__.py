@@ -17,7 +17,7 @@ from fatpatch.commands._shared.console import print_error
 GROUPS = {
     "Look": ("inspect", "extract", "report"),
     "Judge": ("doctor", "check", "diff"),
-    "Edit": ("graft", "retarget", "prune", "recompress", "expand", "undo", "verify"),
+    "Edit": ("graft", "retarget", "prune", "slim", "recompress", "expand", "undo", "verify"),
     "Many files": ("audit", "query", "db"),
     "Reference": ("gpus", "formats"),
 }

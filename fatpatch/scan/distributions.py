@@ -33,13 +33,14 @@ _HEAD: Final = 4
 class Distribution(NamedTuple):
     """An installed distribution, or with an empty version the files that none owns.
 
-    ``files``: paths below ``root`` that may hold GPU code.
+    ``files``: paths below ``root`` that may hold GPU code. ``info``: its folder with RECORD, below ``root``.
     """
 
     name: str
     version: str
     root: str
     files: tuple[str, ...]
+    info: str = ""
 
     @property
     def shown(self) -> str:
@@ -186,7 +187,7 @@ def _distribution(root: str, info: str) -> Distribution:
             version = value.strip()[:60]
     rows = csv.reader(_text(os.path.join(root, info, "RECORD"), _MAX_RECORD).splitlines())
     files = sorted({row[0].replace("\\", "/") for row in rows if row and _LIBRARY.search(row[0]) and _inside(row[0])})
-    return Distribution(name, version, root, tuple(files[:_MAX_FILES]))
+    return Distribution(name, version, root, tuple(files[:_MAX_FILES]), info)
 
 
 def _inside(path: str) -> bool:

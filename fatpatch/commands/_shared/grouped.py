@@ -8,7 +8,9 @@ import click
 
 _GROUPS: Final = {
     "Code to add": ("cubins", "texts", "fatbins", "objects", "donor", "targets", "retags", "retarget", "allow", "kernels"),
-    "What to edit": ("modules", "members", "replace", "rename_hash", "keep", "drop", "gpus", "codec", "level", "compress"),
+    "What to edit": (
+        "modules", "members", "replace", "rename_hash", "keep", "drop", "gpus", "codec", "level", "compress", "keep_ptx", "strip_lto",
+    ),
     "Policy": ("require", "forbid", "policy", "no_policy", "select", "ignore", "fail_on", "baseline", "write_baseline", "init", "explain"),
     "Filter": ("kernel_pattern", "missing", "kind", "all_kinds"),
     "Show": ("resources", "digest", "what_if", "duplicates", "mangled"),

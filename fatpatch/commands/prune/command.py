@@ -40,13 +40,13 @@ def command(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")
-    wish = KeepRequest(_split(keep), _split(drop), tuple(device for gpu in gpus for device in _devices(gpu)))
+    wish = KeepRequest(split_targets(keep), split_targets(drop), tuple(device for gpu in gpus for device in devices_named(gpu)))
     host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
     wishes = PruneRequest(wish, given.modules, given.members, force, host, max_image_size)
     return renewed("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
 
 
-def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
+def split_targets(texts: tuple[str, ...]) -> tuple[str, ...]:
     """Names that commas part; a usage error for none."""
     found = tuple(name for text in texts for name in map(str.strip, text.split(",")) if name)
     if texts and not found:
@@ -54,7 +54,7 @@ def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def _devices(text: str) -> tuple[Device, ...]:
+def devices_named(text: str) -> tuple[Device, ...]:
     """The GPU that a text names; of "auto" those of this machine."""
     try:
         if text.strip().lower() == "auto":

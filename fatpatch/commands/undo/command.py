@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -18,8 +19,17 @@ from fatpatch.remote.opening import refuse_address
 def command(file: str, last: bool) -> int:
     """Restore FILE's original contents.
 
-    Reverts all edits made by fatpatch, byte for byte, from the record beside the file or inside the archive."""
+    Reverts all edits made by fatpatch, byte for byte, from the record beside the file or inside the archive. FILE may be a folder that
+    'fatpatch slim' has edited in place: all its files are restored."""
     refuse_address(file)
+    if os.path.isdir(file):
+        from fatpatch.slimming.undo import undo_tree
+
+        if last:
+            raise click.UsageError("--last is for one file; a folder is restored as a whole")
+        count = undo_tree(file)
+        sys.stdout.write(f"{safe(shown_paths([file])[0])}  restored {plural(count, 'file')}\n")
+        return 0
     result = undo(file, last=last)
     digest = f", sha256 {result.sha256}" if result.sha256 else ""
     sys.stdout.write(f"{safe(shown_paths([file])[0])}  reverted {plural(result.edits, 'edit')}: {size(result.size)}{digest}\n")

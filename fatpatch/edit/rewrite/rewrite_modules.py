@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult, check_of
@@ -120,8 +120,13 @@ class Renewed(NamedTuple):
     size_after: int
 
 
-def renew(subject: EditedFile, plan: RewritePlan, to: Destination, limit: int) -> Renewed:
-    """Carry out a plan: EditError before anything is written, VerifyError when the result is not as planned."""
+def renew(
+    subject: EditedFile, plan: RewritePlan, to: Destination, limit: int, more: Callable[[TreeComparison], list[CheckResult]] | None = None
+) -> Renewed:
+    """Carry out a plan: EditError before anything is written, VerifyError when the result is not as planned.
+
+    ``more`` gives further checks, which must hold too.
+    """
     edit, changes, found = plan.edit, plan.changes, list[CheckResult]()
     size = subject.before.size
     if edit is None:
@@ -129,7 +134,7 @@ def renew(subject: EditedFile, plan: RewritePlan, to: Destination, limit: int) -
     edited = {change.payload.locator for change in changes}
 
     def examine(both: TreeComparison) -> list[CheckResult]:
-        return checks_of(edit, both, edited, _contents(changes, limit))
+        return checks_of(edit, both, edited, _contents(changes, limit)) + ([] if more is None else more(both))
 
     guarded(subject, lambda: found.extend(commit(subject, edit, to, examine, limit)))
     return Renewed(tuple(found), size, edit.overlay.size)

@@ -12,17 +12,22 @@ from fatpatch.gpus.devices import Device
 from fatpatch.gpus.fleet import by_target
 from fatpatch.gpus.selection import DEVICES, choose
 from fatpatch.model.tree import ImageEntry, Node, Payload
-from fatpatch.scan.coverage import target_key
+from fatpatch.scan.coverage import payloads_below, target_key
 
 _LOADABLE = frozenset({"sass", "ptx", "hsaco", "spirv"})
 
 
 class KeepRequest(NamedTuple):
-    """Patterns of targets to keep or to drop (sm_75, sm_8*, gfx90a), or the GPUs that the file is for; one of the three."""
+    """Patterns of targets to keep or to drop (sm_75, sm_8*, gfx90a), or the GPUs that the file is for; one of the three.
+
+    ``keep_ptx``: with ``devices``, also the PTX that newer GPUs would compile; ``strip_lto``: code for link-time optimization goes.
+    """
 
     keep: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
+    keep_ptx: bool = False
+    strip_lto: bool = False
 
 
 Pair = tuple[Node, Payload]
@@ -56,6 +61,7 @@ def chosen(everything: Sequence[Pair], wish: KeepRequest, modules: Sequence[Pair
             dropped[payload.locator] = gone
     if wish.devices:
         others = {image.kind for _, payload in modules for image in payload.images} - _LOADABLE
+        others -= {"lto"} if wish.strip_lto else set()
         notes += [f"images of kind {kind} are kept: no GPU loads them itself; --drop takes them by target" for kind in sorted(others)]
     lost, broken = _losses(everything, dropped, wish.devices, chooser)
     if not force:
@@ -80,7 +86,11 @@ def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[ImageEnt
 
 def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[ImageEntry]:
     for image in payload.images:
-        if wish.keep:
+        if image.kind == "lto" and wish.strip_lto:
+            continue
+        if not (wish.keep or wish.drop or wish.devices):
+            yield image
+        elif wish.keep:
             if any(target_matches(image.target, pattern) for pattern in wish.keep):
                 yield image
         elif wish.drop:
@@ -90,6 +100,17 @@ def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[Im
             yield image
     for device in wish.devices:
         yield from loaded(payload, device.target, device.arch, chooser)
+    if wish.keep_ptx:
+        texts = [image for image in payload.images if image.kind == "ptx" and image.target[-1] not in "af"]
+        yield from (image for image in texts if image.target == max((each.target for each in texts), key=target_key))
+
+
+def loads_any(node: Node, devices: Sequence[Device]) -> bool:
+    """Whether one of the GPUs loads anything of a file."""
+    chooser = _Chooser()
+    return any(
+        True for _, payload in payloads_below(node) for device in devices for _ in loaded(payload, device.target, device.arch, chooser)
+    )
 
 
 class Loss(NamedTuple):

@@ -1,0 +1,152 @@
+"""One run of ``slim``: what WHAT is, the run over it, and what to tell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from fatpatch import __version__
+from fatpatch.base.errors import EditError, InputError, VerifyError
+from fatpatch.base.leftovers import folder_prefix, remove_folders
+from fatpatch.base.words import size
+from fatpatch.commands._shared.options import make_folder, shown_paths
+from fatpatch.commands._shared.slim import SlimmedPackage, SlimReport, slim_json, slim_text
+from fatpatch.remote.opening import refuse_address
+from fatpatch.slimming.environment import slim_tree
+from fatpatch.slimming.library import slim_library
+from fatpatch.slimming.request import FAILED, SLIMMED, LibraryResult, Request, Task
+from fatpatch.slimming.state import STATE
+from fatpatch.slimming.tree import Tree, tree_of
+from fatpatch.slimming.wheel import slim_wheel, wheel_of
+from fatpatch.verdicts.alternatives import alternatives, chosen_by
+
+Report = Callable[[LibraryResult], None]
+Answer = tuple[int, dict[str, Any], list[str]]
+"""The exit code, the document, the lines."""
+
+
+def run(what: str, request: Request, *, output: str | None, dry: bool, jobs: int, verbose: bool) -> Answer:
+    """Slim what a user named."""
+    refuse_address(what)
+    shown = shown_paths([what])[0]
+    if not os.path.exists(what):
+        raise InputError("no such file or folder", locator=shown, hint="give an environment, a wheel, a folder of wheels, or a library")
+    wheels = _wheels(what)
+    if wheels:
+        report = _wheel_run(shown, wheels, request, output, dry=dry, jobs=jobs)
+    elif os.path.isdir(what):
+        report = _folder_run(what, shown, request, output, dry=dry, jobs=jobs)
+    else:
+        report = _file_run(what, shown, request, output, dry=dry)
+    failed = any(each.status == FAILED for each in report.libraries)
+    return VerifyError.exit_code if failed else 0, slim_json(report, __version__), list(slim_text(report, verbose=verbose))
+
+
+def _wheels(what: str) -> list[str]:
+    """The wheels that are meant: one, or those of a folder that holds some."""
+    if os.path.isdir(what):
+        return sorted(os.path.join(what, name) for name in os.listdir(what) if name.endswith(".whl"))
+    return [what] if what.endswith(".whl") else []
+
+
+def _progress() -> Report:
+    """Tells a terminal which library is done."""
+    if not sys.stderr.isatty():
+        return lambda result: None
+    return lambda result: click.echo(f"{result.status}: {result.shown}", err=True)
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
+
+
+def _wheel_run(shown: str, wheels: Sequence[str], request: Request, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
+    if output is None and not dry:
+        raise click.UsageError("a wheel gets a new name: give the folder for it with -o")
+    if output is not None:
+        make_folder(output)
+    packages, names = [], []
+    for path in wheels:
+        wheel = wheel_of(path)
+        results, name = slim_wheel(wheel, None if dry else output, request, jobs=jobs, report=_progress(), today=_today())
+        packages.append(SlimmedPackage(wheel.shown, tuple(results)))
+        names.append(name)
+    target = None if output is None or dry else output if len(names) > 1 else os.path.join(output, names[0])
+    notes = ("the wheels have a build tag of their own, which pip prefers: install with --no-index --find-links",) if target else ()
+    return SlimReport(shown, request, tuple(packages), dry, target, None, notes=notes)
+
+
+def _file_run(what: str, shown: str, request: Request, output: str | None, *, dry: bool) -> SlimReport:
+    real = os.path.realpath(what)
+    if output is not None and os.path.realpath(output) == real:
+        raise click.UsageError("-o names WHAT itself: use --in-place")
+    if output is not None and not dry and os.path.lexists(output):
+        raise EditError("exists already", locator=output, hint="choose another name")
+    to = None if dry else output or real
+    result = slim_library(Task(real, shown, to, request))
+    if to is not None and output is not None and result.status != SLIMMED and result.status != FAILED:
+        shutil.copyfile(real, output)
+        shutil.copymode(real, output)
+    changed = result.status == SLIMMED and to is not None
+    undo = f"fatpatch undo {shlex.quote(what)}" if changed and request.record else None
+    return SlimReport(shown, request, (SlimmedPackage(shown, (result,)),), dry, (output or what) if changed else None, undo)
+
+
+def _folder_run(what: str, shown: str, request: Request, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
+    if output is None or dry:
+        tree = tree_of(what, shown)
+        results = slim_tree(tree, request, dry=dry, jobs=jobs, report=_progress(), today=_today())
+        undo = None if dry or not request.record else f"fatpatch undo {shlex.quote(what)}"
+        return _report(tree, shown, request, results, dry, None if dry else what, undo)
+    if os.path.lexists(output):
+        raise EditError("exists already", locator=output, hint="choose another name")
+    home = os.path.dirname(os.path.abspath(output))
+    remove_folders(home)
+    scratch = tempfile.mkdtemp(prefix=folder_prefix(), dir=home)
+    try:
+        copy = os.path.join(scratch, os.path.basename(os.path.abspath(output)))
+        shutil.copytree(what, copy, symlinks=True, ignore=lambda folder, names: [name for name in names if name == STATE])
+        tree = tree_of(copy, shown)
+        results = slim_tree(tree, request, dry=False, jobs=jobs, report=_progress(), today=_today())
+        os.rename(copy, output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _report(tree, shown, request, results, False, output, None)
+
+
+def _report(
+    tree: Tree, shown: str, request: Request, results: Sequence[LibraryResult], dry: bool, output: str | None, undo: str | None
+) -> SlimReport:
+    found = {each.shown: each for each in results}
+    linked = [each for each in results if each.shown in tree.linked]
+    packages = [SlimmedPackage(package.shown, tuple(found[path] for path in package.files if path in found)) for package in tree.packages]
+    if linked:
+        packages.append(SlimmedPackage("links", tuple(linked)))
+    return SlimReport(shown, request, tuple(packages), dry, output, undo, tuple(_offers(tree, found)))
+
+
+def _offers(tree: Tree, found: dict[str, LibraryResult]) -> Iterator[str]:
+    """Alternatives that a program in this environment does not load, by the CUDA release of its PyTorch. They stay."""
+    if tree.where.cuda is None:
+        return
+    release = tuple(int(part) for part in tree.where.cuda.split("."))
+    paths = [path for path in tree.files if path in found and found[path].code]
+    for group in alternatives(paths):
+        names = [paths[index] for index in group]
+        picked = chosen_by(release, names)
+        if picked is None:
+            continue
+        others = [name for index, name in enumerate(names) if index != picked]
+        total = sum(found[name].disk_after for name in others)
+        yield (
+            f"not taken: {', '.join(others)} ({size(total)}): with CUDA {tree.where.cuda} programs here load "
+            f"{os.path.basename(names[picked])}; remove them yourself if nothing else uses them"
+        )

@@ -1,0 +1,117 @@
+"""``fatpatch slim``: an environment, a wheel or a library for the GPUs that it will meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import GpuName, image_limit_option
+
+if TYPE_CHECKING:
+    from fatpatch.gpus.devices import Device
+    from fatpatch.gpus.drivers import Driver
+    from fatpatch.slimming.request import Request
+
+
+@click.command("slim", cls=Grouped)
+@click.argument("what", metavar="WHAT")
+@click.option(
+    "--for", "gpus", type=GpuName(), metavar="GPU", multiple=True, help='Keep what these GPUs load: "RTX 3060"; auto. Repeatable.'
+)
+@click.option("--drop", metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
+@click.option("--keep-ptx", is_flag=True, help="Also keep PTX, which newer GPUs can compile.")
+@click.option("--strip-lto", is_flag=True, help="Remove code for link-time optimization.")
+@click.option(
+    "--recompress", "codec", type=click.Choice(["zstd", "lz4"]), help="Recompress what stays; keep the original when not smaller."
+)
+@click.option("--driver", metavar="VERSION", help="The driver that must read the result: 580.65.06, or the CUDA version 13.0.")
+@click.option("-o", "--output", metavar="OUT", help="Write to a new file or folder; for wheels, the folder of the new wheels.")
+@click.option("--in-place", is_flag=True, help="Edit WHAT itself; 'fatpatch undo WHAT' reverts it.")
+@click.option("--dry-run", is_flag=True, help="Show the plan without writing.")
+@click.option("--no-undo", is_flag=True, help="Do not write undo records, which are as large as what was removed.")
+@click.option("--jobs", type=click.IntRange(1, 64), help="Number of worker processes.  [default: one per processor, at most 8]")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
+@click.option("-v", "--verbose", is_flag=True, help="List every library.")
+@image_limit_option
+def command(
+    what: str,
+    gpus: tuple[str, ...],
+    drop: tuple[str, ...],
+    keep_ptx: bool,
+    strip_lto: bool,
+    codec: str | None,
+    driver: str | None,
+    max_image_size: int,
+    **options: object,
+) -> int:
+    """Remove the device code that your GPUs do not load from everything installed.
+
+    WHAT is a virtual or conda environment, a site-packages folder, a wheel, a folder of wheels, or a library. Each library is edited and
+    verified as by 'fatpatch prune': for every kept GPU it must load the same as before. RECORD and conda-meta get the new hashes.
+    """
+    from fatpatch.commands._shared.slimming import run
+    from fatpatch.slimming.request import Request
+
+    if not (gpus or drop or strip_lto or codec):
+        raise click.UsageError('say what to keep or remove: --for "RTX 3060", --drop TARGETS, --strip-lto or --recompress zstd')
+    if gpus and drop:
+        raise click.UsageError("--for and --drop exclude each other")
+    if keep_ptx and not gpus:
+        raise click.UsageError("--keep-ptx goes with --for")
+    output, in_place, dry = options["output"], bool(options["in_place"]), bool(options["dry_run"])
+    if bool(output) + in_place + dry == 0:
+        raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+    if output and in_place:
+        raise click.UsageError("-o and --in-place exclude each other")
+    from fatpatch.commands.prune.command import split_targets
+
+    request = Request(
+        devices=_devices(gpus),
+        drop=split_targets(drop),
+        driver=_driver(driver),
+        keep_ptx=keep_ptx,
+        strip_lto=strip_lto,
+        codec=codec,
+        record=in_place and not options["no_undo"],
+        limit=max_image_size,
+    )
+    _refuse_unreadable(request)
+    jobs = int(str(options["jobs"])) if options["jobs"] else min(os.cpu_count() or 1, 8)
+    code, document, lines = run(what, request, output=str(output) if output else None, dry=dry, jobs=jobs, verbose=bool(options["verbose"]))
+    if options["form"] == "json":
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return code
+
+
+def _devices(gpus: tuple[str, ...]) -> tuple[Device, ...]:
+    from fatpatch.commands.prune.command import devices_named
+
+    return tuple(dict.fromkeys(device for gpu in gpus for device in devices_named(gpu)))
+
+
+def _driver(version: str | None) -> Driver | None:
+    """The driver of a version; a usage error for none that is known."""
+    from fatpatch.base.errors import InputError
+    from fatpatch.gpus.drivers import driver
+
+    try:
+        return None if version is None else driver(version)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--driver") from error
+
+
+def _refuse_unreadable(request: Request) -> None:
+    """A usage error for a codec that the driver does not read."""
+    if request.codec == "zstd" and (request.driver is None or request.driver.zstd is not True):
+        from fatpatch.gpus.drivers import first_zstd_driver
+
+        if request.driver is None:
+            raise click.UsageError(f"--recompress zstd needs --driver: drivers from {first_zstd_driver()[0]} on read zstd")
+        raise click.UsageError(f"driver {request.driver.version} does not read zstd; {first_zstd_driver()[0]} and newer do")

@@ -1,0 +1,131 @@
+"""A whole environment made smaller: library after library, each edit whole or not at all, then the ledgers that hold their hashes.
+
+A file at the root of the folder says what is under way, so that a run that was killed can be repeated or undone. It is there before
+the first library changes, and lists all that may change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from fatpatch.base.errors import EditError
+from fatpatch.base.locking import locked
+from fatpatch.base.workers import in_order
+from fatpatch.base.writing import write_file
+from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.slimming.in_use import mapped_below
+from fatpatch.slimming.ledger import FileFacts, conda_document, facts_of, read_ledger, record_lines, replace_file
+from fatpatch.slimming.library import slim_library
+from fatpatch.slimming.request import LEFT_ALONE, SLIMMED, LibraryResult, Request, Task
+from fatpatch.slimming.state import STATE, State, load_state, save_state
+from fatpatch.slimming.tree import Package, Tree
+
+MARK: Final = "fatpatch-slim.json"
+"""The mark in a distribution's own folder: which GPUs its libraries are for now."""
+
+
+Report = Callable[[LibraryResult], None]
+
+
+def slim_tree(tree: Tree, request: Request, *, dry: bool, jobs: int, report: Report, today: str) -> list[LibraryResult]:
+    """Slim every library of a tree in place, and its ledgers; with ``dry`` only plan. One result a library, the largest first."""
+    if dry:
+        return _libraries(tree, request, dry=True, jobs=jobs, report=report)
+    with locked(tree.root):
+        before = load_state(tree.root)
+        state = _begun(tree, request, before)
+        save_state(tree.root, state)
+        results = _libraries(tree, request, dry=False, jobs=jobs, report=report)
+        settled = _settled(tree, results, resumed=before is not None and not before.done)
+        for package in tree.packages:
+            if package.ledger and (own := {path: settled[path] for path in package.files if path in settled}):
+                _renew_ledger(tree.root, package, own, request, today)
+        _finish(tree.root, state)
+    return results
+
+
+def _begun(tree: Tree, request: Request, before: State | None) -> State:
+    """The state of a run that begins. EditError when one before it was cut off and asked for something else."""
+    if before is not None and not before.done and before.request != request.words:
+        hint = f"finish it with {before.request}, or 'fatpatch undo' the folder"
+        raise EditError(f"an earlier run was cut off: {before.request}", locator=tree.where.shown, hint=hint)
+    ledgers = tuple(dict.fromkeys(package.ledger for package in tree.packages if package.ledger))
+    marks = tuple(f"{os.path.dirname(ledger)}/{MARK}" for ledger in ledgers if ledger.endswith("/RECORD"))
+    old = before or State("", (), (), (), False)
+    return State(request.words, _both(old.files, tree.files), _both(old.ledgers, ledgers), _both(old.marks, marks), False)
+
+
+def _finish(root: str, state: State) -> None:
+    """Keep in the state what can be undone; no state where nothing can."""
+    files, ledgers = (
+        tuple(each for each in paths if os.path.lexists(journal.path_beside(os.path.join(root, each))))
+        for paths in (state.files, state.ledgers)
+    )
+    if not files and not ledgers:
+        os.unlink(os.path.join(root, STATE))
+        return
+    marks = tuple(mark for mark in state.marks if os.path.lexists(os.path.join(root, mark)))
+    save_state(root, state._replace(files=files, ledgers=ledgers, marks=marks, done=True))
+
+
+def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
+
+
+def _libraries(tree: Tree, request: Request, *, dry: bool, jobs: int, report: Report) -> list[LibraryResult]:
+    used = frozenset[str]() if dry else mapped_below(tree.root)
+    tasks, results = list[Task](), list[LibraryResult]()
+    for path in tree.files:
+        full = os.path.join(tree.root, path)
+        if os.path.realpath(full) in used:
+            results.append(LibraryResult(path, LEFT_ALONE, "a running process uses it"))
+            continue
+        tasks.append(Task(full, path, None if dry else os.path.realpath(full), request))
+    results += [LibraryResult(path, LEFT_ALONE, "is a link out of the folder") for path in tree.linked]
+    tasks.sort(key=lambda task: -os.path.getsize(task.path))
+    for result in in_order(slim_library, tasks, jobs):
+        report(result)
+        results.append(result)
+    return sorted(results, key=lambda result: (-result.saved, -result.size, result.shown))
+
+
+def _settled(tree: Tree, results: Iterable[LibraryResult], *, resumed: bool) -> dict[str, FileFacts]:
+    """The libraries whose hash may no longer be that of the ledger: those slimmed now, or (``resumed``) by a run that was cut off."""
+    if resumed:
+        return {path: facts_of(os.path.join(tree.root, path)) for path in tree.files}
+    changed = {result.shown for result in results if result.status == SLIMMED}
+    changed |= {path for path in tree.files if os.path.lexists(journal.path_beside(os.path.join(tree.root, path)))}
+    return {path: facts_of(os.path.join(tree.root, path)) for path in tree.files if path in changed}
+
+
+def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts], request: Request, today: str) -> None:
+    """The ledger with the new hashes; a distribution gets a mark beside it, and lines for what is new, so that pip uninstalls all of it."""
+    path = os.path.join(root, package.ledger)
+    old = read_ledger(path)
+    prefix = f"{package.base}/" if package.base else ""
+    facts = {name.removeprefix(prefix): each for name, each in changed.items()}
+    if not package.ledger.endswith("/RECORD"):
+        replace_file(path, conda_document(old, facts, package.ledger), record=request.record)
+        return
+    info = os.path.dirname(package.ledger).removeprefix(prefix)
+    write_file(os.path.join(os.path.dirname(path), MARK), [mark_bytes(request, facts, today)], replace=True)
+    added = [f"{info}/{MARK}"]
+    if request.record:
+        added += [journal.path_beside(name) for name in sorted(facts)] + [journal.path_beside(f"{info}/RECORD")]
+    replace_file(path, record_lines(old, facts, added, package.ledger), record=request.record)
+
+
+def mark_bytes(request: Request, files: Iterable[str], today: str) -> bytes:
+    """The mark of a slimmed distribution: what its libraries are for now."""
+    document = {
+        "schema": "fatpatch.slimmed/1",
+        "gpus": [device.name for device in request.devices],
+        "targets": sorted({device.target for device in request.devices}),
+        "dropped": list(request.drop),
+        "date": today,
+        "files": sorted(files),
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
