@@ -33,5 +33,6 @@ def locked(path: str) -> Iterator[None]:
         if not same:
             raise EditError("is being edited by another process", locator=path, hint="wait for it to end")
         yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a worker process that has not ended yet holds the descriptor too
     finally:
         os.close(descriptor)
