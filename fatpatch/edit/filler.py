@@ -7,7 +7,6 @@ entries of kind 0 (reference: load rules, entry kinds); 137 operations of these 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
 
 from fatpatch.base.overlay import Write
 from fatpatch.base.source import Source
@@ -27,23 +26,19 @@ def stays_in_place(node: Node, payload: Payload) -> bool:
 
 
 def filled(source: Source, payload: Payload, entries: Sequence[EntryCopy], kept: Collection[EntryCopy]) -> NewPayload:
-    """The fatbin with fillers for all entries but those ``kept``; those side by side become one."""
+    """The fatbin with a filler for each entry but those ``kept``, as it was measured."""
     parts = [source.slice(payload.offset, CONTAINER.size)]
     staying = frozenset(entry.offset for entry in kept)
-    for stays, group in groupby(entries, lambda entry: entry.offset in staying):
-        run = list(group)
-        if stays:
-            parts += [source.slice(entry.offset, entry.size) for entry in run]
-        else:
-            parts += _filler(sum(entry.size for entry in run))
+    for entry in entries:
+        parts += [source.slice(entry.offset, entry.size)] if entry.offset in staying else _filler(entry)
     return NewPayload(payload, tuple(parts), ())
 
 
-def _filler(size: int) -> Iterator[Source]:
-    """One filler entry of ``size`` bytes, its header included."""
-    header = Header(n.KIND_FILLER, n.ENTRY_VERSION, HEADER.size, size - HEADER.size, *([0] * 10))
+def _filler(entry: EntryCopy) -> Iterator[Source]:
+    """An entry of kind 0 as long as another one; all but its version and sizes is zero."""
+    header = Header(n.KIND_FILLER, n.ENTRY_VERSION, HEADER.size, entry.size - HEADER.size, *([0] * 10))
     yield Source.of(HEADER.pack(*header))
-    yield Source.zeros(size - HEADER.size)
+    yield Source.zeros(entry.size - HEADER.size)
 
 
 def hole_bytes(writes: Sequence[Write]) -> int:

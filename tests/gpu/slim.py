@@ -27,14 +27,31 @@ SECONDS = 300
 Operation = tuple[str, Callable[[], Any]]
 
 
-def operations(torch: Any) -> Iterator[Operation]:
-    """(name, what computes it) of every operation."""
-    functional = torch.nn.functional
+Made = Callable[..., Any]
+
+
+def maker(torch: Any) -> Made:
+    """What makes inputs on the CPU from a seed, and puts them on the GPU."""
 
     def made(*shape: int, dtype: Any = None, seed: int = 1) -> Any:
         generator = torch.Generator().manual_seed(seed)
         data = torch.randn(*shape, generator=generator, dtype=torch.float64)
         return data.to(dtype or torch.float32).cuda()
+
+    return made
+
+
+def operations(torch: Any) -> Iterator[Operation]:
+    """(name, what computes it) of every operation."""
+    made = maker(torch)
+    yield from by_type(torch, made)
+    yield from others(torch, made)
+    yield from algebra(torch, made)
+
+
+def by_type(torch: Any, made: Made) -> Iterator[Operation]:
+    """Products, convolutions and the like in four types."""
+    functional = torch.nn.functional
 
     types = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
     for name, dtype in types.items():
@@ -74,6 +91,12 @@ def operations(torch: Any) -> Iterator[Operation]:
             f"sort, cumsum, topk {name}",
             lambda d=dtype: (made(64, 4096, dtype=d).sort().values.cumsum(-1), made(64, 4096, dtype=d).topk(17).indices),
         )
+
+
+def others(torch: Any, made: Made) -> Iterator[Operation]:
+    """Transforms, recurrent layers, attention, sparse matrices, quantised products."""
+    functional = torch.nn.functional
+    types = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
     yield "tf32 matmul", lambda: _tf32(torch, lambda: made(512, 512) @ made(512, 512, seed=2))
     yield (
         "complex matmul",
@@ -105,6 +128,12 @@ def operations(torch: Any) -> Iterator[Operation]:
     yield "semi-structured sparse", lambda: _semi_structured(torch, made)
     yield "sparse matrix times matrix", lambda: _sparse(torch, made) @ made(256, 64, seed=2)
     yield "sparse times sparse", lambda: (_sparse(torch, made) @ _sparse(torch, made)).to_dense()
+
+
+def algebra(torch: Any, made: Made) -> Iterator[Operation]:
+    """Linear algebra, random numbers, indexing, training, NCCL, Triton, torchvision."""
+    functional = torch.nn.functional
+    types = {name: getattr(torch, name) for name in ("float32", "float64")}
     square = lambda d=torch.float32: made(96, 96, dtype=d) + 96 * torch.eye(96, device="cuda", dtype=d)  # noqa: E731
     for dtype_name in ("float32", "float64"):
         dtype = types[dtype_name]
