@@ -94,9 +94,7 @@ def test_loads(page: Page, demo: Path) -> None:
 def test_filters(page: Page, demo: Path) -> None:
     page.open(demo)
     page.type("#filter", "VEC_q<2")
-    assert page.ask(f"{ROWS}.map(row => row.firstChild.textContent)") == [
-        "void mul_mat_vec_q<2, 32>(int const*, int const*, float*, int, int)"
-    ]
+    assert page.ask(f"{ROWS}.map(row => row.firstChild.title)") == ["void mul_mat_vec_q<2, 32>(int const*, int const*, float*, int, int)"]
     page.type("#filter", "/q8_[01]/")
     assert page.ask("document.getElementById('count').textContent") == "3 of 7 kernels"
     page.type("#filter", "/(/")
@@ -235,6 +233,96 @@ def test_narrow(page: Page, demo: Path) -> None:
     page.open(demo)
     assert page.ask("document.documentElement.scrollWidth") <= 500
     page.send("Emulation.clearDeviceMetricsOverride")
+
+
+OVERFLOW = """[...document.querySelectorAll('.scroll, #heat.files')].filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.textContent.slice(0, 60) + ' ' + e.scrollWidth + ' ' + e.clientWidth)"""
+
+
+@pytest.fixture(scope="module")
+def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> list[Path]:
+    """A report of one file and of all samples, and the page of an index."""
+    folder = tmp_path_factory.mktemp("more")
+    files = sorted(SAMPLES.glob("*.so")) + sorted(SAMPLES.glob("*.dll"))
+    assert run("report", *files, "-o", folder / "all.html").returncode == 0
+    assert run("audit", *files, "--db", folder / "i.sqlite", "--html", folder / "audit.html").returncode == 0
+    return [demo, folder / "all.html", folder / "audit.html"]
+
+
+def test_nothing_is_cut_off_on_a_phone(page: Page, pages: list[Path]) -> None:
+    page.send("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    for path in pages:
+        page.open(path)
+        page.ask("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        assert page.ask("document.documentElement.scrollWidth") <= 390, path
+        assert [words for words in page.ask(OVERFLOW) if not words.startswith(("library", "kernel"))] == [], path
+        seen = "document.getElementById('heat').getBoundingClientRect().right"
+        assert page.ask(f"{ROWS}[0].children[1].getBoundingClientRect().right <= {seen}"), "a target beside the name"
+    page.send("Emulation.clearDeviceMetricsOverride")
+
+
+def test_nothing_is_cut_off_on_paper(page: Page, pages: list[Path]) -> None:
+    """A4 with margins of 1 cm, at 96 dots an inch."""
+    page.send("Emulation.setDeviceMetricsOverride", width=718, height=1047, deviceScaleFactor=1, mobile=False)
+    for path in pages:
+        page.open(path)
+        page.ask("dispatchEvent(new Event('beforeprint'))")
+        page.send("Emulation.setEmulatedMedia", media="print")
+        page.settle()
+        assert page.ask(OVERFLOW) == [], path
+        assert page.ask("document.getElementById('heat').scrollWidth - document.getElementById('heat').clientWidth") <= 1, path
+        assert page.ask("document.documentElement.scrollWidth") <= 718, path
+        page.send("Emulation.setEmulatedMedia", media="")
+        page.ask("dispatchEvent(new Event('afterprint'))")
+    page.send("Emulation.clearDeviceMetricsOverride")
+
+
+def test_long_names_keep_what_differs_and_targets_stay_visible(page: Page, tmp_path: Path) -> None:
+    long = "ns::Kernel<" + "ns::Deep<int, float>, " * 40
+    names = [f"void {long}ns::Row<{index}>, {'ns::Same<char>, ' * 40}false>(ns::Params)" for index in range(5)]
+    contents = many(5)
+    facts = contents.holders[0].facts
+    kernels = dict(zip(names, facts.kernels.values(), strict=True))
+    holder = contents.holders[0]._replace(facts=facts._replace(kernels=kernels))
+    path = tmp_path / "long.html"
+    path.write_text(report(contents._replace(holders=(holder,)), None), "utf-8")
+    page.open(path)
+    shown = page.ask(f"{ROWS}.map(row => row.firstChild.textContent)")
+    assert len(set(shown)) == 5, shown
+    assert all(f"Row<{index}>" in text for index, text in enumerate(shown)), shown
+    assert page.ask(
+        f"{ROWS}[0].children[8].getBoundingClientRect().right <= document.getElementById('heat').getBoundingClientRect().right + 1"
+    )
+    assert page.ask("[...document.querySelectorAll('#heat thead button')].every(b => b.scrollWidth <= b.parentNode.clientWidth)")
+
+
+def test_cards_and_tables_of_an_index_agree(page: Page, run: Run, tmp_path: Path) -> None:
+    data = (SAMPLES / "donor.dll").read_bytes()
+    (tmp_path / "cut.dll").write_bytes(data[:20000])
+    (tmp_path / "gone.so").symlink_to("nowhere")
+    run("audit", SAMPLES / "demo.llamafile", SAMPLES / "hipdemo.dll", tmp_path / "cut.dll", tmp_path / "gone.so",
+        "--db", tmp_path / "i.sqlite", "--html", tmp_path / "a.html")  # fmt: skip
+    page.open(tmp_path / "a.html")
+    cards = dict(page.ask("[...document.querySelectorAll('.facts li')].map(e => [e.lastChild.textContent, e.firstChild.textContent])"))
+    rows = page.ask("document.querySelectorAll('#errors tbody tr').length")
+    assert int(cards["files not read"]) == 1
+    assert int(cards["files not read"]) + int(cards["parts not read"]) == rows
+    assert page.ask("document.querySelector('#errors p').textContent") == f"1 file and {cards['parts not read']} parts of files."
+    totals = page.ask("[...document.querySelectorAll('#gpus tbody tr')].map(e => [e.children[1].textContent, e.children[3].textContent])")
+    of = {target[:2]: int(words.split(" of ")[1]) for target, words in totals}
+    assert of["sm"] + of["gf"] == int(cards["libraries"]) == 4
+    assert page.ask("document.getElementById('count').textContent") == "4 of 4 libraries"
+
+
+def test_names_are_said_once(page: Page, pages: list[Path]) -> None:
+    page.open(pages[1])
+    assert page.ask("[...document.querySelectorAll('#holder option')].map(e => e.textContent)")[0] == "donor.so"
+    page.open(pages[2])
+    folder = str(SAMPLES) + "/"
+    assert f"All names begin with {folder}" in page.ask("document.getElementById('legend').textContent")
+    assert page.ask(f"{ROWS}.map(row => row.firstChild.textContent)") == page.ask(
+        f"{ROWS}.map(row => row.firstChild.title.slice({len(folder)}))"
+    )
 
 
 def test_diff(page: Page, run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -14,8 +15,6 @@ import pytest
 from conftest import ROOT, SAMPLES
 
 from fatpatch import commands as cli
-from fatpatch.base.errors import ToolError
-from fatpatch.retargeting.ptxas import find_ptxas
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 _BLOCK = re.compile(r"(?:<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -134,14 +133,6 @@ def fatpatch(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return cli.run()
 
 
-def _has_ptxas() -> bool:
-    try:
-        find_ptxas()
-    except ToolError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page.relative_to(ROOT)}-{block.number}")
 def test_block(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """Lines may be alternatives with the same output file: what an earlier line wrote there is removed."""
@@ -159,7 +150,7 @@ def test_block(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capf
         words = shlex.split(line.replace("LOCATOR", "'*ggml-cuda.dll!*'").replace("FILE...", "FILE"), comments=True)
         code = fatpatch(words[1:], monkeypatch)
         output = capfd.readouterr()
-        if code == 8 and not _has_ptxas():
-            continue
+        if code == 8 and os.environ.get("FATPATCH_REQUIRE_ORACLES") != "1":
+            continue  # no ptxas 12.9 here
         assert code in (0, 1), (line, code, output.err)
         assert output.out or output.err, line

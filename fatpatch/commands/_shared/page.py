@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.commands._shared.shared_names import shared_beginning
 from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.outcome import HOPELESS
 
@@ -36,6 +37,7 @@ def page(
     environment.filters["arrow"] = lambda words: str(words).replace("->", "\u2192")
     folder = files("fatpatch.commands._shared") / "pages"
     style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    names = [each["name"] for each in explored]
     more = [("kernels", _TITLES[mode])] if explored else []
     more += [("bytes", "Bytes")] if explored and mode == "kernels" else []
     return environment.get_template(template).render(
@@ -49,7 +51,8 @@ def page(
         explorer=bool(explored),
         treemap=bool(explored) and mode == "kernels",
         explorer_title=_TITLES[mode],
-        holders=[each["name"] for each in explored],
+        holders=names,
+        shared=shared_beginning(names),
         **values,
     )
 

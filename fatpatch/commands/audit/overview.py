@@ -19,12 +19,16 @@ _MOST_ROWS = 100
 _SHOWN = 20
 _COUNTS = (
     ("files", "SELECT count(*) FROM location"),
-    ("with GPU code", "SELECT count(DISTINCT location.path) FROM location JOIN payload USING (artifact)"),
-    ("not read", "SELECT count(*) FROM location WHERE error IS NOT NULL"),
+    ("files with GPU code", "SELECT count(DISTINCT location.path) FROM location JOIN payload USING (artifact)"),
+    ("libraries", "SELECT count(*) FROM (SELECT DISTINCT location.path, holder FROM verdict JOIN location USING (artifact))"),
+    ("files not read", "SELECT count(*) FROM location WHERE error IS NOT NULL"),
+    ("parts not read", "SELECT count(*) FROM location JOIN finding USING (artifact)"),
     ("images", "SELECT count(*) FROM entry JOIN location USING (artifact)"),
     ("different images", "SELECT count(*) FROM image"),
     ("kernels", "SELECT count(DISTINCT name) FROM kernel"),
 )
+_FILES, _PARTS = 3, 4
+"""Where in ``_COUNTS`` what could not be read is counted."""
 _SIZES = (
     ("GPU code, stored", "SELECT sum(stored_size) FROM entry JOIN location USING (artifact)"),
     (
@@ -50,7 +54,7 @@ def _overview(index: Database) -> str:
     parts = [("summary", "Summary"), ("gpus", "GPUs"), ("duplicates", "Duplicates"), ("errors", "Not read")]
     return page(
         "overview.html.j2",
-        title=f"{plural(_count(index, _COUNTS[0][1]), 'file')} of an index",
+        title=f"{plural(_count(index, _COUNTS[0][1]), 'indexed file')}",
         parts=parts,
         explored=[files] if files["kernels"] else [],
         mode="files",
@@ -59,6 +63,7 @@ def _overview(index: Database) -> str:
         duplicates=[_duplicate(row) for row in duplicates],
         errors=[{"file": safe(row[0]), "place": safe(row[1]), "message": safe(row[2])} for row in errors[:_MOST_ROWS]],
         error_count=len(errors),
+        error_words=f"{plural(_count(index, _COUNTS[_FILES][1]), 'file')} and {plural(_count(index, _COUNTS[_PARTS][1]), 'part')} of files",
     )
 
 

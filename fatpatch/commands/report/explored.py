@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.library_facts import STUB, Cell, LibraryFacts
 from fatpatch.verdicts.words.kernels import short
 
-_LONGEST = 400
+_LONGEST, _BEGINNING, _BEFORE = 400, 60, 40
 _MOST_TARGETS = 64
 _BODIES = {None: 0, STUB: 2}
 _REAL = 1
@@ -85,7 +86,24 @@ def _shown_targets(targets: Iterable[str], kernels: Mapping[str, Mapping[str, Ce
 
 def _ordered(names: Iterable[str]) -> list[tuple[str, str]]:
     """(as shown, as it is), in the order of what people call the kernels."""
-    return sorted(((safe(readable(name), _LONGEST), name) for name in names), key=lambda pair: (short(pair[0]), pair))
+    rows = sorted(((safe(readable(name), sys.maxsize), name) for name in names), key=lambda pair: (short(pair[0]), pair))
+    shown = [name for name, _ in rows]
+    return [(_shortened(name, shown[max(index - 1, 0) : index + 2]), own) for index, (name, own) in enumerate(rows)]
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two names begin with in common."""
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _shortened(name: str, around: Sequence[str]) -> str:
+    """A name of at most ``_LONGEST`` characters; of a longer one the beginning, and what differs from those around it."""
+    if len(name) <= _LONGEST:
+        return name
+    shared = max((_shared(name, other) for other in around if other != name), default=0)
+    start = max(_BEGINNING, min(shared - _BEFORE, len(name) - _LONGEST + _BEGINNING))
+    rest = name[start : start + _LONGEST - _BEGINNING]
+    return f"{name[:_BEGINNING]}\u2026{rest}" + ("\u2026" if start + len(rest) < len(name) else "")
 
 
 def _family(shown: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fatpatch.api.contents import Holder, ReportContents
 from fatpatch.base.words import plural, safe, size
 from fatpatch.commands._shared.page import grade, page
+from fatpatch.commands._shared.shared_names import shared_beginning
 from fatpatch.commands.report.explored import compared, explored
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import Device, family, well_known
@@ -21,7 +22,8 @@ from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.library_facts import STUB
 from fatpatch.verdicts.outcome import OUTCOMES
 
-_NAMES = 3
+_NAMES, _MOST_NAMES = 3, 8
+_VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 _ORDER = ("good", "maybe", "bad")
 _GRADES = {"error": "bad", "warning": "maybe", "note": "good"}
 
@@ -70,7 +72,32 @@ def diff_page(found: ReleaseComparison, title: str | None) -> str:
 
 
 def _summary(found: ReportContents) -> Iterator[dict[str, Any]]:
-    """For each file the products that run it, and what the others see, by verdict."""
+    """Files with the same answers together: the products that run them, and what the others see, by verdict."""
+    rows = list(_answers(found))
+    names = [row["name"] for row in rows]
+    shared = shared_beginning(names)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(repr((row["words"], row["verdicts"])), []).append(row)
+    if shared:
+        yield {"words": f"All names begin with {shared}", "verdicts": []}
+    for same in groups.values():
+        first = [row["name"][len(shared) :] for row in same[:_MOST_NAMES]]
+        more = f" and {len(same) - len(first)} more" if len(same) > len(first) else ""
+        each = f"{len(same)} libraries run: " if len(same) > 1 else ""
+        words = f"{each}{', '.join(first)}{more}, each {same[0]['words']}." if each else f"{first[0]} runs {same[0]['words']}."
+        yield {"words": words, "verdicts": same[0]["verdicts"]}
+
+
+def _targets_words(targets: Sequence[str], groups: Mapping[str, Sequence[Device]]) -> str:
+    """``Volta (sm_70, sm_72), RTX 20 series (sm_75)``: each kind once."""
+    kinds: dict[str, list[str]] = {}
+    for target in targets:
+        kinds.setdefault(_kind(target, groups[target]), []).append(target)
+    return ", ".join(f"{kind} ({', '.join(each)})" for kind, each in kinds.items())
+
+
+def _answers(found: ReportContents) -> Iterator[dict[str, Any]]:
     for holder in found.holders:
         groups = {target: devices for target, devices in by_target().items() if target in holder.answers}
         verdicts: dict[Answer, list[str]] = {}
@@ -78,14 +105,16 @@ def _summary(found: ReportContents) -> Iterator[dict[str, Any]]:
             verdicts.setdefault(holder.answers[target]._replace(why="", driver=None), []).append(target)
         running = sum(len(groups[target]) for target in groups if holder.answers[target].works)
         known = sum(len(devices) for devices in groups.values())
+        vendors = " and ".join(sorted({_VENDORS[devices[0].vendor] for devices in groups.values() if devices}))
         yield {
-            "words": f"{safe(holder.name)} runs on {running:,} of {known:,} known GPUs of the vendors whose code it holds.",
+            "name": safe(holder.name),
+            "words": f"on {running:,} of {known:,} {vendors} GPUs",
             "verdicts": [
                 {
                     "verdict": outcome_words(answer.outcome),
                     "grade": grade(answer),
                     "products": plural(sum(len(groups[target]) for target in targets), "product"),
-                    "targets": ", ".join(f"{_kind(target, groups[target])} ({target})" for target in targets),
+                    "targets": _targets_words(targets, groups),
                 }
                 for answer, targets in sorted(verdicts.items(), key=lambda item: _rank(item[0]))
             ],

@@ -8,7 +8,7 @@
   const STUB = 2;
   const METRICS = [[REGISTERS, "registers"], [CODE, "code bytes"], [SHARED, "shared memory, bytes"], [STACK, "stack, bytes"]];
   const [DIFF, FILES] = [data.mode === "diff", data.mode === "files"];
-  const GRADES = ["good", "maybe", "bad"];
+  const GRADES = ["good", "maybe", "bad"], MARKS = ["✓", "~", "✗"];
   let holder = data.holders[0];
 
   byId("theme").addEventListener("click", () => {
@@ -62,7 +62,7 @@
   const changed = (cell) => cell && (!cell[0] || !cell[1] || differs(cell[0], cell[1]));
 
   const FILTERS = FILES ? [
-    ["all", "all files", () => true],
+    ["all", "all libraries", () => true],
     ["bad", "those that do not run somewhere", (row) => row[1].some((cell) => gradeOf(cell) === 2)],
     ["good", "those that run everywhere", (row) => row[1].every((cell) => cell === null || gradeOf(cell) === 0)],
   ] : DIFF ? [
@@ -81,13 +81,15 @@
   function heatmap() {
     const heat = byId("heat");
     if (!heat) return;
-    const state = {rows: [], sort: -1, down: false, metric: REGISTERS};
+    const state = {rows: [], sort: -1, down: false, metric: REGISTERS, prefix: "", fits: 60};
     const pool = [];
     let table, body, top, bottom, buttons, bounds = [], lower = [];
     options(byId("only"), FILTERS.map(([value, words]) => [value, words]));
     options(byId("metric"), METRICS);
     byId("metric-label").hidden = FILES;
-    byId("legend").textContent = FILES ? "Each file, or member that holds GPU code, and how it fares on the GPUs of a target; · is another vendor's GPU." : DIFF
+    heat.classList.toggle("files", FILES);
+    const wide = () => heat.classList.toggle("wide", holder.targets.length > 12);
+    const meaning = FILES ? "Each library (a file or member with GPU code) on the GPUs of a target; · is another vendor's GPU. On paper and on a phone ✓ runs, ~ in part or not sure, ✗ does not run." : DIFF
       ? "Each cell is the old and the new value where they differ; + is PTX, of which only the driver knows; · is not there."
       : "The deeper the colour, the larger the value; + is PTX, of which only the driver knows; · is not there; a stub is a body that traps or does nothing.";
 
@@ -135,20 +137,54 @@
       } else if (state.down) {
         state.rows.reverse();
       }
-      byId("count").textContent = state.rows.length.toLocaleString("en") + " of " + holder.kernels.length.toLocaleString("en") + (FILES ? " files" : " kernels");
+      byId("count").textContent = state.rows.length.toLocaleString("en") + " of " + holder.kernels.length.toLocaleString("en") + (FILES ? " libraries" : " kernels");
       table.setAttribute("aria-rowcount", String(state.rows.length + 1));
       heat.scrollTop = 0;
       draw();
     };
+    // What all names begin with is said once; a name that is too long keeps its beginning and its end.
+    const beginning = () => {
+      const names = holder.kernels.map(([name]) => name);
+      if (names.length < 2) return "";
+      let end = 0;
+      while (end < names[0].length && names.every((name) => name[end] === names[0][end])) end += 1;
+      const whole = FILES ? /^.*[/!]/.exec(names[0].slice(0, end)) : /^(void )?([^<]*::)?/.exec(names[0].slice(0, end));
+      return whole && whole[0].length > 4 ? whole[0] : "";
+    };
+    const shared = (one, other) => {
+      let end = 0;
+      while (end < one.length && one[end] === other?.[end]) end += 1;
+      return end;
+    };
+    const middled = (name, index) => {
+      let text = name.slice(state.prefix.length);
+      if (text.length <= state.fits) return text;
+      if (!FILES) text = text.replace(/^void /, "").replace(/\((?:[^()]|\([^()]*\))*\)$/, "") || text;
+      if (text.length <= state.fits) return text;
+      const around = [holder.kernels[index - 1], holder.kernels[index + 1]].map((row) => row && row[0] !== name ? shared(name, row[0]) : 0);
+      const head = Math.floor(state.fits * .35), rest = state.fits - head - 1;
+      const differs = Math.max(...around) - name.indexOf(text.slice(0, 20)) - 8;
+      const start = differs > head && differs + rest < text.length ? differs : text.length - rest;
+      return text.slice(0, head) + "…" + text.slice(start, start + rest);
+    };
+    const measure = () => {
+      const probe = element(buttons[0].parentNode, "span", "probe", "x".repeat(100));
+      const width = probe.getBoundingClientRect().width / 100;
+      probe.remove();
+      const room = buttons[0].parentNode.clientWidth - 14;
+      state.fits = Math.max(8, Math.floor(room / (width || 8)));
+    };
     const fill = (row, at) => {
       const [name, cells] = holder.kernels[state.rows[at]];
       row.setAttribute("aria-rowindex", String(at + 2));
-      row.firstChild.textContent = row.firstChild.title = name;
+      row.firstChild.title = name;
+      row.firstChild.textContent = middled(name, state.rows[at]);
       cells.forEach((cell, index) => {
         const [text, kind] = FILES ? fileCell(cell) : DIFF ? diffCell(cell, state.metric) : plainCell(cell, state.metric, shade);
         const box = row.children[index + 1];
         box.textContent = text;
         box.className = kind;
+        if (FILES) box.dataset.mark = cell === null ? "·" : MARKS[gradeOf(cell)];
         box.title = holder.targets[index] + "\n" + tip(cell);
       });
     };
@@ -184,7 +220,7 @@
       table = element(heat, "table");
       const head = element(element(table, "thead"), "tr");
       body = element(table, "tbody");
-      buttons = [FILES ? "file" : "kernel", ...holder.targets].map((name, index) => {
+      buttons = [FILES ? "library" : "kernel", ...holder.targets].map((name, index) => {
         const cell = element(head, "th", index ? "" : "name");
         cell.scope = "col";
         const button = element(cell, "button", "", name);
@@ -202,6 +238,11 @@
         return cell;
       });
       body.append(top.parentNode, bottom.parentNode);
+      table.style.width = "max(100%, calc(var(--name) + " + holder.targets.length + " * var(--cell)))";
+      wide();
+      state.prefix = beginning();
+      byId("legend").textContent = meaning + (state.prefix ? " All names begin with " + state.prefix : "");
+      measure();
       lower = holder.kernels.map(([name]) => name.toLowerCase());
       scale();
       state.sort = -2;
@@ -224,7 +265,10 @@
       scale();
       choose();
     });
-    addEventListener("resize", () => draw());
+    addEventListener("resize", () => {
+      measure();
+      draw();
+    });
     addEventListener("beforeprint", () => {
       const last = Math.min(PRINTED, state.rows.length);
       document.querySelectorAll("details").forEach((part) => {
@@ -234,7 +278,7 @@
       draw(0, last);
       bottom.style.height = "0";
       byId("legend").dataset.words = byId("legend").textContent;
-      byId("legend").textContent += " Printed: the first " + last + " of " + state.rows.length + (FILES ? " files of the " : " kernels of ") + holder.name + ".";
+      byId("legend").textContent += " Printed: the first " + last + " of " + state.rows.length + (FILES ? " libraries of the " : " kernels of ") + holder.name + ".";
     });
     addEventListener("afterprint", () => {
       byId("legend").textContent = byId("legend").dataset.words;
