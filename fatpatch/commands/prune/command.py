@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.base.errors import InputError
 from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
 from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.named import devices_named, split_targets
 from fatpatch.commands._shared.options import GpuName, image_limit_option
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
 from fatpatch.edit.rewrite.select_images import KeepRequest
-from fatpatch.gpus.devices import Device, find
 
 
 @click.command("prune", cls=Grouped)
@@ -44,23 +43,3 @@ def command(
     host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
     wishes = PruneRequest(wish, given.modules, given.members, force, host, max_image_size)
     return renewed("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
-
-
-def split_targets(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that commas part; a usage error for none."""
-    found = tuple(name for text in texts for name in map(str.strip, text.split(",")) if name)
-    if texts and not found:
-        raise click.UsageError("a list of targets is empty; write for example sm_75,sm_86")
-    return found
-
-
-def devices_named(text: str) -> tuple[Device, ...]:
-    """The GPU that a text names; of "auto" those of this machine."""
-    try:
-        if text.strip().lower() == "auto":
-            from fatpatch.gpus.local import local_devices
-
-            return tuple(local_devices())
-        return (find(text),)
-    except InputError as error:
-        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--for") from error

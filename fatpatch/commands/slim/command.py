@@ -54,7 +54,7 @@ def command(
     WHAT is a virtual or conda environment, a site-packages folder, a wheel, a folder of wheels, or a library. Each library is edited and
     verified as by 'fatpatch prune': for every kept GPU it must load the same as before. RECORD and conda-meta get the new hashes.
     """
-    from fatpatch.commands._shared.slimming import run
+    from fatpatch.commands.slim.run import run
     from fatpatch.slimming.request import Request
 
     if not (gpus or drop or strip_lto or codec):
@@ -68,7 +68,7 @@ def command(
         raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
     if output and in_place:
         raise click.UsageError("-o and --in-place exclude each other")
-    from fatpatch.commands.prune.command import split_targets
+    from fatpatch.commands._shared.named import split_targets
 
     request = Request(
         devices=_devices(gpus),
@@ -91,7 +91,7 @@ def command(
 
 
 def _devices(gpus: tuple[str, ...]) -> tuple[Device, ...]:
-    from fatpatch.commands.prune.command import devices_named
+    from fatpatch.commands._shared.named import devices_named
 
     return tuple(dict.fromkeys(device for gpu in gpus for device in devices_named(gpu)))
 

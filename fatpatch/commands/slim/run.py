@@ -18,7 +18,7 @@ from fatpatch.base.errors import EditError, InputError, VerifyError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
 from fatpatch.base.words import size
 from fatpatch.commands._shared.options import make_folder, shown_paths
-from fatpatch.commands._shared.slim import SlimmedPackage, SlimReport, slim_json, slim_text
+from fatpatch.commands.slim.text import SlimmedPackage, SlimReport, slim_json, slim_text
 from fatpatch.remote.opening import refuse_address
 from fatpatch.slimming.environment import slim_tree
 from fatpatch.slimming.library import slim_library
