@@ -19,7 +19,7 @@ from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.slimming.in_use import mapped_below
 from fatpatch.slimming.ledger import FileFacts, conda_document, facts_of, read_ledger, record_lines, replace_file
 from fatpatch.slimming.library import slim_library
-from fatpatch.slimming.request import LEFT_ALONE, SLIMMED, LibraryResult, Request, Task
+from fatpatch.slimming.request import LEFT_ALONE, SLIMMED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.state import STATE, State, load_state, save_state
 from fatpatch.slimming.tree import Package, Tree
 
@@ -30,7 +30,7 @@ MARK: Final = "fatpatch-slim.json"
 Report = Callable[[LibraryResult], None]
 
 
-def slim_tree(tree: Tree, request: Request, *, dry: bool, jobs: int, report: Report, today: str) -> list[LibraryResult]:
+def slim_tree(tree: Tree, request: SlimRequest, *, dry: bool, jobs: int, report: Report, today: str) -> list[LibraryResult]:
     """Slim every library of a tree in place, and its ledgers; with ``dry`` only plan. One result a library, the largest first."""
     if dry:
         return _libraries(tree, request, dry=True, jobs=jobs, report=report)
@@ -47,7 +47,7 @@ def slim_tree(tree: Tree, request: Request, *, dry: bool, jobs: int, report: Rep
     return results
 
 
-def _begun(tree: Tree, request: Request, before: State | None) -> State:
+def _begun(tree: Tree, request: SlimRequest, before: State | None) -> State:
     """The state of a run that begins. EditError when one before it was cut off and asked for something else."""
     if before is not None and not before.done and before.request != request.words:
         hint = f"finish it with {before.request}, or 'fatpatch undo' the folder"
@@ -75,15 +75,15 @@ def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, *second)))
 
 
-def _libraries(tree: Tree, request: Request, *, dry: bool, jobs: int, report: Report) -> list[LibraryResult]:
+def _libraries(tree: Tree, request: SlimRequest, *, dry: bool, jobs: int, report: Report) -> list[LibraryResult]:
     used = frozenset[str]() if dry else mapped_below(tree.root)
-    tasks, results = list[Task](), list[LibraryResult]()
+    tasks, results = list[LibraryTask](), list[LibraryResult]()
     for path in tree.files:
         full = os.path.join(tree.root, path)
         if os.path.realpath(full) in used:
             results.append(LibraryResult(path, LEFT_ALONE, "a running process uses it"))
             continue
-        tasks.append(Task(full, path, None if dry else os.path.realpath(full), request))
+        tasks.append(LibraryTask(full, path, None if dry else os.path.realpath(full), request))
     results += [LibraryResult(path, LEFT_ALONE, "is a link out of the folder") for path in tree.linked]
     tasks.sort(key=lambda task: -os.path.getsize(task.path))
     for result in in_order(slim_library, tasks, jobs):
@@ -101,7 +101,7 @@ def _settled(tree: Tree, results: Iterable[LibraryResult], *, resumed: bool) -> 
     return {path: facts_of(os.path.join(tree.root, path)) for path in tree.files if path in changed}
 
 
-def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts], request: Request, today: str) -> None:
+def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts], request: SlimRequest, today: str) -> None:
     """The ledger with the new hashes; a distribution gets a mark beside it, and lines for what is new, so that pip uninstalls all of it."""
     path = os.path.join(root, package.ledger)
     old = read_ledger(path)
@@ -118,7 +118,7 @@ def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts],
     replace_file(path, record_lines(old, facts, added, package.ledger), record=request.record)
 
 
-def mark_bytes(request: Request, files: Iterable[str], today: str) -> bytes:
+def mark_bytes(request: SlimRequest, files: Iterable[str], today: str) -> bytes:
     """The mark of a slimmed distribution: what its libraries are for now."""
     document = {
         "schema": "fatpatch.slimmed/1",

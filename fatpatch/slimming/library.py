@@ -21,7 +21,7 @@ from fatpatch.hostcode.linking import calls_linker
 from fatpatch.model.tree import Node
 from fatpatch.scan.coverage import payloads_below, stored_share, target_key
 from fatpatch.scan.walk import inspected
-from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, UNCHANGED, LibraryResult, Request, Task
+from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, UNCHANGED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.same_load import same_load_checks
 
 _BLOCK = 512
@@ -34,7 +34,7 @@ class Done(NamedTuple):
     renewed: Renewed
 
 
-def slim_library(task: Task) -> LibraryResult:
+def slim_library(task: LibraryTask) -> LibraryResult:
     """Slim one file. What stands against it is in the result: other libraries go on."""
     try:
         return _slimmed(task)
@@ -45,7 +45,7 @@ def slim_library(task: Task) -> LibraryResult:
         return LibraryResult(task.shown, LEFT_ALONE, error.message, size, size, disk, disk)
 
 
-def _slimmed(task: Task) -> LibraryResult:
+def _slimmed(task: LibraryTask) -> LibraryResult:
     request = task.request
     size, disk = _sizes(task.path)
     to = Destination(task.to, overwrite=True, record=request.record)
@@ -68,14 +68,14 @@ def _slimmed(task: Task) -> LibraryResult:
         return _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, wishes)), task)
 
 
-def _opened(path: str, shown: str, request: Request) -> _Opened:
+def _opened(path: str, shown: str, request: SlimRequest) -> _Opened:
     return _Opened(path, shown, request)
 
 
 class _Opened:
     """A file as the subject of an edit."""
 
-    def __init__(self, path: str, shown: str, request: Request) -> None:
+    def __init__(self, path: str, shown: str, request: SlimRequest) -> None:
         self._before = state_of(path)
         self._path = path
         self._inspected = inspected(path, name=os.path.basename(shown), limits=Limits(image=request.limit))
@@ -87,7 +87,7 @@ class _Opened:
         self._inspected.__exit__(None, None, None)
 
 
-def _nothing_for(node: Node, request: Request) -> str:
+def _nothing_for(node: Node, request: SlimRequest) -> str:
     """Why a file is left alone as a whole: it has no code for any of the GPUs, so nobody here uses it, or for none of what is to go."""
     from fatpatch.edit.rewrite.select_images import loads_any
 
@@ -99,7 +99,7 @@ def _nothing_for(node: Node, request: Request) -> str:
 Planner = Callable[[], RewritePlan]
 
 
-def _attempt(subject: EditedFile, request: Request, to: Destination) -> Done | None:
+def _attempt(subject: EditedFile, request: SlimRequest, to: Destination) -> Done | None:
     """The images removed: with the file as short as it can be, else in place."""
     node = subject.node
     drop = request.drop and _present(node, request.drop)
@@ -128,7 +128,7 @@ def _recompressions(node: Node, wishes: RecompressRequest) -> Iterator[Planner]:
 
 
 def _first_that_works(
-    subject: EditedFile, to: Destination, request: Request, planners: Iterator[Planner] | tuple[Planner, ...]
+    subject: EditedFile, to: Destination, request: SlimRequest, planners: Iterator[Planner] | tuple[Planner, ...]
 ) -> Done | None:
     """Carry out the first plan that can be made; None when there is nothing to do. The last refusal when none can."""
     refusal: FatpatchError | None = None
@@ -144,11 +144,11 @@ def _first_that_works(
     raise refusal
 
 
-def _more(both: TreeComparison, request: Request) -> list[CheckResult]:
+def _more(both: TreeComparison, request: SlimRequest) -> list[CheckResult]:
     return same_load_checks(both, request)
 
 
-def _with(found: LibraryResult, done: Done | None, task: Task) -> LibraryResult:
+def _with(found: LibraryResult, done: Done | None, task: LibraryTask) -> LibraryResult:
     """The result with one more edit in it."""
     if done is None:
         return found

@@ -14,7 +14,7 @@ LEFT_ALONE: Final = "left alone"
 FAILED: Final = "failed"
 
 
-class Request(NamedTuple):
+class SlimRequest(NamedTuple):
     """The GPUs to keep code for, or targets to drop; what else may go; ``codec``: recompress what stays, where that gains.
 
     ``record``: write undo records; ``limit``: bytes that an image may unpack to.
@@ -42,13 +42,13 @@ class Request(NamedTuple):
         return " ".join([*parts, *([f"--recompress {self.codec}"] if self.codec else [])])
 
 
-class Task(NamedTuple):
+class LibraryTask(NamedTuple):
     """One library: the file to read, how it is shown, and where the result goes; None: nowhere, the plan alone is wanted."""
 
     path: str
     shown: str
     to: str | None
-    request: Request
+    request: SlimRequest
 
 
 class LibraryResult(NamedTuple):

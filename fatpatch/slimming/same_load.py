@@ -10,12 +10,12 @@ from fatpatch.gpucode.fatbin.driver_view import driver_view
 from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.gpus.devices import Device
 from fatpatch.model.tree import Node, Payload
-from fatpatch.slimming.request import Request
+from fatpatch.slimming.request import SlimRequest
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.loading import load
 
 
-def same_load_checks(both: TreeComparison, request: Request) -> list[CheckResult]:
+def same_load_checks(both: TreeComparison, request: SlimRequest) -> list[CheckResult]:
     """One check a GPU. Payloads that did not change are byte-identical, which another check holds."""
     return [
         check_of(f"{device.name} loads the same, module by module", _problems(both, device, request))
@@ -23,7 +23,7 @@ def same_load_checks(both: TreeComparison, request: Request) -> list[CheckResult
     ]
 
 
-def _problems(both: TreeComparison, device: Device, request: Request) -> Iterator[str]:
+def _problems(both: TreeComparison, device: Device, request: SlimRequest) -> Iterator[str]:
     environment = Environment(device, request.driver)
     for pair in both.pairs.values():
         for payload in pair.old.payloads:

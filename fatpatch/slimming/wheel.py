@@ -20,7 +20,7 @@ from fatpatch.base.writing import give_name, sync_folder
 from fatpatch.slimming.environment import MARK, Report, mark_bytes
 from fatpatch.slimming.ledger import FileFacts, facts_of, record_lines
 from fatpatch.slimming.library import slim_library
-from fatpatch.slimming.request import SLIMMED, LibraryResult, Request, Task
+from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest
 
 _LIBRARY: Final = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|exe|cubin|fatbin|hsaco|co)\Z", re.IGNORECASE)
 _BUILD: Final = re.compile(r"(\d*)")
@@ -55,7 +55,7 @@ def wheel_of(path: str) -> Wheel:
 
 
 def slim_wheel(
-    wheel: Wheel, folder: str | None, request: Request, *, jobs: int, report: Report, today: str
+    wheel: Wheel, folder: str | None, request: SlimRequest, *, jobs: int, report: Report, today: str
 ) -> tuple[list[LibraryResult], str]:
     """Slim the libraries of a wheel, and write it anew into ``folder``; None: only plan. The results, and the name of the new file.
 
@@ -68,7 +68,7 @@ def slim_wheel(
         libraries = [each for each in members if _LIBRARY.search(each.filename)]
         _refuse_too_large(sum(each.file_size for each in libraries), scratch, wheel)
         tasks = [
-            Task(path, f"{wheel.name}/{each.filename}", None if folder is None else path, request._replace(record=False))
+            LibraryTask(path, f"{wheel.name}/{each.filename}", None if folder is None else path, request._replace(record=False))
             for each, path in _unpacked(archive, libraries, scratch)
         ]
         results = []
@@ -113,11 +113,11 @@ def _unpacked(archive: zipfile.ZipFile, libraries: list[zipfile.ZipInfo], scratc
         yield each, path
 
 
-def _new_name(wheel: Wheel, request: Request) -> str:
+def _new_name(wheel: Wheel, request: SlimRequest) -> str:
     return f"{wheel.name}-{wheel.version}-{_build_tag(wheel, request)}-{wheel.tags}.whl"
 
 
-def _build_tag(wheel: Wheel, request: Request) -> str:
+def _build_tag(wheel: Wheel, request: SlimRequest) -> str:
     """``0slim.sm_90``: pip prefers it to the same version without one, and nobody takes it for the original."""
     number = _BUILD.match(wheel.build)
     targets = sorted({re.sub(r"[^a-z0-9_]", "_", device.target) for device in request.devices}) or ["part"]
@@ -131,7 +131,7 @@ def _write(
     wheel: Wheel,
     path: str,
     changed: Mapping[str, str],
-    request: Request,
+    request: SlimRequest,
     today: str,
 ) -> None:
     """The new wheel, verified before it gets its name."""
@@ -161,7 +161,7 @@ def _pack(
     wheel: Wheel,
     temporary: str,
     changed: Mapping[str, str],
-    request: Request,
+    request: SlimRequest,
     today: str,
 ) -> None:
     record = next((each.filename for each in members if re.fullmatch(r"[^/]+\.dist-info/RECORD", each.filename)), None)

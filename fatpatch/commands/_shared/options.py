@@ -11,6 +11,7 @@ import click
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Fetched, Limits, Remote
 from fatpatch.commands._shared import quiet
+from fatpatch.commands._shared.remote_options import keep, remote_options
 from fatpatch.commands._shared.standard_input import SHOWN, is_standard_input
 from fatpatch.model.tree import Diagnostic
 from fatpatch.remote.address import scheme_of, shown_address
@@ -35,24 +36,11 @@ class Bytes(click.ParamType[int]):
         return int(digits) * factor
 
 
-_REMOTE = "fatpatch.remote"
-
-
-def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    context.meta.setdefault(_REMOTE, {})[parameter.name] = value
-
-
 def limits_from(max_image_size: int) -> Limits:
     """The limits of a run: the size of an image, and what the options for addresses say."""
-    given = click.get_current_context().meta.get(_REMOTE, {})
+    given = remote_options(click.get_current_context())
     remote = Remote(most=given["max_download"], public_only=given["public_only"], report=_tell) if given else Remote()
     return Limits(image=max_image_size, remote=remote)
-
-
-def most_fetched(context: click.Context) -> int:
-    """The bytes that may be read from a server or from standard input."""
-    most: int = context.meta.get(_REMOTE, {}).get("max_download", Remote().most)
-    return most
 
 
 def _tell(found: Fetched) -> None:
@@ -107,7 +95,7 @@ def image_limit_option(command: _Command) -> _Command:
 def image_size_option(command: _Command) -> _Command:
     """The options of every command that reads files: what may be unpacked, and what may be fetched where FILE is an address."""
     for option in (
-        click.option("--public-only", is_flag=True, expose_value=False, callback=_keep, help="Refuse private addresses."),
+        click.option("--public-only", is_flag=True, expose_value=False, callback=keep, help="Refuse private addresses."),
         click.option(
             "--max-download",
             type=Bytes(),
@@ -115,7 +103,7 @@ def image_size_option(command: _Command) -> _Command:
             show_default=True,
             is_eager=True,  # standard input is read when FILE is parsed
             expose_value=False,
-            callback=_keep,
+            callback=keep,
             help="Refuse a URL or standard input larger than this.",
         ),
         image_limit_option,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fatpatch.base.errors import InputError, LimitError
+from fatpatch.commands._shared.remote_options import most_fetched
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -45,7 +46,6 @@ def _spooled(context: click.Context) -> str:
     import tempfile
 
     from fatpatch.base.leftovers import folder_prefix, remove_folders
-    from fatpatch.commands._shared.options import most_fetched
 
     stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
     if stream is None:

@@ -15,7 +15,7 @@ from fatpatch.commands._shared.options import GpuName, image_limit_option
 if TYPE_CHECKING:
     from fatpatch.gpus.devices import Device
     from fatpatch.gpus.drivers import Driver
-    from fatpatch.slimming.request import Request
+    from fatpatch.slimming.request import SlimRequest
 
 
 @click.command("slim", cls=Grouped)
@@ -49,13 +49,13 @@ def command(
     max_image_size: int,
     **options: object,
 ) -> int:
-    """Remove the device code that your GPUs do not load from everything installed.
+    """Remove device code that your GPUs do not load.
 
     WHAT is a virtual or conda environment, a site-packages folder, a wheel, a folder of wheels, or a library. Each library is edited and
     verified as by 'fatpatch prune': for every kept GPU it must load the same as before. RECORD and conda-meta get the new hashes.
     """
     from fatpatch.commands.slim.run import run
-    from fatpatch.slimming.request import Request
+    from fatpatch.slimming.request import SlimRequest
 
     if not (gpus or drop or strip_lto or codec):
         raise click.UsageError('say what to keep or remove: --for "RTX 3060", --drop TARGETS, --strip-lto or --recompress zstd')
@@ -70,7 +70,7 @@ def command(
         raise click.UsageError("-o and --in-place exclude each other")
     from fatpatch.commands._shared.named import split_targets
 
-    request = Request(
+    request = SlimRequest(
         devices=_devices(gpus),
         drop=split_targets(drop),
         driver=_driver(driver),
@@ -107,7 +107,7 @@ def _driver(version: str | None) -> Driver | None:
         raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--driver") from error
 
 
-def _refuse_unreadable(request: Request) -> None:
+def _refuse_unreadable(request: SlimRequest) -> None:
     """A usage error for a codec that the driver does not read."""
     if request.codec == "zstd" and (request.driver is None or request.driver.zstd is not True):
         from fatpatch.gpus.drivers import first_zstd_driver

@@ -22,7 +22,7 @@ from fatpatch.commands.slim.text import SlimmedPackage, SlimReport, slim_json, s
 from fatpatch.remote.opening import refuse_address
 from fatpatch.slimming.environment import slim_tree
 from fatpatch.slimming.library import slim_library
-from fatpatch.slimming.request import FAILED, SLIMMED, LibraryResult, Request, Task
+from fatpatch.slimming.request import FAILED, SLIMMED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.state import STATE
 from fatpatch.slimming.tree import Tree, tree_of
 from fatpatch.slimming.wheel import slim_wheel, wheel_of
@@ -33,7 +33,7 @@ Answer = tuple[int, dict[str, Any], list[str]]
 """The exit code, the document, the lines."""
 
 
-def run(what: str, request: Request, *, output: str | None, dry: bool, jobs: int, verbose: bool) -> Answer:
+def run(what: str, request: SlimRequest, *, output: str | None, dry: bool, jobs: int, verbose: bool) -> Answer:
     """Slim what a user named."""
     refuse_address(what)
     shown = shown_paths([what])[0]
@@ -68,7 +68,7 @@ def _today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
 
 
-def _wheel_run(shown: str, wheels: Sequence[str], request: Request, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
+def _wheel_run(shown: str, wheels: Sequence[str], request: SlimRequest, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
     if output is None and not dry:
         raise click.UsageError("a wheel gets a new name: give the folder for it with -o")
     if output is not None:
@@ -84,14 +84,14 @@ def _wheel_run(shown: str, wheels: Sequence[str], request: Request, output: str 
     return SlimReport(shown, request, tuple(packages), dry, target, None, notes=notes)
 
 
-def _file_run(what: str, shown: str, request: Request, output: str | None, *, dry: bool) -> SlimReport:
+def _file_run(what: str, shown: str, request: SlimRequest, output: str | None, *, dry: bool) -> SlimReport:
     real = os.path.realpath(what)
     if output is not None and os.path.realpath(output) == real:
         raise click.UsageError("-o names WHAT itself: use --in-place")
     if output is not None and not dry and os.path.lexists(output):
         raise EditError("exists already", locator=output, hint="choose another name")
     to = None if dry else output or real
-    result = slim_library(Task(real, shown, to, request))
+    result = slim_library(LibraryTask(real, shown, to, request))
     if to is not None and output is not None and result.status != SLIMMED and result.status != FAILED:
         shutil.copyfile(real, output)
         shutil.copymode(real, output)
@@ -100,7 +100,7 @@ def _file_run(what: str, shown: str, request: Request, output: str | None, *, dr
     return SlimReport(shown, request, (SlimmedPackage(shown, (result,)),), dry, (output or what) if changed else None, undo)
 
 
-def _folder_run(what: str, shown: str, request: Request, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
+def _folder_run(what: str, shown: str, request: SlimRequest, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
     if output is None or dry:
         tree = tree_of(what, shown)
         results = slim_tree(tree, request, dry=dry, jobs=jobs, report=_progress(), today=_today())
@@ -123,7 +123,7 @@ def _folder_run(what: str, shown: str, request: Request, output: str | None, *, 
 
 
 def _report(
-    tree: Tree, shown: str, request: Request, results: Sequence[LibraryResult], dry: bool, output: str | None, undo: str | None
+    tree: Tree, shown: str, request: SlimRequest, results: Sequence[LibraryResult], dry: bool, output: str | None, undo: str | None
 ) -> SlimReport:
     found = {each.shown: each for each in results}
     linked = [each for each in results if each.shown in tree.linked]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.edit.report import lost_line
-from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, LibraryResult, Request
+from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, LibraryResult, SlimRequest
 
 SCHEMA = "fatpatch.slim/1"
 _SHOWN = 12
@@ -38,7 +38,7 @@ class SlimReport(NamedTuple):
     """All that is told. ``output``: the result's name; ``undo``: the command that takes it back; ``offers``: what else could go."""
 
     shown: str
-    request: Request
+    request: SlimRequest
     packages: tuple[SlimmedPackage, ...]
     dry: bool
     output: str | None
@@ -92,7 +92,7 @@ def is_nvidias(shown: str) -> bool:
     return shown.lower().replace("_", "-").startswith(("nvidia-", "libcu", "libnv", "cuda-", "cudnn", "nccl"))
 
 
-def _wish(request: Request) -> str:
+def _wish(request: SlimRequest) -> str:
     parts = []
     if request.devices:
         parts.append("for " + ", ".join(f"{device.name} ({device.target})" for device in dict.fromkeys(request.devices)))
