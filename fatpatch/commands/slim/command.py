@@ -52,7 +52,7 @@ def command(
     """Remove device code that your GPUs do not load.
 
     WHAT is a virtual or conda environment, a site-packages folder, a wheel, a folder of wheels, or a library. Each library is edited and
-    verified as by 'fatpatch prune': for every kept GPU it must load the same as before. RECORD and conda-meta get the new hashes.
+    verified as by 'fatpatch prune': every kept GPU must load the same code as before. RECORD and conda-meta get the new hashes.
     """
     from fatpatch.commands.slim.run import run
     from fatpatch.slimming.request import SlimRequest
