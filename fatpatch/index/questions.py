@@ -1,4 +1,4 @@
-"""Ready questions to an index."""
+"""Built-in queries."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def _target_of(text: str) -> Values:
 _HOLDER = "CASE WHEN payload.holder = '' THEN location.path ELSE location.path || '!' || payload.holder END"
 QUESTIONS: Final[dict[str, Question]] = {
     "targets": Question(
-        "the targets of every file, with how many modules hold them",
+        "targets of each file, with the number of modules",
         None,
         f"""SELECT {_HOLDER} AS file, entry.target, count(DISTINCT payload.inside) AS modules, sum(entry.stored_size) AS stored
         FROM location JOIN payload USING (artifact) JOIN entry ON entry.artifact = payload.artifact AND entry.payload = payload.inside
         GROUP BY 1, 2 ORDER BY 1, 2""",
     ),
     "lacks": Question(
-        "the files with code of the target's vendor and none for the target itself",
+        "files with code of the same vendor but not for TARGET",
         "TARGET",
         f"""SELECT {_HOLDER} AS file, group_concat(DISTINCT entry.target) AS targets
         FROM location JOIN payload USING (artifact) JOIN entry ON entry.artifact = payload.artifact AND entry.payload = payload.inside
@@ -56,21 +56,21 @@ QUESTIONS: Final[dict[str, Question]] = {
         _one_target,
     ),
     "fails": Question(
-        "the files that do not run on a GPU, and what they do",
+        "files that do not run on GPU, with the outcome",
         "GPU",
         """SELECT CASE WHEN verdict.holder = '' THEN location.path ELSE location.path || '!' || verdict.holder END AS file, verdict.outcome
         FROM location JOIN verdict USING (artifact) WHERE verdict.gpu = ? AND NOT verdict.works ORDER BY 1""",
         _target_of,
     ),
     "runs": Question(
-        "the files that run on a GPU",
+        "files that run on GPU",
         "GPU",
         """SELECT CASE WHEN verdict.holder = '' THEN location.path ELSE location.path || '!' || verdict.holder END AS file, verdict.outcome
         FROM location JOIN verdict USING (artifact) WHERE verdict.gpu = ? AND verdict.works ORDER BY 1""",
         _target_of,
     ),
     "largest": Question(
-        "the largest images, unpacked",
+        "largest images by uncompressed size",
         "COUNT",
         """SELECT image.size, entry.target, image.kind, count(DISTINCT location.path) AS files, min(location.path) AS first, image.sha256
         FROM image JOIN entry ON entry.image = image.sha256 JOIN location USING (artifact)
@@ -78,7 +78,7 @@ QUESTIONS: Final[dict[str, Question]] = {
         _number,
     ),
     "duplicates": Question(
-        "images that several files hold, by the bytes that the copies take",
+        "images in several files, by the size of the copies",
         "COUNT",
         """SELECT count(DISTINCT location.path) AS files, count(*) AS copies, sum(entry.stored_size) - max(entry.stored_size) AS spare,
         entry.target, min(location.path) AS first, entry.image AS sha256
@@ -87,14 +87,14 @@ QUESTIONS: Final[dict[str, Question]] = {
         _number,
     ),
     "stubs": Question(
-        "the files with kernels that are stubs, and how many",
+        "files with stub kernels, with their number",
         None,
         f"""SELECT {_HOLDER} AS file, entry.target, count(DISTINCT kernel.name) AS stubs
         FROM location JOIN payload USING (artifact) JOIN entry ON entry.artifact = payload.artifact AND entry.payload = payload.inside
         JOIN kernel USING (image) WHERE kernel.body = 'stub' GROUP BY 1, 2 ORDER BY 1, 2""",
     ),
     "errors": Question(
-        "what could not be read: files, and parts of them",
+        "files and parts of files that could not be read",
         None,
         """SELECT path AS file, '' AS place, error AS message FROM location WHERE error IS NOT NULL
         UNION ALL SELECT location.path, finding.inside, finding.message FROM location JOIN finding USING (artifact) ORDER BY 1, 2, 3""",

@@ -12,15 +12,27 @@ _GROUPS: Final = {
         "modules", "members", "replace", "rename_hash", "keep", "drop", "gpus", "codec", "level", "compress", "keep_ptx", "strip_lto",
     ),
     "Policy": ("require", "forbid", "policy", "no_policy", "select", "ignore", "fail_on", "baseline", "write_baseline", "init", "explain"),
-    "Filter": ("kernel_pattern", "missing", "kind", "all_kinds"),
+    "Filter": ("kernel_pattern", "missing", "kind", "kinds", "selects", "all_kinds", "threshold"),
     "Show": ("resources", "digest", "what_if", "duplicates", "mangled"),
     "Result": (
-        "output", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump", "drop_signature",
+        "output", "directory", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump",
+        "drop_signature",
     ),
     "Environment": ("driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
-    "Output": ("form", "reports", "verbose", "quiet", "jobs", "max_image_size", "max_download", "public_only"),
+    "Output": ("form", "reports", "ndjson", "html", "verbose", "quiet"),
+    "Limits": ("jobs", "max_image_size", "max_download", "public_only"),
 }  # fmt: skip
 """Titles, and the parameters below each, by their names in the functions; all others are plain options."""
+
+_OWN: Final = {
+    "check": {"gpus": "Policy", "driver": "Policy"},
+    "diff": {"kernels": "Show"},
+    "doctor": {"gpus": "Environment"},
+    "extract": {"targets": "Filter"},
+    "inspect": {"kernels": "Show", "targets": "Filter"},
+    "report": {"policy": "Options"},
+}
+"""Where an option of a command belongs elsewhere than its name says."""
 
 
 class Grouped(click.Command):
@@ -29,15 +41,14 @@ class Grouped(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options without a group first, then the groups in their order."""
         rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in _GROUPS}}
-        reading = self.name == "inspect"  # where --kernels shows them, and --target filters
+        own = _OWN.get(self.name or "", {})
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None or isinstance(parameter, click.Argument):
                 continue
             name = parameter.name or ""
-            title = next((title for title, names in _GROUPS.items() if name in names), "Options")
-            if reading and name in ("kernels", "targets"):
-                title = "Show" if name == "kernels" else "Filter"
+            title = own.get(name) or next((title for title, names in _GROUPS.items() if name in names), "Options")
+            title = "Output" if "--help" in parameter.opts else title
             rows[title].append(record)
         for title, records in rows.items():
             if records:

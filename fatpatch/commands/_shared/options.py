@@ -92,6 +92,12 @@ def image_limit_option(command: _Command) -> _Command:
     return click.option("--max-image-size", type=Bytes(), default="512M", show_default=True, help=help_text)(command)
 
 
+def jobs_option(command: _Command) -> _Command:
+    """The option of every command that reads with several processes."""
+    help_text = "Number of parallel processes (default: one per processor)."
+    return click.option("-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help=help_text)(command)
+
+
 def image_size_option(command: _Command) -> _Command:
     """The options of every command that reads files: what may be unpacked, and what may be fetched where FILE is an address."""
     for option in (

@@ -61,6 +61,9 @@ def quieted(command: click.Command) -> click.Command:
     """The command with ``-q``: its text is dropped, what ``verdict`` is given is written."""
     if any("--quiet" in parameter.opts for parameter in command.params):
         return command
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            quieted(each)
     command.params.append(quiet_option())
     callback = command.callback
     assert callback is not None

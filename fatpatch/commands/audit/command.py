@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.options import image_size_option, limits_from
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from
 
 
-@click.command("audit")
+@click.command("audit", cls=Grouped)
 @click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--db", "database", required=True, metavar="INDEX", help="Index file (SQLite); created if missing.")
 @click.option("--files-from", metavar="LIST", help="Read paths or URLs from this file, one per line; - for standard input.")
@@ -17,7 +18,7 @@ from fatpatch.commands._shared.options import image_size_option, limits_from
 @click.option("--html", metavar="PAGE", help="Write an HTML report on the index when done.")
 @click.option("--again", is_flag=True, help="Re-scan unchanged files.")
 @click.option("--ndjson", is_flag=True, help="Print one line of JSON for each file.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@jobs_option
 @image_size_option
 def command(
     files: tuple[str, ...],

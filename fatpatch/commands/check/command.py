@@ -8,7 +8,7 @@ import click
 
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import SHOWN, InputFile
 from fatpatch.commands.check.output import FORMATS, Checked, ReportFile
 
@@ -41,7 +41,7 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 @click.option(
     "--report", "reports", type=ReportFile(), multiple=True, help="Also write this format to a file, e.g. sarif=out.sarif. Repeatable."
 )
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Include suppressed findings.")
 @image_size_option
 def command(

@@ -1,4 +1,4 @@
-"""``fatpatch db``: work on indexes themselves."""
+"""``fatpatch db``: manage indexes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def command() -> None:
 @click.argument("out", metavar="INDEX")
 @click.argument("others", nargs=-1, required=True, metavar="OTHER...")
 def merge(out: str, others: tuple[str, ...]) -> int:
-    """Put all of OTHER... into INDEX, which is made where there is none: the shards of one audit become one index.
+    """Merge OTHER... into INDEX.
 
-    Of a file that is in several, the row that is there first stays.
+    Combines the shards of one audit. INDEX is created if missing. When several indexes hold the same file, the first row is kept.
     """
     from fatpatch.index.database import Database
 

@@ -8,11 +8,12 @@ import sys
 
 import click
 
-from fatpatch.commands._shared.options import image_size_option, limits_from, print_diagnostics, shown_paths, worse
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from, print_diagnostics, shown_paths, worse
 from fatpatch.commands._shared.standard_input import InputFile
 
 
-@click.command("diff")
+@click.command("diff", cls=Grouped)
 @click.argument("old", type=InputFile(), metavar="OLD")
 @click.argument("new", type=InputFile(), metavar="NEW")
 @click.option("--kernels", is_flag=True, help="List every kernel.")
@@ -25,7 +26,7 @@ from fatpatch.commands._shared.standard_input import InputFile
 )
 @click.option("--mangled", is_flag=True, help="Show mangled names in text and markdown.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="Output format.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Show each file in full, however many differ.")
 @image_size_option
 def command(

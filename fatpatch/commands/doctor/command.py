@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import InputFile
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from fatpatch.scan.distributions import Distribution, Installed
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Grouped)
 @click.argument("files", type=InputFile(), nargs=-1, metavar="[FILE|FOLDER|NAME]...")
 @click.option(
     "--gpu",

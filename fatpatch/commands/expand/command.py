@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
+from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_limit_option
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.expand import ExpandRequest, plan_expand
 
 
-@click.command("expand")
+@click.command("expand", cls=Grouped)
 @click.argument("file")
 @edit_options
 @image_limit_option

@@ -12,6 +12,7 @@ from fatpatch import __version__
 from fatpatch.base.errors import EditError, FormatError
 from fatpatch.base.words import plural, safe, size
 from fatpatch.base.writing import write_file
+from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import InputFile
@@ -23,7 +24,10 @@ from fatpatch.scan.walk import inspected
 SCHEMA = "fatpatch.extract/1"
 
 
-@click.command("extract")
+_KINDS = (*IMAGE_KINDS, "fatbin", "member")
+
+
+@click.command("extract", cls=Grouped, epilog="KIND is one of: " + ", ".join(_KINDS) + ".")
 @click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("-d", "--directory", required=True, metavar="DIR", help="Output folder; created if missing.")
 @click.option(
@@ -38,7 +42,8 @@ SCHEMA = "fatpatch.extract/1"
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice([*IMAGE_KINDS, "fatbin", "member"]),
+    type=click.Choice(_KINDS),
+    metavar="KIND",
     help="Extract only this kind; fatbin: whole fatbins and bundles; member: archive members. Repeatable.",
 )
 @click.option("--select", "selects", multiple=True, metavar="GLOB", help="Extract only this locator or its end; * allowed. Repeatable.")

@@ -51,9 +51,9 @@ from fatpatch.scan.walk import inspected
     help="AMD: copy code objects for A as objects for B, e.g. gfx1030:gfx1031. Repeatable.",
 )
 @click.option("--retarget", metavar="TARGET", help="Compile FILE's own PTX for this target, as 'fatpatch retarget' does.")
-@click.option("--allow", type=click.Choice(["unverified"]), help="With --retarget: include class 2 kernels.")
+@click.option("--allow", type=click.Choice(["unverified"]), help="Include class 2 kernels (with --retarget).")
 @click.option(
-    "--kernel", "kernels", multiple=True, metavar="NAME", help="With --retarget: include this kernel regardless of class. Repeatable."
+    "--kernel", "kernels", multiple=True, metavar="NAME", help="Include this kernel regardless of class (with --retarget). Repeatable."
 )
 @click.option("--from", "donor", metavar="DONOR", help="Binary to copy images for --target from (DLL, .so, wheel, llamafile).")
 @click.option(

@@ -7,7 +7,7 @@ import sys
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.options import TargetName, image_size_option, jobs_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands.inspect.run import InspectRequest, Run
 from fatpatch.scan.walk import KINDS
@@ -15,7 +15,7 @@ from fatpatch.scan.walk import KINDS
 _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per image or kernel."
 
 
-@click.command("inspect", cls=Grouped)
+@click.command("inspect", cls=Grouped, epilog="KIND is one of: " + ", ".join(KINDS) + ".")
 @click.argument("files", type=InputFile(), nargs=-1, required=True, metavar="FILE...")
 @click.option("--kernels", is_flag=True, help="List kernels and their resources.")
 @click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Show only kernels whose name matches (implies --kernels).")
@@ -34,7 +34,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "ndjson", "csv"]), default="text", show_default=True, help=_HELP_FORMAT
 )
-@click.option("--as", "kind", type=click.Choice(KINDS), help="Read FILE as this kind instead of detecting it.")
+@click.option("--as", "kind", type=click.Choice(KINDS), metavar="KIND", help="Read FILE as this kind instead of detecting it.")
 @click.option(
     "--what-if",
     "what_if",
@@ -43,7 +43,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
 )
 @click.option("--duplicates", is_flag=True, help="Report duplicate images and kernels.")
 @click.option("--all-kinds", is_flag=True, help="Also count SPIR-V (Vulkan, OpenCL) and Metal code.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes for --kernels (default: all processors).")
+@jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every module and image: offset, evidence, options.")
 @image_size_option
 def command(

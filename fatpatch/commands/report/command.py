@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import InputFile
 
 
-@click.command("report")
+@click.command("report", cls=Grouped)
 @click.argument("files", type=InputFile(), nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--output", required=True, metavar="PAGE", help="Output file, such as report.html.")
 @click.option("--overwrite", "force", is_flag=True, help="Overwrite an existing page.")
 @click.option("--diff", "compare", is_flag=True, help="Compare two files or folders: OLD NEW.")
 @click.option("--title", help="Page title (default: the file names).")
 @click.option("--policy", metavar="FILE", help="Policy file to check against (default: as 'check' finds it).")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Number of parallel processes (default: all processors).")
+@jobs_option
 @image_size_option
 def command(
     files: tuple[str, ...],

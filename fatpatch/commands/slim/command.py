@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 @click.option(
     "--recompress", "codec", type=click.Choice(["zstd", "lz4"]), help="Recompress what stays; keep the original when not smaller."
 )
-@click.option("--driver", metavar="VERSION", help="The driver that must read the result: 580.65.06, or the CUDA version 13.0.")
+@click.option("--driver", metavar="VERSION", help="Driver that must read the result: 580.65.06, or the CUDA version 13.0.")
 @click.option("-o", "--output", metavar="OUT", help="Write to a new file or folder; for wheels, the folder of the new wheels.")
 @click.option("--in-place", is_flag=True, help="Edit WHAT itself; 'fatpatch undo WHAT' reverts it.")
 @click.option("--dry-run", is_flag=True, help="Show the plan without writing.")
 @click.option("--no-undo", is_flag=True, help="Do not write undo records, which are as large as what was removed.")
-@click.option("--jobs", type=click.IntRange(1, 64), help="Number of worker processes.  [default: one per processor, at most 8]")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="Number of parallel processes (default: one per processor, at most 8)."
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
 @click.option("-v", "--verbose", is_flag=True, help="List every library.")
 @image_limit_option
