@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# CUDA fatbin (reference: CUDA fatbin container and entry header)
+# CUDA fatbin (reference: CUDA fatbin, container; entry header)
 FATBIN_MAGIC: Final = 0xBA55ED50
 FATBIN_MAGIC_BYTES: Final = b"\x50\xed\x55\xba"
 FATBIN_VERSION: Final = 1

@@ -1,6 +1,6 @@
 """AMD code objects: kernels and resources from the msgpack note, else from the ``.kd`` symbols; target, version, compiler.
 
-Reference: AMDGPU back-end usage, code object metadata (note AMDGPU, type 32); LLVM 22.
+Reference: AMDGPU usage, code object metadata (note AMDGPU, type 32); LLVM 22.
 """
 
 from __future__ import annotations

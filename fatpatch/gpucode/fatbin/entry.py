@@ -137,7 +137,7 @@ def read_entry(header: Header, label: Label, data: bytes, offset: int, locator: 
 def read_concatenated(outer: ImageEntry, header: Header, data: bytes, diagnostics: Diagnostics) -> list[ImageEntry]:
     """The images inside a concatenated entry (kind 0x100): sub-headers that name ranges of one shared blob.
 
-    Sub-header length is not stored: 64 bytes, its identifier, its options block (reference: concatenated entry).
+    Sub-header length is not stored: 64 bytes, its identifier, its options block (reference: CUDA fatbin, concatenated entry).
     """
     images: list[ImageEntry] = []
     at, end = header.options_offset, header.header_size
