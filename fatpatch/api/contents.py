@@ -61,7 +61,9 @@ def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: i
     for each in inputs:
         try:
             with inspected(each.path, name=file_name(each.shown), limits=limits, progress=on_read) as node:
-                for holder in _holders(node._replace(path=each.shown), each.shown, limits, jobs):
+                owner = each.distribution
+                name = f"{each.shown} ({owner})" if owner and owner not in each.shown else each.shown
+                for holder in _holders(node._replace(path=each.shown), name, limits, jobs):
                     found.append(holder)
                     complaints += [_finding(each.shown, item) for item in holder.facts.complaints]
         except FatpatchError as error:

@@ -12,13 +12,14 @@ from fatpatch.base.limits import Limits
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver as driver_of
+from fatpatch.named.resolve import resolve
+from fatpatch.named.unit import NamedUnit, NamingChoices, files_of
 from fatpatch.policy import document as check_document
 from fatpatch.policy.finding import Finding, fails
 from fatpatch.policy.policy import MustRun, Policy, read_policy
 from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.release import text as diff_words
 from fatpatch.release.run import ReleaseComparison, compare
-from fatpatch.remote.inputs import expanded
 from fatpatch.verdicts import document as doctor_json
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor
@@ -154,9 +155,16 @@ def check(
     for name in gpus:
         find(name)
     given, run_as = paths_of(paths), RunChoices(**options)
-    inputs = list(expanded(given, given))
-    outcome = check_files(inputs, rules._replace(demands=demands), Selection(), run_as.limits or Limits(), given=given, jobs=run_as.jobs)
+    bounds = run_as.limits or Limits()
+    units = _units(given, bounds)
+    outcome = check_files(
+        files_of(units), rules._replace(demands=demands), Selection(), bounds, given=[unit.shown for unit in units], jobs=run_as.jobs
+    )
     return Check(outcome, rules.source, fail_on)
+
+
+def _units(words: Sequence[str], limits: Limits) -> list[NamedUnit]:
+    return resolve(words, words, NamingChoices(remote=limits.remote))
 
 
 class Difference(NamedTuple):
@@ -178,8 +186,8 @@ class Difference(NamedTuple):
 
 def diff(old: PathLike, new: PathLike, *, threshold: float = 0.0, jobs: int | None = None, limits: Limits | None = None) -> Difference:
     """Compare two files or folders. ``threshold``: numbers count when they change by more than this part (0.05: five percent)."""
-    first, second = (paths_of(path)[0] for path in (old, new))
-    found = compare((first, first), (second, second), limits=limits or Limits(), threshold=threshold, jobs=jobs, on_read=lambda *_: None)
+    first, second = _units([paths_of(path)[0] for path in (old, new)], limits or Limits())
+    found = compare(first, second, limits=limits or Limits(), threshold=threshold, jobs=jobs, on_read=lambda *_: None)
     if found.errors and not found.differences:
         raise found.errors[0]
     return Difference(found)

@@ -19,7 +19,7 @@ def document(outcome: CheckOutcome, *, failed: bool, policy: str) -> dict[str, A
         "policy": policy or None,
         "failed": failed,
         "counts": {level: sum(finding.level == level for finding in outcome.findings) for level in reversed(LEVELS)},
-        "files": [{"path": file.shown, "holders": file.holders} for file in outcome.files],
+        "files": [{"path": file.shown, "holders": file.holders, "distribution": file.distribution or None} for file in outcome.files],
         "findings": [_row(finding) for finding in outcome.findings],
         "allowed": [_row(finding) for finding in outcome.allowed],
         "baseline": [_row(finding) for finding in outcome.known],
@@ -27,4 +27,5 @@ def document(outcome: CheckOutcome, *, failed: bool, policy: str) -> dict[str, A
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    return {**finding._asdict(), "remedy": finding.remedy or None, "key": finding.key or None, "fingerprint": finding.fingerprint}
+    row = finding._asdict()
+    return {**row, **{key: row[key] or None for key in ("remedy", "key", "distribution")}, "fingerprint": finding.fingerprint}

@@ -14,7 +14,7 @@ LEVELS: Final = ("note", "warning", "error")
 class Finding(NamedTuple):
     """``file`` as the user named it; ``locator`` the place in it. ``key`` is what tells it from others of its rule at that place.
 
-    ``remedy`` is what to do, empty where the message says it.
+    ``remedy`` is what to do, empty where the message says it. ``distribution``: the installed package of the file, empty for none.
     """
 
     rule: str
@@ -24,6 +24,7 @@ class Finding(NamedTuple):
     message: str
     remedy: str = ""
     key: str = ""
+    distribution: str = ""
 
     @property
     def fingerprint(self) -> str:

@@ -48,6 +48,7 @@ class FileResult(NamedTuple):
     origin: str
     promised: frozenset[str]
     release: bool
+    distribution: str = ""
 
 
 class CheckOutcome(NamedTuple):
@@ -102,7 +103,9 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
 
     def add(rule: str, hit: Hit) -> None:
         if selected(rule, *selection):
-            findings.append(Finding(rule, RULES[rule].level, given.shown, hit.locator, hit.message, hit.remedy, hit.key))
+            findings.append(
+                Finding(rule, RULES[rule].level, given.shown, hit.locator, hit.message, hit.remedy, hit.key, given.distribution)
+            )
 
     try:
         with inspected(given.path, name=file_name(given.shown), limits=limits) as node:
@@ -126,7 +129,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
     vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
     paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
     promised = frozenset(pattern for pattern, _ in policy.files if any(fits(path, pattern) for path in paths))
-    return FileResult(given.shown, tuple(findings), len(nodes), vendors, given.origin, promised, release)
+    return FileResult(given.shown, tuple(findings), len(nodes), vendors, given.origin, promised, release, given.distribution)
 
 
 def demands_on(policy: Policy, shown: str, node: Node) -> Demands:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -11,10 +10,11 @@ from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import SEPARATOR, escape, file_name
 from fatpatch.model.tree import Diagnostic, Node
+from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.release.code import Codes, codes_of, differing
 from fatpatch.release.difference import LibraryDifference, Moved, difference
 from fatpatch.release.pairing import paired
-from fatpatch.remote.inputs import Input, expanded
+from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics, holders, target_key
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
@@ -50,11 +50,12 @@ class ReleaseComparison(NamedTuple):
 class _Release:
     """One side, read in two passes: what it holds, then whole what the other side has not."""
 
-    def __init__(self, path: str, shown: str, limits: Limits, on_read: OnRead) -> None:
-        self.shown = shown
+    def __init__(self, unit: NamedUnit, limits: Limits, on_read: OnRead) -> None:
+        self.shown = unit.shown
         self.limits = limits
         self.on_read = on_read
-        inputs = expanded([path], [shown]) if os.path.isdir(path) else [Input(path, shown, named=True)]  # a pattern is no release
+        several = unit.whole or unit.distribution is not None
+        inputs = files_of([unit]) if several else [Input(unit.path, unit.shown, named=True)]  # a pattern is no release
         self.files = [(each.path, each.shown) for each in inputs]
         self.listed: dict[str, list[LibraryFacts]] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -136,15 +137,15 @@ class _Release:
 
 
 def compare(
-    old: tuple[str, str], new: tuple[str, str], *, limits: Limits, threshold: float = 0.0, jobs: int | None = None, on_read: OnRead
+    old: NamedUnit, new: NamedUnit, *, limits: Limits, threshold: float = 0.0, jobs: int | None = None, on_read: OnRead
 ) -> ReleaseComparison:
-    """Compare two files or folders, each given as (path, the name to show). A FatpatchError when one cannot be read at all."""
-    releases = [_Release(path, shown, limits, on_read) for path, shown in (old, new)]
+    """Compare two units: files, folders, packages. A FatpatchError when one cannot be read at all."""
+    releases = [_Release(unit, limits, on_read) for unit in (old, new)]
     for release in releases:
         release.look()
     if not any(release.facts or release.errors or release.diagnostics for release in releases):
         hint = "look whether the right files were given"
-        raise InputError("neither holds GPU code", locator=f"{old[1]}, {new[1]}", hint=hint)
+        raise InputError("neither holds GPU code", locator=f"{old.shown}, {new.shown}", hint=hint)
     pairs = [pair for pair in paired(releases[0].facts, releases[1].facts) if pair.unchanged]
     before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
     after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)

@@ -10,12 +10,16 @@ from fatpatch.remote.address import scheme_of
 
 
 class Input(NamedTuple):
-    """A file to read: its path, how it is shown, and whether the user named it or a folder that it lies in (``origin``)."""
+    """A file to read: its path, how it is shown, and whether the user named it or a folder that it lies in (``origin``).
+
+    ``distribution``: the installed package that it belongs to, empty for none.
+    """
 
     path: str
     shown: str
     named: bool
     origin: str = ""
+    distribution: str = ""
 
 
 def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:

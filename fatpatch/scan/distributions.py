@@ -1,39 +1,37 @@
-"""What is installed in a folder: distributions by their RECORD, and the libraries that no distribution owns.
-
-Sources: PyPA specifications "Recording installed projects" and "Virtual environments" (pyvenv.cfg).
-"""
+"""What is installed in a folder: Python distributions, conda packages, node packages, and the libraries that none of them owns."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import escape, join
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node
+from fatpatch.scan.environments import CONDA, site_packages
+from fatpatch.scan.ledgers import ARCHIVE, INFO, LIBRARY, MAX_FILES, of_conda, of_node, of_record, text_of
 from fatpatch.scan.walk import Progress, inspected
 
-_LIBRARY: Final = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|node|exe|cubin|fatbin|ptx|hsaco|co|hipfb|kpack)\Z", re.IGNORECASE)
-_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?\Z")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fatpatch.scan.walk import Kept
+
 _CUDA: Final = re.compile(r"^cuda\s*(?::[^=\n]*)?=\s*['\"](\d{1,2}\.\d{1,2})['\"]", re.MULTILINE)
-_INFO: Final = ".dist-info"
-_MAX_RECORD: Final = 64 << 20
 _MAX_METADATA: Final = 64 << 10
-_MAX_FILES: Final = 200_000
 _HEAD: Final = 4
 
 
 class Distribution(NamedTuple):
-    """An installed distribution, or with an empty version the files that none owns.
+    """Something installed, or with an empty version the files that nothing owns.
 
-    ``files``: paths below ``root`` that may hold GPU code. ``info``: its folder with RECORD, below ``root``.
+    ``files``: paths below ``root`` that may hold GPU code. ``kind``: python, conda, node, process, or files.
+    ``info``: its ledger, below ``root``. ``moved``: (path, where its bytes are now); ``unread``: (path, why it is not read).
     """
 
     name: str
@@ -41,6 +39,9 @@ class Distribution(NamedTuple):
     root: str
     files: tuple[str, ...]
     info: str = ""
+    kind: str = "files"
+    moved: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
 
     @property
     def shown(self) -> str:
@@ -49,42 +50,27 @@ class Distribution(NamedTuple):
 
 
 class Installed(NamedTuple):
-    """A folder of installed packages. ``cuda``: the release that its PyTorch was built with.
+    """A folder of installed packages, in which each library has one owner. ``cuda``: the release that its PyTorch was built with.
 
-    ``names``: in small letters, of all files in it that may be loaded.
+    ``names``: in small letters, of all files in it that may be loaded. ``recorded``: the Python distributions with all that their
+    RECORD names, and what is in none, as editing needs them.
     """
 
     shown: str
     distributions: tuple[Distribution, ...]
     cuda: str | None
     names: frozenset[str]
+    recorded: tuple[Distribution, ...] = ()
 
 
-def active_environment() -> str | None:
-    """The folder of the virtual or conda environment that the shell has activated, else of the Python that runs this."""
-    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
-        if folder := os.environ.get(variable):
-            return folder
-    return sys.prefix if sys.prefix != sys.base_prefix else None
+class _Found(NamedTuple):
+    """What a walk met: libraries, and the ledgers of packages, all by their paths below the root."""
 
-
-def site_packages(folder: str) -> list[str]:
-    """Where an environment keeps its packages; the folder itself where it is none."""
-    found = []
-    for library in ("lib", "lib64", "Lib"):
-        base = os.path.join(folder, library)
-        if os.path.isdir(os.path.join(base, "site-packages")):
-            found.append(os.path.join(base, "site-packages"))
-        elif os.path.isdir(base):
-            pythons = [name for name in sorted(os.listdir(base)) if re.fullmatch(r"python\d\.\d{1,2}t?", name)]
-            found += [path for name in pythons if os.path.isdir(path := os.path.join(base, name, "site-packages"))]
-    distinct = {os.path.realpath(path): path for path in found}
-    return list(distinct.values()) or [folder]
-
-
-def is_name(text: str) -> bool:
-    """Whether a text can be the name of a distribution."""
-    return _NAME.fullmatch(text) is not None and not _LIBRARY.search(text)
+    files: list[str]
+    archives: list[str]
+    infos: list[tuple[str, str]]
+    condas: list[str]
+    nodes: list[str]
 
 
 def installed(folder: str, shown: str) -> Installed:
@@ -92,59 +78,64 @@ def installed(folder: str, shown: str) -> Installed:
     if not os.path.isdir(folder):
         raise InputError("is no folder", locator=shown)
     found: list[Distribution] = []
+    recorded: list[Distribution] = []
     names: set[str] = set()
     cuda = None
-    for root in site_packages(folder):
-        files = list(_libraries(root))
-        names.update(os.path.basename(path).lower() for path in files)
-        owned: set[str] = set()
-        for entry in sorted(os.listdir(root)):
-            if entry.endswith(_INFO):
-                distribution = _distribution(root, entry)
-                owned.update(distribution.files)
-                found.append(distribution)
-        rest = tuple(path for path in files if path not in owned)
-        if rest:
-            found.append(Distribution("other files" if found else os.path.basename(os.path.realpath(root)), "", root, rest))
-        cuda = cuda or _cuda_of_torch(root)
-    return Installed(shown, tuple(found), cuda, frozenset(names))
+    for root in [folder] if os.path.isdir(os.path.join(folder, CONDA)) else site_packages(folder):
+        met = _walk(root)
+        names.update(os.path.basename(path).lower() for path in met.files)
+        python = [_python(root, *each) for each in met.infos]
+        owned = {_below(root, each, path) for each in python for path in each.files}
+        recorded += [*python, *_rest(root, [path for path in met.files if path not in owned], some=bool(python))]
+        groups = list(_owners(root, met, python))
+        owned = {_below(root, each, path) for each in groups for path in each.files}
+        found += [*groups, *_rest(root, [path for path in met.files if path not in owned], some=bool(groups))]
+        if not groups:  # a folder of releases
+            found += [Distribution(path, "", root, (path,)) for path in met.archives]
+        places = dict.fromkeys([root, *(os.path.join(root, place) for place, _ in met.infos)])
+        cuda = cuda or next(filter(None, map(_cuda_of_torch, places)), None)
+    return Installed(shown, tuple(found), cuda, frozenset(names), tuple(recorded))
 
 
 def named(name: str, where: Installed) -> Distribution:
-    """The distribution of a name, spelled in any way that pip takes. InputError, with the nearest names, when there is none."""
-    wanted = _plain(name)
-    for each in where.distributions:
-        if _plain(each.name) == wanted and each.version:
-            return each
+    """The distribution of NAME or NAME==VERSION, spelled in any way that pip takes. InputError, with near names, when there is none."""
+    wanted, _, version = name.partition("==")
+    plain = plain_name(wanted)
+    found = [each for each in where.distributions if plain_name(each.name) == plain and each.version]
+    match = next((each for each in found if version in ("", each.version)), None)
+    if match is not None:
+        return match
+    if found:
+        hint = f"pypi:{name} names the wheel on an index"
+        raise InputError(f"{found[0].shown} is installed in {where.shown}, not {version}", locator=name, hint=hint)
     import difflib
 
-    close = difflib.get_close_matches(wanted, [_plain(each.name) for each in where.distributions], 3, 0.6)
-    hint = f"did you mean {' or '.join(close)}?" if close else "give a file, a folder, a URL, or the name of an installed distribution"
+    close = difflib.get_close_matches(plain, [plain_name(each.name) for each in where.distributions if each.version], 3, 0.6)
+    hint = f"did you mean {' or '.join(close)}?" if close else "give a file, a folder, a URL, the name of an installed distribution, "
+    hint += "" if close else "pypi:NAME, npm:NAME or pid:NUMBER"
     raise InputError(f"no file of that name, and no such distribution in {where.shown}", locator=name, hint=hint)
 
 
 @contextmanager
-def opened(distribution: Distribution, limits: Limits, progress: Progress | None = None) -> Iterator[Node]:
+def opened(distribution: Distribution, limits: Limits, progress: Progress | None = None, **kept: Unpack[Kept]) -> Iterator[Node]:
     """The files of a distribution as the members of one node; what cannot be read is a diagnostic. Links out of the folder are left out."""
     members, diagnostics = [], Diagnostics()
-    root = os.path.realpath(distribution.root)
+    label = distribution.name
+    for path, why in distribution.unread:
+        diagnostics.not_read(join(escape(label), path), 0, why)
     with ExitStack() as stack:
-        for path in distribution.files:
-            real = os.path.realpath(os.path.join(distribution.root, path))
-            if os.path.commonpath([root, real]) != root or not os.path.isfile(real) or not _worth_reading(real):
-                continue
-            locator = join(escape(distribution.name), escape(path))
+        for path, real in places(distribution):
+            locator = join(escape(label), path)
             try:
-                node = stack.enter_context(inspected(real, name=locator, limits=limits, progress=progress))
+                node = stack.enter_context(inspected(real, name=locator, limits=limits, progress=progress, **kept))
             except FatpatchError as error:
                 diagnostics.error(locator, None, error.message)
                 continue
             members.append(node._replace(path=path))
-        size = sum(node.size for node in members)
         yield Node(
-            locator=escape(distribution.name),
+            locator=escape(label),
             path=distribution.shown,
-            size=size,
+            size=sum(node.size for node in members),
             container="folder",
             detail="",
             members=tuple(members),
@@ -154,8 +145,29 @@ def opened(distribution: Distribution, limits: Limits, progress: Progress | None
         )
 
 
+def places(distribution: Distribution) -> Iterator[tuple[str, str]]:
+    """(path below the root, path to read) of its files that are there; without links out of the root, and without what is empty."""
+    moved = dict(distribution.moved)
+    process = distribution.kind == "process"  # its root may be that of a container, in which links lead elsewhere
+    root = distribution.root if process else os.path.realpath(distribution.root)
+    seen: set[str] = set()
+    for path in distribution.files:
+        full = moved.get(path) or os.path.join(root, path)
+        real = full if process else os.path.realpath(full)
+        if real in seen or not (process or os.path.commonpath([root, real]) == root) or not os.path.isfile(real):
+            continue
+        seen.add(real)
+        if _worth_reading(real):
+            yield path, real
+
+
+def plain_name(name: str) -> str:
+    """The normalized name (PyPA, name normalization)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _worth_reading(path: str) -> bool:
-    """Whether a file begins like one that may hold GPU code; most libraries of Python packages are small and hold none."""
+    """Whether a file has bytes; one that cannot be opened is reported by whoever reads it."""
     try:
         with open(path, "rb") as stream:
             return bool(stream.read(_HEAD))
@@ -163,53 +175,96 @@ def _worth_reading(path: str) -> bool:
         return True
 
 
-def _libraries(root: str) -> Iterator[str]:
-    """The paths below a folder that may be loaded, sorted; links to folders are not followed."""
-    count = 0
+def _walk(root: str) -> _Found:
+    """The libraries and ledgers below a folder, sorted; links to folders are not followed. InputError when there are too many."""
+    found = _Found([], [], [], [], [])
     for folder, folders, files in os.walk(root):
         folders.sort()
+        here = os.path.relpath(folder, root).replace(os.sep, "/")
+        below = "" if here == "." else f"{here}/"
+        found.infos.extend((below.rstrip("/"), name) for name in folders if name.endswith(INFO))
+        if CONDA in folders:
+            metas = os.path.join(folder, CONDA)
+            found.condas.extend(f"{below}{CONDA}/{name}" for name in sorted(os.listdir(metas)) if name.endswith(".json"))
+        if "package.json" in files and _in_node_modules(below):
+            found.nodes.append(below.rstrip("/"))
         for name in sorted(files):
-            if _LIBRARY.search(name):
-                count += 1
-                if count > _MAX_FILES:
-                    raise InputError(f"holds more than {_MAX_FILES} libraries", locator=root, hint="name a folder in it")
-                yield os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
+            if LIBRARY.search(name):
+                if len(found.files) >= MAX_FILES:
+                    raise InputError(f"holds more than {MAX_FILES} libraries", locator=root, hint="name a folder in it")
+                found.files.append(below + name)
+            elif ARCHIVE.search(name) and len(found.archives) < MAX_FILES:
+                found.archives.append(below + name)
+    return found
 
 
-def _distribution(root: str, info: str) -> Distribution:
-    name, _, version = info.removesuffix(_INFO).partition("-")
-    metadata = _text(os.path.join(root, info, "METADATA"), _MAX_METADATA)
-    for line in metadata.split("\n\n", 1)[0].splitlines():
-        key, _, value = line.partition(":")
-        if key.lower() == "name" and _NAME.fullmatch(value.strip()):
-            name = value.strip()
-        elif key.lower() == "version":
-            version = value.strip()[:60]
-    rows = csv.reader(_text(os.path.join(root, info, "RECORD"), _MAX_RECORD).splitlines())
-    files = sorted({row[0].replace("\\", "/") for row in rows if row and _LIBRARY.search(row[0]) and _inside(row[0])})
-    return Distribution(name, version, root, tuple(files[:_MAX_FILES]), info)
+def _in_node_modules(below: str) -> bool:
+    """Whether a folder is that of a package in node_modules, or of its scope."""
+    parts = below.rstrip("/").split("/")
+    return "node_modules" in (parts[-2:-1] or [""]) or (len(parts) > 2 and parts[-3] == "node_modules" and parts[-2].startswith("@"))
 
 
-def _inside(path: str) -> bool:
-    """Whether a path of a RECORD stays in its folder."""
-    parts = path.replace("\\", "/").split("/")
-    return not path.startswith(("/", "\\")) and ".." not in parts and ":" not in parts[0]
+def _python(root: str, place: str, info: str) -> Distribution:
+    folder = os.path.join(root, place) if place else root
+    name, version, files = of_record(folder, info)
+    return Distribution(name, version, folder, tuple(files), info, "python")
 
 
-def _text(path: str, most: int) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read(most)
-    except OSError:
-        return ""
+def _owners(root: str, met: _Found, python: Sequence[Distribution]) -> Iterator[Distribution]:
+    """Each library with the first that names it: conda, then the Python distributions that conda did not install, then node packages."""
+    taken: set[str] = set()
+    infos: set[str] = set()
+    for path in met.condas:
+        read = of_conda(os.path.join(root, path))
+        if read is None:
+            continue
+        name, version, files, owns = read
+        place = path.rpartition(f"{CONDA}/")[0].rstrip("/")
+        folder = os.path.join(root, place) if place else root
+        infos.update(os.path.realpath(os.path.join(folder, each)) for each in owns)
+        yield _taking(Distribution(name, version, folder, tuple(files), f"{CONDA}/{path.rpartition('/')[2]}", "conda"), root, taken)
+    for each in python:
+        if os.path.realpath(os.path.join(each.root, each.info)) not in infos:
+            yield _taking(each, root, taken)
+    yield from _node_packages(root, met, taken)
+
+
+def _node_packages(root: str, met: _Found, taken: set[str]) -> Iterator[Distribution]:
+    """Node packages with the libraries of which theirs is the nearest package.json above."""
+    files: dict[str, list[str]] = {place: [] for place in met.nodes}
+    for path in met.files:
+        place = path.rpartition("/")[0]
+        while place and place not in files:
+            place = place.rpartition("/")[0]
+        if place and path not in taken:
+            files[place].append(path[len(place) + 1 :])
+    for place, mine in files.items():
+        if (package := of_node(os.path.join(root, place, "package.json"))) is not None:
+            whole = Distribution(*package, os.path.join(root, place), tuple(mine), "package.json", "node")
+            yield _taking(whole, root, taken)
+
+
+def _taking(each: Distribution, root: str, taken: set[str]) -> Distribution:
+    """The distribution with those of its files that nothing else has."""
+    left = tuple(path for path in each.files if _below(root, each, path) not in taken)
+    taken.update(_below(root, each, path) for path in left)
+    return each._replace(files=left)
+
+
+def _below(root: str, each: Distribution, path: str) -> str:
+    """The path of a distribution's file below the root of the walk."""
+    if each.root == root:
+        return path
+    return os.path.relpath(os.path.join(each.root, path), root).replace(os.sep, "/")
+
+
+def _rest(root: str, files: Sequence[str], *, some: bool) -> Iterator[Distribution]:
+    """What none owns, as one."""
+    if files:
+        yield Distribution("other files" if some else os.path.basename(os.path.realpath(root)), "", root, tuple(files))
 
 
 def _cuda_of_torch(root: str) -> str | None:
     """``12.8``, as torch/version.py says it."""
-    found = _CUDA.search(_text(os.path.join(root, "torch", "version.py"), _MAX_METADATA))
+    found = _CUDA.search(text_of(os.path.join(root, "torch", "version.py"), _MAX_METADATA))
     return found[1] if found else None
-
-
-def _plain(name: str) -> str:
-    """The normalized name (PyPA, name normalization)."""
-    return re.sub(r"[-_.]+", "-", name).lower()

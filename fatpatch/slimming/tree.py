@@ -54,7 +54,7 @@ def tree_of(folder: str, shown: str) -> Tree:
     """Read what is installed in a virtual or conda environment, a site-packages folder, or any folder. InputError when it is none."""
     where = installed(folder, shown)
     root = os.path.realpath(folder)
-    found = [_package(root, each) for each in where.distributions]
+    found = [_package(root, each) for each in where.recorded]
     if os.path.isdir(os.path.join(root, _META)):
         found = [*(package for package in found if package.ledger), *_conda(root)]
     linked = list[str]()

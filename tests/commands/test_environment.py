@@ -13,7 +13,9 @@ from builders.cubin import cubin
 from builders.fatbin import container, entry
 from conftest import ROOT, SAMPLES, Run
 
-from fatpatch.scan.distributions import installed, is_name, site_packages
+from fatpatch.scan.distributions import installed
+from fatpatch.scan.environments import site_packages
+from fatpatch.scan.ledgers import is_name
 
 SCHEMA = json.loads((ROOT / "fatpatch/verdicts/doctor-2.schema.json").read_text())
 

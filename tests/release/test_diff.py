@@ -290,10 +290,11 @@ def test_members_that_share_a_name(run: Run, tmp_path: Path) -> None:
 def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
     from fatpatch.base.errors import InputError
     from fatpatch.base.limits import Limits
+    from fatpatch.named.unit import NamedUnit
     from fatpatch.release.run import _Release
 
     path = wheel(tmp_path / "x.whl", {"a.so": library(container(sass(75))), "b.so": library(container(sass(86)))})
-    release = _Release(str(path), "x.whl", Limits(), lambda where, done, total: None)
+    release = _Release(NamedUnit("x.whl", str(path)), Limits(), lambda where, done, total: None)
     release.look()
     wheel(path, {"a.so": library(container(sass(75)))})
     with pytest.raises(InputError, match="changed while it was read"):

@@ -35,7 +35,8 @@ def command(
 ) -> int:
     """Scan many files into an index.
 
-    FILE may be a file, folder, pattern or URL; 'fatpatch query' queries the index. Unchanged files (size and modification time, or ETag)
+    FILE may be a file, folder, pattern, URL, an installed distribution (NAME), pypi:NAME, npm:NAME or pid:NUMBER; 'fatpatch query'
+    queries the index. Unchanged files (size and modification time, or ETag)
     are not scanned again. An interrupted run continues with the same command. Files that no longer exist stay in the index. The exit
     code is 3 when a file could not be read.
     """

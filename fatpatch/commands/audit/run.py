@@ -23,7 +23,9 @@ from fatpatch.index.database import Database
 from fatpatch.index.record import Examined
 from fatpatch.index.run import audit as run
 from fatpatch.index.run import shard as part
-from fatpatch.remote.inputs import Input, expanded
+from fatpatch.named.resolve import resolve
+from fatpatch.named.unit import NamingChoices, files_of
+from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import target_key
 
 _MOST_LINES = 10_000_000
@@ -100,7 +102,8 @@ def _inputs(wish: AuditRequest, limits: Limits) -> list[Input]:
         from fatpatch.remote.index import wheels
 
         names = [address for name in names for address in wheels(wish.simple_index, name, limits.remote)]
-    inputs = list(expanded(names, names))
+    units = resolve(names, names, NamingChoices(remote=limits.remote))
+    inputs = files_of(units)
     return inputs if wish.shard is None else part(inputs, *_shard(wish.shard))
 
 

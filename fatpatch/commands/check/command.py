@@ -8,7 +8,8 @@ import click
 
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_option, limits_from, shown_paths
+from fatpatch.commands._shared.naming import named_units, naming_options
+from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_option, limits_from
 from fatpatch.commands._shared.standard_input import SHOWN, InputFile
 from fatpatch.commands.check.output import FORMATS, Checked, ReportFile
 
@@ -43,6 +44,7 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 )
 @jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Include suppressed findings.")
+@naming_options
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -67,7 +69,8 @@ def command(
 ) -> int:
     """Check FILE against a policy.
 
-    FILE may be a file, folder, wheel or llamafile. The exit code is 1 when a rule fails. A part that cannot be read always fails.
+    FILE may be a file, folder, wheel or llamafile, an installed distribution (NAME), pypi:NAME, npm:NAME or
+    pid:NUMBER. The exit code is 1 when a rule fails. A part that cannot be read always fails.
     """
     from fatpatch.commands._shared import policy as policies
     from fatpatch.commands.check import run as checking
@@ -76,15 +79,15 @@ def command(
         return checking.explain(explain, sys.stdout.write)
     if not files:
         raise click.UsageError("give a file or folder to check")
-    pairs = list(zip(files, shown_paths(files), strict=True))
-    if init and any(shown == SHOWN for _, shown in pairs):
+    units = named_units(files)
+    if init and any(unit.shown == SHOWN for unit in units):
         raise click.UsageError("--init names files in the policy, and standard input has no name\n  hint: give paths")
     if init:
-        return checking.write_policy(pairs, policy, limits_from(max_image_size), sys.stdout.write)
+        return checking.write_policy(units, policy, limits_from(max_image_size), sys.stdout.write)
     asked = policies.PolicyRequest(_words(require), _words(forbid), gpus, driver)
     held = policies.policy_for(asked, policy, look=not no_policy)
     run = checking.Gate(held, _words(select), _words(ignore), fail_on or held.fail_on, limits_from(max_image_size), jobs)
-    outcome = run.check(pairs, baseline)
+    outcome = run.check(units, baseline)
     if write_baseline is not None:
         from fatpatch.policy.baseline import write_baseline as write
 

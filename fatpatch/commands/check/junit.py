@@ -16,6 +16,7 @@ def junit(outcome: CheckOutcome, fail_on: str) -> str:
     by_file: dict[str, list[Finding]] = {file.shown: [] for file in outcome.files}
     for finding in outcome.findings:
         by_file.setdefault(finding.file, []).append(finding)
+    owners = {file.shown: file.distribution for file in outcome.files}
     root = Element("testsuites", name="fatpatch")
     tests = failures = 0
     for file, findings in by_file.items():
@@ -27,7 +28,7 @@ def junit(outcome: CheckOutcome, fail_on: str) -> str:
         for finding in findings:
             _case(suite, finding, wrong=finding in failed)
         if not findings:
-            SubElement(suite, "testcase", name="no findings", classname=_clean(file), time="0")
+            SubElement(suite, "testcase", name="no findings", classname=_clean(owners.get(file) or file), time="0")
         tests, failures = tests + count, failures + len(failed)
     root.attrib |= {"tests": str(tests), "failures": str(failures), "errors": "0", "time": "0"}
     indent(root)
@@ -35,7 +36,8 @@ def junit(outcome: CheckOutcome, fail_on: str) -> str:
 
 
 def _case(suite: Element, finding: Finding, *, wrong: bool) -> None:
-    case = SubElement(suite, "testcase", name=_clean(f"{finding.rule} {finding.locator}"), classname=_clean(finding.file), time="0")
+    owner = finding.distribution or finding.file
+    case = SubElement(suite, "testcase", name=_clean(f"{finding.rule} {finding.locator}"), classname=_clean(owner), time="0")
     remedy = f"\n{finding.remedy}" if finding.remedy else ""
     if wrong:
         failure = SubElement(case, "failure", type=finding.rule, message=_clean(finding.message))

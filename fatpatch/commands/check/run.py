@@ -17,13 +17,13 @@ from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.check.text import explanation
 from fatpatch.model.tree import Node
+from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.policy.baseline import read_baseline
 from fatpatch.policy.finding import fails
 from fatpatch.policy.policy import FILE, Policy
 from fatpatch.policy.rules import RULES, named
 from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.policy.starter import starter
-from fatpatch.remote.inputs import expanded
 from fatpatch.scan.coverage import holders
 from fatpatch.scan.walk import inspected
 
@@ -40,7 +40,7 @@ class Gate(NamedTuple):
     limits: Limits
     jobs: int | None
 
-    def check(self, pairs: Sequence[tuple[str, str]], baseline: str | None) -> CheckOutcome:
+    def check(self, units: Sequence[NamedUnit], baseline: str | None) -> CheckOutcome:
         """Check the files; a usage error for a rule that does not exist."""
         if reading := [word for word in self.ignore if word.startswith("FP00")]:
             raise click.UsageError(f"{reading[0]}: what could not be read is never ignored")
@@ -50,10 +50,10 @@ class Gate(NamedTuple):
         for word in (*self.select, *self.ignore):
             if not any(named(rule, word) for rule in RULES):
                 raise click.UsageError(f"no rule is called {word}; '--explain all' lists them")
-        inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
+        inputs = files_of(units)
         known = frozenset[str]() if baseline is None else read_baseline(baseline)
-        with Progress(pairs[0][1]):
-            given = [shown for _, shown in pairs]
+        with Progress(units[0].shown):
+            given = [unit.shown for unit in units]
             chosen = Selection(self.select, self.ignore)
             return check_files(inputs, self.policy, chosen, self.limits, given=given, baseline=known, jobs=self.jobs)
 
@@ -75,13 +75,13 @@ def explain(word: str, out: Writer) -> int:
     return 0
 
 
-def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Limits, out: Writer) -> int:
+def write_policy(units: Sequence[NamedUnit], path: str | None, limits: Limits, out: Writer) -> int:
     """Write a policy of what the files hold; a file that cannot be read ends it, since its promise is not known."""
     target = path or FILE
     if os.path.lexists(target):
         raise EditError("exists already", locator=target, hint="give another name with --policy, or remove it")
     promised: list[tuple[str, Node]] = []
-    for each in expanded([given for given, _ in pairs], [shown for _, shown in pairs]):
+    for each in files_of(units):
         try:
             with inspected(each.path, name=file_name(each.shown), limits=limits) as root:
                 found = [(each.shown if node is root else node.path, node) for node in holders(root)]
@@ -91,15 +91,20 @@ def write_policy(pairs: Sequence[tuple[str, str]], path: str | None, limits: Lim
             raise
     if not promised:
         message = "no file holds GPU code: there is nothing to promise"
-        raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
+        raise InputError(message, locator=units[0].shown, hint="look whether the right files were given")
     write_file(target, [piece.encode() for piece in starter(_distinct(promised))], replace=False)
-    out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: {_command(pairs, target)}\n")
+    out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: {_command(units, target)}\n")
     return 0
 
 
-def _command(pairs: Sequence[tuple[str, str]], policy: str) -> str:
-    words = ["fatpatch", "check", *(shown for _, shown in pairs), *([] if policy == FILE else ["--policy", policy])]
+def _command(units: Sequence[NamedUnit], policy: str) -> str:
+    words = ["fatpatch", "check", *(_word(unit) for unit in units), *([] if policy == FILE else ["--policy", policy])]
     return safe(" ".join(map(shlex.quote, words)))
+
+
+def _word(unit: NamedUnit) -> str:
+    """As a user names the unit."""
+    return unit.shown if unit.distribution is None else unit.distribution.name
 
 
 def _distinct(holders: Sequence[tuple[str, Node]]) -> list[tuple[str, Node]]:

@@ -66,6 +66,8 @@ def _result(finding: Finding, used: list[str], suppression: str = "", why: str =
         "locations": [location],
         "partialFingerprints": {_FINGERPRINT: finding.fingerprint},
     }
+    if finding.distribution:
+        result["properties"] = {"distribution": finding.distribution}
     if suppression:
         result["suppressions"] = [{"kind": suppression, "justification": why}]
     return result

@@ -18,7 +18,8 @@ def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> 
     for finding in outcome.findings:
         by_file.setdefault(finding.file, []).append(finding)
     for file, findings in by_file.items():
-        yield f"{safe(file)}: {_counted(findings)}"
+        owner = findings[0].distribution
+        yield f"{safe(file)}{f' ({safe(owner)})' if owner and owner not in file else ''}: {_counted(findings)}"
         by_place: dict[tuple[str, str, str], list[Finding]] = {}
         for finding in sorted(findings, key=lambda each: (-LEVELS.index(each.level), each.rule, each.locator)):
             by_place.setdefault((finding.rule, finding.level, finding.locator), []).append(finding)

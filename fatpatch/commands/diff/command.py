@@ -9,7 +9,8 @@ import sys
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from, print_diagnostics, shown_paths, worse
+from fatpatch.commands._shared.naming import named_units, naming_options
+from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from, print_diagnostics, worse
 from fatpatch.commands._shared.standard_input import InputFile
 
 
@@ -28,13 +29,15 @@ from fatpatch.commands._shared.standard_input import InputFile
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True, help="Output format.")
 @jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Show each file in full, however many differ.")
+@naming_options
 @image_size_option
 def command(
     old: str, new: str, kernels: bool, threshold: float, mangled: bool, form: str, jobs: int | None, verbose: bool, max_image_size: int
 ) -> int:
     """Compare the GPU code of two releases.
 
-    OLD and NEW may be files, folders, wheels or llamafiles. Reports GPUs that stop or start working, added and removed targets and
+    OLD and NEW may be files, folders, wheels or llamafiles, installed distributions (NAME), pypi:NAME==VERSION or
+    npm:NAME@VERSION. Reports GPUs that stop or start working, added and removed targets and
     kernels, stubs, PTX, toolkits, sizes and resources. Renamed members are matched. GPUs are judged with the newest driver that
     supports them. The exit code is 0 when the GPU code is the same and 1 when it differs.
     """
@@ -47,8 +50,8 @@ def command(
 
     if math.isnan(threshold):
         raise click.BadParameter("expected a percentage", param_hint="--threshold")
-    first, second = zip((old, new), shown_paths((old, new)), strict=True)
-    with Progress(f"{first[1]}, {second[1]}") as progress:
+    first, second = named_units((old, new))
+    with Progress(f"{first.shown}, {second.shown}") as progress:
         found = compare(first, second, limits=limits_from(max_image_size), threshold=threshold / 100, jobs=jobs, on_read=progress.at)
     if form == "json":
         sys.stdout.write(json.dumps(diff.document(found), indent=1) + "\n")

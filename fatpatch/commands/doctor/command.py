@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.naming import named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import InputFile
 
 if TYPE_CHECKING:
-    from fatpatch.scan.distributions import Distribution, Installed
+    from fatpatch.named.unit import NamedUnit
 
 
 @click.command("doctor", cls=Grouped)
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--hsa-override", metavar="M.m.s", help="Assume HSA_OVERRIDE_GFX_VERSION on Linux, for AMD GPUs.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all modules, kernels and ignored images.")
+@naming_options
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -58,11 +59,13 @@ def command(
 ) -> int:
     """Report whether FILE runs on a GPU, and why.
 
-    FOLDER is an environment, a site-packages folder or any folder with libraries: one row per installed distribution. NAME is an
-    installed distribution. Without either, the active environment is judged. No GPU is needed; --gpu defaults to the GPUs of this
-    machine. Several GPUs give a table; several files on one GPU are compared side by side. The exit code is 0 only when everything runs.
+    FILE may also be a folder or environment (one row per installed distribution), an installed distribution (NAME, NAME==VERSION),
+    pypi:NAME (the wheel that pip would take), npm:NAME or pid:NUMBER. Without any, the active environment is judged. No GPU is needed;
+    --gpu defaults to the GPUs of this machine. Several GPUs give a table; several files on one GPU are compared side by side. The exit
+    code is 0 only when everything runs.
     """
-    from fatpatch.commands.doctor.run import Consultation, environments, read_model
+    from fatpatch.commands.doctor.gpus import environments
+    from fatpatch.commands.doctor.run import Consultation, read_model
 
     gpus = gpus or _own_gpus()
 
@@ -87,23 +90,20 @@ def command(
     )
     if candidates and (run.fleet or len(files) > 1):
         raise click.UsageError("--candidate is for one FILE on one GPU")
-    if (asked := _installed(files)) is not None:
-        if run.fleet:
-            raise click.UsageError("an installed environment is judged for one --gpu at a time")
-        where, chosen = asked
-        if form == "json":
-            code, document = run.installed_json([chosen] if chosen else where.distributions, where)
-            sys.stdout.write(json.dumps(document, indent=1) + "\n")
-            return code
-        if chosen is not None:
-            return run.distribution_text(chosen, where, sys.stdout.write)
-        return run.installed_text(where, sys.stdout.write)
-    paths = list(zip(files, shown_paths(files), strict=True))
+    units = named_units(files) if files else [_active()]
     if form == "json":
-        code, document = run.as_json(paths)
+        code, document = run.as_json(units)
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
         return code
-    return run.as_text(paths, sys.stdout.write)
+    return run.as_text(units, sys.stdout.write)
+
+
+def _active() -> NamedUnit:
+    """The environment that --python names, else the active one."""
+    from fatpatch.commands._shared.naming import choices
+    from fatpatch.named.resolve import environment
+
+    return environment(choices())
 
 
 def _own_gpus() -> tuple[str, ...]:
@@ -116,23 +116,3 @@ def _own_gpus() -> tuple[str, ...]:
     except InputError as error:
         raise click.UsageError(f"missing option '--gpu': {error.message}\n  hint: --gpu \"GTX 1060\", --gpu sm_86 or --gpu all") from error
     return ("auto",)
-
-
-def _installed(files: tuple[str, ...]) -> tuple[Installed, Distribution | None] | None:
-    """What is installed in the folder that was named, or in the active environment, and the distribution that was asked for.
-
-    None where files were named.
-    """
-    from fatpatch.scan.distributions import active_environment, installed, is_name, named
-
-    if len(files) > 1 or (files and (os.path.isfile(files[0]) or not (os.path.isdir(files[0]) or is_name(files[0])))):
-        return None
-    if files and os.path.isdir(files[0]):
-        return installed(files[0], shown_paths(files)[0]), None
-    folder = active_environment()
-    if folder is None:
-        if not files:
-            raise click.UsageError("no FILE was given, and no environment is active\n  hint: give a file, a folder or an environment")
-        return None
-    where = installed(folder, os.path.basename(os.path.realpath(folder)))
-    return where, named(files[0], where) if files else None

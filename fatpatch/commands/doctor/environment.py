@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fatpatch.base.locator import file_name
@@ -17,48 +17,97 @@ from fatpatch.verdicts.words.report import device_words
 _WIDTH = 80
 _MAX_MISSING = 6
 _NOTHING_RUNS = frozenset({"no-code", "will-not-run"})
+_ORDER = tuple(OUTCOMES)
 
 
 class DistributionRow(NamedTuple):
-    """A distribution with GPU code, its verdict, and what its libraries load that is nowhere in the folder."""
+    """A distribution with GPU code, its verdict for each GPU, and what its libraries load that is nowhere in the folder."""
 
     shown: str
-    found: FileVerdict
+    found: tuple[FileVerdict, ...]
     missing: tuple[Needed, ...]
 
+    @property
+    def worst(self) -> int:
+        """The rank of its worst outcome; the lower, the worse."""
+        return min(_ORDER.index(outcome_of(each)) for each in self.found)
 
-def environment_text(shown: str, environment: Environment, rows: Sequence[DistributionRow], without: int) -> Iterator[str]:
-    """The verdict in the first line, with the weakest link; then each distribution, the worst first."""
-    order = tuple(OUTCOMES)
-    listed = sorted(rows, key=lambda row: (order.index(outcome_of(row.found)), row.shown))
-    driver = "" if environment.driver is None else f", driver {environment.driver.version}"
-    where = f"{safe(shown)} on {device_words(environment)}{driver}"
-    bad = [row for row in listed if not works(row.found)]
-    if not rows:
-        yield f"NO GPU CODE: {where}: {plural(without, 'distribution')} without GPU code"
-        return
-    hopeless = all(outcome_of(row.found) in _NOTHING_RUNS for row in rows)
-    word = "WILL RUN" if not bad else "WILL NOT RUN" if hopeless else "WILL RUN IN PART"
-    weakest = f"; the weakest link is {safe(bad[0].shown)}: {OUTCOMES[outcome_of(bad[0].found)]}" if bad else ""
-    yield from wrapped("", f"{word}: {where}{weakest}")
-    yield ""
-    table = [
-        (safe(row.shown), OUTCOMES[outcome_of(row.found)], str(max(len(row.found.libraries), 1)), _loaded(row.found)) for row in listed
-    ]
-    yield from (
-        line[:_WIDTH].rstrip() for line in columns(("distribution", "verdict", "libraries", "loaded"), table, left=frozenset({0, 1, 3}))
-    )
-    yield ""
-    yield f"{plural(without, 'distribution')} without GPU code"
-    missing: dict[str, Needed] = {need.library.name: need for row in rows for need in row.missing}
-    if missing:
+
+class FolderVerdict(NamedTuple):
+    """All distributions of a folder. ``without``: how many hold no GPU code; ``code``: the exit code."""
+
+    shown: str
+    environments: tuple[Environment, ...]
+    rows: tuple[DistributionRow, ...]
+    without: int
+    code: int
+
+    def first_line(self) -> str:
+        """The verdict with the weakest link, on one line."""
+        return " ".join(line.strip() for line in self._heads())
+
+    def text(self, driver: str | None) -> list[str]:
+        """The verdict in the first line, with the weakest link; then each distribution, the worst first; for several GPUs a table."""
+        lines = list(self._heads())
+        if self.rows:
+            lines += ["", *(line[:_WIDTH].rstrip() for line in self._table())]
+            lines += ["", f"{plural(self.without, 'distribution')} without GPU code"]
+            lines += self._missing()
+            lines += self._next(driver)
+        return lines
+
+    def _heads(self) -> Iterator[str]:
+        for index, environment in enumerate(self.environments):
+            yield from wrapped("", self._head(index, environment))
+
+    def _head(self, index: int, environment: Environment) -> str:
+        driver = "" if environment.driver is None else f", driver {environment.driver.version}"
+        where = f"{safe(self.shown)} on {device_words(environment)}{driver}"
+        if not self.rows:
+            return f"NO GPU CODE: {where}: {plural(self.without, 'distribution')} without GPU code"
+        found = sorted(((row.found[index], row.shown) for row in self.rows), key=lambda pair: (_ORDER.index(outcome_of(pair[0])), pair[1]))
+        bad = [pair for pair in found if not works(pair[0])]
+        hopeless = all(outcome_of(each) in _NOTHING_RUNS for each, _ in found)
+        unread = bool(bad) and all(outcome_of(each) == "not-read" for each, _ in bad)
+        word = "WILL RUN" if not bad else "WILL NOT RUN" if hopeless else "CANNOT TELL" if unread else "WILL RUN IN PART"
+        weakest = f"; the weakest link is {safe(bad[0][1])}: {OUTCOMES[outcome_of(bad[0][0])]}" if bad else ""
+        return f"{word}: {where}{weakest}"
+
+    def _table(self) -> Iterator[str]:
+        listed = sorted(self.rows, key=lambda row: (row.worst, row.shown))
+        if len(self.environments) == 1:
+            rows = [
+                (safe(row.shown), OUTCOMES[outcome_of(row.found[0])], str(max(len(row.found[0].libraries), 1)), _loaded(row.found[0]))
+                for row in listed
+            ]
+            yield from columns(("distribution", "verdict", "libraries", "loaded"), rows, left=frozenset({0, 1, 3}))
+            return
+        names = [environment.device.name.removeprefix("GeForce ").removeprefix("Radeon ") for environment in self.environments]
+        table = [(safe(row.shown), *(outcome_of(each) for each in row.found)) for row in listed]
+        yield from columns(("distribution", *names), table, left=frozenset(range(len(names) + 1)))
+
+    def _missing(self) -> Iterator[str]:
+        missing: dict[str, Needed] = {need.library.name: need for row in self.rows for need in row.missing}
+        if not missing:
+            return
         names = list(missing)[:_MAX_MISSING]
         more = f" and {len(missing) - len(names)} more" if len(missing) > len(names) else ""
         packages = list(dict.fromkeys(need.package for need in missing.values() if need.package))[:_MAX_MISSING]
         install = f" (pip install {' '.join(packages)})" if packages else ""
         yield from wrapped("", f"Loaded libraries that are not installed: {', '.join(names)}{more}{install}")
-    if bad:
-        yield f"Why: fatpatch doctor {safe(bad[0].shown.split(' ')[0])} --gpu {environment.device.target}"
+
+    def _next(self, driver: str | None) -> Iterator[str]:
+        """The question about the weakest link alone."""
+        bad = [
+            (_ORDER.index(outcome_of(found)), row.shown, environment)
+            for row in self.rows
+            for found, environment in zip(row.found, self.environments, strict=True)
+            if not works(found)
+        ]
+        if bad:
+            _, shown, environment = min(bad, key=lambda each: each[:2])
+            option = f" --driver {driver}" if driver and environment.driver else ""
+            yield f"Why: fatpatch doctor {safe(shown.split(' ')[0])} --gpu {environment.device.target}{option}"
 
 
 def _loaded(found: FileVerdict) -> str:

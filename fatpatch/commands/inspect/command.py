@@ -7,7 +7,8 @@ import sys
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import TargetName, image_size_option, jobs_option, limits_from, shown_paths
+from fatpatch.commands._shared.naming import named_files, named_units, naming_options
+from fatpatch.commands._shared.options import TargetName, image_size_option, jobs_option, limits_from
 from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands.inspect.run import InspectRequest, Run
 from fatpatch.scan.walk import KINDS
@@ -45,6 +46,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
 @click.option("--all-kinds", is_flag=True, help="Also count SPIR-V (Vulkan, OpenCL) and Metal code.")
 @jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every module and image: offset, evidence, options.")
+@naming_options
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -64,24 +66,24 @@ def command(
     verbose: bool,
     max_image_size: int,
 ) -> int:
-    """Show the GPU code in a file.
+    """Show the GPU code in a file, a package or a process.
 
     Reads ELF, PE, APE (llamafile), zip, wheel, tar, ar and GGUF files, bare fatbins, cubins, PTX, offload bundles, code objects and
-    kernel packs, also inside archives. Listing does not decompress images.
+    kernel packs, also inside archives. Listing does not decompress images. FILE may also be a folder, an installed distribution
+    (NAME, NAME==VERSION), pypi:NAME, npm:NAME or pid:NUMBER; of a folder each package with GPU code is shown.
     """
-    pairs = list(zip(files, shown_paths(files), strict=True))
     if duplicates:
         from fatpatch.commands.inspect.duplicates import tell_duplicates
 
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or what_if or form not in ("text", "json"):
             raise click.UsageError("--duplicates goes with --as, --jobs, --verbose and --format text or json only")
-        return tell_duplicates(pairs, kind, limits_from(max_image_size), jobs, form, sys.stdout.write, verbose=verbose)
+        return tell_duplicates(_pairs(files), kind, limits_from(max_image_size), jobs, form, sys.stdout.write, verbose=verbose)
     if what_if is not None:
         from fatpatch.commands.inspect.what_if import tell_savings
 
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
             raise click.UsageError("--what-if goes with --as and --format text or json only")
-        return tell_savings(pairs, what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
+        return tell_savings(_pairs(files), what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
     pattern = None
     if kernel_pattern is not None:
         from fatpatch.commands.inspect.pattern import Pattern
@@ -101,4 +103,9 @@ def command(
         all_kinds=all_kinds,
         limits=limits_from(max_image_size),
     )
-    return Run(wish, pairs).write(form, sys.stdout.write)
+    return Run(wish, named_units(files)).write(form, sys.stdout.write)
+
+
+def _pairs(files: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(path, how it is shown) of every file."""
+    return [(each.path, each.shown) for each in named_files(files)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 from fatpatch.base.errors import FatpatchError, FormatError, InputError, UnsupportedError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import file_name, target_matches
-from fatpatch.base.words import safe
+from fatpatch.base.locator import target_matches
+from fatpatch.base.words import plural, safe
+from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
@@ -16,9 +18,10 @@ from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, place_of
+from fatpatch.named.unit import NamedUnit, opened_unit
 from fatpatch.scan.coverage import TreeSummary, all_diagnostics, payloads_below, summarize, target_key
 from fatpatch.scan.matrix import Matrix
-from fatpatch.scan.walk import inspected
+from fatpatch.scan.walk import Progress as OnRead
 
 if TYPE_CHECKING:
     from fatpatch.commands.inspect.pattern import Pattern
@@ -54,9 +57,9 @@ class InspectRequest(NamedTuple):
 class Run:
     """All files of one command line; ``code`` is the exit code so far."""
 
-    def __init__(self, wish: InspectRequest, files: list[tuple[str, str]]) -> None:
+    def __init__(self, wish: InspectRequest, units: list[NamedUnit]) -> None:
         self.wish = wish
-        self.files = files
+        self.units = units
         self.code = 0
         self.errors: list[FatpatchError] = []
 
@@ -76,28 +79,31 @@ class Run:
 
     def _nodes(self) -> Iterator[Node]:
         """The trees, one after the other; a file that cannot be read is an error on stderr and the next one follows."""
-        for path, shown in self.files:
-            try:
-                with (
-                    Progress(shown) as progress,
-                    inspected(
-                        path,
-                        name=file_name(shown),
-                        limits=self.wish.limits,
-                        kind=self.wish.kind,
-                        all_kinds=self.wish.all_kinds,
-                        progress=progress.at,
-                    ) as node,
-                ):
-                    chosen = self._chosen(node._replace(path=shown))
-                    if self.wish.targets:
-                        self._refuse_nothing(node, chosen, shown)
-                    yield chosen
-            except FatpatchError as error:
-                error.speak_of(path, shown)
-                self.errors.append(error)
-                self.code = worse(self.code, error.exit_code)
-                print_error(error)
+        for unit in self.units:
+            without = 0
+            for each in unit.units:
+                try:
+                    with Progress(each.shown) as progress, self._open(each, progress.at) as node:
+                        if unit.whole and not (any(payloads_below(node)) or any(all_diagnostics(node))):
+                            without += 1
+                            continue
+                        chosen = self._chosen(node)
+                        if self.wish.targets:
+                            self._refuse_nothing(node, chosen, each.shown)
+                        yield chosen
+                except FatpatchError as error:
+                    error.speak_of(each.path, each.shown)
+                    self.errors.append(error)
+                    self.code = worse(self.code, error.exit_code)
+                    print_error(error)
+            if unit.whole:
+                quiet.note(f"{safe(unit.shown)}: {plural(without, 'unit')} without GPU code")
+
+    def _open(self, unit: NamedUnit, progress: OnRead) -> AbstractContextManager[Node]:
+        """A kind can be forced on a file only."""
+        if unit.distribution is not None:
+            return opened_unit(unit, self.wish.limits, progress, all_kinds=self.wish.all_kinds)
+        return opened_unit(unit, self.wish.limits, progress, kind=self.wish.kind, all_kinds=self.wish.all_kinds)
 
     def _chosen(self, node: Node) -> Node:
         """The tree with only the targets asked for."""

@@ -23,6 +23,7 @@ _CONTAINERS = {
     "macho": "Mach-O",
     "unread": "not read:",
     "zip": "zip",
+    "folder": "installed files",
     "tar": "tar",
     "ar": "ar archive",
     "gguf": "GGUF model",

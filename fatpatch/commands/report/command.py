@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from, shown_paths
+from fatpatch.commands._shared.naming import named_units, naming_options
+from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from
 from fatpatch.commands._shared.standard_input import InputFile
 
 
@@ -17,6 +18,7 @@ from fatpatch.commands._shared.standard_input import InputFile
 @click.option("--title", help="Page title (default: the file names).")
 @click.option("--policy", metavar="FILE", help="Policy file to check against (default: as 'check' finds it).")
 @jobs_option
+@naming_options
 @image_size_option
 def command(
     files: tuple[str, ...],
@@ -31,17 +33,17 @@ def command(
     """Write an HTML report.
 
     The page is self-contained. It shows which GPUs run FILE and why, kernels by target, a map of the bytes, and policy findings. With
-    --diff it compares two releases.
+    --diff it compares two releases. FILE may also be a folder, an installed distribution (NAME), pypi:NAME, npm:NAME or pid:NUMBER.
     """
     from fatpatch.commands.report import run as reporting
 
-    pairs = list(zip(files, shown_paths(files), strict=True))
+    units = named_units(files)
     limits = limits_from(max_image_size)
     target = reporting.PageRequest(output, title, force).check()
     if compare:
-        if len(pairs) != 2:
+        if len(units) != 2:
             raise click.UsageError("--diff takes two: OLD NEW")
         if policy is not None:
             raise click.UsageError("--policy is not for --diff")
-        return reporting.compare_page(pairs[0], pairs[1], target, limits, jobs)
-    return reporting.page(pairs, target, policy, limits, jobs)
+        return reporting.compare_page(units[0], units[1], target, limits, jobs)
+    return reporting.page(units, target, policy, limits, jobs)

@@ -19,10 +19,8 @@ from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.policy import PolicyRequest, policy_for
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.report.text import diff_page, report
+from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.release.run import compare
-from fatpatch.remote.inputs import expanded
-
-Named = tuple[str, str]
 
 
 class PageRequest(NamedTuple):
@@ -44,16 +42,16 @@ class PageRequest(NamedTuple):
         quiet.note(f"wrote {self.path}")
 
 
-def page(pairs: Sequence[Named], target: PageRequest, policy: str | None, limits: Limits, jobs: int | None) -> int:
+def page(units: Sequence[NamedUnit], target: PageRequest, policy: str | None, limits: Limits, jobs: int | None) -> int:
     """Write the page of some files; the exit code is 1 when something in them could not be read."""
     held = policy_for(PolicyRequest((), (), (), None), policy, look=True)
-    inputs = list(expanded([path for path, _ in pairs], [shown for _, shown in pairs]))
-    with Progress(pairs[0][1]) as progress:
+    inputs = files_of(units)
+    with Progress(units[0].shown) as progress:
         found = contents(inputs, held, limits, jobs=jobs, on_read=progress.at)
     unread = [finding for finding in found.findings if finding.rule in ("FP001", "FP002", "FP003")]
     if not found.holders and not unread:
         message = "no file holds GPU code: there is nothing to show"
-        raise InputError(message, locator=pairs[0][1], hint="look whether the right files were given")
+        raise InputError(message, locator=units[0].shown, hint="look whether the right files were given")
     target.write(report(found, target.title))
     for finding in unread:
         click.echo(safe(f"fatpatch: {finding.rule} {finding.locator}: {finding.message}"), err=True)
@@ -61,9 +59,9 @@ def page(pairs: Sequence[Named], target: PageRequest, policy: str | None, limits
     return max(codes, key=lambda code: code == InputError.exit_code, default=0)
 
 
-def compare_page(old: Named, new: Named, target: PageRequest, limits: Limits, jobs: int | None) -> int:
+def compare_page(old: NamedUnit, new: NamedUnit, target: PageRequest, limits: Limits, jobs: int | None) -> int:
     """Write the page of two releases; the exit code says whether all of them could be read."""
-    with Progress(f"{old[1]}, {new[1]}") as progress:
+    with Progress(f"{old.shown}, {new.shown}") as progress:
         found = compare(old, new, limits=limits, jobs=jobs, on_read=progress.at)
     target.write(diff_page(found, target.title))
     print_diagnostics(found.diagnostics)

@@ -1,0 +1,68 @@
+"""The options by which names are resolved, and the units and files that a command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from fatpatch.commands._shared.options import limits_from, shown_paths
+
+if TYPE_CHECKING:
+    from fatpatch.named.unit import NamedUnit, NamingChoices
+    from fatpatch.remote.inputs import Input
+
+_META: Final = "fatpatch.naming"
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    context.meta.setdefault(_META, {})[parameter.name] = value
+
+
+def naming_options(command: _Command) -> _Command:
+    """--python, --index, --platform and --python-version, for commands that take more than files."""
+    for option in (
+        click.option(
+            "--python-version", metavar="VERSION", expose_value=False, callback=_keep, help="Python of the wheel for pypi:NAME, e.g. 3.11."
+        ),
+        click.option(
+            "--platform", metavar="TAG", expose_value=False, callback=_keep, help="Platform of the wheel for pypi:NAME, e.g. win_amd64."
+        ),
+        click.option(
+            "--index",
+            "index_url",
+            metavar="URL",
+            expose_value=False,
+            callback=_keep,
+            help="Index for pypi:NAME and npm:NAME (default: pip's, npm's).",
+        ),
+        click.option(
+            "--python", metavar="PATH", expose_value=False, callback=_keep, help="Environment, or its Python, for NAME (default: active)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def choices() -> NamingChoices:
+    """What the options say."""
+    from fatpatch.named.unit import NamingChoices
+
+    given: dict[str, Any] = click.get_current_context().meta.get(_META, {})
+    return NamingChoices(**given, remote=limits_from(0).remote)
+
+
+def named_units(words: Sequence[str]) -> list[NamedUnit]:
+    """The units that the words name."""
+    from fatpatch.named.resolve import resolve
+
+    return resolve(words, shown_paths(words), choices())
+
+
+def named_files(words: Sequence[str]) -> list[Input]:
+    """The files that the words name, one by one."""
+    from fatpatch.named.unit import files_of
+
+    return files_of(named_units(words))

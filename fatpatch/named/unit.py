@@ -1,0 +1,103 @@
+"""A unit of judgement that a user named: one file or address, or a package, process or folder with its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from fatpatch.base.limits import Limits, Remote
+from fatpatch.base.locator import file_name
+from fatpatch.model.tree import Node
+from fatpatch.remote.inputs import Input, expanded
+from fatpatch.scan.walk import Progress, inspected
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fatpatch.scan.distributions import Distribution, Installed
+    from fatpatch.scan.walk import Kept
+
+
+class NamingChoices(NamedTuple):
+    """By what names are resolved. ``python``: an environment or its Python, None for the active one.
+
+    ``index_url``: of packages, None for that of pip's or npm's configuration; ``platform`` and ``python_version`` as pip takes them.
+    """
+
+    python: str | None = None
+    index_url: str | None = None
+    platform: str | None = None
+    python_version: str | None = None
+    remote: Remote = Remote()
+
+
+class NamedUnit(NamedTuple):
+    """``shown``: its name for a user. Either a ``path`` (or address), or a ``distribution``; ``where``: what is installed beside that.
+
+    ``whole``: it is all of a folder, of which the distributions are units of their own.
+    """
+
+    shown: str
+    path: str = ""
+    distribution: Distribution | None = None
+    where: Installed | None = None
+    whole: bool = False
+
+    @property
+    def units(self) -> tuple[NamedUnit, ...]:
+        """Of a folder its distributions, else the unit itself."""
+        if not self.whole or self.where is None:
+            return (self,)
+        return tuple(NamedUnit(each.shown, "", each, self.where) for each in self.where.distributions)
+
+
+@contextmanager
+def opened_unit(
+    unit: NamedUnit, limits: Limits, progress: Progress | None = None, kind: str | None = None, **kept: Unpack[Kept]
+) -> Iterator[Node]:
+    """The unit as one tree; that of a distribution has its files as members. ``kind`` forces the reader of a file."""
+    if unit.distribution is not None:
+        from fatpatch.scan.distributions import opened
+
+        with opened(unit.distribution, limits, progress, **kept) as node:
+            yield node
+        return
+    with inspected(unit.path, name=file_name(unit.shown), limits=limits, kind=kind, progress=progress, **kept) as node:
+        yield node._replace(path=unit.shown)
+
+
+def files_of(units: Sequence[NamedUnit]) -> list[Input]:
+    """The files of all units, each once, for commands that read them one by one; of a folder every file, whatever its name."""
+    found: dict[str, Input] = {}
+    for unit in units:
+        for row in _files(unit):
+            found.setdefault(row.path, row)
+    return list(found.values())
+
+
+def _files(unit: NamedUnit) -> Iterator[Input]:
+    if unit.distribution is not None:
+        from fatpatch.scan.distributions import places
+
+        each = unit.distribution
+        owner = each.shown if each.version else ""
+        for path, real in places(each):
+            yield Input(real, f"{unit.shown}/{path}", named=False, origin=unit.shown, distribution=owner)
+        return
+    owners = _owners(unit)
+    for row in expanded([unit.path], [unit.shown]):
+        yield row._replace(distribution=owners.get(os.path.realpath(row.path), "")) if owners else row
+
+
+def _owners(unit: NamedUnit) -> dict[str, str]:
+    """The distribution of each library of a folder, by its real path."""
+    if unit.where is None:
+        return {}
+    return {
+        os.path.realpath(os.path.join(each.root, path)): each.shown
+        for each in unit.where.distributions
+        if each.version
+        for path in each.files
+    }
