@@ -63,7 +63,7 @@ class Installed(NamedTuple):
     recorded: tuple[Distribution, ...] = ()
 
 
-class _Found(NamedTuple):
+class _FolderContents(NamedTuple):
     """What a walk met: libraries, and the ledgers of packages, all by their paths below the root."""
 
     files: list[str]
@@ -175,9 +175,9 @@ def _worth_reading(path: str) -> bool:
         return True
 
 
-def _walk(root: str) -> _Found:
+def _walk(root: str) -> _FolderContents:
     """The libraries and ledgers below a folder, sorted; links to folders are not followed. InputError when there are too many."""
-    found = _Found([], [], [], [], [])
+    found = _FolderContents([], [], [], [], [])
     for folder, folders, files in os.walk(root):
         folders.sort()
         here = os.path.relpath(folder, root).replace(os.sep, "/")
@@ -210,7 +210,7 @@ def _python(root: str, place: str, info: str) -> Distribution:
     return Distribution(name, version, folder, tuple(files), info, "python")
 
 
-def _owners(root: str, met: _Found, python: Sequence[Distribution]) -> Iterator[Distribution]:
+def _owners(root: str, met: _FolderContents, python: Sequence[Distribution]) -> Iterator[Distribution]:
     """Each library with the first that names it: conda, then the Python distributions that conda did not install, then node packages."""
     taken: set[str] = set()
     infos: set[str] = set()
@@ -229,7 +229,7 @@ def _owners(root: str, met: _Found, python: Sequence[Distribution]) -> Iterator[
     yield from _node_packages(root, met, taken)
 
 
-def _node_packages(root: str, met: _Found, taken: set[str]) -> Iterator[Distribution]:
+def _node_packages(root: str, met: _FolderContents, taken: set[str]) -> Iterator[Distribution]:
     """Node packages with the libraries of which theirs is the nearest package.json above."""
     files: dict[str, list[str]] = {place: [] for place in met.nodes}
     for path in met.files:
