@@ -34,7 +34,8 @@ class Remote(NamedTuple):
 class Limits(NamedTuple):
     """All in bytes or counts; the defaults let every real release through and stop every bomb known to us.
 
-    A run may unpack ``ratio_free`` bytes and ``ratio`` times the size of its input, and never more than ``unpacked``.
+    A run may unpack ``ratio_free`` bytes and ``ratio`` times the size of its input, and never more than ``unpacked``. ``platform``: of
+    the images of a container image that has several only this one is read, such as linux/arm64.
     """
 
     depth: int = 8
@@ -44,4 +45,5 @@ class Limits(NamedTuple):
     ratio_free: int = 64 << 20
     image: int = 512 << 20
     images: int = 100_000
+    platform: str | None = None
     remote: Remote = Remote()

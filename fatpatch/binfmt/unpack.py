@@ -12,6 +12,7 @@ from fatpatch.base.errors import FatpatchError, FormatError, InputError, LimitEr
 from fatpatch.base.leftovers import folder_prefix, remove_folders
 from fatpatch.base.limits import Limits
 from fatpatch.base.source import CHUNK, Source, SourceStream
+from fatpatch.binfmt.spool_file import SpoolFile
 from fatpatch.formats import numbers as n
 from fatpatch.model.tree import Member
 
@@ -53,6 +54,33 @@ class Workspace:
         self._unpacked = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._open: list[Source] = []
+        self._spool: SpoolFile | None = None
+
+    def spooled(self, source: Source) -> Source:
+        """A copy of some bytes at the end of one temporary file that many share; ``cut_back`` forgets the last one."""
+        if self._spool is None:
+            try:
+                descriptor, path = self._temporary()
+            except OSError as error:
+                raise _no_room(error) from error
+            self._spool = SpoolFile(os.fdopen(descriptor, "w+b", buffering=0), path)
+        start = self._spool.size
+        try:
+            for chunk in source.chunks():
+                self._spend(len(chunk))
+                self._spool.write(chunk)
+        except OSError as error:
+            self._spool.cut(start)
+            raise _no_room(error) from error
+        except FatpatchError:
+            self._spool.cut(start)
+            raise
+        return self._spool.source(start)
+
+    def cut_back(self, copy: Source) -> None:
+        """Forget a copy, the last one that ``spooled`` made, and all behind it."""
+        if self._spool is not None:
+            self._spool.cut(copy.base)
 
     def open(self, source: Source, member: Member) -> Source:
         """The member's bytes; FormatError when they are damaged, LimitError when they are too many."""
@@ -84,6 +112,11 @@ class Workspace:
 
         return self._filled(fill)
 
+    @property
+    def allowed(self) -> int:
+        """The bytes that this input may unpack to."""
+        return self._allowed
+
     def _spend(self, size: int) -> None:
         self._unpacked += size
         if self._unpacked > self._allowed:
@@ -94,7 +127,7 @@ class Workspace:
 
         def fill(sink: IO[bytes]) -> None:
             size = 0
-            for piece in _guarded(codec, source, told=told):
+            for piece in pieces(codec, source, told=told):
                 size += len(piece)
                 if expected is not None and size > expected:
                     raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
@@ -105,16 +138,14 @@ class Workspace:
 
     def _filled(self, fill: Callable[[IO[bytes]], None]) -> Source:
         """A temporary file with what ``fill`` writes; removed when that fails."""
-        import tempfile
-
         path = ""
         try:
-            descriptor, path = tempfile.mkstemp(dir=self._directory())
+            descriptor, path = self._temporary()
             with os.fdopen(descriptor, "wb") as sink:
                 fill(sink)
         except OSError as error:
             _remove(path)
-            raise InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room") from error
+            raise _no_room(error) from error
         except FatpatchError:
             _remove(path)
             raise
@@ -137,7 +168,7 @@ class Workspace:
         if member.method == "stored" or (member.method == "sparse" and member.parts[:1] and not member.parts[0][0]):
             return stored.peek(0, size)
         try:
-            return next(_guarded(member.method, stored, first=size), b"")[:size]
+            return next(pieces(member.method, stored, first=size), b"")[:size]
         except FatpatchError:
             return b""
 
@@ -146,9 +177,17 @@ class Workspace:
         for source in self._open:
             source.close()
         self._open.clear()
+        if self._spool is not None:
+            self._spool.shut()
+            self._spool = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+    def _temporary(self) -> tuple[int, str]:
+        import tempfile
+
+        return tempfile.mkstemp(dir=self._directory())
 
     def _directory(self) -> str:
         import tempfile
@@ -159,12 +198,16 @@ class Workspace:
         return self._folder.name
 
 
+def _no_room(error: OSError) -> InputError:
+    return InputError(f"cannot unpack to a temporary file: {error.strerror}", hint="set TMPDIR to a folder with room")
+
+
 def _remove(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
 
 
-def _guarded(codec: str, source: Source, first: int = CHUNK, told: list[str] | None = None) -> Iterator[bytes]:
+def pieces(codec: str, source: Source, first: int = CHUNK, told: list[str] | None = None) -> Iterator[bytes]:
     """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError."""
     opener = _OPENERS.get(codec)
     if opener is None:

@@ -100,8 +100,7 @@ def _host_problems(node: Node) -> Iterator[str]:
 
 
 def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
-    assert node.source is not None
-    if node.packing not in (None, "deflate") and node.stored_at is None:
+    if node.source is None or node.image is not None or (node.packing not in (None, "deflate") and node.stored_at is None):
         return
     container = identify(node.source, node.locator, Diagnostics())
     yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, container.members, limits))

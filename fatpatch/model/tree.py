@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fatpatch.base.source import Source
+from fatpatch.model.container_image import ContainerImage, FileOrigin
 
 
 class Diagnostic(NamedTuple):
@@ -146,7 +147,10 @@ class Inventory(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A file, or a member of one, with all that was found in it and below it."""
+    """A file, or a member of one, with all that was found in it and below it.
+
+    ``image``: of a container image; ``origin``: of a file in one.
+    """
 
     locator: str
     path: str
@@ -162,6 +166,8 @@ class Node(NamedTuple):
     member_count: int = 0
     source: Source | None = None
     inventory: tuple[Inventory, ...] | None = None
+    image: ContainerImage | None = None
+    origin: FileOrigin | None = None
 
 
 def place_of(payload: Payload) -> str:

@@ -37,6 +37,8 @@ def expanded(paths: Sequence[str], shown: Sequence[str]) -> Iterator[Input]:
 def _expanded(path: str, name: str) -> Iterator[Input]:
     if scheme_of(path) or "\0" in path:
         yield Input(path, name, named=True)
+    elif is_image_layout(path):
+        yield Input(path, name.rstrip("/"), named=True)
     elif os.path.isdir(path):
         yield from _below(path, name.rstrip("/"))
     elif not os.path.lexists(path) and any(char in path for char in "*?["):
@@ -67,11 +69,20 @@ def _below(folder: str, name: str) -> Iterator[Input]:
         except OSError:
             yield Input(folder, name, named=False)
             continue
+        layouts = {last for is_folder, last in entries if is_folder and is_image_layout(os.path.join(folder, last))}
+        yield from (Input(os.path.join(folder, last), f"{name}/{last}", named=False) for last in sorted(layouts))
         for is_folder, last in entries:
             path, shown = os.path.join(folder, last), f"{name}/{last}"
             if not is_folder:
                 yield Input(path, path if shown == path else shown, named=False)
-        left += [(os.path.join(folder, last), f"{name}/{last}") for is_folder, last in reversed(entries) if is_folder]
+        left += [
+            (os.path.join(folder, last), f"{name}/{last}") for is_folder, last in reversed(entries) if is_folder and last not in layouts
+        ]
+
+
+def is_image_layout(path: str) -> bool:
+    """Whether a folder is an OCI image layout, which is read as one file."""
+    return os.path.isfile(os.path.join(path, "oci-layout")) and os.path.isfile(os.path.join(path, "index.json"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode.rows import AmdUsage, KernelRow, own_shared, sm_number
+from fatpatch.model.container_image import ContainerImage
 from fatpatch.model.tree import Diagnostic, ImageEntry, Inventory, ModelFacts, Node, Payload
 from fatpatch.scan.coverage import TreeSummary
 from fatpatch.scan.survey import ImageSurvey, complaint_of
@@ -60,6 +61,10 @@ def _node(
         head["signature"] = None if signature is None else {"signers": signature.signers, "digest_holds": signature.holds}
     if node.facts is not None:
         head["model"] = _facts(node.facts)
+    if node.image is not None:
+        head["image"] = _container_image(node.image)
+    if node.origin is not None:
+        head["origin"] = {**node.origin._asdict(), "also": list(node.origin.also)}
     head["inventory"] = None if node.inventory is None else [_inventory(each) for each in node.inventory]
     head["member_count"] = node.member_count
     yield json.dumps(head)[:-1] + ', "members": ['
@@ -163,6 +168,17 @@ def _facts(facts: ModelFacts) -> dict[str, Any]:
         "name": facts.name,
         "tensors": facts.tensors,
         "tensor_types": dict(facts.tensor_types),
+    }
+
+
+def _container_image(image: ContainerImage) -> dict[str, Any]:
+    return {
+        "name": image.name,
+        "platform": image.platform,
+        "layers": [layer._asdict() for layer in image.layers],
+        "deleted": image.deleted,
+        "deleted_bytes": image.deleted_bytes,
+        "packages": [{"name": each.name, "version": each.version, "root": each.root} for each in image.packages],
     }
 
 

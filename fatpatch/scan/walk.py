@@ -1,4 +1,4 @@
-"""The walk: from a path to the tree of everything in it. Reading only; a bad child is a diagnostic and the walk goes on."""
+"""The walk: from a path to the tree of everything in it. LayerReading only; a bad child is a diagnostic and the walk goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
-from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.errors import FatpatchError, InputError, LimitError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name, join
 from fatpatch.base.source import Source
@@ -17,10 +17,13 @@ from fatpatch.gpucode.bare import bare_payload, sniff_bare
 from fatpatch.gpucode.locate import find_payloads
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
+from fatpatch.remote.inputs import is_image_layout
 from fatpatch.remote.opening import open_input
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from fatpatch.binfmt.container_image.store import BlobStore
 
 CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
 """Readers of fatpatch.binfmt in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, last.
@@ -34,6 +37,7 @@ _UNIVERSAL, _MAX_MACHINES = b"\xca\xfe\xba\xbe", 30  # a class file has its vers
 _LFS, _POINTER = b"version https://git-lfs", 1024
 _TAIL = (1 << 16) + (1 << 12)
 _WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
+_IMAGE_ROOTS = ("index.json", "manifest.json")
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
 
 
@@ -81,6 +85,14 @@ def inspected(
     outermost file. InputError when the file cannot be read.
     """
     label = name or file_name(path)
+    if kind is None and (store := _image_at(path)) is not None:
+        workspace = unpack.Workspace(limits or Limits(), store.size)
+        try:
+            yield _TreeWalk(workspace, path, progress, **kept).image(store, join("", label), path, depth=0, diagnostics=Diagnostics())
+        finally:
+            store.close()
+            workspace.close()
+        return
     source = open_input(path, None if limits is None else limits.remote)
     try:
         with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **kept) as node:
@@ -143,6 +155,9 @@ class _TreeWalk:
             except FatpatchError as error:
                 diagnostics.caught(locator, error)
         container, payloads = self._open(source, locator, kind, diagnostics)
+        if container.kind == "tar" and kind is None and (store := _image_in(source, container)) is not None:
+            node = self.image(store, locator, path, depth=depth, diagnostics=diagnostics)
+            return node._replace(size=file_size if member is None else source.size, packing=packing, source=source)
         if depth == 0 and container.kind == "raw" and source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:  # a member like that is test data
             from fatpatch.binfmt.zip import read as zip_reader
 
@@ -175,6 +190,21 @@ class _TreeWalk:
             source=source,
             inventory=self._inventory(source, container) if self.all_kinds else None,
         )
+
+    def image(self, store: BlobStore, locator: str, path: str, *, depth: int, diagnostics: Diagnostics) -> Node:
+        """The node of a container image, its layers as one file system."""
+        from fatpatch.scan.container_image import LayerReading, image_nodes
+
+        def visit(content: Source, where: str, member: Member) -> tuple[Node | None, bool]:
+            self._count(where, member)
+            return self._visited(content, where, member, depth + 1)
+
+        def matters(head: bytes, member: Member) -> bool:
+            return self.everything or worth_reading(head, member)
+
+        progress = self.progress or (lambda *_: None)
+        reading = LayerReading(self.workspace, matters, visit, progress, self.keep_bytes, self.workspace.limits.platform)
+        return image_nodes(store, locator, path, reading, diagnostics)
 
     def _inventory(self, source: Source, container: Container) -> tuple[Inventory, ...]:
         """That of a file; an archive's members each have their own."""
@@ -212,10 +242,10 @@ class _TreeWalk:
             if depth + 1 > self.workspace.limits.depth:
                 diagnostics.error(where, member.offset, f"nested deeper than {self.workspace.limits.depth}: not looked into")
                 break
-            self.workspace.members += 1
-            if self.workspace.members > self.workspace.limits.members:
-                message = f"more than {self.workspace.limits.members} members in this run: the rest is left out"
-                diagnostics.error(where, member.offset, message)
+            try:
+                self._count(where, member)
+            except LimitError as error:
+                diagnostics.caught(where, error)
                 break
             if self.progress is not None:
                 self.progress(where, member.offset, source.size)
@@ -233,16 +263,49 @@ class _TreeWalk:
         if not self.everything and not worth_reading(self.workspace.head(source, member), member):
             return None
         content = self.workspace.open(source, member)
-        node = self.node(content, locator, member.name, depth=depth, member=member)
-        for used in (content, node.source):
+        node, needed = self._visited(content, locator, member, depth)
+        for used in (content, None if node is None else node.source):
             if used is not None and not used.shares(source):
                 used.close()  # thousands of members must not hold thousands of descriptors
-        if self.everything:
-            return node
-        kept = node.container != "raw" or node.payloads or node.members or node.diagnostics or node.inventory
-        if not (self.keep_bytes or _needs_bytes(node)):
-            self.workspace.release(node.source or content)
-        return node if kept else None
+        if not needed:
+            self.workspace.release(content)
+        return node
+
+    def _visited(self, content: Source, locator: str, member: Member, depth: int) -> tuple[Node | None, bool]:
+        """The node of a member, if it concerns us, and whether its bytes are needed further on."""
+        node = self.node(content, locator, member.name, depth=depth, member=member)
+        kept = self.everything or node.container != "raw" or node.payloads or node.members or node.diagnostics or node.inventory
+        needed = self.everything or self.keep_bytes or _needs_bytes(node)
+        if not needed and node.source is not None and node.source is not content:
+            self.workspace.release(node.source)  # what a codec was taken off of
+        return (node if kept else None), needed
+
+    def _count(self, where: str, member: Member) -> None:
+        self.workspace.members += 1
+        if self.workspace.members > self.workspace.limits.members:
+            message = f"more than {self.workspace.limits.members} members in this run: the rest is left out"
+            raise LimitError(message, locator=where, offset=member.offset)
+
+
+def _image_at(path: str) -> BlobStore | None:
+    """The blobs of an OCI layout that is a folder; None for any other path."""
+    if not is_image_layout(path):
+        return None
+    from fatpatch.binfmt.container_image.store import FolderStore
+
+    return FolderStore(path)
+
+
+def _image_in(source: Source, container: Container) -> BlobStore | None:
+    """The blobs of a container image; None where an archive is another one."""
+    if not any(member.name.removeprefix("./") in _IMAGE_ROOTS for member in container.members):
+        return None
+    from fatpatch.binfmt.container_image.manifest import is_image
+    from fatpatch.binfmt.container_image.store import ArchiveStore
+    from fatpatch.binfmt.tar.read import entries
+
+    store = ArchiveStore(source, entries(source, "", Diagnostics()))
+    return store if is_image(store) else None
 
 
 def _unread(source: Source, container: Container, locator: str, diagnostics: Diagnostics) -> Container:

@@ -247,7 +247,7 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence
     )
 
 
-_PACKAGES = frozenset({"zip", "tar", "folder"})
+_PACKAGES = frozenset({"zip", "tar", "folder", "container_image"})
 
 
 def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:

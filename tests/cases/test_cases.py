@@ -173,6 +173,14 @@ def test_java_classes_are_no_mach_o(run: Run) -> None:
     assert "Mach-O" not in run("inspect", case("test.class")).stdout
 
 
+def test_a_whiteout_deletes_the_libraries_of_a_lower_layer(run: Run) -> None:
+    """The second layer deletes /opt/app/lib; the DLL beside it stays."""
+    done = run("inspect", case("app-wh.tar"), "--format", "json")
+    file = json.loads(done.stdout)["files"][0]
+    assert [member["path"] for member in file["members"]] == ["/opt/app/donor.dll"]
+    assert (file["image"]["deleted"], done.returncode) == (2, 0)
+
+
 def test_uninitialised_variables_take_no_bytes(run: Run) -> None:
     assert run("verify", case("rdc-big-global.cubin")).returncode == 0
     assert inspected(run, "rdc-big-global.cubin", "--kernels")[0] == 0

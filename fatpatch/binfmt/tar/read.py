@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fatpatch.base.source import Source
@@ -14,15 +15,29 @@ _MAX_MEMBERS = 200_000
 _MAX_RECORD = 1 << 20
 _MAX_PARTS = 100_000
 _REGULAR = (b"0", b"\0", b"7", b"S")
+FILE, HARD_LINK, LINK, FOLDER, OTHER = "file", "hard link", "symbolic link", "folder", "other"
+_KINDS = {b"1": HARD_LINK, b"2": LINK, b"5": FOLDER}
+_BEFORE = (b"L", b"K", b"x", b"X", b"g")
+_WITHOUT_DATA = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 
 Parts = tuple[tuple[int, int], ...]
 """Of a sparse file: (offset, size) of each piece of data, ascending; all else are zeros."""
+
+
+class TarEntry(NamedTuple):
+    """One entry: its kind (one of the constants here), its name, where a link leads, and the member of a regular file."""
+
+    kind: str
+    name: str
+    link: str = ""
+    member: Member | None = None
 
 
 class _Extended(NamedTuple):
     """What records before a header say of the member behind it. ``size``: stored bytes; ``real``: bytes of a sparse file."""
 
     name: str = ""
+    link: str = ""
     size: int | None = None
     real: int | None = None
     parts: Parts | None = None
@@ -37,22 +52,29 @@ def probe(source: Source) -> bool:
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """All regular files, up to the end mark or the first block that is no header."""
-    members: list[Member] = []
-    at, known = 0, _Extended()
+    members = [entry.member for entry in entries(source, locator, diagnostics) if entry.member is not None]
+    return Container(kind=KIND, members=tuple(members))
+
+
+def entries(source: Source, locator: str, diagnostics: Diagnostics, most: int = _MAX_MEMBERS) -> Iterator[TarEntry]:
+    """Every entry, links and folders too, up to the end mark or the first block that is no header; of files ``most``.
+
+    The size of ``source`` may be an upper bound, as of a stream that is being unpacked.
+    """
+    at, known, count = 0, _Extended(), 0
     while (block := source.peek(at, BLOCK)) and any(block):
         size = _number(block[124:136]) if len(block) == BLOCK and _checksum_fits(block) else None
         if size is None:
             diagnostics.error(locator, at, "expected a header block with a right checksum", field="header")
             break
-        if len(members) >= _MAX_MEMBERS:
-            diagnostics.error(locator, at, f"more than {_MAX_MEMBERS} members: the rest is left out", field="header")
+        if count >= most:
+            diagnostics.error(locator, at, f"more than {most} members: the rest is left out", field="header")
             break
         kind, data = block[156:157], at + BLOCK
-        if kind == b"L":
-            known = known._replace(name=_text(source.peek(data, min(size, _MAX_RECORD))))
-        elif kind in (b"x", b"X"):
-            known = _pax(source.peek(data, min(size, _MAX_RECORD)), known)
+        if kind in _BEFORE:
+            known = _record(kind, source.peek(data, min(size, _MAX_RECORD)), known)
         elif kind in _REGULAR:
+            count += 1
             size = size if known.size is None else known.size
             if kind == b"S":
                 known, data = _old_sparse(source, block, data, known)
@@ -66,12 +88,25 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
                 if member is None:
                     diagnostics.error(locator, at, f"{name[:80]!a}: its map of a sparse file does not hold", field="sparse map")
                 else:
-                    members.append(member)
+                    yield TarEntry(FILE, name, "", member)
+            else:
+                yield TarEntry(FOLDER, name)
             known = _Extended()
-        elif kind not in (b"g", b"K"):
+        else:
+            count += 1
+            size = 0 if kind in _WITHOUT_DATA else size
+            yield TarEntry(_KINDS.get(kind, OTHER), known.name or _ustar_name(block), known.link or _text(block[157:257]))
             known = _Extended()
         at = data + (size + BLOCK - 1) // BLOCK * BLOCK
-    return Container(kind=KIND, members=tuple(members))
+
+
+def _record(kind: bytes, data: bytes, known: _Extended) -> _Extended:
+    """What a record before a header says; global ones are of no use here."""
+    if kind == b"L":
+        return known._replace(name=_text(data))
+    if kind == b"K":
+        return known._replace(link=_text(data))
+    return known if kind == b"g" else _pax(data, known)
 
 
 def _member(source: Source, name: str, at: int, data: int, size: int, known: _Extended) -> Member | None:
@@ -159,6 +194,8 @@ def _pax(record: bytes, known: _Extended) -> _Extended:
         number = int(value) if value.isdigit() and len(value) < 20 else None
         if key == b"path":
             known = known._replace(name=known.name if known.in_data or known.parts is not None else _text(value))
+        elif key == b"linkpath":
+            known = known._replace(link=_text(value))
         elif key == b"size":
             known = known._replace(size=number)
         elif key == b"GNU.sparse.name":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fatpatch.base.words import columns, plural, safe, size
+from fatpatch.commands.inspect.image_text import image_lines, origin_words
 from fatpatch.commands.inspect.resources import resource_lines
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import Inventory, Node, Payload, place_of
@@ -25,6 +26,7 @@ _CONTAINERS = {
     "zip": "zip",
     "folder": "installed files",
     "tar": "tar",
+    "container_image": "container image",
     "ar": "ar archive",
     "gguf": "GGUF model",
     "fatbin": "CUDA fatbin",
@@ -80,6 +82,7 @@ def report(
     barren = sum(1 for member in members_below(node) if not _matters(member))
     if barren:
         yield f"  {plural(barren, 'other member')} read, without GPU code"
+    yield from image_lines(node, verbose=verbose)
     for place, stock in _stocks(node):
         yield f"  {safe(place)}: {_stock(stock)}"
     groups: dict[str, list[Payload]] = {}
@@ -181,6 +184,8 @@ def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
         words = [_model(member)] if member.facts is not None else [_kind(member), size(member.size)]
         if member.stored_at is not None and node.container in ("ape", "zip", "elf"):
             words.append(f"stored at {member.stored_at:#x}" + _alignment(member.stored_at))
+        if member.origin is not None:
+            words.append(origin_words(member.origin))
         found = _found(member)
         yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"      {found}" if found else "")
         yield from _parts(member, depth + 1)

@@ -1,0 +1,62 @@
+"""One temporary file for the bytes of many members: written behind what is kept, and cut back when they are not needed."""
+
+from __future__ import annotations
+
+import os
+from typing import IO
+
+from fatpatch.base.source import Backing, Source
+
+_SMALL = 512
+_WINDOW = 4096
+
+
+class SpoolFile(Backing):
+    """A file that grows; its bytes are read at any time. It is removed by its owner."""
+
+    __slots__ = ("_stream", "_window", "size")
+
+    def __init__(self, stream: IO[bytes], path: str) -> None:
+        self.path = path
+        self._stream = stream
+        self._window = (0, b"")
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._stream.seek(self.size)
+        self._stream.write(data)
+        self.size += len(data)
+
+    def cut(self, size: int) -> None:
+        """Forget what was written from ``size`` on."""
+        self.size = size
+        self._window = (0, b"")
+        self._stream.truncate(size)
+
+    def source(self, start: int) -> Source:
+        """A source over what was written from ``start`` on."""
+        return Source(self, start, self.size - start)
+
+    def read(self, offset: int, size: int) -> bytes:
+        if size > _SMALL:
+            return self._read(offset, size)
+        start, data = self._window
+        inside = offset - start
+        if inside < 0 or inside + size > len(data):
+            inside, data = 0, self._read(offset, _WINDOW)
+            self._window = (offset, data)
+        return data[inside : inside + size]
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._stream.fileno(), size, offset)
+        self._stream.seek(offset)
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        """Its owner closes it: other members are in it."""
+
+    def shut(self) -> None:
+        """Close the file."""
+        self._stream.close()
