@@ -123,6 +123,22 @@ def is_bare(module: Judged) -> bool:
     return module.payload.kind in ("cubin", "ptx", "code_object") and module.payload.found_by != ("file",)
 
 
+def is_for_others(module: Judged) -> bool:
+    """Whether nothing shows that a module is meant for the device: it names the very GPUs that it is for, or is data to its host."""
+    return is_bare(module) or (lacks(module) and only_suffixed(module.payload.images))
+
+
+def is_chosen_by_host(modules: Sequence[Judged]) -> bool:
+    """Whether a library chooses among images in its own data, and has none for the device.
+
+    No rule says that it loads one of them here: cuequivariance-ops has cubins of sm_90a to sm_120a alone for some operations, and for
+    every GPU other ways, compiled when they are needed.
+    """
+    useful = [module for module in modules if module.verdict.verdict != EMPTY]
+    none = all(module.verdict.cuda_error in _NOTHING_THERE and is_for_others(module) for module in useful)
+    return none and sum(map(is_bare, useful)) > 1
+
+
 def lacks(module: Judged) -> bool:
     """Whether nothing in the module is for the device."""
     verdict = module.verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fatpatch.verdicts.aside import is_bare, lacks, only_suffixed
+from fatpatch.verdicts.aside import is_chosen_by_host, is_for_others
 from fatpatch.verdicts.load_result import NO_IMAGE
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
 from fatpatch.verdicts.requirements import beyond_jetson
@@ -52,6 +52,8 @@ def outcome_of(found: FileVerdict) -> str:
         return "not-read"
     if bad:
         useful = [verdict for verdict in modules if verdict.verdict != EMPTY]
+        if len(bad) == len(useful) and is_chosen_by_host(found.here):
+            return "not-read"
         if len(bad) == len(useful) and not any(verdict.partly for verdict in bad):
             return "will-not-run"
         few = 2 * len(bad) < len(useful) and all(verdict.cuda_error == NO_IMAGE for verdict in bad)  # which of them are used is not known
@@ -94,8 +96,8 @@ def counting(found: FileVerdict) -> list[FileVerdict]:
 
 
 def _for_others(found: FileVerdict) -> bool:
-    """Whether nothing shows that a library is meant for the device: all of it names the GPUs that it is for, or is data to its host."""
-    return bool(found.here) and all(is_bare(module) or (lacks(module) and only_suffixed(module.payload.images)) for module in found.here)
+    """Whether nothing shows that a library is meant for the device."""
+    return bool(found.here) and all(map(is_for_others, found.here))
 
 
 _ORDER: Final = tuple(OUTCOMES)

@@ -89,6 +89,12 @@ def test_unwrapped_images_are_found_and_told_how(run: Run, name: str, targets: l
     assert outcome(run, name, "--gpu", "GTX 1060")[0] == "runs"
 
 
+def test_a_program_that_chooses_among_its_own_images_is_not_judged_by_those_for_other_gpus(run: Run) -> None:
+    assert outcome(run, "librod.so", "--gpu", "RTX 3060")[0] == "not-read"
+    text = run("doctor", case("librod.so"), "--gpu", "RTX 3060").stdout
+    assert "chooses by itself among 2 images, and none is for this GPU: sm_61, sm_90a" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("name", ["u3.zip", "verify-crash.zip"])
 def test_sound_archives(run: Run, name: str) -> None:
     assert run("verify", case(name)).returncode == 0

@@ -8,6 +8,7 @@ from fatpatch.base.locator import SEPARATOR
 from fatpatch.base.words import plural, safe
 from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.scan.coverage import target_key
+from fatpatch.verdicts.aside import is_chosen_by_host
 from fatpatch.verdicts.load_result import NO_IMAGE
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
 from fatpatch.verdicts.outcome import HOPELESS, counting, deciding, outcome_of, works
@@ -81,10 +82,11 @@ def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[
 def _groups(modules: Sequence[Judged]) -> list[list[Judged]]:
     """Modules that fare alike, the worst first."""
     groups: dict[tuple[object, ...], list[Judged]] = {}
+    chosen = is_chosen_by_host(modules)
     for module in modules:
         verdict = module.verdict
         reason = "" if _has_nothing(module) else verdict.reason
-        key = (verdict.verdict, verdict.cuda_error, verdict.outcome, verdict.target, reason)
+        key: tuple[object, ...] = (FAILS,) if chosen else (verdict.verdict, verdict.cuda_error, verdict.outcome, verdict.target, reason)
         groups.setdefault(key, []).append(module)
     order = [FAILS, STUB, JIT, COMPATIBLE, NATIVE, EMPTY]
     return sorted(groups.values(), key=lambda group: order.index(group[0].verdict.verdict))
@@ -103,12 +105,25 @@ def _together(group: Sequence[Judged]) -> str:
     return f"Nothing is loaded: what there is, is for {safe(', '.join(targets))}."
 
 
+def _none_of(group: Sequence[Judged]) -> str:
+    """What is known of images in a library's data, from which the program itself chooses."""
+    targets = sorted({image.target for module in group for image in module.payload.images}, key=target_key)
+    return (
+        f"The library chooses by itself among {len(group)} images, and none is for this GPU: {safe(', '.join(targets))}. Whether it has "
+        "another way here, such as code that it compiles when it is needed, is not known."
+    )
+
+
 def _group(group: Sequence[Judged], *, tell_error: bool, verbose: bool) -> Iterator[str]:
     verdict = group[0].verdict
     names = [_place(module) for module in group]
     shown = names if verbose or len(names) <= _MAX_LOCATORS else names[:1]
     more = "" if len(shown) == len(names) else f" and {len(names) - len(shown)} more modules"
-    yield _together(group) if _has_nothing(group[0]) else _fate(group[0])
+    if is_chosen_by_host(group):
+        yield _none_of(group)
+        tell_error = False
+    else:
+        yield _together(group) if _has_nothing(group[0]) else _fate(group[0])
     yield f"  {', '.join(shown)}{more}"
     if not tell_error or verdict.verdict == EMPTY:
         return
