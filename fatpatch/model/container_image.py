@@ -43,6 +43,7 @@ class PackageFiles(NamedTuple):
 class ContainerImage(NamedTuple):
     """A container image: the name that its index has for it, its platform (linux/amd64), and its layers.
 
+    ``names``: of all libraries in it and of links to them, in small letters.
     ``deleted``, ``deleted_bytes``: libraries of lower layers that no path leads to, and that the image still carries. ``cuda``: by the
     folder of the packages the release that their PyTorch was built with.
     """
@@ -54,3 +55,4 @@ class ContainerImage(NamedTuple):
     deleted_bytes: int = 0
     packages: tuple[PackageFiles, ...] = ()
     cuda: tuple[tuple[str, str], ...] = ()
+    names: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from typing import Final
 
 from fatpatch.base.errors import InputError
 from fatpatch.named.unit import NamedUnit, NamingChoices
+from fatpatch.remote.inputs import is_image_layout
 
 _PREFIX: Final = re.compile(r"(pypi|npm|pid):(.+)\Z", re.DOTALL)
 _PINNED: Final = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]{1,60})\Z")
@@ -41,6 +42,8 @@ def is_package(word: str) -> bool:
 
 
 def _resolved(word: str, shown: str, choices: NamingChoices) -> NamedUnit:
+    if is_image_layout(word):
+        return NamedUnit(shown, word)
     if os.path.isdir(word):
         from fatpatch.scan.distributions import installed
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError, LimitError, TruncatedError
-from fatpatch.base.locator import join
+from fatpatch.base.locator import file_name, join
 from fatpatch.base.source import Source
 from fatpatch.binfmt import unpack
 from fatpatch.binfmt.container_image.manifest import ImageRef, LayerRef, digest_problem, images_of, is_foreign
@@ -22,7 +22,8 @@ from fatpatch.binfmt.tar import read as tar
 from fatpatch.model.container_image import ContainerImage, FileOrigin, LayerFacts
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Member, Node
-from fatpatch.scan.image_packages import LIBRARY, PackageTexts, is_package_text
+from fatpatch.scan.image_packages import PackageTexts, is_package_text
+from fatpatch.scan.ledgers import LIBRARY
 
 KIND = "container_image"
 _MAX_ENTRIES = 5_000_000
@@ -216,13 +217,16 @@ def _files(
             nodes[names[0]] = node._replace(origin=origin, stored_at=None)
     live = {path for names in paths.values() for path in names}
     gone = [number for path, number in merged.dead.items() if path not in live]
+    packages, cuda = texts.packages()
     facts = ContainerImage(
-        ref.name,
-        ref.platform,
-        tuple(_facts(layer, each) for layer, each in zip(layers, ref.layers, strict=True)),
-        sum(count for count, _ in gone),
-        sum(size for _, size in gone),
-        *texts.packages(),
+        name=ref.name,
+        platform=ref.platform,
+        layers=tuple(_facts(layer, each) for layer, each in zip(layers, ref.layers, strict=True)),
+        deleted=sum(count for count, _ in gone),
+        deleted_bytes=sum(size for _, size in gone),
+        packages=packages,
+        cuda=cuda,
+        names=frozenset(file_name(path).lower() for path in (*live, *merged.links()) if LIBRARY.search(path)),
     )
     return tuple(nodes[path] for path in sorted(nodes)), facts
 

@@ -14,7 +14,7 @@ from fatpatch.base.locator import escape, join
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node
 from fatpatch.scan.environments import CONDA, site_packages
-from fatpatch.scan.ledgers import ARCHIVE, INFO, LIBRARY, MAX_FILES, of_conda, of_node, of_record, text_of
+from fatpatch.scan.ledgers import ARCHIVE, INFO, LIBRARY, MAX_FILES, cuda_of_torch, of_conda, of_node, of_record, text_of
 from fatpatch.scan.walk import Progress, inspected
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from fatpatch.scan.walk import Kept
 
-_CUDA: Final = re.compile(r"^cuda\s*(?::[^=\n]*)?=\s*['\"](\d{1,2}\.\d{1,2})['\"]", re.MULTILINE)
 _MAX_METADATA: Final = 64 << 10
 _HEAD: Final = 4
 
@@ -265,6 +264,4 @@ def _rest(root: str, files: Sequence[str], *, some: bool) -> Iterator[Distributi
 
 
 def _cuda_of_torch(root: str) -> str | None:
-    """``12.8``, as torch/version.py says it."""
-    found = _CUDA.search(text_of(os.path.join(root, "torch", "version.py"), _MAX_METADATA))
-    return found[1] if found else None
+    return cuda_of_torch(text_of(os.path.join(root, "torch", "version.py"), _MAX_METADATA))

@@ -1,23 +1,34 @@
-"""The packages that are installed in a container image: Python distributions by RECORD, conda packages by conda-meta.
-
-Sources: PyPA specification "Recording installed projects"; conda's documentation of conda-meta.
-"""
+"""The packages that are installed in a container image: Python distributions by RECORD, conda packages by conda-meta."""
 
 from __future__ import annotations
 
-import csv
-import json
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from fatpatch.model.container_image import PackageFiles
+from fatpatch.model.tree import Node
+from fatpatch.scan.ledgers import conda_package, cuda_of_torch, name_and_version, record_libraries
 
 _TEXT = re.compile(r"(?:\A|/)(?:[^/]+\.dist-info/(?:RECORD|METADATA)|conda-meta/[^/]+\.json|torch/version\.py)\Z")
-_MAX_TEXT = 32 << 20
+_MAX_TEXT = 64 << 20
+_MAX_METADATA = 64 << 10
 _MAX_FILES = 500_000
-LIBRARY = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|node|exe|cubin|fatbin|ptx|hsaco|co|hipfb|kpack)\Z", re.IGNORECASE)
-_CUDA = re.compile(r"^cuda\s*(?::[^=\n]*)?=\s*['\"](\d{1,2}\.\d{1,2})['\"]", re.MULTILINE)
+_OTHERS = "other files"
+
+
+class ImagePart(NamedTuple):
+    """A package of an image with its libraries as the members of ``node``, or the files that no package owns.
+
+    ``cuda``: the release of the PyTorch that is installed beside it; ``names``: of all libraries in the image.
+    """
+
+    shown: str
+    node: Node
+    cuda: str | None
+    names: frozenset[str]
 
 
 def is_package_text(path: str) -> bool:
@@ -32,6 +43,7 @@ class PackageTexts:
         self._files: dict[str, tuple[str, ...]] = {}
         self._names: dict[str, tuple[str, str]] = {}
         self._conda: list[PackageFiles] = []
+        self._by_conda: set[str] = set()
         self._cuda: dict[str, str] = {}
         self._left = _MAX_FILES
 
@@ -52,74 +64,81 @@ class PackageTexts:
             self._add(path, text)
 
     def packages(self) -> tuple[tuple[PackageFiles, ...], tuple[tuple[str, str], ...]]:
-        """(the packages, by name; by root, the CUDA release of the PyTorch there). Each file is of one package, a distribution first."""
+        """(the packages, by name; by root, the CUDA release of the PyTorch there). Each file is of the first that names it."""
         found, owned = [], set[str]()
-        for info, files in sorted(self._files.items()):
-            root, folder = posixpath.split(info)
-            name, version = self._names.get(info) or name_and_version(folder, "")
-            found.append(PackageFiles(name, version, root, files))
+        # what conda installed is in conda-meta too
+        python = [self._python(info, files) for info, files in sorted(self._files.items()) if info not in self._by_conda]
+        for each in (*sorted(self._conda), *python):
+            files = tuple(path for path in each.files if path not in owned)
             owned.update(files)
-        for each in sorted(self._conda):
-            rest = tuple(path for path in each.files if path not in owned)
-            if rest or not each.files:
-                found.append(each._replace(files=rest))
-                owned.update(rest)
+            found.append(each._replace(files=files))
         return tuple(sorted(found, key=lambda each: (each.name.lower(), each.root))), tuple(sorted(self._cuda.items()))
+
+    def _python(self, info: str, files: tuple[str, ...]) -> PackageFiles:
+        root, folder = posixpath.split(info)
+        return PackageFiles(*(self._names.get(info) or name_and_version(folder, "")), root, files)
 
     def _add(self, path: str, text: str) -> None:
         folder, name = posixpath.split(path)
+        root = posixpath.dirname(folder)
         if name == "RECORD":
-            root = posixpath.dirname(folder)
-            self._files[folder] = self._taken(posixpath.normpath(posixpath.join(root, each)) for each in record_libraries(text))
+            self._files[folder] = self._taken(root, record_libraries(text))
         elif name == "METADATA":
-            self._names[folder] = name_and_version(posixpath.basename(folder), text[: 64 << 10])
+            self._names[folder] = name_and_version(posixpath.basename(folder), text[:_MAX_METADATA])
         elif name == "version.py":
             cuda = cuda_of_torch(text)
             if cuda is not None:
-                self._cuda[posixpath.dirname(folder)] = cuda
-        else:
-            self._add_conda(posixpath.dirname(folder), text)
+                self._cuda[root] = cuda
+        elif (package := conda_package(text)) is not None:
+            title, version, files, infos = package
+            self._conda.append(PackageFiles(title, version, root, self._taken(root, files)))
+            self._by_conda.update(posixpath.join(root, info) for info in infos)
 
-    def _add_conda(self, prefix: str, text: str) -> None:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not isinstance(value.get("files"), list):
-            return
-        files = self._taken(
-            posixpath.normpath(posixpath.join(prefix, each)) for each in value["files"] if isinstance(each, str) and LIBRARY.search(each)
-        )
-        self._conda.append(PackageFiles(value["name"][:100], str(value.get("version", ""))[:60], prefix, files))
-
-    def _taken(self, paths: Iterable[str]) -> tuple[str, ...]:
-        files = tuple(sorted(set(paths)))[: self._left]
+    def _taken(self, root: str, paths: Iterable[str]) -> tuple[str, ...]:
+        files = tuple(posixpath.normpath(posixpath.join(root, path)) for path in paths)[: self._left]
         self._left -= len(files)
         return files
 
 
-def name_and_version(info: str, metadata: str) -> tuple[str, str]:
-    """Of a distribution, by its METADATA; as far as that does not say, by the name of its .dist-info folder."""
-    name, _, version = info.removesuffix(".dist-info").partition("-")
-    for line in metadata.split("\n\n", 1)[0].splitlines():
-        key, _, value = line.partition(":")
-        if key.lower() == "name" and value.strip():
-            name = value.strip()[:100]
-        elif key.lower() == "version":
-            version = value.strip()[:60]
-    return name, version
+def image_parts(node: Node) -> list[ImagePart]:
+    """The packages of a container image, or of each image of several, and what none owns; nothing for any other file."""
+    if node.image is not None:
+        return list(_parts(node, ""))
+    return [part for member in node.members if member.image is not None for part in _parts(member, f"{member.path}: ")]
 
 
-def record_libraries(record: str) -> set[str]:
-    """The paths in a RECORD that may be loaded, as it has them."""
-    try:
-        rows = list(csv.reader(record.replace("\0", "").splitlines()))
-    except csv.Error:
-        return set()
-    return {row[0].replace("\\", "/") for row in rows if row and LIBRARY.search(row[0])}
+def _parts(node: Node, prefix: str) -> Iterator[ImagePart]:
+    image = node.image
+    assert image is not None
+    by_path = {path: member for member in node.members for path in (member.path, *(member.origin.also if member.origin else ()))}
+    counts = Counter(each.name.lower() for each in image.packages)
+    cuda = dict(image.cuda)
+    owned: set[str] = set()
+    for each in image.packages:
+        mine = {by_path[path].locator: by_path[path] for path in each.files if path in by_path}
+        members = [member for where, member in mine.items() if where not in owned]
+        owned.update(mine)
+        where = f" ({each.root})" if counts[each.name.lower()] > 1 else ""
+        shown = f"{prefix}{each.name} {each.version}".strip() + where
+        release = next((cuda[root] for root in cuda if root == each.root or root.startswith(f"{each.root}/")), None)
+        yield ImagePart(shown, _folder(node, shown, members), release, image.names)
+    rest = [member for member in node.members if member.locator not in owned]
+    if rest or node.diagnostics:
+        shown = f"{prefix}{_OTHERS if image.packages else 'files'}"
+        part = _folder(node, shown, rest)._replace(diagnostics=node.diagnostics)
+        yield ImagePart(shown, part, next(iter(cuda.values()), None) if len(cuda) == 1 else None, image.names)
 
 
-def cuda_of_torch(version: str) -> str | None:
-    """``12.8``, as torch/version.py says it."""
-    found = _CUDA.search(version)
-    return found[1] if found else None
+def _folder(node: Node, shown: str, members: Sequence[Node]) -> Node:
+    """A folder with some of the files of an image."""
+    return Node(
+        locator=node.locator,
+        path=shown,
+        size=sum(member.size for member in members),
+        container="folder",
+        detail="",
+        members=tuple(members),
+        payloads=(),
+        diagnostics=(),
+        member_count=len(members),
+    )

@@ -22,6 +22,7 @@ MAX_FILES: Final = 200_000
 _MAX_RECORD: Final = 64 << 20
 _MAX_METADATA: Final = 64 << 10
 _NODE_NAME: Final = re.compile(r"(?:@[a-z0-9~-][a-z0-9._~-]{0,100}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,100}\Z")
+_CUDA: Final = re.compile(r"^cuda\s*(?::[^=\n]*)?=\s*['\"](\d{1,2}\.\d{1,2})['\"]", re.MULTILINE)
 _VERSION: Final = re.compile(r"[0-9A-Za-z.!+_-]{1,60}\Z")
 
 
@@ -32,26 +33,41 @@ def is_name(text: str) -> bool:
 
 def of_record(root: str, info: str) -> tuple[str, str, list[str]]:
     """(name, version, libraries) of the distribution whose ``*.dist-info`` folder lies in ``root``."""
-    import csv
+    name, version = name_and_version(info, text_of(os.path.join(root, info, "METADATA"), _MAX_METADATA))
+    return name, version, record_libraries(text_of(os.path.join(root, info, "RECORD"), _MAX_RECORD))
 
+
+def name_and_version(info: str, metadata: str) -> tuple[str, str]:
+    """Of a distribution, by its METADATA; as far as that does not say, by the name of its ``*.dist-info`` folder."""
     name, _, version = info.removesuffix(INFO).partition("-")
-    metadata = text_of(os.path.join(root, info, "METADATA"), _MAX_METADATA)
     for line in metadata.split("\n\n", 1)[0].splitlines():
         key, _, value = line.partition(":")
         if key.lower() == "name" and NAME.fullmatch(value.strip()):
             name = value.strip()
         elif key.lower() == "version":
             version = value.strip()[:60]
-    rows = csv.reader(text_of(os.path.join(root, info, "RECORD"), _MAX_RECORD).replace("\0", "").splitlines())
+    return name, version
+
+
+def record_libraries(record: str) -> list[str]:
+    """The libraries that the text of a RECORD names, sorted."""
+    import csv
+
+    rows = csv.reader(record.replace("\0", "").splitlines())
     files: set[str] = set()
     with suppress(csv.Error):  # a row longer than the parser takes: what came before it counts
         files.update(_plain(row[0]) for row in rows if row and LIBRARY.search(row[0]) and inside(row[0]))
-    return name, version, sorted(files)[:MAX_FILES]
+    return sorted(files)[:MAX_FILES]
 
 
 def of_conda(path: str) -> tuple[str, str, list[str], frozenset[str]] | None:
+    """As ``conda_package``, by the path of a document in conda-meta."""
+    return conda_package(text_of(path, _MAX_RECORD))
+
+
+def conda_package(text: str) -> tuple[str, str, list[str], frozenset[str]] | None:
     """(name, version, libraries, ``*.dist-info`` folders) of a conda package by its document in conda-meta; None where it is none."""
-    document = _json(path)
+    document = _json(text)
     name, version, files = document.get("name"), document.get("version"), document.get("files")
     if not isinstance(name, str) or not NAME.fullmatch(name) or not isinstance(files, list):
         return None
@@ -62,11 +78,17 @@ def of_conda(path: str) -> tuple[str, str, list[str], frozenset[str]] | None:
 
 def of_node(path: str) -> tuple[str, str] | None:
     """(name, version) of a node package by its package.json; None where it is none."""
-    document = _json(path)
+    document = _json(text_of(path, _MAX_RECORD))
     name = document.get("name")
     if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
         return None
     return name, _version(document.get("version"))
+
+
+def cuda_of_torch(version: str) -> str | None:
+    """``12.8``, as torch/version.py says it."""
+    found = _CUDA.search(version)
+    return found[1] if found else None
 
 
 def inside(path: str) -> bool:
@@ -84,11 +106,11 @@ def text_of(path: str, most: int) -> str:
         return ""
 
 
-def _json(path: str) -> dict[str, Any]:
+def _json(text: str) -> dict[str, Any]:
     import json
 
     try:
-        document = json.loads(text_of(path, _MAX_RECORD))
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -91,6 +91,16 @@ class MergedLayers:
         except _UnusableError as error:
             diagnostics.error(locator, None, f"{entry.name[:80]!a}: {error}", field="entry")
 
+    def links(self) -> Iterator[str]:
+        """The last part of the path of every symbolic link."""
+        left = [self._root]
+        while left:
+            for name, entry in left.pop().entries.items():
+                if isinstance(entry, _Folder):
+                    left.append(entry)
+                elif isinstance(entry, _Link):
+                    yield name
+
     def files(self) -> Iterator[tuple[str, FileContent]]:
         """The path of every file that matters, sorted, with its bytes."""
         left: list[tuple[str, _Entry]] = [("", self._root)]

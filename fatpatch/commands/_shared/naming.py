@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fatpatch.commands._shared.options import limits_from, shown_paths
+from fatpatch.commands._shared.options import NAMING, limits_from, shown_paths
 
 if TYPE_CHECKING:
     from fatpatch.named.unit import NamedUnit, NamingChoices
     from fatpatch.remote.inputs import Input
 
-_META: Final = "fatpatch.naming"
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    context.meta.setdefault(_META, {})[parameter.name] = value
+    context.meta.setdefault(NAMING, {})[parameter.name] = value
 
 
 def naming_options(command: _Command) -> _Command:
@@ -28,7 +27,11 @@ def naming_options(command: _Command) -> _Command:
             "--python-version", metavar="VERSION", expose_value=False, callback=_keep, help="Python of the wheel for pypi:NAME, e.g. 3.11."
         ),
         click.option(
-            "--platform", metavar="TAG", expose_value=False, callback=_keep, help="Platform of the wheel for pypi:NAME, e.g. win_amd64."
+            "--platform",
+            metavar="TAG",
+            expose_value=False,
+            callback=_keep,
+            help="Platform of the wheel for pypi:NAME (win_amd64), or of a container image (linux/arm64).",
         ),
         click.option(
             "--index",
@@ -50,7 +53,7 @@ def choices() -> NamingChoices:
     """What the options say."""
     from fatpatch.named.unit import NamingChoices
 
-    given: dict[str, Any] = click.get_current_context().meta.get(_META, {})
+    given: dict[str, Any] = click.get_current_context().meta.get(NAMING, {})
     return NamingChoices(**given, remote=limits_from(0).remote)
 
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
+NAMING = "fatpatch.naming"
+"""Where the options of ``naming.naming_options`` are kept for a run."""
+
+
 class Bytes(click.ParamType[int]):
     """A size such as 500000, 192M or 4G (powers of 1024)."""
 
@@ -40,7 +44,8 @@ def limits_from(max_image_size: int) -> Limits:
     """The limits of a run: the size of an image, and what the options for addresses say."""
     given = remote_options(click.get_current_context())
     remote = Remote(most=given["max_download"], public_only=given["public_only"], report=_tell) if given else Remote()
-    return Limits(image=max_image_size, remote=remote)
+    platform: str | None = click.get_current_context().meta.get(NAMING, {}).get("platform")
+    return Limits(image=max_image_size, remote=remote, platform=platform)
 
 
 def _tell(found: Fetched) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import ModelFacts, Node
 from fatpatch.named.unit import NamedUnit, opened_unit
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
+from fatpatch.scan.image_packages import ImagePart, image_parts
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts import document as doctor_json
 from fatpatch.verdicts.judge import Doctor
@@ -60,6 +61,16 @@ class Other(NamedTuple):
 
     shown: str
     node: Node
+
+
+class _Part(NamedTuple):
+    """What is judged by itself. ``cuda``: the release of the PyTorch beside it; ``names``: of the libraries that lie with it."""
+
+    shown: str
+    node: Node
+    doctor: Doctor
+    cuda: str | None
+    names: frozenset[str]
 
 
 class Consultation(NamedTuple):
@@ -104,8 +115,16 @@ class Consultation(NamedTuple):
                     continue
                 with self._read(unit) as (node, doctor):
                     code = worse(code, _damage(node))
-                    if self.fleet:
-                        rows = [fleet.FleetRow(self._judged(doctor, subject, unit), subject.names) for subject in self._subjects(node)]
+                    if not self.table and (parts := image_parts(node)):
+                        found = self.image(unit, parts)
+                        lines += found.text(self._driver())
+                        quiet.verdict(found.first_line())
+                        code = worse(code, found.code)
+                    elif self.fleet:
+                        rows = [
+                            fleet.FleetRow(self._judged(_part_of(unit, node, doctor), subject), subject.names)
+                            for subject in self._subjects(node)
+                        ]
                         for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
                             mine = [row for row in rows if row.found.environment.device.vendor == vendor]
                             lines += fleet.fleet(mine, unit.shown, self._driver() if vendor == "nvidia" else None)
@@ -115,7 +134,7 @@ class Consultation(NamedTuple):
                             quiet.verdict(text.headline(row.found, unit.shown))
                         code = _worse_of(code, [row.found for row in rows])
                     else:
-                        verdict = self._judged(doctor, self.environments[0], unit)
+                        verdict = self._judged(_part_of(unit, node, doctor), self.environments[0])
                         compared.append((unit.shown, verdict))
                         quiet.verdict(text.headline(verdict, unit.shown))
                         code = _worse_of(code, [verdict])
@@ -157,15 +176,10 @@ class Consultation(NamedTuple):
                     code = worse(code, _damage(node))
                     if whole and not any(payloads_below(node)) and not any(all_diagnostics(node)):
                         continue
-                    for subject in self._subjects(node):
-                        found = self._judged(doctor, subject, unit)
-                        code = _worse_of(code, [found])
-                        if self.fleet:
-                            rows.append(doctor_json.fleet_row(found, unit.shown, subject.names))
-                        else:
-                            advice = self._remedies(node, doctor, found, others)
-                            failing = operations(doctor.lacking(found), readable)
-                            rows.append(doctor_json.file_json(found, advice, doctor.beside(found, _names(unit)), failing, unit.shown))
+                    for each in self._judgeable(unit, node, doctor):
+                        worst, mine = self._json_rows(each, others)
+                        code = worse(code, worst)
+                        rows += mine
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
                 code = worse(code, error.exit_code)
@@ -176,6 +190,28 @@ class Consultation(NamedTuple):
             return code, doctor_json.fleet_document(asked, rows, errors, __version__)
         return code, doctor_json.document(asked[0], rows, errors, __version__)
 
+    def _json_rows(self, part: _Part, others: Sequence[Other]) -> tuple[int, list[dict[str, Any]]]:
+        """(exit code, the objects of one unit): one a GPU."""
+        rows, code = [], 0
+        for subject in self._subjects(part.node):
+            found = self._judged(part, subject)
+            code = _worse_of(code, [found])
+            if self.fleet:
+                rows.append(doctor_json.fleet_row(found, part.shown, subject.names))
+            else:
+                advice = self._remedies(part.node, part.doctor, found, others)
+                failing = operations(part.doctor.lacking(found), readable)
+                rows.append(doctor_json.file_json(found, advice, part.doctor.beside(found, part.names), failing, part.shown))
+        return code, rows
+
+    def _judgeable(self, unit: NamedUnit, node: Node, doctor: Doctor) -> list[_Part]:
+        """What is judged by itself: of a container image each package with GPU code."""
+        parts = [self._image_part(part) for part in image_parts(node) if any(payloads_below(part.node))]
+        return parts or [_part_of(unit, node, doctor)]
+
+    def _image_part(self, part: ImagePart) -> _Part:
+        return _Part(part.shown, part.node, Doctor(part.node, limit=self.limits.image), part.cuda, part.names)
+
     def _subjects(self, node: Node) -> Iterator[GpuToJudge]:
         """In a fleet of all targets only those of vendors whose code is in the file."""
         vendors = {payload.vendor for _, payload in payloads_below(node)}
@@ -183,28 +219,40 @@ class Consultation(NamedTuple):
             if not subject.names or not vendors or subject.environment.device.vendor in vendors:
                 yield subject
 
-    def _judged(self, doctor: Doctor, subject: GpuToJudge, unit: NamedUnit) -> FileVerdict:
+    def _judged(self, part: _Part, subject: GpuToJudge) -> FileVerdict:
         """The verdict; of alternatives the one that the PyTorch of the unit's environment picks, unless --cuda says another."""
         environment = subject.environment
-        beside = None if unit.where is None else unit.where.cuda
-        return doctor.judge(environment._replace(cuda=environment.cuda or beside))
+        return part.doctor.judge(environment._replace(cuda=environment.cuda or part.cuda))
 
     def folder(self, unit: NamedUnit) -> FolderVerdict:
         """The verdict on each distribution of a folder, for each GPU."""
+
+        def parts() -> Iterator[_Part]:
+            for each in unit.units:
+                with self._read(each) as (node, doctor):
+                    print_diagnostics(all_diagnostics(node))
+                    yield _part_of(each, node, doctor)
+
+        return self._whole(unit.shown, parts())
+
+    def image(self, unit: NamedUnit, parts: Sequence[ImagePart]) -> FolderVerdict:
+        """The verdict on each package of a container image, and on the files that none owns."""
+        return self._whole(unit.shown, map(self._image_part, parts))
+
+    def _whole(self, shown: str, parts: Iterable[_Part]) -> FolderVerdict:
         rows: list[DistributionRow] = []
         without, code = 0, 0
-        for each in unit.units:
-            with self._read(each) as (node, doctor):
-                code = worse(code, _damage(node))
-                print_diagnostics(all_diagnostics(node))
-                if not any(payloads_below(node)) and not any(item.field == NOT_READ for item in all_diagnostics(node)):
-                    without += 1
-                    continue
-                found = tuple(self._judged(doctor, subject, each) for subject in self.environments)
-                missing = tuple(need for need in doctor.beside(found[0], _names(each)) if not need.here and need.library.imported)
-                rows.append(DistributionRow(each.shown, found, missing))
-                code = _worse_of(code, found)
-        return FolderVerdict(unit.shown, tuple(subject.environment for subject in self.environments), tuple(rows), without, code)
+        for part in parts:
+            code = worse(code, _damage(part.node))
+            if not any(payloads_below(part.node)) and not any(item.field == NOT_READ for item in all_diagnostics(part.node)):
+                without += 1
+                continue
+            found = tuple(self._judged(part, subject) for subject in self.environments)
+            beside = part.doctor.beside(found[0], part.names)
+            missing = tuple(need for need in beside if not need.here and need.library.imported)
+            rows.append(DistributionRow(part.shown, found, missing))
+            code = _worse_of(code, found)
+        return FolderVerdict(shown, tuple(subject.environment for subject in self.environments), tuple(rows), without, code)
 
     @contextmanager
     def _read(self, unit: NamedUnit) -> Iterator[tuple[Node, Doctor]]:
@@ -239,6 +287,10 @@ class Consultation(NamedTuple):
             judge = Doctor(other.node, limit=self.limits.image, model=doctor.model, model_name=doctor.model_name)
             candidates.append(Candidate(other.shown, judge, judge.judge(found.environment)))
         return remedies(doctor, found, "FILE" if node.path == SHOWN else node.path, candidates)
+
+
+def _part_of(unit: NamedUnit, node: Node, doctor: Doctor) -> _Part:
+    return _Part(unit.shown, node, doctor, None if unit.where is None else unit.where.cuda, _names(unit))
 
 
 def _names(unit: NamedUnit) -> frozenset[str]:
