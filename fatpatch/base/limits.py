@@ -19,7 +19,7 @@ class Remote(NamedTuple):
     """How files are read from servers. ``most`` bytes of one file; ``timeout`` seconds of silence, ``patience`` seconds until an
     answer must have begun and come in at ``slowest`` bytes a second. ``public_only``: no machine of a private network is asked;
     of ``attempts`` the last one's trouble is an error.
-    ``report`` is told what was fetched when a file is closed.
+    ``report`` is told what was fetched when a file is closed. ``accept``: the media types that are asked for, None for any.
     """
 
     most: int = 16 << 30
@@ -29,6 +29,7 @@ class Remote(NamedTuple):
     public_only: bool = False
     attempts: int = 5
     report: Callable[[Fetched], object] | None = None
+    accept: str | None = None
 
 
 class Limits(NamedTuple):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from fatpatch.base.errors import InputError
 from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.remote.inputs import is_image_layout
 
@@ -68,4 +67,10 @@ def _prefixed(kind: str, name: str, choices: NamingChoices) -> NamedUnit:
 
         found = process(name)
         return NamedUnit(found.shown, "", found)
-    raise InputError(f"{kind}: is not read yet", locator=name)
+    if kind == "npm":
+        from fatpatch.named.npm import package_unit
+
+        return package_unit(name, choices)
+    from fatpatch.named.pypi import wheel_unit
+
+    return wheel_unit(name, choices)

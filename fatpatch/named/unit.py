@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from fatpatch.base.limits import Limits, Remote
-from fatpatch.base.locator import file_name
+from fatpatch.base.locator import escape, file_name, join
 from fatpatch.model.tree import Node
 from fatpatch.remote.inputs import Input, expanded
 from fatpatch.scan.walk import Progress, inspected
@@ -36,7 +36,8 @@ class NamingChoices(NamedTuple):
 class NamedUnit(NamedTuple):
     """``shown``: its name for a user. Either a ``path`` (or address), or a ``distribution``; ``where``: what is installed beside that.
 
-    ``whole``: it is all of a folder, of which the distributions are units of their own.
+    ``whole``: it is all of a folder, of which the distributions are units of their own. ``parts``: files that are judged as one, or
+    when it is ``whole`` each by itself.
     """
 
     shown: str
@@ -44,10 +45,13 @@ class NamedUnit(NamedTuple):
     distribution: Distribution | None = None
     where: Installed | None = None
     whole: bool = False
+    parts: tuple[NamedUnit, ...] = ()
 
     @property
     def units(self) -> tuple[NamedUnit, ...]:
         """Of a folder its distributions, else the unit itself."""
+        if self.whole and self.parts:
+            return self.parts
         if not self.whole or self.where is None:
             return (self,)
         return tuple(NamedUnit(each.shown, "", each, self.where) for each in self.where.distributions)
@@ -64,8 +68,25 @@ def opened_unit(
         with opened(unit.distribution, limits, progress, **kept) as node:
             yield node
         return
+    if unit.parts:
+        with _together(unit, limits, progress, **kept) as node:
+            yield node
+        return
     with inspected(unit.path, name=file_name(unit.shown), limits=limits, kind=kind, progress=progress, **kept) as node:
         yield node._replace(path=unit.shown)
+
+
+@contextmanager
+def _together(unit: NamedUnit, limits: Limits, progress: Progress | None, **kept: Unpack[Kept]) -> Iterator[Node]:
+    """Several files as the members of one node. FatpatchError when one cannot be read."""
+    label = escape(unit.shown)
+    with ExitStack() as stack:
+        members = []
+        for part in unit.parts:
+            name = file_name(part.shown)
+            node = stack.enter_context(inspected(part.path, name=join(label, name), limits=limits, progress=progress, **kept))
+            members.append(node._replace(path=name))
+        yield Node(label, unit.shown, sum(node.size for node in members), "folder", "", tuple(members), (), (), member_count=len(members))
 
 
 def files_of(units: Sequence[NamedUnit]) -> list[Input]:
@@ -85,6 +106,10 @@ def _files(unit: NamedUnit) -> Iterator[Input]:
         owner = each.shown if each.version else ""
         for path, real in places(each):
             yield Input(real, f"{unit.shown}/{path}", named=False, origin=unit.shown, distribution=owner)
+        return
+    if unit.parts:
+        for part in unit.parts:
+            yield Input(part.path, part.shown, named=True, origin=unit.shown, distribution=unit.shown)
         return
     owners = _owners(unit)
     for row in expanded([unit.path], [unit.shown]):

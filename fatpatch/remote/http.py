@@ -226,6 +226,8 @@ class HttpFile:
 
     def _ask(self, connection: http.client.HTTPConnection, target: SplitResult, span: tuple[int, int] | None) -> http.client.HTTPResponse:
         headers = {"User-Agent": f"fatpatch/{__version__}", "Accept-Encoding": "identity", "Host": target.netloc}
+        if self.options.accept is not None:
+            headers["Accept"] = self.options.accept
         if self._authorization and _server(target) == _server(self._origin):
             headers["Authorization"] = self._authorization
         if isinstance(connection, ViaProxy) and connection.authorization:

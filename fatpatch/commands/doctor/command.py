@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--disable-ptx-jit", is_flag=True, help="Assume CUDA_DISABLE_PTX_JIT=1: PTX is not compiled.")
 @click.option("--eager", is_flag=True, help="Assume CUDA_MODULE_LOADING=EAGER.")
 @click.option("--hsa-override", metavar="M.m.s", help="Assume HSA_OVERRIDE_GFX_VERSION on Linux, for AMD GPUs.")
+@click.option("--deps", is_flag=True, help="Also judge what pip would install with pypi:NAME.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all modules, kernels and ignored images.")
 @naming_options
@@ -53,6 +54,7 @@ def command(
     disable_ptx_jit: bool,
     eager: bool,
     hsa_override: str | None,
+    deps: bool,
     form: str,
     verbose: bool,
     max_image_size: int,
@@ -90,12 +92,22 @@ def command(
     )
     if candidates and (run.fleet or len(files) > 1):
         raise click.UsageError("--candidate is for one FILE on one GPU")
-    units = named_units(files) if files else [_active()]
+    units = _with_dependencies(files) if deps else named_units(files) if files else [_active()]
     if form == "json":
         code, document = run.as_json(units)
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
         return code
     return run.as_text(units, sys.stdout.write)
+
+
+def _with_dependencies(files: tuple[str, ...]) -> list[NamedUnit]:
+    """Projects of an index, each with what pip would install beside it."""
+    from fatpatch.commands._shared.naming import choices
+    from fatpatch.named.dependencies import with_dependencies
+
+    if not files or not all(file.startswith("pypi:") for file in files):
+        raise click.UsageError("--deps goes with pypi:NAME")
+    return [with_dependencies(file.removeprefix("pypi:"), choices()) for file in files]
 
 
 def _active() -> NamedUnit:

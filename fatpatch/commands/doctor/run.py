@@ -10,6 +10,7 @@ from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.base.words import safe
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
@@ -26,6 +27,7 @@ from fatpatch.scan.coverage import all_diagnostics, payloads_below
 from fatpatch.scan.image_packages import ImagePart, image_parts
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts import document as doctor_json
+from fatpatch.verdicts.claims import contradiction
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.operations import operations
 from fatpatch.verdicts.outcome import works
@@ -33,6 +35,7 @@ from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words import report as text
+from fatpatch.verdicts.words.layout import wrapped
 
 Writer = Callable[[str], object]
 _FINDINGS = 1
@@ -143,6 +146,8 @@ class Consultation(NamedTuple):
                             failing = operations(doctor.lacking(verdict), readable)
                             beside = doctor.beside(verdict, _names(unit))
                             lines += text.report(verdict, advice, unit.shown, readable, beside, failing, verbose=self.verbose)
+                            if (wrong := contradiction(node, unit.shown, self.limits.image)) is not None:
+                                lines += ["", *wrapped("", f"The name is wrong: {safe(wrong)}.")]
                     out("".join(f"{line}\n" for line in lines))
                     print_diagnostics(all_diagnostics(node))
             except FatpatchError as error:
@@ -201,7 +206,8 @@ class Consultation(NamedTuple):
             else:
                 advice = self._remedies(part.node, part.doctor, found, others)
                 failing = operations(part.doctor.lacking(found), readable)
-                rows.append(doctor_json.file_json(found, advice, part.doctor.beside(found, part.names), failing, part.shown))
+                row = doctor_json.file_json(found, advice, part.doctor.beside(found, part.names), failing, part.shown)
+                rows.append({**row, "contradicts_name": contradiction(part.node, part.shown, self.limits.image)})
         return code, rows
 
     def _judgeable(self, unit: NamedUnit, node: Node, doctor: Doctor) -> list[_Part]:

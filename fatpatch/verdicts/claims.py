@@ -1,0 +1,81 @@
+"""The CUDA release that a file's name promises, and that of the toolkits which made what is in it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from fatpatch.base.locator import file_name
+from fatpatch.hostcode.beside import libraries_beside
+from fatpatch.model.tree import Node, Payload
+from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.survey import survey
+
+_CLAIM: Final = re.compile(r"(?<![a-z0-9])cu(?:da)?[-_.]?(1\d|[89])(?:\.?(\d))?x?(?=[-_.+ ]|\Z)", re.IGNORECASE)
+_CUDA: Final = re.compile(r"\bCUDA (\d{1,2})\.(\d{1,2})")
+_RUNTIME: Final = re.compile(r"(?:libcudart\.so\.|cudart64_)(\d{1,3})")
+_SAMPLES: Final = 6
+_MAX_IMAGE: Final = 8 << 20
+
+
+def claimed(name: str) -> tuple[int, int | None] | None:
+    """(12, 8) of ``torch-2.9+cu128-cp311...``, (12, None) of ``cupy_cuda12x``; None where a name promises no CUDA release."""
+    found = _CLAIM.findall(file_name(name))
+    if not found:
+        return None
+    major, minor = found[-1]
+    return int(major), int(minor) if minor else None
+
+
+def contradiction(node: Node, name: str, limit: int) -> str | None:
+    """What contradicts the CUDA release in a file's name, in words; None where nothing does, or the name promises none.
+
+    Evidence: the toolkit that a few cubins name, and the major version of the CUDA runtime that libraries import. Both are of the
+    whole file: that one library was made by another toolkit contradicts nothing.
+    """
+    claim = claimed(name)
+    if claim is None:
+        return None
+    major, minor = claim
+    word = f"CUDA {major}" if minor is None else f"CUDA {major}.{minor}"
+    made = Counter(_toolkits(node, limit))
+    runtimes = set(_runtimes(node))
+    if runtimes and major not in runtimes:
+        return f"the name says {word}, but its libraries load the runtime of CUDA {', '.join(map(str, sorted(runtimes)))}"
+    if made and all(each[0] != major for each in made):
+        others = ", ".join(f"{first}.{second}" for first, second in sorted(made))
+        return f"the name says {word}, but its code was compiled by CUDA {others}"
+    if made and minor is not None and all(each != (major, minor) for each in made):
+        others = ", ".join(f"{first}.{second}" for first, second in sorted(made))
+        return f"the name says {word}, but its code was compiled by CUDA {others}"
+    return None
+
+
+def _toolkits(node: Node, limit: int) -> Iterator[tuple[int, int]]:
+    """The toolkits that the smallest cubins of a few modules name."""
+    count = 0
+    for holder, payload in payloads_below(node):
+        images = [image for image in payload.images if image.kind == "sass" and image.readable and (image.size or _MAX_IMAGE) < _MAX_IMAGE]
+        if payload.vendor != "nvidia" or not images or holder.source is None:
+            continue
+        smallest = min(images, key=lambda image: image.size or 0)
+        one: Payload = payload._replace(images=(smallest,))
+        for _, reading in survey([holder._replace(members=(), payloads=(one,))], limit=limit, detail=False, jobs=1):
+            if found := _CUDA.search(reading.producer or ""):
+                yield int(found[1]), int(found[2])
+        count += 1
+        if count >= _SAMPLES:
+            return
+
+
+def _runtimes(node: Node) -> Iterator[int]:
+    """The major versions of the CUDA runtime that libraries with GPU code import."""
+    holders = {holder.locator: holder for holder, _ in payloads_below(node)}
+    for holder in holders.values():
+        for each in libraries_beside(holder):
+            found = _RUNTIME.match(each.name)
+            if found and each.imported:
+                number = int(found[1])
+                yield number // 10 if number >= 100 else number
