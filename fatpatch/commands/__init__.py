@@ -13,6 +13,7 @@ import click
 from fatpatch import __version__
 from fatpatch.base.errors import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OK, FatpatchError, InputError, InternalError
 from fatpatch.commands._shared.console import print_error
+from fatpatch.commands._shared.grouped import GroupOfCommands
 
 GROUPS = {
     "Look": ("inspect", "extract", "report"),
@@ -36,7 +37,7 @@ def load(name: str) -> click.Command:
     return quieted(command)
 
 
-class _Commands(click.Group):
+class _Commands(GroupOfCommands):
     """Loads a command's module only when that command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

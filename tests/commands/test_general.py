@@ -26,7 +26,7 @@ def test_version_and_help(run: Run) -> None:
 
 
 def test_usage_errors(run: Run) -> None:
-    for arguments in ((), ("nonsense",), ("inspect",), ("inspect", "--nope", "x"), ("formats", "nope"), ("extract", "x")):
+    for arguments in ((), ("nonsense",), ("db",), ("inspect",), ("inspect", "--nope", "x"), ("formats", "nope"), ("extract", "x")):
         done = run(*arguments)
         assert done.returncode == 2, arguments
         assert "Traceback" not in done.stderr

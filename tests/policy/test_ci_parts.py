@@ -118,6 +118,7 @@ def offline(folder: Path) -> dict[str, str]:
     here = next(path for path in sys.path if path.endswith("site-packages"))
     return {
         **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # python3 is this one
         "PYTHONPATH": here,
         "PIP_NO_DEPS": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads 0 as: no isolation

@@ -13,6 +13,7 @@ from fatpatch.base.limits import Fetched, Limits, Remote
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.remote_options import keep, remote_options
 from fatpatch.commands._shared.standard_input import SHOWN, is_standard_input
+from fatpatch.commands._shared.typed import OptionType
 from fatpatch.model.tree import Diagnostic
 from fatpatch.remote.address import scheme_of, shown_address
 
@@ -24,7 +25,7 @@ NAMING = "fatpatch.naming"
 """Where the options of ``naming.naming_options`` are kept for a run."""
 
 
-class Bytes(click.ParamType[int]):
+class Bytes(OptionType[int]):
     """A size such as 500000, 192M or 4G (powers of 1024)."""
 
     name = "size"
@@ -55,7 +56,7 @@ def _tell(found: Fetched) -> None:
     quiet.note(f"fetched {size(found.fetched)} of {size(found.size)} in {plural(found.requests, 'request')}: {found.shown}")
 
 
-class GpuName(click.ParamType[str]):
+class GpuName(OptionType[str]):
     """A GPU by name, target or PCI id; in an environment variable several are separated by commas. Completed from the tables."""
 
     name = "name"
@@ -72,7 +73,7 @@ class GpuName(click.ParamType[str]):
         return [CompletionItem(name) for name in list(names)[:_MAX_COMPLETIONS]]
 
 
-class TargetName(click.ParamType[str]):
+class TargetName(OptionType[str]):
     """A target such as sm_61; completed from those that toolkits compile."""
 
     name = "target"

@@ -10,6 +10,7 @@ import click
 
 from fatpatch.base.errors import InputError, LimitError
 from fatpatch.commands._shared.remote_options import most_fetched
+from fatpatch.commands._shared.typed import OptionType
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -21,7 +22,7 @@ _META: Final = "fatpatch.stdin"
 _PIECE: Final = 1 << 20
 
 
-class InputFile(click.ParamType[str]):
+class InputFile(OptionType[str]):
     """A path, an address, or ``-``, which becomes the path of a temporary file with what standard input held."""
 
     name = "file"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from fatpatch.commands._shared.typed import OptionType
+
 if TYPE_CHECKING:
     from fatpatch.policy.run import CheckOutcome
 
@@ -16,7 +18,7 @@ _START = 8
 FORMATS = ("text", "json", "sarif", "junit", "github")
 
 
-class ReportFile(click.ParamType[tuple[str, str]]):
+class ReportFile(OptionType[tuple[str, str]]):
     """``FORMAT=FILE``: (format, path)."""
 
     name = "format=file"

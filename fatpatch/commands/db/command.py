@@ -6,9 +6,10 @@ import click
 
 from fatpatch.base.errors import EXIT_OK
 from fatpatch.commands._shared import quiet
+from fatpatch.commands._shared.grouped import GroupOfCommands
 
 
-@click.group("db")
+@click.group("db", cls=GroupOfCommands)
 def command() -> None:
     """Manage indexes."""
 
