@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from fatpatch.base.errors import LimitError
@@ -18,27 +18,30 @@ _OWN_DATA = (b".nv.global", b".nv.constant2", b".nv.constant3", b".nv.shared", b
 DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 
 
-def loaded(data: bytes, arch: int, *, eager: bool = False, labelled: bool = False) -> Fate:
-    """The fate of a cubin on a device; ``labelled``: a fatbin entry chose it, so a wrong target is error 300, not 209."""
-    if data[:4] != n.ELF_MAGIC:
+def loaded(head: bytes, size: int, arch: int, *, eager: Callable[[], bytes] | None = None, labelled: bool = False) -> Fate:
+    """The fate of a cubin on a device, by its first bytes and its size; ``eager`` gives all of it where it is loaded whole.
+
+    ``labelled``: a fatbin entry chose it, so a wrong target is error 300, not 209.
+    """
+    if head[:4] != n.ELF_MAGIC:
         return Fate(INVALID_IMAGE, None, "it is no cubin")
-    identity = identify(data)
+    identity = identify(head)
     if identity is None:
         return Fate(INVALID_IMAGE, None, "its ELF header is cut")
-    if identity.machine != n.EM_CUDA or data[4:6] != b"\2\1":
+    if identity.machine != n.EM_CUDA or head[4:6] != b"\2\1":
         return Fate(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
-    if identity.section_offset + identity.section_count * SECTION_SIZE > len(data):
-        if len(data) <= _ELF_HEADER_SIZE:
+    if identity.section_offset + identity.section_count * SECTION_SIZE > size:
+        if size <= _ELF_HEADER_SIZE:
             return Fate(INVALID_IMAGE, None, "it is cut behind its ELF header")
         return Fate(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
-    if not identity.sound(len(data)) or identity.arch is None or identity.section_count == 0:
+    if not identity.sound(size) or identity.arch is None or identity.section_count == 0:
         return Fate(INVALID_IMAGE, None, "its ELF header is damaged")
     if not _runs(identity.arch, arch, identity.accelerated):
         if labelled:
             return Fate(INVALID_SOURCE, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
         return Fate(NO_IMAGE, None, f"that does not run on {arch // 10}.{arch % 10}")
-    if identity.relocatable and eager:
-        codes = unlinked(Tables(data)).values()
+    if identity.relocatable and eager is not None:
+        codes = unlinked(Tables(eager())).values()
         if codes:
             code = NOT_FOUND if NOT_FOUND in codes else INVALID_IMAGE  # measured for a module with kernels of both sorts
             what = "what another module must bring" if code == NOT_FOUND else "its own variables"

@@ -18,11 +18,13 @@ from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.messages import cubin_messages, ptx_messages
-from fatpatch.gpucode.ptx.bodies import ptx_bodies
+from fatpatch.gpucode.ptx.bodies import classified
+from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.cubin_result import unlinked
-from fatpatch.verdicts.jit import Cost, cost_of
+from fatpatch.verdicts.jit import Cost, estimated
+from fatpatch.verdicts.opened import ImageContent, OpenedImages
 
 _Key = tuple[Place, str]
 _FREE = 8 << 30
@@ -65,6 +67,7 @@ class FactsReader:
         self._names: dict[_Key, frozenset[str] | None] = {}
         self._views: dict[Place, View] = {}
         self._origins: dict[Place, int] = {}
+        self.opened = OpenedImages()
 
     def spend(self, image: ImageEntry) -> None:
         """Count what an image unpacks to; LimitError when the file asks for more than all real ones do."""
@@ -79,11 +82,11 @@ class FactsReader:
             self._views[key] = driver_view(source, payload.offset, payload.locator)
         return self._views[key]
 
-    def facts(self, source: Source, image: ImageEntry, data: bytes | None = None) -> ImageFacts:
-        """Of one image; ``data`` are its bytes when they are at hand."""
+    def facts(self, source: Source, image: ImageEntry, content: ImageContent | None = None) -> ImageFacts:
+        """Of one image; ``content`` is what it holds when it was opened just now."""
         key = (source.place(0), image.locator)
         if key not in self._known:
-            self._known[key] = self._read(source, image, data)
+            self._known[key] = self._read(source, image, content)
         return self._known[key]
 
     def names(self, source: Source, image: ImageEntry) -> frozenset[str] | None:
@@ -94,6 +97,7 @@ class FactsReader:
         if key not in self._names:
             try:
                 reading = read_image(image.kind, self._bytes(source, image), detail=False)
+                self._toolkits.setdefault(key, reading.producer)
                 self._names[key] = self._counted(frozenset(row[0] for row in reading.kernels))
             except FatpatchError:  # of an image that is not the one loaded: the answer does not hang on it
                 self._names[key] = None
@@ -173,18 +177,20 @@ class FactsReader:
             raise LimitError("the kernel names of this file are longer than is sensible")
         return names
 
-    def _read(self, source: Source, image: ImageEntry, data: bytes | None) -> ImageFacts:
+    def _read(self, source: Source, image: ImageEntry, content: ImageContent | None) -> ImageFacts:
         try:
+            data = None if content is None else content.data
             if data is None:
                 data = self._bytes(source, image)
             if data[:4] == n.ELF_MAGIC:
                 tables = Tables(data)
                 loose = unlinked(tables).items() if tables.identity.relocatable else ()
-                found = ImageFacts(cubin_bodies(data), tables.toolkit(), None, tuple(loose))
+                found = ImageFacts(cubin_bodies(data, self.opened.seen), tables.toolkit(), None, tuple(loose))
+                self._toolkits.setdefault((source.place(0), image.locator), found.toolkit)
             else:
-                text = data.split(b"\0", 1)[0]
-                loose = ptx_fate.unlinked(text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
-                found = ImageFacts(ptx_bodies(text), None, cost_of(text), tuple(loose))
+                ptx = PtxText(data, self.opened.seen) if content is None or content.text is None else content.text
+                loose = ptx_fate.unlinked(ptx.text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
+                found = ImageFacts(classified(ptx), None, estimated(ptx), tuple(loose))
             self._counted(frozenset(found.bodies))
         except FatpatchError as error:
             self.problems[image.locator] = error.message

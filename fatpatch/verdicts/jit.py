@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from fatpatch.gpucode.ptx.text import PtxText
+
 _FIXED: Final = 0.0075
 _PER_BYTE: Final = 0.18e-6
 _PER_STATEMENT: Final = 73e-6
 _KERNEL: Final = 25
-"""Statements that a kernel costs besides its own, and each of ``_LONG``, which become many instructions."""
-_LONG: Final = (b"div.", b"rem.", b"sqrt.", b"rcp.")
+"""Statements that a kernel costs besides its own, and each operation that becomes many instructions."""
 _DOUBLE: Final = 8000
 """Statements of a kernel from which on each of them costs twice as much; up to there the cost of one grows with their number."""
 _CACHE_RATIO: Final = 1.49
@@ -34,14 +35,18 @@ class Cost(NamedTuple):
 
 def cost_of(text: bytes) -> Cost:
     """The cost of one module."""
-    text = text.rstrip(b"\0")
-    kernels = text.split(b".entry")
-    statements = float(_KERNEL * (len(kernels) - 1 + sum(map(text.count, _LONG))))
-    for kernel in kernels:
-        count = kernel.count(b";")
+    return estimated(PtxText(text.rstrip(b"\0")))
+
+
+def estimated(ptx: PtxText) -> Cost:
+    """``cost_of`` a text in parts."""
+    size = len(ptx.text)
+    statements = float(_KERNEL * (len(ptx.counts) - 1 + sum(part.long for part in ptx.counts)))
+    for part in ptx.counts:
+        count = part.statements
         statements += count + count * min(count, _DOUBLE) / _DOUBLE
-    seconds = _FIXED + _PER_BYTE * len(text) + _PER_STATEMENT * statements
-    return Cost(seconds, round(len(text) * _CACHE_RATIO), len(text))
+    seconds = _FIXED + _PER_BYTE * size + _PER_STATEMENT * statements
+    return Cost(seconds, round(size * _CACHE_RATIO), size)
 
 
 def total(costs: list[Cost]) -> Cost:

@@ -13,6 +13,7 @@ from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack
 from fatpatch.gpucode.fatbin.driver_view import View, driver_view
+from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.gpus.drivers import first_zstd_cuda, last_branch
 from fatpatch.gpus.selection import MEASURED_DEVICE, choose
 from fatpatch.model.tree import ImageEntry, Payload
@@ -21,6 +22,7 @@ from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN_ERROR, Fate
+from fatpatch.verdicts.opened import ImageContent, OpenedImages
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
 MEASURED_BRANCH: Final = "580"
@@ -34,7 +36,7 @@ _LTO_REFUSED = Fate(NO_IMAGE, None, "code for link-time optimisation is not load
 
 
 class Loading(NamedTuple):
-    """``image`` is what the driver commits to; ``fate`` what comes of it; ``data`` its bytes when they could be unpacked.
+    """``image`` is what the driver commits to; ``fate`` what comes of it; ``content`` what it holds when it could be unpacked.
 
     ``measured``: whether a real driver was asked this, or NVIDIA's rules were followed.
     """
@@ -42,19 +44,22 @@ class Loading(NamedTuple):
     image: ImageEntry | None
     fate: Fate
     reason: str
-    data: bytes | None = None
+    content: ImageContent | None = None
     measured: bool = False
 
 
-def load(source: Source, payload: Payload, environment: Environment, limit: int, view: View | None = None) -> Loading:
+def load(
+    source: Source, payload: Payload, environment: Environment, limit: int, view: View | None = None, opened: OpenedImages | None = None
+) -> Loading:
     """Load a fatbin, a bare cubin or bare PTX; ``limit`` bounds what the chosen image may unpack to, ``view`` is the fatbin's if known.
 
-    LimitError when that is more than the limit.
+    ``opened`` remembers images for other devices. LimitError when an image is above the limit.
     """
+    opened = opened or OpenedImages()
     arch = environment.device.arch
     assert arch is not None
     if payload.kind in ("cubin", "ptx"):
-        return _bare(source, payload, arch, environment, limit)
+        return _bare(source, payload, environment, limit, opened)
     view = view or driver_view(source, payload.offset, payload.locator)
     measured = was_measured(environment)
     if view.error is not None:
@@ -71,27 +76,65 @@ def load(source: Source, payload: Payload, environment: Environment, limit: int,
     chosen = choice.image if choice.image is not None else _last_resort(view.images, arch)
     assert chosen is not None
     raw = next(image for image in view.images if image.offset == chosen.offset)
-    fate, data = _open(source, raw, view.images, environment, limit)
-    if data is not None and fate.error is None and fate.outcome is None:
-        fate = _judge(source, raw, data, view.images, environment)
+    image = _ChosenImage(source, raw, limit, opened)
+    fate, content = _open(image, environment)
+    if content is not None and fate.good:
+        fate = _judge(image, content, view.images, environment)
     reason = choice.reason if choice.image is not None else f"{chosen.target} of kind {chosen.kind} is all there is"
-    return Loading(chosen, fate, reason, data, measured)
+    return Loading(chosen, fate, reason, content, measured)
 
 
-def _bare(source: Source, payload: Payload, arch: int, environment: Environment, limit: int) -> Loading:
-    image = payload.images[0]
-    if image.stored_bytes > limit:
-        raise LimitError(f"is {image.stored_bytes:#x} bytes long, more than the limit of {limit:#x}", locator=image.locator)
-    data = source.peek(image.data_offset, image.stored_bytes)
+class _ChosenImage(NamedTuple):
+    """An image to be opened."""
+
+    source: Source
+    entry: ImageEntry
+    limit: int
+    opened: OpenedImages
+
+    def stored(self) -> bytes:
+        """The bytes as they are stored. LimitError when they are too many."""
+        entry = self.entry
+        if entry.stored_bytes > self.limit:
+            raise LimitError(f"is {entry.stored_bytes:#x} bytes long, more than the limit of {self.limit:#x}", locator=entry.locator)
+        return self.source.peek(entry.data_offset, entry.stored_bytes)
+
+    def unpacked(self) -> bytes:
+        """The bytes as the driver gets them. FormatError or ValueError when it does not."""
+        entry = self.entry
+        if entry.compression == "none":
+            return self.stored()
+        stored = self.source.peek(entry.data_offset, entry.stored_bytes)
+        data = unpack(stored, entry.compression, entry.blob_size or 0, limit=self.limit)
+        _refuse_rest(stored, entry.compression)
+        return data
+
+
+def _bare(source: Source, payload: Payload, environment: Environment, limit: int, opened: OpenedImages) -> Loading:
+    arch = environment.device.arch
+    assert arch is not None
+    image = _ChosenImage(source, payload.images[0], limit, opened)
+    entry = image.entry
+    content = opened.known(source, entry) or opened.opened(source, entry, image.stored())
     measured = was_measured(environment)
-    if payload.kind == "ptx":
-        fate = _JIT_REFUSED if environment.disable_ptx else ptx_fate.compiled(data, "", environment)
-        return Loading(image, fate, f"{image.target} is compiled by the driver: there is nothing else", data, measured)
-    fate = cubin_fate.loaded(data, arch, eager=environment.eager)  # a demand for PTX changes nothing (measured)
-    choice = choose([image], arch)
+    if content.outline.text is not None:
+        fate = _JIT_REFUSED if environment.disable_ptx else ptx_fate.compiled(content.outline.text, "", environment)
+        return Loading(entry, fate, f"{entry.target} is compiled by the driver: there is nothing else", content, measured)
+    fate = _cubin(image, content, environment)  # a demand for PTX changes nothing (measured)
+    choice = choose([entry], arch)
     if fate.good and choice.error is not None:
         return Loading(None, Fate(choice.error), choice.reason, None, measured)
-    return Loading(image, fate, choice.reason if fate.good else f"{image.target} is all there is", data, measured)
+    return Loading(entry, fate, choice.reason if fate.good else f"{entry.target} is all there is", content, measured)
+
+
+def _cubin(image: _ChosenImage, content: ImageContent, environment: Environment, *, labelled: bool = False) -> Fate:
+    def whole() -> bytes:
+        return image.unpacked() if content.data is None else content.data
+
+    arch = environment.device.arch
+    assert arch is not None
+    outline = content.outline
+    return cubin_fate.loaded(outline.head, outline.size, arch, eager=whole if environment.eager else None, labelled=labelled)
 
 
 def was_measured(environment: Environment) -> bool:
@@ -119,33 +162,30 @@ def _last_resort(images: tuple[ImageEntry, ...], arch: int) -> ImageEntry | None
     return None
 
 
-def _open(
-    source: Source, image: ImageEntry, images: tuple[ImageEntry, ...], environment: Environment, limit: int
-) -> tuple[Fate, bytes | None]:
-    """The bytes of the chosen entry as the driver gets them, or how it fails on the way."""
+def _open(chosen: _ChosenImage, environment: Environment) -> tuple[Fate, ImageContent | None]:
+    """The chosen entry as the driver gets it, or how it fails on the way."""
+    source, image, limit, opened = chosen
     if image.kind_code == n.KIND_NVVM and not _options_offset(source, image):
         return Fate(None, CRASH, "an entry of this kind without an options block crashes the driver"), None
     if image.kind_code == n.KIND_NVVM and (image.flags or 0) & n.FLAG_OBFUSCATED:
         return _LTO_REFUSED, None
-    if image.compression == "none":
-        if image.stored_bytes > limit:
-            raise LimitError(f"is {image.stored_bytes:#x} bytes long, more than the limit of {limit:#x}", locator=image.locator)
-        return Fate(), source.peek(image.data_offset, image.stored_bytes)
     if image.compression == "zstd" and environment.driver is not None and environment.driver.zstd is False:
         reason = f"it is compressed with zstd, which drivers before CUDA {first_zstd_cuda()} do not know"
         return Fate(INVALID_IMAGE, None, reason), None
+    if (known := opened.known(source, image)) is not None:
+        return Fate(), known
+    if image.compression == "none":
+        return Fate(), opened.opened(source, image, chosen.stored())
     size = image.blob_size or 0
     if not image.stored_bytes or image.data_offset + image.stored_bytes > source.size or size > _most(image):
         return _unpack_failure(image), None
     if max(size, image.stored_bytes) > limit:
         unpack(b"", image.compression, max(size, image.stored_bytes), limit=limit)  # perhaps not too much for the driver: LimitError
     try:
-        stored = source.peek(image.data_offset, image.stored_bytes)
-        data = unpack(stored, image.compression, size, limit=limit)
-        _refuse_rest(stored, image.compression)
+        data = chosen.unpacked()
     except (FatpatchError, ValueError):
         return _unpack_failure(image), None
-    return Fate(), data
+    return Fate(), opened.opened(source, image, data)
 
 
 def _most(image: ImageEntry) -> int:
@@ -185,16 +225,15 @@ def _unpack_failure(image: ImageEntry) -> Fate:
     return Fate(UNKNOWN_ERROR, None, f"its {image.compression} data cannot be unpacked")
 
 
-def _judge(source: Source, image: ImageEntry, data: bytes, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
-    arch = environment.device.arch
-    assert arch is not None
+def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
+    source, image, _, _ = chosen
     if image.kind == "sass":
-        return cubin_fate.loaded(data, arch, eager=environment.eager, labelled=True)
+        return _cubin(chosen, content, environment, labelled=True)
     if image.kind_code == n.KIND_NVVM:
-        return _intermediate(data, arch, environment)
+        return _intermediate(chosen, content, environment)
     if image.kind == "reloc-ptx":
-        return _relocatable(source, image, data, images, environment)
-    if data[:4] == n.ELF_MAGIC:
+        return _relocatable(chosen, content, images, environment)
+    if content.outline.elf:
         return Fate(INVALID_PTX, None, "it holds a cubin where PTX is announced")
     options = _options(source, image)
     if options is None:
@@ -202,21 +241,26 @@ def _judge(source: Source, image: ImageEntry, data: bytes, images: tuple[ImageEn
     if environment.disable_ptx:  # only now: what cannot be unpacked fails as ever (measured)
         return _JIT_REFUSED
     following = source.peek(image.data_offset + (image.stored_size or 0), 1) if image.compression == "none" else b""
-    return ptx_fate.compiled(data, options, environment, following=following)
+    assert content.outline.text is not None
+    return ptx_fate.compiled(content.outline.text, options, environment, following=following)
 
 
-def _intermediate(data: bytes, arch: int, environment: Environment) -> Fate:
+def _intermediate(chosen: _ChosenImage, content: ImageContent, environment: Environment) -> Fate:
     """Kind 8: code for the link-time optimiser, which the driver does not take; a cubin in it is loaded all the same."""
-    if data[:4] == n.ELF_MAGIC:
-        return cubin_fate.loaded(data, arch, eager=environment.eager)
-    if data.startswith(_NVVM_MAGICS) or not data[:64].isascii():
+    head = content.outline.head
+    if content.outline.elf:
+        return _cubin(chosen, content, environment)
+    if head.startswith(_NVVM_MAGICS) or not head.isascii():
         return _LTO_REFUSED
     return Fate(INVALID_IMAGE, None, "it is neither code for link-time optimisation nor a cubin")
 
 
-def _relocatable(source: Source, image: ImageEntry, data: bytes, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
+def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
     """Kind 0x40: PTX that is linked at load time."""
-    if data[:4] == n.ELF_MAGIC:
+    source, image, _, opened = chosen
+    data = content.data
+    assert data is not None
+    if content.outline.elf:
         return Fate(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
     if not ptx_fate.is_ptx(data):
         return Fate(INVALID_IMAGE, None, "it is no PTX")
@@ -227,7 +271,7 @@ def _relocatable(source: Source, image: ImageEntry, data: bytes, images: tuple[I
     for other in others[:_MAX_LINKED]:
         if entries & ptx_fate.entries(source.peek(other.data_offset, min(other.stored_bytes, len(data) + _MAX_MORE))):
             return Fate(INVALID_SOURCE, None, "relocatable PTX entries are linked together and define the same kernels")
-    return ptx_fate.compiled(data, "--compile-only", environment)
+    return ptx_fate.compiled(ptx_fate.outline(PtxText(data, opened.seen)), "--compile-only", environment)
 
 
 def _options_offset(source: Source, image: ImageEntry) -> int:

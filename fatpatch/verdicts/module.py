@@ -107,7 +107,7 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
             fate = EMPTY if node.container in ("elf", "pe") else FAILS  # a host asks an empty module for nothing
             return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
-    facts = reader.facts(node.source, loading.image, loading.data)
+    facts = reader.facts(node.source, loading.image, loading.content)
     if facts.problem:
         return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")
     if node.container in ("elf", "pe") and verdict.verdict == JIT and _is_empty(node.source, payload, reader):
@@ -138,8 +138,8 @@ def _does_nothing(source: Source, image: ImageEntry, reader: FactsReader) -> boo
 
 def _loaded(source: Source, payload: Payload, environment: Environment, reader: FactsReader) -> Loading:
     view = reader.view(source, payload) if payload.kind == "fatbin" else None
-    loading = load(source, payload, environment, reader.limit, view)
-    if loading.image is not None and loading.data is not None:
+    loading = load(source, payload, environment, reader.limit, view, reader.opened)
+    if loading.image is not None and loading.content is not None and loading.content.data is not None:
         reader.spend(loading.image)
     return loading
 

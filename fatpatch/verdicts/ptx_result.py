@@ -6,9 +6,11 @@ PTX that passes can still be refused for an instruction: only an assembler tells
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from fatpatch.gpucode.ptx.bodies import body_words, called_functions, callers_of
 from fatpatch.gpucode.ptx.read import looks_like_ptx, ptx_kernels, without_comments
+from fatpatch.gpucode.ptx.text import FUNC, PtxText
 from fatpatch.gpus.ptxas_options import refusal, target_of
 from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases
@@ -25,7 +27,8 @@ _TARGET = re.compile(rb"^[ \t]*\.target\s+([^\n/]+)", re.MULTILINE)
 _ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
 _DIRECTIVE = re.compile(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
 _NAME = re.compile(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
-_EXTERN = re.compile(rb"^[ \t]*\.extern[ \t]+\.func[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)", re.MULTILINE)
+_EXTERN, _BEFORE = b".extern", 256
+_NAMED = re.compile(rb"[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)")
 _VARIABLE = re.compile(
     rb"(?<![\w$%.])((?:\.(?:extern|visible|weak|common)\s*)*)\.(?:global|const)\s*(?:\.[a-z]\w*(?:\s+\d+(?=\s))?\s*)+\s([A-Za-z_$%][\w$]*)"
 )
@@ -46,25 +49,62 @@ def entries(data: bytes) -> set[str]:
     return {row[0] for row in ptx_kernels(data.split(b"\0", 1)[0])}
 
 
-def compiled(data: bytes, options: str, environment: Environment, *, following: bytes = b"") -> Fate:
+class PtxOutline(NamedTuple):
+    """What the driver's compiler looks at in a text, whatever the device: read once for all.
+
+    ``broken``: why it is refused everywhere; ``target`` the highest of ``.target`` or why that is refused; ``narrow``: 32-bit addresses;
+    ``missing``: the first of the functions, by name, that it calls and another module must bring.
+    """
+
+    ended: bool
+    broken: Fate | None
+    version: tuple[int, int] | None = None
+    target: Fate | tuple[int, str] = Fate()
+    address: Fate | None = None
+    narrow: bool = False
+    syntax: Fate | None = None
+    missing: bytes | None = None
+
+
+def outline(ptx: PtxText) -> PtxOutline:
+    """Read a text as the driver's compiler does, so far as fatpatch can. LimitError for one with entries without end."""
+    text = ptx.text
+    if not text.strip():
+        return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "the text is empty"))
+    if not is_ptx(text):
+        return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "it is no PTX text"))
+    head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD)]
+    found, size = _VERSION.search(head), _ADDRESS_SIZE.search(head)
+    version = None if found is None else (int(found[1]), int(found[2]))
+    known = size is None or version is None or version >= _ADDRESS_SIZE_SINCE
+    missing = _missing(ptx)
+    return PtxOutline(
+        ended=ptx.ended,
+        broken=None,
+        version=version,
+        target=_target(head),
+        address=None if known else Fate(INVALID_PTX, None, ".address_size is not known before PTX 2.3"),
+        narrow=size is not None and size[1] == b"32",
+        syntax=_syntax(head, ptx),
+        missing=min(missing & called_functions(text), default=None) if missing else None,
+    )
+
+
+def compiled(text: PtxOutline, options: str, environment: Environment, *, following: bytes = b"") -> Fate:
     """The fate of PTX on a device; ``following`` is what lies behind a text without a NUL, to which the driver reads on."""
     arch = environment.device.arch
     assert arch is not None
-    text, nul, _ = data.partition(b"\0")
-    if not nul and following not in (b"", b"\0"):
+    if not text.ended and following not in (b"", b"\0"):
         return Fate(INVALID_PTX, None, "the text has no NUL at its end, and the driver reads on into what follows")
-    if not text.strip():
-        return Fate(INVALID_PTX, None, "the text is empty")
-    if not is_ptx(text):
-        return Fate(INVALID_PTX, None, "it is no PTX text")
-    head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD)]
     return (
-        _version(head, environment)
+        text.broken
+        or _version(text.version, environment)
         or _refused(options)
-        or _target(head, arch, options)
-        or _address_size(head, arch)
-        or _syntax(head, text)
-        or _externs(text, options, eager=environment.eager)
+        or _too_high(text.target, arch, options)
+        or text.address
+        or _too_narrow(text, arch)
+        or text.syntax
+        or _externs(text.missing, options, eager=environment.eager)
         or Fate()
     )
 
@@ -75,11 +115,9 @@ def _refused(options: str) -> Fate | None:
     return None if why is None else Fate(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
 
 
-def _version(head: bytes, environment: Environment) -> Fate | None:
-    found = _VERSION.search(head)
-    if found is None:
+def _version(version: tuple[int, int] | None, environment: Environment) -> Fate | None:
+    if version is None:
         return Fate(INVALID_PTX, None, "it has no .version")
-    version = (int(found[1]), int(found[2]))
     isa = f"{version[0]}.{version[1]}"
     known = {release.ptx for release in releases() if release.ptx}
     newest = None if environment.driver is None else environment.driver.ptx
@@ -96,7 +134,8 @@ def _pair(isa: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _target(head: bytes, arch: int, options: str) -> Fate | None:
+def _target(head: bytes) -> Fate | tuple[int, str]:
+    """Number and suffix of the highest target, or what the directive is refused for on every device."""
     found = _TARGET.search(head)
     if found is None:
         return Fate(INVALID_PTX, None, "it has no .target")
@@ -112,6 +151,14 @@ def _target(head: bytes, arch: int, options: str) -> Fate | None:
         return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
     if (suffix == "a" and number < _FIRST_ACCELERATED) or (suffix == "f" and number < _FIRST_FAMILY):
         return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
+    return number, suffix
+
+
+def _too_high(found: Fate | tuple[int, str], arch: int, options: str) -> Fate | None:
+    if isinstance(found, Fate):
+        return found
+    number, suffix = found
+    target = f"{number}{suffix}"
     forced = target_of(options)
     device = arch if forced is None else forced[0]
     if number > device:
@@ -125,37 +172,30 @@ def _target(head: bytes, arch: int, options: str) -> Fate | None:
     return None
 
 
-def _address_size(head: bytes, arch: int) -> Fate | None:
-    found = _ADDRESS_SIZE.search(head)
-    if found is None:
-        return None
-    version = _VERSION.search(head)
-    if version is not None and (int(version[1]), int(version[2])) < _ADDRESS_SIZE_SINCE:
-        return Fate(INVALID_PTX, None, ".address_size is not known before PTX 2.3")
-    if found[1] == b"32" and arch >= _ONLY_64_BIT_FROM:
+def _too_narrow(text: PtxOutline, arch: int) -> Fate | None:
+    if text.narrow and arch >= _ONLY_64_BIT_FROM:
         return Fate(INVALID_PTX, None, "32-bit addresses are not supported from compute capability 9.0 on")
     return None
 
 
-def _syntax(head: bytes, text: bytes) -> Fate | None:
+def _syntax(head: bytes, ptx: PtxText) -> Fate | None:
     """Only that what follows the three directives is a directive, too, and that the braces are even: a text that is cut has them odd."""
     rest = _DIRECTIVE.sub(b"", without_comments(head)).strip()
     if rest and not rest.startswith(b"."):
         return Fate(INVALID_PTX, None, f"a directive was expected, got {rest[:20].decode('ascii', 'backslashreplace')!r}")
-    if text.count(b"{") != text.count(b"}"):
-        whole = without_comments(text)
+    if not ptx.balanced():
+        whole = without_comments(ptx.text)
         if whole.count(b"{") != whole.count(b"}"):
             return Fate(INVALID_PTX, None, "its braces do not match: the text is cut or damaged")
     return None
 
 
-def _externs(text: bytes, options: str, *, eager: bool) -> Fate | None:
+def _externs(missing: bytes | None, options: str, *, eager: bool) -> Fate | None:
     """Functions that another module must bring: code that is compiled to be linked may have them until it is loaded whole."""
     to_be_linked = TO_BE_LINKED in options
-    missing = frozenset() if to_be_linked and not eager else _missing(text)
-    if not missing or not (called := missing & called_functions(text)):
+    if missing is None or (to_be_linked and not eager):
         return None
-    reason = f"it calls {min(called).decode('ascii', 'backslashreplace')!r}, which no module brings"
+    reason = f"it calls {missing.decode('ascii', 'backslashreplace')!r}, which no module brings"
     return Fate(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
 
 
@@ -164,7 +204,7 @@ def unlinked(text: bytes) -> dict[str, int]:
 
     500 for what calls a function or names a variable that the text only declares, 200 for what names a variable of the text itself.
     """
-    missing = _missing(text)
+    missing = _missing(PtxText(text))
     found = dict.fromkeys(callers_of(text, missing), NOT_FOUND) if missing else {}
     variables = _variables(text)
     if variables:
@@ -184,7 +224,18 @@ def _variables(text: bytes) -> dict[bytes, int]:
     return found
 
 
-def _missing(text: bytes) -> frozenset[bytes]:
-    if b".extern" not in text:
-        return frozenset()
-    return frozenset(name for name in _EXTERN.findall(text) if name not in DRIVERS_OWN and not name.startswith(b"cuda"))
+def _missing(ptx: PtxText) -> frozenset[bytes]:
+    """The functions that a text declares as those of another module."""
+    text = ptx.text
+    found = {named[1] for at in ptx.functions() if _is_extern(text, at) and (named := _NAMED.match(text, at + len(FUNC)))}
+    return frozenset(name for name in found if name not in DRIVERS_OWN and not name.startswith(b"cuda"))
+
+
+def _is_extern(text: bytes, at: int) -> bool:
+    """Whether ``.extern`` stands before ``at``, and nothing else on its line."""
+    before = text[max(at - _BEFORE, 0) : at]
+    word = before.rstrip(b" \t")
+    if len(word) == len(before) or not word.endswith(_EXTERN):
+        return False
+    line = word[: -len(_EXTERN)].rstrip(b" \t")
+    return line.endswith(b"\n") or (not line and at <= _BEFORE)

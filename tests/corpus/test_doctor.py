@@ -90,9 +90,11 @@ def test_modules_as_an_h100_answered(member: str) -> None:
             assert (loading.fate.error or loading.fate.outcome or 0) == answer["rc"], payload.locator
             if answer.get("ptx_version"):
                 assert [int(loading.image.target.split("_")[1].rstrip("a"))] == answer["ptx_version"], payload.locator
-            if loading.image is not None and loading.image.kind == "sass" and loading.data is not None:
-                codes = unlinked(Tables(loading.data))
-                used = {codes.get(name, 0) for name in cubin_bodies(loading.data)} if Tables(loading.data).identity.relocatable else {0}
+            if loading.image is not None and loading.image.kind == "sass" and loading.content is not None:
+                data = loading.content.data
+                assert data is not None
+                codes = unlinked(Tables(data))
+                used = {codes.get(name, 0) for name in cubin_bodies(data)} if Tables(data).identity.relocatable else {0}
                 assert not answer.get("func_rc") or used == set(answer["func_rc"]), payload.locator
     assert compared or "win-x64" in member  # its answers are of another release of the same name
 

@@ -16,13 +16,14 @@ from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.cubin import volta
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
+from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.outcome import outcome_of, works
-from fatpatch.verdicts.ptx_result import compiled
+from fatpatch.verdicts.ptx_result import compiled, outline
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words.report import report
@@ -108,8 +109,8 @@ def test_what_looks_like_a_comment_in_a_string_is_none() -> None:
 
 def test_a_text_that_is_cut_is_refused() -> None:
     whole = (SAMPLES / "kernels.compute_52.ptx").read_bytes()
-    assert compiled(whole, "", H100).error is None
-    assert compiled(whole[:5000], "", H100).error == 218
+    assert compiled(outline(PtxText(whole)), "", H100).error is None
+    assert compiled(outline(PtxText(whole[:5000])), "", H100).error == 218
 
 
 class Branches:

@@ -8,13 +8,14 @@ from fatpatch.base.errors import FormatError
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.cubin.tables import Tables, name_budget
+from fatpatch.gpucode.seen import SeenBodies
 
 _FUNC = 2
 _UNDEFINED = 0
 _MAX_NAME = 1 << 14
 _FIRST_WITH_16_BYTES = 70
 _LAST_OF_OLD = 62
-_EFFECTS = {flow.EFFECT, flow.LOAD_EFFECT}
+_SMALL = 1 << 13
 _ASSERTIONS = {b"__assertfail"}
 _PRINTERS = {b"vprintf"}
 
@@ -32,10 +33,13 @@ def encoding(arch: int | None) -> ModuleType | None:
     return None
 
 
-def cubin_bodies(data: bytes) -> dict[str, str]:
-    """Kernel name -> class (see ``flow``) for every kernel of a cubin; FormatError when it is damaged."""
+def cubin_bodies(data: bytes, seen: SeenBodies | None = None) -> dict[str, str]:
+    """Kernel name -> class (see ``flow``) for every kernel of a cubin; FormatError when it is damaged.
+
+    ``seen`` remembers small bodies for other cubins: stubs, which take longest, are nearly all alike.
+    """
     tables = Tables(data)
-    sections, budget = _Sections(tables), flow.BlockBudget()
+    sections, budget = _Sections(tables, seen or SeenBodies()), flow.BlockBudget()
     return {name: sections.body(section, offset, asserts, budget) for name, section, offset, asserts in _kernels(tables)}
 
 
@@ -72,8 +76,9 @@ def _kernels(tables: Tables) -> list[tuple[str, int, int, bool]]:
 class _Sections:
     """The code of a cubin, each section decoded once however many kernels lie in it."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, seen: SeenBodies) -> None:
         self._tables = tables
+        self._seen = seen
         self._reader = encoding(tables.identity.arch)
         self._programs: dict[int, flow.CodeSection | None] = {}
 
@@ -82,18 +87,24 @@ class _Sections:
         if self._reader is None:
             return flow.UNKNOWN
         if section not in self._programs:
-            self._programs[section] = self._program(section)
+            code = self._tables.content(self._tables.rows[section])
+            if self._reader.is_real(code):
+                self._programs[section] = None
+            elif len(code) <= _SMALL:
+                variant = (offset << 16 | (self._tables.identity.arch or 0)) << 1 | asserts
+                return self._seen.body(code, variant, lambda: self._classified(code, offset, asserts, budget))
+            else:
+                self._programs[section] = self._program(code)
         program = self._programs[section]
         return flow.REAL if program is None else flow.classify(program, program.index_of(offset), asserts=asserts, budget=budget)
 
-    def _program(self, section: int) -> flow.CodeSection | None:
-        """None for a section with a store to global memory and no trap: real without a walk, and that is nearly all of them."""
+    def _classified(self, code: bytes, offset: int, asserts: bool, budget: flow.BlockBudget) -> str:
+        program = self._program(code)
+        return flow.classify(program, program.index_of(offset), asserts=asserts, budget=budget)
+
+    def _program(self, code: bytes) -> flow.CodeSection:
         reader, arch = self._reader, self._tables.identity.arch
         assert reader is not None
         assert arch is not None
-        code = self._tables.content(self._tables.rows[section])
-        present = reader.kinds_present(code)
-        if flow.TRAP not in present and present & _EFFECTS:
-            return None
         program: flow.CodeSection = reader.SECTION(code, arch)
         return program

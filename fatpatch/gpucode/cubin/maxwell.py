@@ -41,11 +41,12 @@ def _kinds() -> bytes:
     return bytes(table)
 
 
-def kinds_present(code: bytes) -> set[int]:
-    """The kinds of all instructions of a section, reachable or not."""
+def is_real(code: bytes) -> bool:
+    """Whether a section has a store to global memory and no trap: real without a walk, and that is nearly all of them."""
     halves = _halves(code)
     table = _kinds()
-    return {table[opcode] for opcode in {*halves[7::16], *halves[11::16], *halves[15::16]}}
+    present = {table[opcode] for opcode in {*halves[7::16], *halves[11::16], *halves[15::16]}}
+    return flow.TRAP not in present and (flow.EFFECT in present or flow.LOAD_EFFECT in present)
 
 
 def shape(code: bytes) -> bytes:

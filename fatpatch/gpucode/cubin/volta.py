@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from fatpatch.gpucode import flow
 
 WIDTH = 16
+_TRAP, _TRAP_SUBTYPE = 0x95C, 3
 _CONTROL = {
     0x947: flow.BRANCH, 0x547: flow.BRANCH, 0x944: flow.CALL, 0x344: flow.CALL_OUT, 0x343: flow.CALL_OUT, 0x943: flow.CALL_OUT,
-    0x950: flow.RETURN, 0x94D: flow.EXIT, 0x95B: flow.EXIT, 0x95C: flow.TRAP,
+    0x950: flow.RETURN, 0x94D: flow.EXIT, 0x95B: flow.EXIT, _TRAP: flow.TRAP,
     0x949: flow.OPAQUE, 0x958: flow.OPAQUE, 0x94A: flow.OPAQUE, 0x94C: flow.OPAQUE,
     0x945: flow.PUSH, 0x941: flow.POP,
 }  # fmt: skip
@@ -30,7 +31,6 @@ _STORES = frozenset({0x186, 0x185})  # STG, ST: the register with the data is in
 _FROM_CONSTANT = frozenset({0xA02, 0x624, 0xA24, 0xB82})  # MOV, IMAD.MOV in two forms, LDC
 _FROM_UNIFORM = frozenset({0xC02, 0xC24})  # MOV and IMAD.U32 of a uniform register
 _UNIFORM_LOADS = frozenset({0xAB9, _LDCU})  # ULDC, LDCU
-_TRAP_SUBTYPE = 3
 _WIDE_OFFSETS_FROM = 90
 _SECOND_PREDICATE = frozenset({flow.BRANCH, flow.EXIT, flow.RETURN})
 
@@ -48,10 +48,19 @@ def _kinds() -> bytes:
     return bytes(table)
 
 
-def kinds_present(code: bytes) -> set[int]:
-    """The kinds of all instructions of a section, reachable or not."""
-    table = _kinds()
-    return {table[half & 0xFFF] for half in set(_halves(code)[::8])}
+def is_real(code: bytes) -> bool:
+    """Whether a section has a store to global memory and no trap: real without a walk, and that is nearly all of them."""
+    code = code[: len(code) // WIDTH * WIDTH]
+    low, high = code[::WIDTH], code[1::WIDTH]  # bits 7 to 0 and 15 to 8 of each instruction
+    return not _occurs(low, high, _TRAP, 0xF) and any(_occurs(low, high, code, 1) for code in (*_EFFECTS, *_LOAD_EFFECTS))
+
+
+def _occurs(low: bytes, high: bytes, opcode: int, mask: int) -> bool:
+    """Whether some instruction has an opcode; ``mask``: the bits of its high byte that count."""
+    wanted, at = opcode >> 8, low.find(opcode & 0xFF)
+    while at >= 0 and high[at] & mask != wanted:
+        at = low.find(opcode & 0xFF, at + 1)
+    return at >= 0
 
 
 def shape(code: bytes) -> bytes:

@@ -6,13 +6,16 @@ The same walk as over machine code, for entries that a driver would compile. Onl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from fatpatch.base.errors import LimitError
 from fatpatch.gpucode import flow
-from fatpatch.gpucode.ptx.read import body_of, places, without_comments
+from fatpatch.gpucode.ptx.read import body_of, places, tokens, without_comments
+from fatpatch.gpucode.ptx.text import ENTRY, FUNC, MAX_ENTRIES, PtxText
+from fatpatch.gpucode.seen import SeenBodies
 
 _ENTRY_NAME = re.compile(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
 _FUNC_NAME = re.compile(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
@@ -20,13 +23,17 @@ _LINE = re.compile(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
 _LABEL = re.compile(rb"([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
 _STATEMENT = re.compile(rb"(@!?[\w$%]+[\s{}]+)?([a-z][\w.:]*)(?:\s+(.*))?\Z", re.DOTALL)
 _CALLED = re.compile(rb"(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
-_CALL = re.compile(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_CALL = re.compile(rb"call(?<!\wcall)(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
 _NAME = re.compile(rb"[A-Za-z_$%][\w$]*")
 _STORES = re.compile(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.async\.bulk|cp\.reduce)[.\s]")
 _NOT_GLOBAL = re.compile(rb"\.(?:shared|local|param|const)\b")
+_USUAL_STORES = (b"st.global", b"red.global", b"atom.global")
+_PART_OF_NAME = re.compile(rb"\w")
+_PART, _BODY = -2, -4  # one more where traps may be assertions: numbers that cubins do not ask with
+_SHORT = 1 << 12
+_NUMBER = re.compile(rb"\d+")
 _BLANKS = b" \t\r\n{}"
 _HANDLER, _PRINTER = b"__assertfail", b"vprintf"
-_MAX_ENTRIES = 100_000
 _MAX_STATEMENTS = 4_000_000
 _MAX_TARGETS = 1_000_000
 _Jumps = list[tuple[int, bytes, bytes]]
@@ -43,20 +50,44 @@ class Definition(NamedTuple):
 
 def ptx_bodies(text: bytes) -> dict[str, str]:
     """Kernel name -> class (see ``flow``) of every ``.entry`` with a body. LimitError when there is too much to look at."""
-    parser = _Parser(text)
+    return classified(PtxText(text))
+
+
+def classified(ptx: PtxText) -> dict[str, str]:
+    """``ptx_bodies`` of a text in parts: a part that was seen before, in this text or another, is not looked at again."""
+    text = ptx.text
+    parser = _Parser(text, definitions_of(ptx))
+    entries = [each for each in parser.definitions if each.entry]
+    # without functions to call, and with one entry in each part, a class hangs on the part alone
+    alone = len(entries) == len(ptx.parts) - 1 and not parser.functions
     result: dict[str, str] = {}
     asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.BlockBudget()
-    for each in parser.definitions:
-        if not each.entry or each.start < 0:
-            continue
-        name = each.name.decode("ascii", "backslashreplace")
-        body = text[each.start : each.end]
-        calls = bool(parser.functions) and b"call" in body
-        if b"trap" not in body and not calls and any(_is_global(body, found) for found in _STORES.finditer(body)):
-            result[name] = flow.REAL
-        else:
-            result[name] = flow.classify(parser.program(each), asserts=asserts, budget=blocks)
+    for index, each in enumerate(entries):
+        if each.start >= 0:
+            name = each.name.decode("ascii", "backslashreplace")
+            classify = partial(_class, parser, each, ptx.seen, asserts=asserts, budget=blocks)
+            result[name] = ptx.seen.body(ptx.parts[index + 1], _PART + asserts, classify) if alone else classify()
     return result
+
+
+def _class(parser: _Parser, entry: Definition, seen: SeenBodies, *, asserts: bool, budget: flow.BlockBudget) -> str:
+    body = parser.text[entry.start : entry.end]
+    calls = bool(parser.functions) and b"call" in body
+    if not calls and b"trap" not in body and _stores(body):
+        return flow.REAL
+    if not calls and len(body) <= _SHORT and b"br" not in body:  # stubs differ in the numbers of their strings and lines only
+        plain = _NUMBER.sub(b"0", body)
+        return seen.body(plain, _BODY + asserts, lambda: flow.classify(parser.program(entry), asserts=asserts, budget=budget))
+    return flow.classify(parser.program(entry), asserts=asserts, budget=budget)
+
+
+def _stores(body: bytes) -> bool:
+    """Whether a statement changes global memory. The usual ones are looked for by their first words, which is many times faster."""
+    for word in _USUAL_STORES:
+        at = body.find(word)
+        if at > 0 and not _PART_OF_NAME.match(body, at - 1) and _is_global(body, at):
+            return True
+    return any(_is_global(body, found.start()) for found in _STORES.finditer(body))
 
 
 def body_words(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
@@ -97,16 +128,26 @@ def callers_of(text: bytes, missing: frozenset[bytes]) -> list[str]:
     return [each.name.decode("ascii", "backslashreplace") for each in found if each.entry and each.name in guilty]
 
 
-def _is_global(body: bytes, found: re.Match[bytes]) -> bool:
-    operation = body[found.start() : found.start() + 80].split(None, 1)[0]
+def _is_global(body: bytes, at: int) -> bool:
+    operation = body[at : at + 80].split(None, 1)[0]
     return _kind_of_memory(operation) in (flow.EFFECT, flow.LOAD_EFFECT)
 
 
 def definitions(text: bytes) -> list[Definition]:
     """In document order. A body reaches to the last closing brace before the next definition: what else stands there is data."""
-    starts = sorted((at + len(word), word == b".entry") for word in (b".entry", b".func") for at in places(text, word))
-    if len(starts) > _MAX_ENTRIES:
-        raise LimitError(f"more than {_MAX_ENTRIES} entries and functions", field=".entry")
+    return _definitions(text, places(text, ENTRY), places(text, FUNC))
+
+
+def definitions_of(ptx: PtxText) -> list[Definition]:
+    """``definitions`` of a text in parts."""
+    return _definitions(ptx.text, tokens(ptx.text, ENTRY, ptx.entries()), tokens(ptx.text, FUNC, ptx.functions()))
+
+
+def _definitions(text: bytes, entries: Iterable[int], functions: Iterable[int]) -> list[Definition]:
+    found_entries = [(at + len(ENTRY), True) for at in islice(entries, MAX_ENTRIES + 1)]
+    starts = sorted(found_entries + [(at + len(FUNC), False) for at in islice(functions, MAX_ENTRIES + 1)])
+    if len(starts) > MAX_ENTRIES:
+        raise LimitError(f"more than {MAX_ENTRIES} entries and functions", field=".entry")
     found = []
     for (at, entry), (limit, _) in pairwise([*starts, (len(text), False)]):
         named = (_ENTRY_NAME if entry else _FUNC_NAME).match(text, at)
@@ -162,9 +203,9 @@ class _Program:
 class _Parser:
     """The bodies of one text, parsed when asked for."""
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, found: list[Definition]) -> None:
         self.text = text
-        self.definitions = definitions(text)
+        self.definitions = found
         self.functions = {each.name: each for each in self.definitions if not each.entry and each.start >= 0}
         self._parsed: dict[bytes, _Parsed] = {}
         self._statements, self._targets = _MAX_STATEMENTS, _MAX_TARGETS

@@ -7,7 +7,7 @@ whole text: PTX of a real library runs to a hundred megabytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fatpatch.base.errors import LimitError
 from fatpatch.gpucode.rows import KernelRow
@@ -28,6 +28,8 @@ _COUNT = re.compile(rb"\[\s*(" + NUMBER + rb")?\s*\]")
 _BOUND = re.compile(rb"\.(?:maxntid|reqntid)\s+(" + NUMBER + rb"(?:\s*,\s*" + NUMBER + rb"){0,2})")
 _COMMENT_OR_STRING = re.compile(rb'"[^"\n]{0,65536}"|//|/\*')
 _END_OF_HEADER = re.compile(rb'"[^"\n]{0,65536}"|//[^\n]*|/\*.*?(?:\*/|\Z)|[{;]|\.pragma\b', re.DOTALL)
+_IN_HEADERS = (b";", b'"', b"/")
+"""Without these the first brace is the end of a header."""
 _CLOSED = re.compile(rb'"[^"\n]*"|/\*.*?\*/', re.DOTALL)
 _PARAMETER_START = ((100, 0x380), (90, 0x210), (70, 0x160))
 _LINE = 1 << 16
@@ -67,15 +69,24 @@ def _first(text: bytes, word: bytes, pattern: re.Pattern[bytes]) -> re.Match[byt
 
 def places(text: bytes, word: bytes) -> Iterator[int]:
     """Where a directive stands as a token: not in a longer word, a comment or a string."""
-    at = text.find(word)
+    return tokens(text, word, _found(text, word))
+
+
+def tokens(text: bytes, word: bytes, found: Iterable[int]) -> Iterator[int]:
+    """Those of the places ``found``, in ascending order, where the word is a token."""
     comments: Comments | None = None
-    while at >= 0:
-        end = at + len(word)
-        if not _WORD.match(text, end):
+    for at in found:
+        if not _WORD.match(text, at + len(word)):
             comments = comments or Comments(text)
             if not comments.hide(at):
                 yield at
-        at = text.find(word, end)
+
+
+def _found(text: bytes, word: bytes) -> Iterator[int]:
+    at = text.find(word)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + len(word))
 
 
 class Comments:
@@ -83,11 +94,14 @@ class Comments:
 
     def __init__(self, text: bytes) -> None:
         self._text = text
-        self._blocks = b"/*" in text
+        self._blocks = b"*" in text and b"/*" in text  # a search for one byte is many times faster
+        self._plain = b"/" not in text and b'"' not in text
         self._start = self._end = -1
 
     def hide(self, at: int) -> bool:
         """Whether a comment or a string holds the place."""
+        if self._plain:
+            return False
         text = self._text
         line = text.rfind(b"\n", max(at - _LINE, 0), at) + 1 or max(at - _LINE, 0)
         if self._blocks and self._in_block(at):
@@ -157,6 +171,9 @@ def header_of(text: bytes, at: int) -> tuple[str, bytes, int] | None:
 
 def body_of(text: bytes, at: int) -> int | None:
     """The brace behind a name and its header; None when a semicolon ends a declaration first. That of ``.pragma "..." ;`` ends nothing."""
+    brace = text.find(b"{", at, min(len(text), at + _HEADER_LIMIT))
+    if brace >= 0 and not any(text.find(mark, at, brace) >= 0 for mark in _IN_HEADERS):
+        return brace
     pragma = False
     for found in _END_OF_HEADER.finditer(text, at, min(len(text), at + _HEADER_LIMIT)):
         if found[0] == b"{":
