@@ -12,6 +12,7 @@ from fatpatch.base.limits import Limits
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver as driver_of
+from fatpatch.model.kinds import Vendor
 from fatpatch.named.resolve import resolve
 from fatpatch.named.unit import NamedUnit, NamingChoices, files_of
 from fatpatch.policy import document as check_document
@@ -92,7 +93,7 @@ def doctor(
     CUDA_MODULE_LOADING=EAGER. InputError for a name that is not known, with suggestions in its hint.
     """
     device = find(gpu)
-    given = None if driver is None or device.vendor != "nvidia" else driver_of(driver)
+    given = None if driver is None or device.vendor != Vendor.NVIDIA else driver_of(driver)
     environment = Environment(device, given, force_ptx, disable_ptx, eager)
     environment = environment._replace(cuda=cuda)
     with _opened(what, limits) as file:

@@ -13,6 +13,7 @@ from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.source import CHUNK, Backing, Source
 from fatpatch.binfmt.unpack import pieces
 from fatpatch.formats import numbers as n
+from fatpatch.model.kinds import Codec
 
 UNKNOWN_SIZE = 1 << 60
 _WINDOW = 4 << 20
@@ -92,7 +93,7 @@ class StreamReader(Backing):
         mark = max((mark for mark in self._marks if mark.at <= offset), key=lambda mark: mark.at, default=None)
         self._parts.clear()
         self._start = self._stop = 0 if mark is None else mark.at
-        if self._codec == "gzip":
+        if self._codec == Codec.GZIP:
             self._chunks = self._inflated(mark)
         else:
             self._chunks = pieces(self._codec, self._source)

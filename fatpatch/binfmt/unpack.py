@@ -14,18 +14,19 @@ from fatpatch.base.limits import Limits
 from fatpatch.base.source import CHUNK, Source, SourceStream
 from fatpatch.binfmt.spool_file import SpoolFile
 from fatpatch.formats import numbers as n
+from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member
 
 if TYPE_CHECKING:
     import tempfile
 
 STREAMS = (
-    (n.GZIP_MAGIC, "gzip"),
-    (n.XZ_MAGIC, "xz"),
-    (n.BZIP2_MAGIC, "bzip2"),
-    (n.ZSTD_MAGIC, "zstd"),
-    (n.LZ4_FRAME_MAGIC, "lz4"),
-    (n.LZMA_HEAD, "lzma"),
+    (n.GZIP_MAGIC, Codec.GZIP),
+    (n.XZ_MAGIC, Codec.XZ),
+    (n.BZIP2_MAGIC, Codec.BZIP2),
+    (n.ZSTD_MAGIC, Codec.ZSTD),
+    (n.LZ4_FRAME_MAGIC, Codec.LZ4),
+    (n.LZMA_HEAD, Codec.LZMA),
 )
 
 
@@ -33,7 +34,7 @@ def stream_codec(source: Source) -> str | None:
     """The codec of a compressed single file (.tgz, .tar.zst, .gz); None when it is none."""
     head = source.peek(0, 14)
     for magic, name in STREAMS:
-        if head.startswith(magic) and (name != "bzip2" or head[4:10] == b"1AY&SY") and (name != "lzma" or _is_lzma(head)):
+        if head.startswith(magic) and (name != Codec.BZIP2 or head[4:10] == b"1AY&SY") and (name != Codec.LZMA or _is_lzma(head)):
             return name
     return None
 
@@ -85,9 +86,9 @@ class Workspace:
     def open(self, source: Source, member: Member) -> Source:
         """The member's bytes; FormatError when they are damaged, LimitError when they are too many."""
         stored = source.slice(member.offset, member.stored_size)
-        if member.method == "stored":
+        if member.method == Codec.STORED:
             return stored
-        if member.method == "sparse":
+        if member.method == Codec.SPARSE:
             return self._expanded(stored, member)
         if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
@@ -165,7 +166,7 @@ class Workspace:
     def head(self, source: Source, member: Member, size: int = 4096) -> bytes:
         """The first bytes of a member, without unpacking the rest; b"" when they cannot be read."""
         stored = source.slice(member.offset, member.stored_size)
-        if member.method == "stored" or (member.method == "sparse" and member.parts[:1] and not member.parts[0][0]):
+        if member.method == Codec.STORED or (member.method == Codec.SPARSE and member.parts[:1] and not member.parts[0][0]):
             return stored.peek(0, size)
         try:
             return next(pieces(member.method, stored, first=size), b"")[:size]
@@ -311,11 +312,11 @@ def _zstd(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
 
 _ERRORS = frozenset({"ZstdError", "LZMAError"})
 _OPENERS: dict[str, Callable[[Source, int, list[str]], Iterator[bytes]]] = {
-    "deflate": _deflate,
-    "gzip": _gzip,
-    "bzip2": _bzip2,
-    "xz": _xz,
-    "zstd": _zstd,
-    "lz4": _lz4,
-    "lzma": _lzma,
+    Codec.DEFLATE: _deflate,
+    Codec.GZIP: _gzip,
+    Codec.BZIP2: _bzip2,
+    Codec.XZ: _xz,
+    Codec.ZSTD: _zstd,
+    Codec.LZ4: _lz4,
+    Codec.LZMA: _lzma,
 }

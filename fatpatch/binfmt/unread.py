@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container
 
 _MAGICS = (
@@ -106,9 +107,11 @@ def behind(source: Source, container: Container) -> Unread | None:
     for magic, name, anywhere in _BEHIND:
         if first.startswith(magic) or (anywhere and magic in head):
             return Unread("AppImage" if source.peek(8, 2) == b"AI" else name, start, source.size, _hint(name))
-    if source.peek(8, 2) == b"AI" and container.kind == "elf":
+    if source.peek(8, 2) == b"AI" and container.kind == ContainerKind.ELF:
         return Unread("AppImage", start, source.size, _hint("squashfs file system"))
-    if container.kind == "pe" and any(_INNO in source.peek(part.offset, min(part.size, _DEEP)) for part in container.sections[-4:]):
+    if container.kind == ContainerKind.PE and any(
+        _INNO in source.peek(part.offset, min(part.size, _DEEP)) for part in container.sections[-4:]
+    ):
         return Unread("Inno Setup installer", start, source.size, "unpack it: innoextract FILE")
     return None
 
@@ -129,7 +132,7 @@ def _hint(name: str) -> str:
 def _program_end(source: Source, container: Container) -> int:
     """Where the program's own bytes end in the file."""
     end = max((part.offset + part.size for part in (*container.sections, *container.segments)), default=0)
-    if container.kind == "elf":
+    if container.kind == ContainerKind.ELF:
         header = HEADER.unpack(source.read(0, HEADER.size)) if source.size >= HEADER.size else None
         return end if header is None else max(end, header[6] + header[12] * SECTION.size)
     return end
@@ -140,9 +143,9 @@ def misnamed(name: str, source: Source, container: Container, packing: str | Non
     lower = name.lower().rsplit("/", 1)[-1]
     suffix = lower.rsplit(".", 1)[-1] if "." in lower else ""
     if ".tar." in lower or suffix in ("tgz", "tbz2", "txz"):
-        return None if container.kind in ("tar", "unread") else describe(source, container, packing)
+        return None if container.kind in (ContainerKind.TAR, ContainerKind.UNREAD) else describe(source, container, packing)
     wanted = _SUFFIXES.get(suffix)
-    if wanted is None or container.kind in (*wanted, "unread") or (suffix == "so" and _is_linker_script(source)):
+    if wanted is None or container.kind in (*wanted, ContainerKind.UNREAD) or (suffix == "so" and _is_linker_script(source)):
         return None
     return describe(source, container, packing)
 
@@ -156,7 +159,7 @@ def describe(source: Source, container: Container, packing: str | None) -> str:
         return "an HTML page" if b"html" in head else "an XML document"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer"
-    if container.kind != "raw":
+    if container.kind != ContainerKind.RAW:
         return f"of the kind {container.kind}" + (f", packed by {packing}" if packing else "")
     return "text" if head and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head) else "of no known kind"
 

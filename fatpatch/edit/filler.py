@@ -15,6 +15,7 @@ from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
 from fatpatch.gpucode.fatbin.read import CONTAINER
+from fatpatch.model.kinds import HOSTS, ModuleKind
 from fatpatch.model.tree import Node, Payload
 
 _BLOCK = 4096
@@ -22,7 +23,7 @@ _BLOCK = 4096
 
 def stays_in_place(node: Node, payload: Payload) -> bool:
     """Whether a fatbin of a program is found by other means than a wrapper, so that its place is all that leads to it."""
-    return payload.kind == "fatbin" and payload.wrapper is None and node.container in ("elf", "pe")
+    return payload.kind == ModuleKind.FATBIN and payload.wrapper is None and node.container in HOSTS
 
 
 def filled(source: Source, payload: Payload, entries: Sequence[EntryCopy], kept: Collection[EntryCopy]) -> NewPayload:

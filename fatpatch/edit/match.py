@@ -10,9 +10,8 @@ from fatpatch.base.locator import escape, file_name
 from fatpatch.edit.modules import ModuleInHost
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.gpucode.signature import without_hashes
+from fatpatch.model.kinds import VENDOR_WORDS
 from fatpatch.scan.pins import listed_names, named_locators
-
-_MAKERS = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
 class Match(NamedTuple):
@@ -151,7 +150,7 @@ def _candidates(modules: Sequence[ModuleInHost], donation: ImageToAdd) -> tuple[
     """The modules that a donation fits, by the strictest rule that gives any; else why there is none."""
     names = frozenset(donation.signature.kernels)
     if not modules:
-        return [], f"is for {_MAKERS[donation.vendor]} GPUs, and the file has no code for those"
+        return [], f"is for {VENDOR_WORDS[donation.vendor]} GPUs, and the file has no code for those"
     if not names:
         return [], "has no kernels, so nothing tells which module it belongs to"
     links = (True, False) if donation.signature.relocatable is None else (donation.signature.relocatable,)

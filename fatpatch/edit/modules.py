@@ -9,10 +9,15 @@ from typing import NamedTuple
 from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target, without_hashes
+from fatpatch.model.kinds import LAUNCHED, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
 
-_KINDS = {"nvidia": ("fatbin", "cubin", "ptx"), "amd": ("offload_bundle",), "intel": ()}
+_KINDS = {
+    Vendor.NVIDIA: (ModuleKind.FATBIN, ModuleKind.CUBIN, ModuleKind.PTX),
+    Vendor.AMD: (ModuleKind.OFFLOAD_BUNDLE,),
+    Vendor.INTEL: (),
+}
 
 
 class ModuleInHost(NamedTuple):
@@ -48,7 +53,7 @@ def modules_of(node: Node, limit: int) -> list[ModuleInHost]:
 
 def _module(holder: Node, payload: Payload, limit: int) -> ModuleInHost:
     problem = "no image whose kernels can be read"
-    for image in sorted(_with_kernels(payload), key=lambda image: (image.kind not in ("sass", "hsaco"), image.size or 0)):
+    for image in sorted(_with_kernels(payload), key=lambda image: (image.kind not in (ImageKind.SASS, ImageKind.HSACO), image.size or 0)):
         try:
             signature = _signature(holder, image, limit, detail=False)
         except FatpatchError as error:
@@ -75,18 +80,18 @@ def reference_of(
 
 def _distance(image: ImageEntry, target: str) -> tuple[bool, int]:
     """How far an image is from a target: in SM numbers; for AMD in the digits that the processors share."""
-    if image.kind == "hsaco":
+    if image.kind == ImageKind.HSACO:
         pairs = zip(image.target.split(":")[0], target.split(":")[0], strict=False)
         alike = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
         return False, -alike
     try:
-        return image.kind != "sass", abs(split_target(image.target)[0] - split_target(target)[0])
+        return image.kind != ImageKind.SASS, abs(split_target(image.target)[0] - split_target(target)[0])
     except ValueError:
         return True, 1 << 30
 
 
 def _with_kernels(payload: Payload) -> Iterator[ImageEntry]:
-    return (image for image in payload.images if image.kind in ("sass", "ptx", "reloc-ptx", "hsaco") and image.readable)
+    return (image for image in payload.images if image.kind in LAUNCHED and image.readable)
 
 
 def _signature(holder: Node, image: ImageEntry, limit: int, *, detail: bool) -> ImageSignature:

@@ -19,6 +19,7 @@ from fatpatch.edit.host.second_reader import opinion, second_opinion
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo import original
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import all_diagnostics, members_below
 from fatpatch.scan.survey import complaint_of, survey
@@ -31,7 +32,7 @@ def soundness(path: str, node: Node, limits: Limits) -> Iterator[CheckResult]:
     yield check_of("containers and fatbins whole", errors)
     yield check_of("images unpack and agree with their labels", _image_problems(node, limits))
     nodes = (*members_below(node), node)
-    if hosts := [each for each in nodes if each.container in ("elf", "pe") and each.payloads]:
+    if hosts := [each for each in nodes if each.container in HOSTS and each.payloads]:
         yield check_of("host files sound", (problem for each in hosts for problem in _host_problems(each)))
     signed = [(each, signature) for each in nodes if (signature := _signature(each)) is not None]
     if signed:
@@ -45,7 +46,7 @@ def soundness(path: str, node: Node, limits: Limits) -> Iterator[CheckResult]:
 
 def independently(path: str, node: Node) -> Iterator[CheckResult]:
     """What LIEF says of the programs in a file, and, where an undo record tells the original, of what the edits changed in them."""
-    hosts = [each for each in (*members_below(node), node) if each.container in ("elf", "pe") and each.payloads]
+    hosts = [each for each in (*members_below(node), node) if each.container in HOSTS and each.payloads]
     yield from map(opinion, hosts)
     if not os.path.lexists(journal.path_beside(path)):
         return
@@ -71,7 +72,7 @@ def _by_wrapper(node: Node) -> list[Payload]:
 
 
 def _signature(node: Node) -> PeSignature | None:
-    return signature_of(node.source) if node.container == "pe" and node.source is not None else None
+    return signature_of(node.source) if node.container == ContainerKind.PE and node.source is not None else None
 
 
 def _image_problems(node: Node, limits: Limits) -> Iterator[str]:
@@ -84,7 +85,7 @@ def _image_problems(node: Node, limits: Limits) -> Iterator[str]:
 def _host_problems(node: Node) -> Iterator[str]:
     assert node.source is not None
     try:
-        if node.container == "elf":
+        if node.container == ContainerKind.ELF:
             elf = ElfFile(node.source, node.locator)
             yield from (f"{node.locator}: {problem}" for problem in segment_problems(elf))
         else:
@@ -100,7 +101,7 @@ def _host_problems(node: Node) -> Iterator[str]:
 
 
 def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
-    if node.source is None or node.image is not None or (node.packing not in (None, "deflate") and node.stored_at is None):
+    if node.source is None or node.image is not None or (node.packing not in (None, Codec.DEFLATE) and node.stored_at is None):
         return
     container = identify(node.source, node.locator, Diagnostics())
     yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, container.members, limits))

@@ -11,7 +11,9 @@ from fatpatch.base.errors import FormatError
 from fatpatch.base.locator import join
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.formats import numbers as n
+from fatpatch.gpucode.bare import BARE_IMAGES
 from fatpatch.gpucode.finder import ELF_HEAD, MAX_FALSE_HITS, PTX_WORD, Finder, Range
+from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Payload
 
 _PTX_HEAD = 4096
@@ -71,13 +73,13 @@ def _object(finder: Finder, at: int, end: int, part: Range) -> int | None:
             target, producer = tables.target(), tables.toolkit()
         except FormatError:
             return None
-        kind, payload_kind, vendor, version = "sass", "cubin", "nvidia", "1.8" if tables.identity.new_layout else "1.7"
+        (kind, payload_kind, vendor), version = BARE_IMAGES[ContainerKind.CUBIN], "1.8" if tables.identity.new_layout else "1.7"
     else:
         identity = identify_amd(head)
-        kind, payload_kind, vendor, target, producer = "hsaco", "code_object", "amd", identity.target, None
+        (kind, payload_kind, vendor), target, producer = BARE_IMAGES[ImageKind.HSACO], identity.target, None
         version = None if identity.version is None else str(identity.version)
     _keep(finder, at, size, part, payload_kind, vendor, ImageEntry(
-        locator="", kind=kind, target=target, code_version=version, compression="none", stored_size=size, size=size, offset=at,
+        locator="", kind=kind, target=target, code_version=version, compression=Codec.NONE, stored_size=size, size=size, offset=at,
         data_offset=at, stored_bytes=size, producer=producer,
     ), "ELF header")  # fmt: skip
     return size
@@ -126,8 +128,8 @@ def _text(finder: Finder, at: int, low: int, end: int, part: Range) -> int | Non
     begin, size = at - lead, stop - (at - lead)
     if size > finder.image_limit or next(places(source.peek(begin, size), b".entry"), None) is None:
         return None
-    _keep(finder, begin, size, part, "ptx", "nvidia", ImageEntry(
-        locator="", kind="ptx", target=target, code_version=ptx_version(head), compression="none", stored_size=size, size=size,
+    _keep(finder, begin, size, part, ModuleKind.PTX, Vendor.NVIDIA, ImageEntry(
+        locator="", kind=ImageKind.PTX, target=target, code_version=ptx_version(head), compression=Codec.NONE, stored_size=size, size=size,
         offset=begin, data_offset=begin, stored_bytes=size,
     ), "PTX text")  # fmt: skip
     return stop
@@ -141,7 +143,7 @@ def _starts(comments: bytes) -> Iterator[int]:
         at = comments.find(b"/", at + 1)
 
 
-def _keep(finder: Finder, at: int, size: int, part: Range, kind: str, vendor: str, image: ImageEntry, evidence: str) -> None:
+def _keep(finder: Finder, at: int, size: int, part: Range, kind: ModuleKind, vendor: Vendor, image: ImageEntry, evidence: str) -> None:
     locator = finder.name_for(part.section, kind)
     finder.keep(Payload(
         locator=locator, vendor=vendor, kind=kind, section=part.section, offset=at, size=size, found_by=(evidence,),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.formats.numbers import FLAG_LZ4, FLAG_LZ4_FRAME, FLAG_ZLIB, FLAG_ZSTD, LZ4_FRAME_MAGIC, ZSTD_MAGIC
+from fatpatch.model.kinds import Codec
 
 IMAGE_LIMIT = 512 << 20
 """Bytes that one image may unpack to in memory."""
@@ -15,17 +17,18 @@ _ZSTD_LEVEL = 3
 _LZ4_MAX_RATIO = 255
 _ZSTD_WINDOW = 1 << 30  # what the driver takes (measured); memory is used as the data fills it
 _ZLIB_MAX_RATIO = 1032
+_LIBRARIES = frozenset({"zstandard", "zstd", "lz4", "_frame", "_block"})
 _ANY = FLAG_ZLIB | FLAG_LZ4 | FLAG_LZ4_FRAME | FLAG_ZSTD
-_PRIORITY = ((FLAG_ZLIB, "zlib"), (FLAG_LZ4, "lz4"), (FLAG_LZ4_FRAME, "lz4-frame"), (FLAG_ZSTD, "zstd"))
+_PRIORITY = ((FLAG_ZLIB, Codec.ZLIB), (FLAG_LZ4, Codec.LZ4), (FLAG_LZ4_FRAME, Codec.LZ4_FRAME), (FLAG_ZSTD, Codec.ZSTD))
 
 
-def codec_of(flags: int) -> str:
+def codec_of(flags: int) -> Codec:
     """The codec that the driver and cuobjdump pick when several bits are set (measured order)."""
     if flags & _ANY:
         for bit, name in _PRIORITY:
             if flags & bit:
                 return name
-    return "none"
+    return Codec.NONE
 
 
 def zstd_content_size(data: bytes) -> int | None:
@@ -47,28 +50,28 @@ def contradiction(codec: str, prefix: bytes, packed: int, unpacked: int) -> tupl
 
     Looks at no more than the prefix: nothing is unpacked.
     """
-    if codec == "none":
+    if codec == Codec.NONE:
         return None
-    if codec != "zstd" and prefix[:4] == ZSTD_MAGIC:
+    if codec != Codec.ZSTD and prefix[:4] == ZSTD_MAGIC:
         return "flags", f"the flags say {codec}, the payload starts with the zstd magic"
-    if codec == "zstd":
+    if codec == Codec.ZSTD:
         if prefix[:4] != ZSTD_MAGIC:
             return "flags", f"the flags say zstd, expected the magic 28b52ffd, got {prefix[:4].hex()}"
         content = zstd_content_size(prefix)
         if content is not None and content != unpacked:
             return "uncompressed size", f"expected {content:#x} as the zstd frame says, got {unpacked:#x}"
-    if codec == "lz4-frame" and prefix[:4] != LZ4_FRAME_MAGIC:
+    if codec == Codec.LZ4_FRAME and prefix[:4] != LZ4_FRAME_MAGIC:
         return "flags", f"the flags say LZ4 frame, expected the magic 04224d18, got {prefix[:4].hex()}"
-    if codec == "lz4" and (unpacked > packed * _LZ4_MAX_RATIO or packed > unpacked + unpacked // 255 + 16):
+    if codec == Codec.LZ4 and (unpacked > packed * _LZ4_MAX_RATIO or packed > unpacked + unpacked // 255 + 16):
         return "uncompressed size", f"{packed:#x} bytes of LZ4 cannot unpack to {unpacked:#x}"
-    if codec == "zlib" and unpacked > packed * _ZLIB_MAX_RATIO:
+    if codec == Codec.ZLIB and unpacked > packed * _ZLIB_MAX_RATIO:
         return "uncompressed size", f"{packed:#x} bytes of zlib cannot unpack to {unpacked:#x}"
     return None
 
 
 def unpack(data: bytes, codec: str, size: int, *, limit: int = IMAGE_LIMIT) -> bytes:
     """Unpack one blob to exactly ``size`` bytes; FormatError when it is damaged, LimitError above ``limit``."""
-    if codec == "none":
+    if codec == Codec.NONE:
         return data
     if size > limit:
         raise LimitError(
@@ -91,26 +94,26 @@ def pack(data: bytes, codec: str, level: int | None = None, *, long_range: bool 
 
     ``long_range`` finds repetitions far apart (zstd only), as LLVM's tools do for bundles.
     """
-    if codec == "lz4":
+    if codec == Codec.LZ4:
         import lz4.block
 
         packed: bytes = lz4.block.compress(data, mode="high_compression", compression=level or _LZ4_LEVEL, store_size=False)
         return packed
-    if codec == "zstd":
+    if codec == Codec.ZSTD:
         import zstandard
 
         wish = zstandard.ZstdCompressionParameters.from_level(
             level or _ZSTD_LEVEL, source_size=len(data), enable_ldm=long_range, write_content_size=True
         )
         return zstandard.ZstdCompressor(compression_params=wish).compress(data)
-    return zlib.compress(data, level or -1) if codec == "zlib" else data
+    return zlib.compress(data, level or -1) if codec == Codec.ZLIB else data
 
 
 def _translate(error: Exception, codec: str) -> FormatError:
     """A codec library's own error as ours; what is not one is a bug and raised again."""
     module = type(error).__module__.split(".")[0]
     known = isinstance(error, ValueError | RuntimeError | MemoryError | OverflowError | EOFError | zlib.error)
-    if not known and module not in {"zstandard", "zstd", "lz4", "_frame", "_block"}:
+    if not known and module not in _LIBRARIES:
         raise error
     return FormatError(f"{codec} data is damaged: {error}", field="payload")
 
@@ -118,7 +121,7 @@ def _translate(error: Exception, codec: str) -> FormatError:
 def unpack_prefix(data: bytes, codec: str, size: int) -> bytes:
     """Up to ``size`` first bytes of a zlib or zstd stream of which only the start is at hand; b"" when it is damaged."""
     try:
-        if codec == "zlib":
+        if codec == Codec.ZLIB:
             return zlib.decompressobj().decompress(data, max(size, 1))
         import zstandard
 
@@ -162,4 +165,4 @@ def _zstd(data: bytes, size: int) -> bytes:
     return b"".join(pieces)
 
 
-_UNPACKERS = {"lz4": _lz4, "lz4-frame": _lz4_frame, "zlib": _zlib, "zstd": _zstd}
+_UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {Codec.LZ4: _lz4, Codec.LZ4_FRAME: _lz4_frame, Codec.ZLIB: _zlib, Codec.ZSTD: _zstd}

@@ -6,6 +6,7 @@ from fatpatch.base.errors import FatpatchError, FormatError, UnsupportedError
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack
+from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import ImageEntry
 
 
@@ -56,7 +57,7 @@ class ImageReader:
         return self._blob_at == image.data_offset and self._failure is None
 
     def _unpacked(self, image: ImageEntry) -> bytes:
-        if image.compression == "none":
+        if image.compression == Codec.NONE:
             if image.stored_bytes > self._limit:
                 unpack(b"", "stored", image.stored_bytes, limit=self._limit)
             return self._source.read(image.data_offset, image.stored_bytes)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+from fatpatch.model.kinds import PTX_TEXTS
+
 _LOCATIONS = re.compile(rb"^[ \t]*\.loc[ \t]+\d", re.MULTILINE)
 _DEBUG_TARGET = re.compile(rb"^[ \t]*\.target[^\n]{0,200}\bdebug\b", re.MULTILINE)
 
 
 def debug_kinds(kind: str, data: bytes) -> frozenset[str]:
     """``debug`` and ``lineinfo``, as far as the bytes hold them; section names stand in an ELF file's string table."""
-    if kind in ("ptx", "reloc-ptx"):
+    if kind in PTX_TEXTS:
         debug, lines = _DEBUG_TARGET.search(data) is not None, _LOCATIONS.search(data) is not None
     else:
         debug = b"\0.debug_info\0" in data

@@ -13,6 +13,7 @@ from fatpatch.gpucode.fatbin import read as fatbin
 from fatpatch.gpucode.fatbin.wrapper import Pointer, read_wrappers
 from fatpatch.gpucode.frames import StreamBudget
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ModuleKind, Vendor
 from fatpatch.model.tree import Container, Payload, Wrapper
 
 MAX_FALSE_HITS = 20_000
@@ -118,7 +119,7 @@ class Finder:
         found_by, wrapper = self.evidence_for(at, evidence)
         read = fatbin.read_fatbin(self.source, at, part.end, locator, max(self.room, 0), self.diagnostics)
         self.keep(Payload(
-            locator=locator, vendor="nvidia", kind="fatbin", section=part.section, offset=at, size=read.end - at,
+            locator=locator, vendor=Vendor.NVIDIA, kind=ModuleKind.FATBIN, section=part.section, offset=at, size=read.end - at,
             found_by=found_by, images=read.images, wrapper=wrapper, fillers=read.fillers, filler_size=read.filler_size,
         ))  # fmt: skip
         return read.end

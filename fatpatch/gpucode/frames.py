@@ -6,6 +6,7 @@ import zlib
 
 from fatpatch.base.source import Source
 from fatpatch.formats.numbers import ZSTD_MAGIC
+from fatpatch.model.kinds import Codec
 
 _MAX_BLOCK = 128 << 10  # RFC 8878, 3.1.1.2.3
 _STEP = 1 << 20
@@ -23,7 +24,7 @@ def stream_end(source: Source, start: int, limit: int, codec: str, budget: Strea
 
     A zstd frame is walked by the headers of its blocks (RFC 8878, 3.1.1), nothing is unpacked; zlib has none, so it is.
     """
-    return _zstd_end(source, start, limit, budget) if codec == "zstd" else _zlib_end(source, start, limit, budget)
+    return _zstd_end(source, start, limit, budget) if codec == Codec.ZSTD else _zlib_end(source, start, limit, budget)
 
 
 def _zstd_end(source: Source, start: int, limit: int, budget: StreamBudget) -> int | None:

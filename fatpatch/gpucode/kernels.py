@@ -8,8 +8,7 @@ from fatpatch.gpucode.cubin.kernels import cubin_kernels
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.ptx.read import ptx_kernels, ptx_target, ptx_version
 from fatpatch.gpucode.rows import KernelRow
-
-WITH_KERNELS = frozenset({"sass", "ptx", "reloc-ptx", "hsaco", "spirv", "zebin"})
+from fatpatch.model.kinds import ImageKind
 
 
 class Reading(NamedTuple):
@@ -26,27 +25,27 @@ def read_image(kind: str, data: bytes, *, detail: bool = True) -> Reading:
 
     FormatError, with the offset in the image, when it is damaged.
     """
-    if kind == "sass":
+    if kind == ImageKind.SASS:
         tables = Tables(data)
         return Reading(cubin_kernels(tables, detail=detail), tables.target(), None, tables.toolkit())
-    if kind == "hsaco":
+    if kind == ImageKind.HSACO:
         from fatpatch.gpucode.code_object.read import read_code_object
 
         found = read_code_object(data, detail=detail)
         version = found.identity.version
         return Reading(found.kernels, found.target, None if version is None else str(version), found.producer)
-    if kind == "spirv":
+    if kind == ImageKind.SPIRV:
         from fatpatch.gpucode.spirv import read_module
 
         module = read_module(data)
         return Reading(list(map(_named, module.entry_points)), None, module.version, None)
-    if kind == "zebin":
+    if kind == ImageKind.ZEBIN:
         from fatpatch.gpucode.zebin import read_zebin
 
         zebin = read_zebin(data)
         return Reading(list(map(_named, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
     kernels = ptx_kernels(data)
-    if detail and kind == "ptx" and b".shared" in data:
+    if detail and kind == ImageKind.PTX and b".shared" in data:
         from fatpatch.gpucode.ptx.shared import with_shared
 
         kernels = with_shared(kernels, data)

@@ -13,6 +13,7 @@ from fatpatch.base.source import Source
 from fatpatch.gpucode.codec import zstd_content_size
 from fatpatch.gpucode.metadata import unpacked
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Payload
 
 HEADER = struct.Struct("<4sIQ")
@@ -67,8 +68,8 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
         raise LimitError(f"{source.size - toc_at:#x} bytes, more than {_MAX_TOC:#x}", offset=toc_at, field="table of contents")
     table = unpacked(source.peek(toc_at, source.size - toc_at), "table of contents")
     scheme = table.get("compression_scheme", "none")
-    known = scheme in ("none", "zstd-per-kernel")
-    places = dict(_blobs(table) if scheme == "none" else _frames(source, table))
+    known = scheme in (Codec.NONE, "zstd-per-kernel")
+    places = dict(_blobs(table) if scheme == Codec.NONE else _frames(source, table))
     if not known:
         diagnostics.error(
             locator, toc_at, f"the compression {escape(str(scheme))} is not known: listed, not read", field="compression_scheme"
@@ -78,12 +79,12 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
     room = limit
     for library, objects in _maps(table.get("toc")):
         where = join(locator, library)
-        codec = ("none" if scheme == "none" else "zstd") if known else ""
+        codec = (Codec.NONE if scheme == Codec.NONE else Codec.ZSTD) if known else None
         images = tuple(islice(_images(source, where, objects, places, codec, diagnostics), max(room, 0)))
         room -= len(images)
         payloads.append(Payload(
-            locator=where, vendor="amd", kind="kpack", section=None, offset=0, size=source.size, found_by=("file",), images=images,
-            format=escape(str(scheme)),
+            locator=where, vendor=Vendor.AMD, kind=ModuleKind.KPACK, section=None, offset=0, size=source.size, found_by=("file",),
+            images=images, format=escape(str(scheme)),
         ))  # fmt: skip
     if room <= 0:
         diagnostics.error(locator, toc_at, f"more than {limit} images: the rest is left out")
@@ -91,9 +92,9 @@ def read_kpack(source: Source, locator: str, limit: int, diagnostics: Diagnostic
 
 
 def _images(
-    source: Source, where: str, objects: dict[str, Any], places: dict[int, tuple[int, int]], codec: str, diagnostics: Diagnostics
+    source: Source, where: str, objects: dict[str, Any], places: dict[int, tuple[int, int]], codec: Codec | None, diagnostics: Diagnostics
 ) -> Iterator[ImageEntry]:
-    """The objects of one library; each place is given out once. ``codec`` is empty when it is not known."""
+    """The objects of one library; each place is given out once. ``codec`` is None when it is not known."""
     for target, facts in _maps(objects):
         label = escape(target)
         ordinal, size = facts.get("ordinal"), facts.get("original_size")
@@ -101,7 +102,7 @@ def _images(
         whole = place is not None and place[0] + place[1] <= source.size
         start, stored = place if place is not None and whole else (0, 0)
         said = size if isinstance(size, int) and size >= 0 else None
-        real = stored if codec == "none" else zstd_content_size(source.peek(start, _FRAME_HEAD)) if codec else None
+        real = stored if codec == Codec.NONE else zstd_content_size(source.peek(start, _FRAME_HEAD)) if codec else None
         if codec and not whole:
             diagnostics.error(join(where, label), None, f"object {escape(str(ordinal))} is not in the file, or another's", field="ordinal")
         elif whole and said is not None and real is not None and said != real:
@@ -109,16 +110,16 @@ def _images(
         known = said if real is None else real
         yield ImageEntry(
             locator=join(where, label),
-            kind="hsaco" if facts.get("type", "hsaco") == "hsaco" else "unknown",
+            kind=ImageKind.HSACO if facts.get("type", ImageKind.HSACO) == ImageKind.HSACO else ImageKind.UNKNOWN,
             target=label,
             code_version=None,
-            compression=codec or "none",
+            compression=codec or Codec.NONE,
             stored_size=stored if whole else None,
             size=known,
             offset=start,
             data_offset=start,
             stored_bytes=stored,
-            blob_size=known if codec == "zstd" else None,
+            blob_size=known if codec == Codec.ZSTD else None,
             readable=bool(codec) and whole,
         )
 

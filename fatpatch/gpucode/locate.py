@@ -15,6 +15,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.finder import ELF_HEAD, PTX_WORD, Finder, Range
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Container, Payload
 
 FATBIN_SECTIONS = frozenset({".nv_fatbin", "__nv_relfatbin", ".nv_fatb", "__nv_rel"})
@@ -37,7 +38,7 @@ _BARREN = (
     ".gnu",
     ".pdata",
 )
-_SEARCHABLE = frozenset({"elf", "pe", "ape", "macho", "raw", "fatbin", "bundle"})
+_SEARCHABLE = frozenset({*HOSTS, ContainerKind.APE, ContainerKind.MACHO, ContainerKind.RAW, ContainerKind.FATBIN, ContainerKind.BUNDLE})
 
 
 def find_payloads(
@@ -48,7 +49,7 @@ def find_payloads(
         return ()
     finder = Finder(source, locator, limit, diagnostics, image_limit)
     finder.follow(container)
-    if container.kind in ("fatbin", "bundle"):
+    if container.kind in (ContainerKind.FATBIN, ContainerKind.BUNDLE):
         evidence = "file"
         named = [Range(0, source.size, None)]
     else:
@@ -57,11 +58,11 @@ def find_payloads(
     # NVIDIA's tools align every fatbin to 8; files embedded as they are (include_bytes) lie anywhere.
     finder.by_toolkit = any(part.section in FATBIN_SECTIONS for part in named)
     for part in named:
-        if container.kind == "fatbin" or part.section in FATBIN_SECTIONS:
+        if container.kind == ContainerKind.FATBIN or part.section in FATBIN_SECTIONS:
             finder.fatbin_chain(part, evidence)
         else:
             _offload(finder, part, evidence)
-    if container.kind not in ("fatbin", "bundle"):
+    if container.kind not in (ContainerKind.FATBIN, ContainerKind.BUNDLE):
         for part in _unnamed(source, container):
             finder.search(part)
             if not finder.by_toolkit:

@@ -15,6 +15,7 @@ from fatpatch.gpucode.cubin.kernels import cubin_kernels
 from fatpatch.gpucode.cubin.tables import SHT_CUDA_COMPAT, Tables, name_budget
 from fatpatch.gpucode.ptx.read import elements, parameter_start, ptx_kernels, ptx_target, ptx_version, without_comments
 from fatpatch.gpucode.rows import KernelRow
+from fatpatch.model.kinds import ImageKind
 
 _OBJECT = 1
 _ALIGNMENTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -51,12 +52,12 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
 
     FormatError when it is damaged. Arguments that AMD's runtime fills in do not count: it takes them from the object itself.
     """
-    if kind == "hsaco":
+    if kind == ImageKind.HSACO:
         found = read_code_object(data, detail=detail)
         kernels = {row[0]: row[6] if detail else None for row in found.kernels}
         version = (found.identity.version or 0, 0)
         return ImageSignature(kernels, _hip_variables(found) if detail else {}, False, found.identity.target, version)
-    if kind == "sass":
+    if kind == ImageKind.SASS:
         tables = Tables(data)
         if detail:
             tables.refuse_cut()
@@ -71,7 +72,7 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
     return ImageSignature(
         _by_name(ptx_kernels(text)),
         _ptx_variables(text) if detail else {},
-        kind == "reloc-ptx" or (None if options is None else "--compile-only" in options),
+        kind == ImageKind.RELOCATABLE_PTX or (None if options is None else "--compile-only" in options),
         ptx_target(text),
         None if isa is None else (int(isa.split(".")[0]), int(isa.split(".")[1])),
         int(bits[1]) if bits else 64,

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from fatpatch.base.errors import InputError
 from fatpatch.gpus.compatibility import best_kin
 from fatpatch.gpus.tables import table
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import ImageEntry
 
 _OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
@@ -48,7 +49,11 @@ def overridden(value: str) -> str:
 
 def offered(images: Sequence[ImageEntry]) -> list[ImageEntry]:
     """The entries that HIP's runtime looks at: not those of OpenMP or SYCL, nor bitcode."""
-    return [image for image in images if image.kind in ("hsaco", "spirv") and (image.identifier or "").split("-")[0] not in _FOREIGN]
+    return [
+        image
+        for image in images
+        if image.kind in (ImageKind.HSACO, ImageKind.SPIRV) and (image.identifier or "").split("-")[0] not in _FOREIGN
+    ]
 
 
 def choose_object(images: Sequence[ImageEntry], device: str) -> AmdChoice:

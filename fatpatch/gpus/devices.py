@@ -14,6 +14,7 @@ from fatpatch.gpus.products import DOUBTFUL, Product, alike_numbers, loosely_nam
 from fatpatch.gpus.profiles import own_name
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import known_archs, toolkits_for
+from fatpatch.model.kinds import Vendor
 
 __all__ = ["Device", "all_devices", "candidates", "device_of", "family", "find", "generation", "well_known"]
 
@@ -28,9 +29,9 @@ _CERTAINTY: Final = {
     "pci": "the name is from a community list",
     "build": "the target is from AMD's build scripts only",
 }
-_ASK_ID = {
-    "nvidia": "give the PCI id, such as 10de:1c03; nvidia-smi --query-gpu=pci.device_id --format=csv shows it, or lspci -nn",
-    "amd": "give the PCI id, such as 1002:73bf, as lspci -nn shows it, or the target that rocminfo shows (gfx1030)",
+_ASK_ID: Final[dict[str, str]] = {
+    Vendor.NVIDIA: "give the PCI id, such as 10de:1c03; nvidia-smi --query-gpu=pci.device_id --format=csv shows it, or lspci -nn",
+    Vendor.AMD: "give the PCI id, such as 1002:73bf, as lspci -nn shows it, or the target that rocminfo shows (gfx1030)",
 }
 
 
@@ -216,7 +217,7 @@ def _decide(text: str, found: Sequence[Product]) -> Device:
     targets = {product.target for product in certain}
     if len(targets) == 1:
         return device_of(certain[0])
-    ask = _ASK_ID["amd" if all(product.vendor == "amd" for product in found) else "nvidia"]
+    ask = _ASK_ID["amd" if all(product.vendor == Vendor.AMD for product in found) else "nvidia"]
     if not certain:
         raise InputError(f"the name {text!r} does not tell which GPU it is", hint=f"it may be {_listed(found)}; {ask}")
     names = {product.name.lower() for product in certain}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fatpatch.formats import numbers as n
+from fatpatch.model.kinds import Codec, ImageKind
 from fatpatch.model.tree import ImageEntry
 
 MEASURED_DEVICE: Final = 90
@@ -90,25 +91,27 @@ def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool
     """
     listed = entries
     if force_ptx:
-        entries = [entry for entry in entries if entry.image.kind not in ("sass", "lto") and entry.image.kind_code != _KIND_16]
+        entries = [
+            entry for entry in entries if entry.image.kind not in (ImageKind.SASS, ImageKind.LTO) and entry.image.kind_code != _KIND_16
+        ]
     for image, arch, _ in entries:
         if arch in _NO_ARCH and (image.kind in _NEEDS_ARCH or image.kind_code == _KIND_16):
             return None, UNKNOWN_ERROR, f"an entry has the SM number {arch:#x}: the driver refuses the whole fatbin"
-    if found := [entry for entry in entries if entry.image.kind == "sass" and _runs(entry, device)]:
+    if found := [entry for entry in entries if entry.image.kind == ImageKind.SASS and _runs(entry, device)]:
         best = min(found, key=lambda entry: _sass_rank(entry, device))  # the first of equals
         return best.image, None, _sass_reason(best, device)
     if any(image.kind_code == _KIND_16 and arch == device for image, arch, _ in entries):
         return None, UNKNOWN_ERROR, f"an entry of kind 0x10 for {_name(device)} is chosen, which the driver cannot load"
-    if texts := [entry for entry in entries if entry.image.kind == "ptx" and _compiles(entry, device)]:
+    if texts := [entry for entry in entries if entry.image.kind == ImageKind.PTX and _compiles(entry, device)]:
         best = _best_ptx(texts, device)
         if disable_ptx:
             return None, JIT_DISABLED, f"{best.image.target} would have to be compiled, which the environment forbids"
         why = "SASS is ignored, as the environment requests" if force_ptx else f"no SASS for {_name(device)}"
         return best.image, None, f"{best.image.target} is compiled by the driver: {why}"
-    if linked := [entry for entry in entries if entry.image.kind == "reloc-ptx" and _compiles(entry, device)]:
+    if linked := [entry for entry in entries if entry.image.kind == ImageKind.RELOCATABLE_PTX and _compiles(entry, device)]:
         others = f", linked with {len(linked) - 1} more" if len(linked) > 1 else ""
         return linked[0].image, None, f"relocatable {linked[0].image.target} is compiled{others}: there is nothing else"
-    if any(entry.image.kind == "index" for entry in entries):
+    if any(entry.image.kind == ImageKind.INDEX for entry in entries):
         return None, UNKNOWN_ERROR, f"nothing for {_name(device)}, and the driver cannot load the index entry"
     return None, NO_IMAGE, _nothing(listed, device, force_ptx)
 
@@ -170,9 +173,9 @@ def _best_ptx(texts: list[_Entry], device: int) -> _Entry:
 
 def _unpack_fault(image: ImageEntry) -> str | None:
     """Why a chosen image surely cannot be unpacked (error 999, measured), as far as its header tells."""
-    if image.compression != "none" and (image.flags or 0) & n.FLAG_OBFUSCATED:
+    if image.compression != Codec.NONE and (image.flags or 0) & n.FLAG_OBFUSCATED:
         return "it is compressed and flagged as obfuscated"
-    if image.kind == "ptx" and image.compression == "zlib" and image.stored_bytes == image.stored_size:
+    if image.kind == ImageKind.PTX and image.compression == Codec.ZLIB and image.stored_bytes == image.stored_size:
         return "zlib data of PTX needs at least one byte of padding behind it"
     return None
 
@@ -195,7 +198,7 @@ def _order(target: str) -> tuple[bool, int, str]:
 def _nothing(entries: list[_Entry], device: int, force_ptx: bool) -> str:
     targets = sorted({entry.image.target for entry in entries}, key=_order)
     wanted = "PTX" if force_ptx else "SASS or PTX"
-    if targets and all(entry.image.kind == "lto" for entry in entries):
+    if targets and all(entry.image.kind == ImageKind.LTO for entry in entries):
         return f"there is only LTO code ({', '.join(targets)}), which the driver does not load"
     if not targets:
         return "there is no plain entry at all"

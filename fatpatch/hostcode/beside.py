@@ -15,6 +15,7 @@ from fatpatch.base.source import CHUNK
 from fatpatch.binfmt.elf import read as elf
 from fatpatch.binfmt.pe import read as pe
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Node, Section
 
 _BASES: Final = (
@@ -22,8 +23,8 @@ _BASES: Final = (
     "|nvshmem_host|npp[a-z]{1,5}|nvjpeg"
 )
 _NAMES: Final = {
-    "elf": re.compile(rf"lib({_BASES})\.so(?:\.\d{{1,4}}){{0,3}}(?![A-Za-z0-9_.])".encode(), re.ASCII),
-    "pe": re.compile(rf"(?<![A-Za-z0-9_])({_BASES})64_\d{{1,4}}(?:_\d)?\.dll(?![A-Za-z0-9_.])".encode(), re.ASCII),
+    ContainerKind.ELF: re.compile(rf"lib({_BASES})\.so(?:\.\d{{1,4}}){{0,3}}(?![A-Za-z0-9_.])".encode(), re.ASCII),
+    ContainerKind.PE: re.compile(rf"(?<![A-Za-z0-9_])({_BASES})64_\d{{1,4}}(?:_\d)?\.dll(?![A-Za-z0-9_.])".encode(), re.ASCII),
 }
 _IMPORTS: Final = (".dynstr", ".idata")
 _TEXTS: Final = (".rodata", ".rdata", ".data")
@@ -42,14 +43,14 @@ class Beside(NamedTuple):
 
 def libraries_beside(node: Node) -> tuple[Beside, ...]:
     """NVIDIA's libraries that a library or program loads, imported ones first; none for other files, and where nothing can be read."""
-    if node.source is None or node.container not in ("elf", "pe"):
+    if node.source is None or node.container not in HOSTS:
         return ()
     try:
-        container = (elf if node.container == "elf" else pe).read(node.source, node.locator, Diagnostics())
+        container = (elf if node.container == ContainerKind.ELF else pe).read(node.source, node.locator, Diagnostics())
     except FatpatchError:
         return ()
     found: dict[str, Beside] = {}
-    for sections, imported in ((_IMPORTS, True), (_TEXTS, node.container == "pe" and not _has_table(container.sections))):
+    for sections, imported in ((_IMPORTS, True), (_TEXTS, node.container == ContainerKind.PE and not _has_table(container.sections))):
         for part in container.sections:
             if part.name.startswith(sections):
                 for name, base in _names(node, part):

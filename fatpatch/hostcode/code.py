@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.source import CHUNK, Source
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Container, Node, Section
 
 SEARCH_LIMIT: Final = 256 << 20
@@ -71,7 +72,7 @@ class CodePiece(NamedTuple):
 
 def read_host(node: Node) -> tuple[HostCode | None, str]:
     """The host code of a node; None and the reason where fatpatch cannot read it."""
-    if node.source is None or node.container not in ("elf", "pe"):
+    if node.source is None or node.container not in HOSTS:
         return None, f"{node.container} is not an ELF or PE file: its host code is not read"
     try:
         reader = import_module(f"fatpatch.binfmt.{node.container}.read")
@@ -92,7 +93,7 @@ def read_host(node: Node) -> tuple[HostCode | None, str]:
     if not code:
         return None, "it has no executable section"
     mapped = (container.segments or container.sections)[:_MAX_MAPPED]
-    fixed = node.container == "elf" and container.detail.startswith("x86-64 executable")
+    fixed = node.container == ContainerKind.ELF and container.detail.startswith("x86-64 executable")
     return HostCode(node.source, node.container, code, data, mapped, whole and also, fixed), ""
 
 

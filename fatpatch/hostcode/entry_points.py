@@ -14,6 +14,7 @@ from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
 from fatpatch.hostcode.code import HostCode
 from fatpatch.hostcode.constants import occurrences
 from fatpatch.hostcode.references import CALL, CALL_SLOT, JUMP_SLOT, CodeReference, references
+from fatpatch.model.kinds import ContainerKind
 
 _DYNAMIC, _SYMTAB_SECTION = 2, 2
 _DT_STRTAB, _DT_SYMTAB, _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_PLTRELSZ, _DT_JMPREL = 5, 6, 7, 8, 10, 2, 23
@@ -35,7 +36,7 @@ class EntryPoint(NamedTuple):
 
 def find_entry_point(host: HostCode, name: bytes) -> EntryPoint | None:
     """Where calls of the function ``name`` lead; None when no symbol and no import says so."""
-    if host.kind == "pe":
+    if host.kind == ContainerKind.PE:
         slots, defined, evidence = frozenset(_pe_slots(host, name)), frozenset[int](), "the import table"
     else:
         slots, defined, evidence = _elf_symbols(host, name)

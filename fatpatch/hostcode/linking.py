@@ -8,6 +8,7 @@ from fatpatch.base.errors import FatpatchError
 from fatpatch.binfmt.elf import read as elf
 from fatpatch.binfmt.pe import read as pe
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Node
 
 TORCH = (b"libtorch", b"libc10", b"torch_cuda.dll", b"c10.dll", b"torch_python")
@@ -24,14 +25,14 @@ def calls_linker(node: Node) -> bool:
 
 def mentions(node: Node, names: Sequence[bytes]) -> bool:
     """Whether one of the names stands in the tables of imported libraries and symbols."""
-    return _occurs(node, names, (*_NAMES, ".rdata") if node.container == "pe" else _NAMES)
+    return _occurs(node, names, (*_NAMES, ".rdata") if node.container == ContainerKind.PE else _NAMES)
 
 
 def _occurs(node: Node, needles: Sequence[bytes], sections: Sequence[str]) -> bool:
-    if node.source is None or node.container not in ("elf", "pe"):
+    if node.source is None or node.container not in HOSTS:
         return False
     try:
-        container = (elf if node.container == "elf" else pe).read(node.source, node.locator, Diagnostics())
+        container = (elf if node.container == ContainerKind.ELF else pe).read(node.source, node.locator, Diagnostics())
     except FatpatchError:
         return False
     parts = [part for part in container.sections if part.name.startswith(tuple(sections))] or list(container.segments)

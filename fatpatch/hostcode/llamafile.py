@@ -6,6 +6,7 @@ import os
 import re
 from typing import NamedTuple
 
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 
 _VERSION = re.compile(rb"llamafile[ /]v?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
@@ -23,7 +24,7 @@ class Copy(NamedTuple):
 
 def is_llamafile(node: Node) -> bool:
     """Whether a file is an APE that carries a GPU library at its root."""
-    return node.container == "ape" and any(_LIBRARIES.fullmatch(member.path) for member in node.members)
+    return node.container == ContainerKind.APE and any(_LIBRARIES.fullmatch(member.path) for member in node.members)
 
 
 def version_of(node: Node) -> str | None:

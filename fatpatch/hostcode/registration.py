@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from fatpatch.hostcode.code import HostCode, Texts, read_host
 from fatpatch.hostcode.entry_points import EntryPoint, calls, find_entry_point
 from fatpatch.hostcode.references import LEA, CodeReference, constants, references
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 
 _REGISTER: Final = b"__cudaRegisterFunction"
@@ -163,7 +164,7 @@ class _Follower:
             elif code.mnemonic == "mov" and source.type == X86_OP_IMM:
                 value = source.imm & 0xFFFFFFFF
             registers[_whole(code.reg_name(code.operands[0].reg))] = value
-        return registers.get("r9" if self._host.kind == "pe" else "rcx")
+        return registers.get("r9" if self._host.kind == ContainerKind.PE else "rcx")
 
 
 def _whole(register: str) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from fatpatch.base.source import Source
 from fatpatch.model.container_image import ContainerImage, FileOrigin
+from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
 
 
 class Diagnostic(NamedTuple):
@@ -33,10 +34,10 @@ class ImageEntry(NamedTuple):
     """
 
     locator: str
-    kind: str
+    kind: ImageKind
     target: str
     code_version: str | None
-    compression: str
+    compression: Codec
     stored_size: int | None
     size: int | None
     offset: int
@@ -68,8 +69,8 @@ class Payload(NamedTuple):
     """
 
     locator: str
-    vendor: str
-    kind: str
+    vendor: Vendor
+    kind: ModuleKind
     section: str | None
     offset: int
     size: int
@@ -95,6 +96,7 @@ class Section(NamedTuple):
 
 class Member(NamedTuple):
     """A file inside an archive. ``offset`` is where its stored bytes start, ``size`` its length once unpacked.
+    ``method``: a Codec, or words for one that is not known.
 
     ``parts``: of a sparse file, (offset, size) of each piece of data; zeros lie between them and are not stored.
     """
@@ -103,7 +105,7 @@ class Member(NamedTuple):
     offset: int
     stored_size: int
     size: int
-    method: str = "stored"
+    method: str = Codec.STORED
     header_offset: int = 0
     crc32: int | None = None
     parts: tuple[tuple[int, int], ...] = ()
@@ -126,7 +128,7 @@ class Container(NamedTuple):
     ``opaque``: file offset from which on nothing is searched: a container that is recognised and not read lies there.
     """
 
-    kind: str
+    kind: ContainerKind
     detail: str = ""
     sections: tuple[Section, ...] = ()
     segments: tuple[Section, ...] = ()
@@ -155,7 +157,7 @@ class Node(NamedTuple):
     locator: str
     path: str
     size: int
-    container: str
+    container: ContainerKind
     detail: str
     members: tuple[Node, ...]
     payloads: tuple[Payload, ...]
@@ -174,7 +176,8 @@ def place_of(payload: Payload) -> str:
     """The locator of the file or section that holds a payload: its siblings share it."""
     return (
         payload.locator.rsplit("!", 1)[0]
-        if payload.section is not None or payload.kind in ("fatbin", "offload_bundle", "kpack", "kpack_reference")
+        if payload.section is not None
+        or payload.kind in (ModuleKind.FATBIN, ModuleKind.OFFLOAD_BUNDLE, ModuleKind.KPACK, ModuleKind.KPACK_REFERENCE)
         else payload.locator
     )
 

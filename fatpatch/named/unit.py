@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fatpatch.base.limits import Limits, Remote
 from fatpatch.base.locator import escape, file_name, join
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.remote.inputs import Input, expanded
 from fatpatch.scan.walk import Progress, inspected
@@ -86,7 +87,17 @@ def _together(unit: NamedUnit, limits: Limits, progress: Progress | None, **kept
             name = file_name(part.shown)
             node = stack.enter_context(inspected(part.path, name=join(label, name), limits=limits, progress=progress, **kept))
             members.append(node._replace(path=name))
-        yield Node(label, unit.shown, sum(node.size for node in members), "folder", "", tuple(members), (), (), member_count=len(members))
+        yield Node(
+            label,
+            unit.shown,
+            sum(node.size for node in members),
+            ContainerKind.FOLDER,
+            "",
+            tuple(members),
+            (),
+            (),
+            member_count=len(members),
+        )
 
 
 def files_of(units: Sequence[NamedUnit]) -> list[Input]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver, on_jetson_linux
+from fatpatch.model.kinds import Vendor
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.subject import Hit, RuleSubject
 from fatpatch.verdicts.environment import Environment
@@ -41,7 +42,7 @@ def check_runs(subject: RuleSubject) -> Iterator[tuple[str, Hit]]:
 def environment_for(name: str, version: str | None) -> Environment:
     """The circumstances of one demand; a driver is asked of NVIDIA GPUs only, and not where the board brings its own."""
     device = find(name)
-    given = None if version is None or device.vendor == "amd" or (device.arch and on_jetson_linux(device.arch)) else driver(version)
+    given = None if version is None or device.vendor == Vendor.AMD or (device.arch and on_jetson_linux(device.arch)) else driver(version)
     return Environment(device, given)
 
 
@@ -58,7 +59,7 @@ def _hit(subject: RuleSubject, environment: Environment, name: str, found: FileV
     key = f"{environment.device.target} {outcome}"
     if found is None:
         held = ", ".join(subject.targets)
-        vendor = "AMD" if environment.device.vendor == "amd" else "NVIDIA"
+        vendor = "AMD" if environment.device.vendor == Vendor.AMD else "NVIDIA"
         return Hit(subject.locator, f"{where}: no code for {vendor} GPUs; it holds {held}", "", key)
     worst = deciding(found)
     words = OUTCOMES[outcome].lower()

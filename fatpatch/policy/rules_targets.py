@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fatpatch.base.locator import target_matches
 from fatpatch.gpus.drivers import driver, first_driver_for_ptx, first_zstd_driver, ptx_of_driver
+from fatpatch.model.kinds import Codec, ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.subject import Hit, RuleSubject
@@ -59,7 +60,7 @@ def _forbidden(subject: RuleSubject) -> Iterator[Hit]:
 
 
 def _ptx(subject: RuleSubject) -> list[ImageEntry]:
-    return [image for image in subject.images if image.kind == "ptx"]
+    return [image for image in subject.images if image.kind == ImageKind.PTX]
 
 
 def _number(text: str) -> tuple[int, ...]:
@@ -72,7 +73,7 @@ def _arch(target: str) -> int:
 
 def _floor(subject: RuleSubject) -> Iterator[Hit]:
     floor = subject.demands.ptx_floor
-    if floor is None or not any(payload.vendor == "nvidia" for payload in subject.payloads):
+    if floor is None or not any(payload.vendor == Vendor.NVIDIA for payload in subject.payloads):
         return
     usable = [image for image in _ptx(subject) if _arch(image.target) <= _arch(floor) and image.target[-1].isdigit()]
     if not usable:
@@ -100,7 +101,9 @@ def _old_drivers(subject: RuleSubject) -> Iterator[Hit]:
             least = f", it takes {needed[0]}" if needed else ""
             message = f"driver {oldest} compiles PTX up to ISA {limit}, this is {image.code_version}{least}: error 222 where it is needed"
             yield Hit(image.locator, message, "compile the PTX with an older toolkit", image.target)
-    packed = next((image for image in subject.images if image.compression == "zstd" and image.kind in ("sass", "ptx")), None)
+    packed = next(
+        (image for image in subject.images if image.compression == Codec.ZSTD and image.kind in (ImageKind.SASS, ImageKind.PTX)), None
+    )
     if packed is not None and driver(oldest).zstd is False:
         message = f"compressed with zstd, which driver {oldest} does not read (it takes {first_zstd_driver()[0]}): error 200"
         yield Hit(packed.locator, message, "compile with -compress-mode=default or none of a toolkit before 12.8", "zstd")

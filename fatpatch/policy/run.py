@@ -12,6 +12,7 @@ from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import covers, file_name
 from fatpatch.base.workers import in_order
+from fatpatch.model.kinds import VENDOR_WORDS
 from fatpatch.model.tree import Node
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import Allowance, Demands, Policy, fits
@@ -23,8 +24,6 @@ from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics
 from fatpatch.scan.survey import complaint_of
 from fatpatch.scan.walk import inspected
-
-_MAKERS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
 
 class Selection(NamedTuple):
@@ -179,7 +178,7 @@ def _nothing_at_all(files: Sequence[FileResult], given: Sequence[str], policy: P
     wanted += [environment_for(name, None).device.vendor for demand in policy.demands.run for name in demand.gpus]
     for vendor in dict.fromkeys(wanted):
         if vendor not in there:
-            message = f"no code for {_MAKERS[vendor]} GPUs in any file ({len(files)})"
+            message = f"no code for {VENDOR_WORDS[vendor]} GPUs in any file ({len(files)})"
             yield _of_run("FP004", files[0].origin or files[0].shown, message, vendor, "look whether the right files were given")
 
 

@@ -10,6 +10,7 @@ from fatpatch.base.locator import target_matches
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.debug import debug_kinds
 from fatpatch.gpucode.rows import KernelRow
+from fatpatch.model.kinds import LAUNCHED
 from fatpatch.model.tree import ImageEntry, Node, Payload, place_of
 from fatpatch.policy.policy import Demands
 from fatpatch.scan.coverage import holders, target_key
@@ -121,6 +122,6 @@ class RuleSubject:
             return
         reader = ImageReader(self.node.source, self.inside.limit)
         for image in self.images:
-            wanted = image.readable and image.kind in ("sass", "ptx", "reloc-ptx", "hsaco")
+            wanted = image.readable and image.kind in LAUNCHED
             if wanted and (found := debug_kinds(image.kind, reader.read(image))):
                 yield image, found

@@ -17,6 +17,7 @@ from fatpatch.gpucode.ptx.bodies import ptx_bodies
 from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.toolkits import toolkits_for
+from fatpatch.model.kinds import ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.retargeting.kernels import Evidence, Level, RetargetVerdict, Used, Wanted, trapped, verdicts
 from fatpatch.retargeting.ptxas import Ptxas, PtxasAnswer
@@ -62,8 +63,8 @@ def retargeted(node: Node, wishes: RetargetRequest, ptxas: Ptxas) -> Iterator[Re
     arch, _ = _target(wishes.target)
     if toolkits_for(wishes.target) is None:
         raise EditError(f"no ptxas known here compiles {wishes.target}", hint="such as sm_61, sm_75, sm_90a")
-    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "ptx")]
-    if not any(image.kind == "ptx" for _, payload in everything for image in payload.images):
+    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in (ModuleKind.FATBIN, ModuleKind.PTX)]
+    if not any(image.kind == ImageKind.PTX for _, payload in everything for image in payload.images):
         message = "has no PTX: there is nothing that code for another GPU could be made of"
         raise EditError(message, locator=node.locator, hint=f"compile the source for it: nvcc -gencode arch=compute_{arch},code=sm_{arch}")
     modules = pinned(everything, wishes.modules, wishes.members)
@@ -79,7 +80,7 @@ def retargeted(node: Node, wishes: RetargetRequest, ptxas: Ptxas) -> Iterator[Re
 
 
 def _refuse_unknown_level(modules: Sequence[tuple[Node, Payload]], source: str | None) -> None:
-    levels = {image.target for _, payload in modules for image in payload.images if image.kind == "ptx"}
+    levels = {image.target for _, payload in modules for image in payload.images if image.kind == ImageKind.PTX}
     if source is not None and source not in levels:
         raise EditError(f"has no PTX for {source}", hint=f"there is PTX for {', '.join(sorted(levels, key=target_key))}")
 
@@ -121,7 +122,7 @@ class _Module:
 
     def _sources(self) -> list[ImageEntry]:
         """The PTX of the module, the lowest level not below the GPU first; without such a one the highest below it."""
-        texts = [image for image in self.payload.images if image.kind == "ptx" and image.readable]
+        texts = [image for image in self.payload.images if image.kind == ImageKind.PTX and image.readable]
         if self.wishes.source is not None:
             return [image for image in texts if image.target == self.wishes.source]
         levels = [(split_target(image.target), image) for image in texts]
@@ -159,7 +160,7 @@ class _Module:
         return Retargeted(self.payload, image.target, found, result, lost, self.passes, "", image.options)
 
     def _other(self, image: ImageEntry, source: ImageEntry) -> bool:
-        return image.kind == "ptx" and image is not source and image.readable and image.target != source.target
+        return image.kind == ImageKind.PTX and image is not source and image.readable and image.target != source.target
 
     def _read(self, image: ImageEntry) -> bytes:
         try:
@@ -216,10 +217,10 @@ class _Module:
         """The image that the GPU loads today, or the nearest machine code that can be read."""
         chosen = choose(self.payload.images, self.arch).image
         near = sorted(
-            (image for image in self.payload.images if image.kind == "sass" and image is not chosen),
+            (image for image in self.payload.images if image.kind == ImageKind.SASS and image is not chosen),
             key=lambda image: abs(split_target(image.target)[0] - self.arch),
         )
-        for image in ([chosen] if chosen is not None and chosen.kind == "sass" else []) + near:
+        for image in ([chosen] if chosen is not None and chosen.kind == ImageKind.SASS else []) + near:
             try:
                 data = self.reader.read(image)
                 rows = {row[0]: row for row in read_image("sass", data).kernels}
@@ -235,7 +236,7 @@ class _Module:
             return ()
         try:
             data = self.reader.read(chosen)
-            bodies = ptx_bodies(data.rstrip(b"\0")) if chosen.kind == "ptx" else cubin_bodies(data)
+            bodies = ptx_bodies(data.rstrip(b"\0")) if chosen.kind == ImageKind.PTX else cubin_bodies(data)
         except FatpatchError:
             return ()
         works = {name for name, body in bodies.items() if body not in flow.STUBS}

@@ -21,11 +21,12 @@ from fatpatch.binfmt.stream import StreamReader
 from fatpatch.binfmt.tar import read as tar
 from fatpatch.model.container_image import ContainerImage, FileOrigin, LayerFacts
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ContainerKind
 from fatpatch.model.tree import Member, Node
 from fatpatch.scan.image_packages import PackageTexts, is_package_text
 from fatpatch.scan.ledgers import LIBRARY
 
-KIND = "container_image"
+KIND = ContainerKind.CONTAINER_IMAGE
 _MAX_ENTRIES = 5_000_000
 _HEAD = 4096
 _PROGRAMS = (b"\x7fELF", b"MZ")
@@ -160,7 +161,7 @@ def _content(layer: _OpenLayer, member: Member | None, number: int, reading: Lay
         return None
     if is_package_text(member.name):
         return FileContent(number, member, library=False)
-    stored = member.method == "stored" or (member.parts[:1] and not member.parts[0][0])
+    stored = member.method == Codec.STORED or (member.parts[:1] and not member.parts[0][0])
     head = layer.source.peek(member.offset, min(member.stored_size, _HEAD)) if stored else b""
     if not reading.matters(head, member):
         return None
@@ -245,7 +246,7 @@ def _plain(layer: _OpenLayer, member: Member) -> Iterator[bytes]:
 def _read(layer: _OpenLayer, member: Member, path: str, locator: str, reading: LayerReading) -> Node | None:
     """The node of a file. Of a plain layer its bytes are read in place, of another from a copy that is forgotten when it is not needed."""
     workspace = reading.workspace
-    if layer.reader is None or member.method != "stored":
+    if layer.reader is None or member.method != Codec.STORED:
         content = workspace.open(layer.source, member)
         node, needed = reading.visit(content, locator, member._replace(name=path, method="stored", parts=()))
         if not needed:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.kinds import ImageKind, ModuleKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 
-_ISA = {"ptx": "ISA {}", "spirv": "SPIR-V {}"}
+_ISA = {ImageKind.PTX: "ISA {}", ImageKind.SPIRV: "SPIR-V {}"}
 _GFX = re.compile(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
 _GENERIC = re.compile(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
 _NUMBER = re.compile(r"\d+")
@@ -96,8 +97,8 @@ def summarize(node: Node, kernels: int | None = None) -> TreeSummary:
     counts: dict[str, int] = {}
     fatbins = bundles = images = 0
     for _, payload in payloads_below(node):
-        fatbins += payload.kind == "fatbin"
-        bundles += payload.kind == "offload_bundle"
+        fatbins += payload.kind == ModuleKind.FATBIN
+        bundles += payload.kind == ModuleKind.OFFLOAD_BUNDLE
         images += len(payload.images)
         for image in payload.images:
             counts[image.target] = counts.get(image.target, 0) + 1

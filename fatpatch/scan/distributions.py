@@ -12,6 +12,7 @@ from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import escape, join
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.environments import CONDA, site_packages
 from fatpatch.scan.ledgers import ARCHIVE, INFO, LIBRARY, MAX_FILES, cuda_of_torch, of_conda, of_node, of_record, text_of
@@ -135,7 +136,7 @@ def opened(distribution: Distribution, limits: Limits, progress: Progress | None
             locator=escape(label),
             path=distribution.shown,
             size=sum(node.size for node in members),
-            container="folder",
+            container=ContainerKind.FOLDER,
             detail="",
             members=tuple(members),
             payloads=(),

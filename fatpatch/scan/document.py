@@ -10,6 +10,7 @@ from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError
 from fatpatch.gpucode.rows import AmdUsage, KernelRow, own_shared, sm_number
 from fatpatch.model.container_image import ContainerImage
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Inventory, ModelFacts, Node, Payload
 from fatpatch.scan.coverage import TreeSummary
 from fatpatch.scan.survey import ImageSurvey, complaint_of
@@ -54,7 +55,7 @@ def _node(
     }
     if is_member:
         head["stored_at"] = node.stored_at
-    if not is_member and node.container == "pe" and node.source is not None:
+    if not is_member and node.container == ContainerKind.PE and node.source is not None:
         from fatpatch.binfmt.pe.authenticode import signature_of
 
         signature = signature_of(node.source)

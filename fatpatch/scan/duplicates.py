@@ -15,6 +15,7 @@ from fatpatch.base.source import Source
 from fatpatch.base.workers import in_order
 from fatpatch.gpucode.body_bytes import kernel_code
 from fatpatch.gpucode.content import ImageReader
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
 from fatpatch.scan.coverage import holders, stored_share
 from fatpatch.scan.survey import PARALLEL_FROM, image_batches
@@ -136,7 +137,7 @@ def _found(reader: ImageReader, image: ImageEntry) -> _Found:
     except FatpatchError as error:
         return _Found("", (), error.message)
     digest = hashlib.sha256(data).hexdigest()
-    if image.kind != "sass":
+    if image.kind != ImageKind.SASS:
         return _Found(digest, (), None)
     try:
         return _Found(digest, tuple(_codes(data)), None)

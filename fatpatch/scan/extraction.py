@@ -13,14 +13,11 @@ from fatpatch.base.locator import matches, steps, target_matches
 from fatpatch.base.writing import write_file
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import IMAGE_FORMATS, IMAGE_SUFFIXES, KERNEL_PACKS, PTX_TEXTS, ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import members_below, payloads_below
 
-SUFFIXES = {
-    "sass": "cubin", "ptx": "ptx", "reloc-ptx": "ptx", "lto": "ltoir", "hsaco": "hsaco", "spirv": "spv", "zebin": "zebin",
-    "bitcode": "bc", "tileir": "tileir",
-}  # fmt: skip
-IMAGE_KINDS = ("sass", "ptx", "lto", "hsaco", "spirv", "zebin", "bitcode", "reloc-ptx", "tileir", "index", "text-cubin", "unknown")
+IMAGE_KINDS = tuple(row.kind.value for row in IMAGE_FORMATS if row.kind not in (ImageKind.CONCATENATED, ImageKind.HOST))
 INDEX = "index.json"
 MEMBERS = "members"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -46,8 +43,8 @@ class ExtractRequest(NamedTuple):
     def whole(self, payload: Payload) -> bool:
         """Whether this payload is wanted as it is."""
         targets = not self.targets or any(target_matches(image.target, target) for image in payload.images for target in self.targets)
-        whole = payload.kind not in ("kpack", "kpack_reference")  # those are not things of their own in the file
-        return whole and "fatbin" in self.kinds and targets and self.place(payload.locator)
+        whole = payload.kind not in KERNEL_PACKS  # those are not things of their own in the file
+        return whole and ModuleKind.FATBIN in self.kinds and targets and self.place(payload.locator)
 
     def place(self, locator: str) -> bool:
         """Whether a locator, or anything it lies in, is selected."""
@@ -75,7 +72,7 @@ def extract(node: Node, choice: ExtractRequest, folder: str, *, limit: int, repl
         if holder.source is None:
             continue
         place = steps(holder.locator)[1:]
-        if payload.kind == "kpack":
+        if payload.kind == ModuleKind.KPACK:
             place = (*place, steps(payload.locator)[-1])
         if choice.whole(payload):
             pieces = holder.source.chunks(payload.offset, payload.size)
@@ -89,9 +86,9 @@ def extract(node: Node, choice: ExtractRequest, folder: str, *, limit: int, repl
             except FatpatchError as error:
                 diagnostics.caught(image.locator, error)
                 continue
-            if image.kind in ("ptx", "reloc-ptx"):
+            if image.kind in PTX_TEXTS:
                 data = data.split(b"\0", 1)[0]
-            name = f"{_step_name(image.locator, payload)}.{SUFFIXES.get(image.kind, 'bin')}"
+            name = f"{_step_name(image.locator, payload)}.{IMAGE_SUFFIXES.get(image.kind, 'bin')}"
             yield _write(names, image.locator, (*place, name), image.kind, image.target, [data], replace)
         holder.source.close()
     if "member" in choice.kinds:
@@ -103,7 +100,7 @@ def extract(node: Node, choice: ExtractRequest, folder: str, *, limit: int, repl
 
 
 def _whole_name(payload: Payload) -> str:
-    suffix = {"fatbin": "fatbin", "offload_bundle": "hipfb"}.get(payload.kind, "bin")
+    suffix = {ModuleKind.FATBIN: "fatbin", ModuleKind.OFFLOAD_BUNDLE: "hipfb"}.get(payload.kind, "bin")
     return f"{_payload_name(payload)}.{suffix}"
 
 

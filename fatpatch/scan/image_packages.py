@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.model.container_image import PackageFiles
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.ledgers import conda_package, cuda_of_torch, name_and_version, record_libraries
 
@@ -135,7 +136,7 @@ def _folder(node: Node, shown: str, members: Sequence[Node]) -> Node:
         locator=node.locator,
         path=shown,
         size=sum(member.size for member in members),
-        container="folder",
+        container=ContainerKind.FOLDER,
         detail="",
         members=tuple(members),
         payloads=(),

@@ -16,8 +16,9 @@ from fatpatch.base.workers import in_batches, in_order
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpucode.kernels import WITH_KERNELS, read_image
+from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.rows import KernelFacts, KernelRow, kernel_of
+from fatpatch.model.kinds import WITH_KERNELS, Codec, ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
 
 PARALLEL_FROM = 48 << 20
@@ -46,8 +47,8 @@ def complaint_of(image: ImageEntry, finding: ImageSurvey) -> Diagnostic | None:
     """The diagnostic of an image that could not be read whole, or that says another target than its entry."""
     if finding.problem is not None:
         message, offset, field = finding.problem
-        inside = "" if offset is None or image.compression == "none" else f" (offset {offset:#x} of the unpacked image)"
-        where = image.data_offset + (offset or 0) if image.compression == "none" else image.data_offset
+        inside = "" if offset is None or image.compression == Codec.NONE else f" (offset {offset:#x} of the unpacked image)"
+        where = image.data_offset + (offset or 0) if image.compression == Codec.NONE else image.data_offset
         return Diagnostic(locator=image.locator, level="error", offset=where, message=message + inside, field=field)
     if finding.target is not None and not _same_target(image, finding.target):
         message = f"the entry says {image.target}, the image itself {finding.target}"
@@ -57,9 +58,9 @@ def complaint_of(image: ImageEntry, finding: ImageSurvey) -> Diagnostic | None:
 
 def _same_target(image: ImageEntry, read: str) -> bool:
     """Whether an entry's target and that of its image mean the same; that of a cubin has no f."""
-    if image.kind == "hsaco":
+    if image.kind == ImageKind.HSACO:
         return same_target(image.target, read)
-    plain = image.target.rstrip("f") if image.kind == "sass" else image.target
+    plain = image.target.rstrip("f") if image.kind == ImageKind.SASS else image.target
     return read.rstrip("f") == plain
 
 

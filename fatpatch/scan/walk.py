@@ -1,4 +1,4 @@
-"""The walk: from a path to the tree of everything in it. LayerReading only; a bad child is a diagnostic and the walk goes on."""
+"""The walk: from a path to the tree of everything in it. Reading only; a bad child is a diagnostic and the walk goes on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fatpatch.base.locator import file_name, join
 from fatpatch.base.source import Source
 from fatpatch.binfmt import unpack, unread
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.bare import bare_payload, sniff_bare
+from fatpatch.gpucode.bare import BARE_IMAGES, Bare, bare_payload, sniff_bare
 from fatpatch.gpucode.locate import find_payloads
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ARCHIVES, CONTAINER_FORMATS, HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
 from fatpatch.remote.inputs import is_image_layout
 from fatpatch.remote.opening import open_input
@@ -25,19 +26,16 @@ if TYPE_CHECKING:
 
     from fatpatch.binfmt.container_image.store import BlobStore
 
-CONTAINERS = ("ape", "elf", "pe", "zip", "ar", "gguf", "tar")
-"""Readers of fatpatch.binfmt in probe order: APE before PE, whose magic it shares; tar, which has only a checksum, last.
+KINDS = tuple(row.kind.value for row in CONTAINER_FORMATS if row.kind not in (ContainerKind.FOLDER, ContainerKind.CONTAINER_IMAGE))
+"""What a file can be read as."""
 
-Names, so that a reader is imported only when those before it have declined.
-"""
-
-KINDS = ("elf", "pe", "ape", "macho", "zip", "tar", "ar", "gguf", "fatbin", "cubin", "ptx", "bundle", "kpack", "unread", "raw")
 _MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce")
 _UNIVERSAL, _MAX_MACHINES = b"\xca\xfe\xba\xbe", 30  # a class file has its version there, 45 and more
 _LFS, _POINTER = b"version https://git-lfs", 1024
 _TAIL = (1 << 16) + (1 << 12)
-_WITH_ZIP_TAIL = frozenset({"elf", "pe", "macho", "raw"})
+_WITH_ZIP_TAIL = frozenset(row.kind for row in CONTAINER_FORMATS if row.zip_tail)
 _IMAGE_ROOTS = ("index.json", "manifest.json")
+_FORCED = frozenset({ContainerKind.CUBIN, ContainerKind.PTX, ContainerKind.KPACK})
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
 
 
@@ -116,9 +114,17 @@ def walked(
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
         walk = _TreeWalk(workspace, path, progress, **kept)
-        yield walk.node(source, join("", name), path, depth=0, kind=kind)
+        yield walk.node(source, join("", name), path, depth=0, kind=_forced(kind))
     finally:
         workspace.close()
+
+
+def _forced(kind: str | None) -> ContainerKind | None:
+    """The kind that a caller names; InputError for one that does not exist."""
+    try:
+        return None if kind is None else ContainerKind(kind)
+    except ValueError:
+        raise InputError(f"no kind of file is called {kind!r}", hint=f"one of {', '.join(KINDS)}") from None
 
 
 class _TreeWalk:
@@ -141,7 +147,9 @@ class _TreeWalk:
         self.keep_bytes = keep_bytes
         self.path = path
 
-    def node(self, source: Source, locator: str, path: str, *, depth: int, kind: str | None = None, member: Member | None = None) -> Node:
+    def node(
+        self, source: Source, locator: str, path: str, *, depth: int, kind: ContainerKind | None = None, member: Member | None = None
+    ) -> Node:
         """The node of one file, its members read in turn."""
         diagnostics = Diagnostics()
         packing, file_size = None, source.size
@@ -155,19 +163,19 @@ class _TreeWalk:
             except FatpatchError as error:
                 diagnostics.caught(locator, error)
         container, payloads = self._open(source, locator, kind, diagnostics)
-        if container.kind == "tar" and kind is None and (store := _image_in(source, container)) is not None:
+        if container.kind == ContainerKind.TAR and kind is None and (store := _image_in(source, container)) is not None:
             node = self.image(store, locator, path, depth=depth, diagnostics=diagnostics)
             return node._replace(size=file_size if member is None else source.size, packing=packing, source=source)
-        if depth == 0 and container.kind == "raw" and source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:  # a member like that is test data
+        if depth == 0 and container.kind == ContainerKind.RAW and source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:  # a member like that is test data
             from fatpatch.binfmt.zip import read as zip_reader
 
             zip_reader.report_cut(source, locator, diagnostics)
-        if container.kind == "raw" and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
+        if container.kind == ContainerKind.RAW and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
             diagnostics.not_read(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
         elif (
             kind is None
             and "::" not in path
-            and not (container.kind == "raw" and container.members)  # a zip behind other bytes
+            and not (container.kind == ContainerKind.RAW and container.members)  # a zip behind other bytes
             and not diagnostics.any_not_read
             and (found := unread.misnamed(path, source, container, packing)) is not None
         ):
@@ -184,8 +192,8 @@ class _TreeWalk:
             payloads=payloads,
             diagnostics=diagnostics.finish(),
             facts=container.facts,
-            packing=packing if member is None or member.method == "stored" else member.method,
-            stored_at=member.offset if member is not None and member.method == "stored" else None,
+            packing=packing if member is None or member.method == Codec.STORED else member.method,
+            stored_at=member.offset if member is not None and member.method == Codec.STORED else None,
             member_count=len(container.members),
             source=source,
             inventory=self._inventory(source, container) if self.all_kinds else None,
@@ -208,24 +216,26 @@ class _TreeWalk:
 
     def _inventory(self, source: Source, container: Container) -> tuple[Inventory, ...]:
         """That of a file; an archive's members each have their own."""
-        if container.kind in ("zip", "tar", "ar"):
+        if container.kind in ARCHIVES:
             return ()
         from fatpatch.gpucode.inventory import take_inventory
 
         return take_inventory(source)
 
-    def _open(self, source: Source, locator: str, kind: str | None, diagnostics: Diagnostics) -> tuple[Container, tuple[Payload, ...]]:
+    def _open(
+        self, source: Source, locator: str, kind: ContainerKind | None, diagnostics: Diagnostics
+    ) -> tuple[Container, tuple[Payload, ...]]:
         try:
-            bare = sniff_bare(source) if kind is None else kind if kind in ("cubin", "ptx", "kpack") else None
-            if bare in ("cubin", "ptx", "hsaco"):
+            bare: Bare | None = sniff_bare(source) if kind is None else kind if kind in _FORCED else None
+            if bare is not None and bare in BARE_IMAGES:
                 payload = bare_payload(source, bare, locator, self.workspace.limits.image, diagnostics)
-                return (Container(kind="elf", detail="AMDGPU code object") if bare == "hsaco" else Container(kind=bare)), (payload,)
-            if bare == "kpack":
+                return _bare_container(bare), (payload,)
+            if bare is ContainerKind.KPACK:
                 from fatpatch.gpucode.kpack import read_kpack
 
                 return Container(kind=bare), read_kpack(source, locator, self.workspace.limits.images, diagnostics)
-            container = Container(kind=bare) if bare else identify(source, locator, diagnostics, kind)
-            if kind is None and container.kind in ("raw", "elf", "pe") and not container.members:
+            container = Container(kind=bare) if isinstance(bare, ContainerKind) else identify(source, locator, diagnostics, kind)
+            if kind is None and container.kind in (ContainerKind.RAW, *HOSTS) and not container.members:
                 container = _unread(source, container, locator, diagnostics)
             return container, find_payloads(
                 source, container, locator, self.workspace.limits.images, diagnostics, self.workspace.limits.image
@@ -234,7 +244,7 @@ class _TreeWalk:
             raise
         except FatpatchError as error:
             diagnostics.caught(locator, error)
-            return Container(kind=kind or "raw"), ()
+            return Container(kind=kind or ContainerKind.RAW), ()
 
     def _members(self, source: Source, container: Container, locator: str, depth: int, diagnostics: Diagnostics) -> tuple[Node, ...]:
         nodes = []
@@ -274,7 +284,7 @@ class _TreeWalk:
     def _visited(self, content: Source, locator: str, member: Member, depth: int) -> tuple[Node | None, bool]:
         """The node of a member, if it concerns us, and whether its bytes are needed further on."""
         node = self.node(content, locator, member.name, depth=depth, member=member)
-        kept = self.everything or node.container != "raw" or node.payloads or node.members or node.diagnostics or node.inventory
+        kept = self.everything or node.container != ContainerKind.RAW or node.payloads or node.members or node.diagnostics or node.inventory
         needed = self.everything or self.keep_bytes or _needs_bytes(node)
         if not needed and node.source is not None and node.source is not content:
             self.workspace.release(node.source)  # what a codec was taken off of
@@ -308,13 +318,19 @@ def _image_in(source: Source, container: Container) -> BlobStore | None:
     return store if is_image(store) else None
 
 
+def _bare_container(bare: Bare) -> Container:
+    if isinstance(bare, ContainerKind):
+        return Container(kind=bare)
+    return Container(kind=ContainerKind.ELF, detail="AMDGPU code object")
+
+
 def _unread(source: Source, container: Container, locator: str, diagnostics: Diagnostics) -> Container:
     """The container, where it is or carries one that is recognised and not read: that is told, and never searched."""
-    found = unread.whole(source) if container.kind == "raw" else unread.behind(source, container)
+    found = unread.whole(source) if container.kind == ContainerKind.RAW else unread.behind(source, container)
     if found is None:
         return container
     diagnostics.not_read(locator, found.start, f"{found.name}: not read; {found.hint}")
-    return container._replace(opaque=found.start) if found.start else Container(kind="unread", detail=found.name, opaque=0)
+    return container._replace(opaque=found.start) if found.start else Container(kind=ContainerKind.UNREAD, detail=found.name, opaque=0)
 
 
 def located(members: Iterable[Member], locator: str) -> Iterator[tuple[Member, str]]:
@@ -343,7 +359,7 @@ def worth_reading(head: bytes, member: Member) -> bool:
     return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in unpack.STREAMS) or not head
 
 
-def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None = None) -> Container:
+def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: ContainerKind | None = None) -> Container:
     """The container of a source, by the first reader that knows it, or by the one that ``kind`` names; else raw bytes."""
     container = _read_known(source, locator, diagnostics, kind)
     if container.kind in _WITH_ZIP_TAIL and not container.members and n.ZIP_END_MAGIC in source.peek(max(source.size - _TAIL, 0), _TAIL):
@@ -354,17 +370,19 @@ def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: str |
     return container
 
 
-def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: str | None) -> Container:
-    for name in CONTAINERS:
-        reader = cast(ContainerReader, import_module(f"fatpatch.binfmt.{name}.read"))
-        if kind == name or (kind is None and reader.probe(source)):
+def _read_known(source: Source, locator: str, diagnostics: Diagnostics, kind: ContainerKind | None) -> Container:
+    for row in CONTAINER_FORMATS:
+        if not row.reader or kind not in (None, row.kind):
+            continue  # a reader is imported only when those before it have declined
+        reader = cast(ContainerReader, import_module(f"fatpatch.binfmt.{row.reader}"))
+        if kind is not None or reader.probe(source):
             return reader.read(source, locator, diagnostics)
     if kind is None:
         from fatpatch.binfmt.pe import read as pe
 
         if pe.probe_object(source):
             return pe.read(source, locator, diagnostics)
-    return Container(kind=kind or ("macho" if _is_macho(source.peek(0, 8)) else "raw"))
+    return Container(kind=kind or (ContainerKind.MACHO if _is_macho(source.peek(0, 8)) else ContainerKind.RAW))
 
 
 def _is_macho(head: bytes) -> bool:

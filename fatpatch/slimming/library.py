@@ -18,6 +18,7 @@ from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.hostcode.linking import calls_linker
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.coverage import payloads_below, stored_share, target_key
 from fatpatch.scan.walk import inspected
@@ -173,7 +174,9 @@ def _with(found: LibraryResult, done: Done | None, task: LibraryTask) -> Library
 
 def links_device_code(node: Node) -> bool:
     """Whether LTO entries of a file are there to be linked at run time."""
-    return any(calls_linker(holder) for holder, payload in payloads_below(node) if any(image.kind == "lto" for image in payload.images))
+    return any(
+        calls_linker(holder) for holder, payload in payloads_below(node) if any(image.kind == ImageKind.LTO for image in payload.images)
+    )
 
 
 def _sizes(path: str) -> tuple[int, int]:

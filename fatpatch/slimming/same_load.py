@@ -9,6 +9,7 @@ from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.gpucode.fatbin.driver_view import driver_view
 from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.gpus.devices import Device
+from fatpatch.model.kinds import ModuleKind
 from fatpatch.model.tree import Node, Payload
 from fatpatch.slimming.request import SlimRequest
 from fatpatch.verdicts.environment import Environment
@@ -50,7 +51,7 @@ def _answer(node: Node, payload: Payload, environment: Environment, limit: int) 
     if device.arch is None:
         image = choose_object(offered(payload.images), device.target).image
         return (None if image is None else image.target), None, None
-    view = driver_view(node.source, payload.offset, payload.locator) if payload.kind == "fatbin" else None
+    view = driver_view(node.source, payload.offset, payload.locator) if payload.kind == ModuleKind.FATBIN else None
     loading = load(node.source, payload, environment, limit, view)
     loads = loading.image is not None and loading.fate.good
     return (loading.image.target if loading.image is not None and loads else None), loading.fate.error, loading.fate.outcome

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fatpatch.gpus.drivers import on_jetson_linux
+from fatpatch.model.kinds import BARE_MODULES, ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.linking import is_linked, is_relocatable
@@ -32,12 +33,12 @@ def for_linkers(modules: Sequence[Judged], *, links: Callable[[], bool]) -> Iter
 
     For a linker is code for link-time optimization alone, and relocatable code beside such where the library calls nvJitLink (``links``).
     """
-    lto = any(image.kind == "lto" for module in modules for image in module.payload.images)
+    lto = any(image.kind == ImageKind.LTO for module in modules for image in module.payload.images)
     for module in modules:
         images = module.payload.images
-        if not images or module.verdict.verdict in GOOD or module.payload.vendor != "nvidia":
+        if not images or module.verdict.verdict in GOOD or module.payload.vendor != Vendor.NVIDIA:
             continue
-        error, own = module.verdict.cuda_error, any(image.kind == "lto" for image in images)
+        error, own = module.verdict.cuda_error, any(image.kind == ImageKind.LTO for image in images)
         linked = (lto and error in (INVALID_IMAGE, NOT_FOUND)) or (own and error == NO_IMAGE)
         if all(image.kind in _FOR_LINKERS for image in images) or (linked and links()):
             yield module
@@ -57,7 +58,7 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
         own = [module for module in modules if (is_relocatable(module.payload) or is_linked(module.payload)) is relocatable]
         loading = sum(map(_loads, own))
         natively = any(map(_loads_natively, own))
-        lacking = [module for module in own if module.payload.vendor == "nvidia" and lacks(module) and not is_emptied(module.payload)]
+        lacking = [module for module in own if module.payload.vendor == Vendor.NVIDIA and lacks(module) and not is_emptied(module.payload)]
         few, away = loading * _FEW < max(len(lacking), 1), frozenset(map(id, lacking))
         lists = {_targets(module) for module in own if _loads(module)}
         native = frozenset(kernel.name for module in own if _loads_natively(module) for kernel in module.verdict.kernels)
@@ -115,12 +116,12 @@ def _is_variant(module: Judged, native: frozenset[str], arch: int) -> bool:
 def _other_system(module: Judged, arch: int) -> bool:
     """Whether what is loaded is for Tegra and the device is not, or the other way round."""
     image = module.verdict.image
-    return image is not None and image.kind == "sass" and on_jetson_linux(arch_of(image)) != on_jetson_linux(arch)
+    return image is not None and image.kind == ImageKind.SASS and on_jetson_linux(arch_of(image)) != on_jetson_linux(arch)
 
 
 def is_bare(module: Judged) -> bool:
     """Whether a module is an image in a host's data without a container: the program itself chooses which of them it loads."""
-    return module.payload.kind in ("cubin", "ptx", "code_object") and module.payload.found_by != ("file",)
+    return module.payload.kind in BARE_MODULES and module.payload.found_by != ("file",)
 
 
 def is_for_others(module: Judged) -> bool:

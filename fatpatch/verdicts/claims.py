@@ -9,6 +9,7 @@ from typing import Final
 
 from fatpatch.base.locator import file_name
 from fatpatch.hostcode.beside import libraries_beside
+from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.survey import survey
@@ -57,8 +58,10 @@ def _toolkits(node: Node, limit: int) -> Iterator[tuple[int, int]]:
     """The toolkits that the smallest cubins of a few modules name."""
     count = 0
     for holder, payload in payloads_below(node):
-        images = [image for image in payload.images if image.kind == "sass" and image.readable and (image.size or _MAX_IMAGE) < _MAX_IMAGE]
-        if payload.vendor != "nvidia" or not images or holder.source is None:
+        images = [
+            image for image in payload.images if image.kind == ImageKind.SASS and image.readable and (image.size or _MAX_IMAGE) < _MAX_IMAGE
+        ]
+        if payload.vendor != Vendor.NVIDIA or not images or holder.source is None:
             continue
         smallest = min(images, key=lambda image: image.size or 0)
         one: Payload = payload._replace(images=(smallest,))

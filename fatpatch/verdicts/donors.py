@@ -8,6 +8,7 @@ from typing import Final
 
 from fatpatch.base.locator import file_name
 from fatpatch.gpucode.signature import without_hashes
+from fatpatch.model.kinds import ImageKind
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.outcome import works
@@ -83,7 +84,7 @@ def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:
     offers: list[frozenset[str]] = []
     for node, payload in payloads_below(candidate.doctor.node):
         for image in payload.images:
-            if image.target != target or image.kind not in ("sass", "hsaco") or not image.readable or node.source is None:
+            if image.target != target or image.kind not in (ImageKind.SASS, ImageKind.HSACO) or not image.readable or node.source is None:
                 continue
             names = candidate.doctor.reader.names(node.source, image)
             if names is not None and len(offers) < _OFFERS:

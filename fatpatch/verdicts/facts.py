@@ -20,6 +20,7 @@ from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.messages import cubin_messages, ptx_messages
 from fatpatch.gpucode.ptx.bodies import classified
 from fatpatch.gpucode.ptx.text import PtxText
+from fatpatch.model.kinds import Codec, ImageKind
 from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.cubin_result import unlinked
@@ -118,7 +119,7 @@ class FactsReader:
         """As ``identity``, from the first bytes alone; those of a shared blob are all read at once."""
         key = source.place(image.data_offset)
         if image.within is None:
-            return identify(source.peek(image.data_offset, _HEADER)) if image.compression == "none" else self.identity(source, image)
+            return identify(source.peek(image.data_offset, _HEADER)) if image.compression == Codec.NONE else self.identity(source, image)
         if key != self._blob_key:
             try:
                 self.spend(image)
@@ -130,7 +131,7 @@ class FactsReader:
 
     def toolkit(self, source: Source, payload: Payload, spare: ImageEntry | None = None) -> str | None:
         """What made a module, by its smallest machine code other than ``spare``; None when that cannot be read."""
-        images = [image for image in payload.images if image.kind == "sass" and image.readable and image is not spare]
+        images = [image for image in payload.images if image.kind == ImageKind.SASS and image.readable and image is not spare]
         smallest = min(images, key=lambda image: image.size or 0, default=None)
         if smallest is None:
             return None
@@ -153,13 +154,13 @@ class FactsReader:
 
     def messages(self, source: Source, image: ImageEntry, kernels: Iterable[str]) -> dict[str, str]:
         """What kernels of an image print before they trap, as far as that can be told."""
-        if image.kind == "sass":
+        if image.kind == ImageKind.SASS:
             return self._told(source, image, lambda data: cubin_messages(data, kernels))
         return self._told(source, image, lambda data: ptx_messages(data, kernels, arch_of(image)))
 
     def shapes(self, source: Source, image: ImageEntry, kernels: Iterable[str]) -> dict[str, str]:
         """Kernel name -> a short hash of the opcodes of its body: stubs of one image share one, real bodies do not. Cubins only."""
-        return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == "sass" else {}
+        return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == ImageKind.SASS else {}
 
     def _told(self, source: Source, image: ImageEntry, read: Callable[[bytes], dict[str, str]]) -> dict[str, str]:
         try:

@@ -9,6 +9,7 @@ from fatpatch.gpus.drivers import driver, last_branch
 from fatpatch.gpus.tables import version_key
 from fatpatch.hostcode.linking import calls_linker
 from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.kinds import ContainerKind, ImageKind, Vendor
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.scan.coverage import all_diagnostics, payloads_below, target_key
 from fatpatch.verdicts.alternatives import alternatives, chosen_by
@@ -50,9 +51,9 @@ class Doctor:
 
         A library is judged by what it holds and needs itself; the verdict of a file with several is made of theirs.
         """
-        environment = heard(environment, [node for node, payload in self.pairs if payload.vendor == "amd"])
-        if environment.device.vendor == "amd":
-            modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == "amd"]
+        environment = heard(environment, [node for node, payload in self.pairs if payload.vendor == Vendor.AMD])
+        if environment.device.vendor == Vendor.AMD:
+            modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == Vendor.AMD]
         else:
             modules = self._judge_nvidia(environment)
         groups: dict[str, list[Judged]] = {}
@@ -162,7 +163,7 @@ class Doctor:
                     yield Diagnostic(image.locator, "error", None, self.reader.problems[image.locator])
 
     def _judge_nvidia(self, environment: Environment, only: str | None = None) -> list[Judged]:
-        pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == "nvidia" and only in (None, node.locator)]
+        pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == Vendor.NVIDIA and only in (None, node.locator)]
         loaded = [judge(node, payload, environment, self.reader) for node, payload in pairs]
         groups: dict[str, list[int]] = {}
         for index, (node, _) in enumerate(pairs):
@@ -201,13 +202,15 @@ class Doctor:
     def _everywhere(self, node: Node, payloads: Sequence[Payload]) -> frozenset[str]:
         """The kernels of all images of a file."""
         assert node.source is not None
-        images = [image for payload in payloads for image in payload.images if image.kind in ("sass", "ptx") and image.readable]
+        images = [
+            image for payload in payloads for image in payload.images if image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable
+        ]
         return frozenset[str]().union(*(self.reader.names(node.source, image) or () for image in images))
 
     def names(self, node: Node, payload: Payload) -> frozenset[str]:
         """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""
-        readable = [image for image in payload.images if image.kind in ("sass", "ptx", "hsaco") and image.readable]
-        best = min(readable, key=lambda image: (image.kind == "ptx", image.size or 0), default=None)
+        readable = [image for image in payload.images if image.kind in (ImageKind.SASS, ImageKind.PTX, ImageKind.HSACO) and image.readable]
+        best = min(readable, key=lambda image: (image.kind == ImageKind.PTX, image.size or 0), default=None)
         return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
 
     def _needed(self, verdicts: Iterable[ModuleVerdict], host: HostChecks, environment: Environment) -> dict[str, str] | None:
@@ -247,7 +250,7 @@ def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence
     )
 
 
-_PACKAGES = frozenset({"zip", "tar", "folder", "container_image"})
+_PACKAGES = frozenset({ContainerKind.ZIP, ContainerKind.TAR, ContainerKind.FOLDER, ContainerKind.CONTAINER_IMAGE})
 
 
 def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.rows import KernelRow
 from fatpatch.gpucode.signature import without_hashes
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 from fatpatch.scan.survey import complaint_of, survey
 from fatpatch.verdicts.facts import FactsReader, is_dead
@@ -99,7 +100,7 @@ def read_whole(facts: LibraryFacts, node: Node, reader: FactsReader, *, jobs: in
         if producer := reading.producer or image.producer:
             toolkits.add(producer)
         version = reading.code_version or image.code_version
-        if image.kind == "ptx" and version is not None:
+        if image.kind == ImageKind.PTX and version is not None:
             ptx.setdefault(image.target, set()).add(version)
         bodies = body_classes(node, image, reader) if reading.rows else {}
         for row in reading.rows or ():
@@ -160,7 +161,7 @@ def _most(one: int | None, other: int | None) -> int | None:
 
 def body_classes(node: Node, image: ImageEntry, reader: FactsReader) -> dict[str, str]:
     """Kernel name -> REAL or STUB; those of which it cannot be told are left out."""
-    if image.kind not in ("sass", "ptx") or node.source is None:
+    if image.kind not in (ImageKind.SASS, ImageKind.PTX) or node.source is None:
         return {}
     found = reader.facts(node.source, image).bodies
     return {name: STUB if is_dead(body) else REAL for name, body in found.items() if body != flow.UNKNOWN}

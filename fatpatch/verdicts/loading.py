@@ -16,6 +16,7 @@ from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.gpus.drivers import first_zstd_cuda, last_branch
 from fatpatch.gpus.selection import MEASURED_DEVICE, choose
+from fatpatch.model.kinds import Codec, ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import cubin_result as cubin_fate
 from fatpatch.verdicts import ptx_result as ptx_fate
@@ -58,7 +59,7 @@ def load(
     opened = opened or OpenedImages()
     arch = environment.device.arch
     assert arch is not None
-    if payload.kind in ("cubin", "ptx"):
+    if payload.kind in (ModuleKind.CUBIN, ModuleKind.PTX):
         return _bare(source, payload, environment, limit, opened)
     view = view or driver_view(source, payload.offset, payload.locator)
     measured = was_measured(environment)
@@ -102,7 +103,7 @@ class _ChosenImage(NamedTuple):
     def unpacked(self) -> bytes:
         """The bytes as the driver gets them. FormatError or ValueError when it does not."""
         entry = self.entry
-        if entry.compression == "none":
+        if entry.compression == Codec.NONE:
             return self.stored()
         stored = self.source.peek(entry.data_offset, entry.stored_bytes)
         data = unpack(stored, entry.compression, entry.blob_size or 0, limit=self.limit)
@@ -169,12 +170,12 @@ def _open(chosen: _ChosenImage, environment: Environment) -> tuple[Fate, ImageCo
         return Fate(None, CRASH, "an entry of this kind without an options block crashes the driver"), None
     if image.kind_code == n.KIND_NVVM and (image.flags or 0) & n.FLAG_OBFUSCATED:
         return _LTO_REFUSED, None
-    if image.compression == "zstd" and environment.driver is not None and environment.driver.zstd is False:
+    if image.compression == Codec.ZSTD and environment.driver is not None and environment.driver.zstd is False:
         reason = f"it is compressed with zstd, which drivers before CUDA {first_zstd_cuda()} do not know"
         return Fate(INVALID_IMAGE, None, reason), None
     if (known := opened.known(source, image)) is not None:
         return Fate(), known
-    if image.compression == "none":
+    if image.compression == Codec.NONE:
         return Fate(), opened.opened(source, image, chosen.stored())
     size = image.blob_size or 0
     if not image.stored_bytes or image.data_offset + image.stored_bytes > source.size or size > _most(image):
@@ -190,13 +191,13 @@ def _open(chosen: _ChosenImage, environment: Environment) -> tuple[Fate, ImageCo
 
 def _most(image: ImageEntry) -> int:
     """Bytes that the stored ones can at most unpack to."""
-    return {"zlib": 1032 * image.stored_bytes, "zstd": 1 << 32}.get(image.compression, 256 * image.stored_bytes)
+    return {Codec.ZLIB: 1032 * image.stored_bytes, Codec.ZSTD: 1 << 32}.get(image.compression, 256 * image.stored_bytes)
 
 
 def _refuse_rest(stored: bytes, codec: str) -> None:
     """ValueError when other bytes follow the zstd frames, which our codec passes over and the driver does not (RFC 8878, 3.1)."""
     at = 0
-    while codec == "zstd" and at < len(stored):
+    while codec == Codec.ZSTD and at < len(stored):
         magic = int.from_bytes(stored[at : at + 4], "little")
         if magic >> 4 == _SKIPPABLE:
             at += 8 + int.from_bytes(stored[at + 4 : at + 8], "little")
@@ -218,8 +219,8 @@ def _refuse_rest(stored: bytes, codec: str) -> None:
 
 def _unpack_failure(image: ImageEntry) -> Fate:
     """Measured: zstd and zlib end in 999; LZ4 in 209 for machine code and in a crash for PTX; a size from 2^63 on in 999."""
-    if image.compression in ("lz4", "lz4-frame") and (image.blob_size or 0) < 1 << 63:
-        if image.kind == "ptx":
+    if image.compression in (Codec.LZ4, Codec.LZ4_FRAME) and (image.blob_size or 0) < 1 << 63:
+        if image.kind == ImageKind.PTX:
             return Fate(None, CRASH, "its LZ4 data cannot be unpacked, and the driver crashes on such PTX")
         return Fate(NO_IMAGE, None, "its LZ4 data cannot be unpacked, which the driver reports as a missing image")
     return Fate(UNKNOWN_ERROR, None, f"its {image.compression} data cannot be unpacked")
@@ -227,11 +228,11 @@ def _unpack_failure(image: ImageEntry) -> Fate:
 
 def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
     source, image, _, _ = chosen
-    if image.kind == "sass":
+    if image.kind == ImageKind.SASS:
         return _cubin(chosen, content, environment, labelled=True)
     if image.kind_code == n.KIND_NVVM:
         return _intermediate(chosen, content, environment)
-    if image.kind == "reloc-ptx":
+    if image.kind == ImageKind.RELOCATABLE_PTX:
         return _relocatable(chosen, content, images, environment)
     if content.outline.elf:
         return Fate(INVALID_PTX, None, "it holds a cubin where PTX is announced")
@@ -240,7 +241,7 @@ def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry
         return Fate(None, CRASH, "its options block is missing or runs out of the header, which crashes the driver")
     if environment.disable_ptx:  # only now: what cannot be unpacked fails as ever (measured)
         return _JIT_REFUSED
-    following = source.peek(image.data_offset + (image.stored_size or 0), 1) if image.compression == "none" else b""
+    following = source.peek(image.data_offset + (image.stored_size or 0), 1) if image.compression == Codec.NONE else b""
     assert content.outline.text is not None
     return ptx_fate.compiled(content.outline.text, options, environment, following=following)
 
@@ -266,7 +267,11 @@ def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[Imag
         return Fate(INVALID_IMAGE, None, "it is no PTX")
     if environment.disable_ptx:
         return _JIT_REFUSED
-    others = [other for other in images if other.kind == "reloc-ptx" and other.offset != image.offset and other.compression == "none"]
+    others = [
+        other
+        for other in images
+        if other.kind == ImageKind.RELOCATABLE_PTX and other.offset != image.offset and other.compression == Codec.NONE
+    ]
     entries = ptx_fate.entries(data)
     for other in others[:_MAX_LINKED]:
         if entries & ptx_fate.entries(source.peek(other.data_offset, min(other.stored_bytes, len(data) + _MAX_MORE))):

@@ -10,6 +10,7 @@ from fatpatch.base.source import Source
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose, promised, refused
+from fatpatch.model.kinds import HOSTS, PTX_TEXTS, ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, ImageFacts, arch_of
@@ -104,13 +105,13 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     if loading.image is None or not loading.fate.good:
         toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
         if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and _is_empty(node.source, payload, reader):
-            fate = EMPTY if node.container in ("elf", "pe") else FAILS  # a host asks an empty module for nothing
+            fate = EMPTY if node.container in HOSTS else FAILS  # a host asks an empty module for nothing
             return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.source, loading.image, loading.content)
     if facts.problem:
         return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")
-    if node.container in ("elf", "pe") and verdict.verdict == JIT and _is_empty(node.source, payload, reader):
+    if node.container in HOSTS and verdict.verdict == JIT and _is_empty(node.source, payload, reader):
         return verdict._replace(verdict=EMPTY, vacant=True, reason=f"{verdict.reason}; it does nothing", toolkit=facts.toolkit)
     if not facts.bodies:
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
@@ -123,10 +124,12 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
 def _is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
     """Whether no image of a module has a kernel; images that are large have, and are not read for it."""
     images = [image for image in payload.images if image.within is None]
-    small = bool(images) and all(image.kind in ("sass", "ptx") and image.readable and (image.size or 0) <= _SMALL for image in images)
+    small = bool(images) and all(
+        image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable and (image.size or 0) <= _SMALL for image in images
+    )
     if not small:
         return False
-    probe = any(image.kind == "ptx" and (image.size or 0) <= _PROBE for image in images)
+    probe = any(image.kind == ImageKind.PTX and (image.size or 0) <= _PROBE for image in images)
     return all(reader.names(source, image) == frozenset() or (probe and _does_nothing(source, image, reader)) for image in images)
 
 
@@ -137,7 +140,7 @@ def _does_nothing(source: Source, image: ImageEntry, reader: FactsReader) -> boo
 
 
 def _loaded(source: Source, payload: Payload, environment: Environment, reader: FactsReader) -> Loading:
-    view = reader.view(source, payload) if payload.kind == "fatbin" else None
+    view = reader.view(source, payload) if payload.kind == ModuleKind.FATBIN else None
     loading = load(source, payload, environment, reader.limit, view, reader.opened)
     if loading.image is not None and loading.content is not None and loading.content.data is not None:
         reader.spend(loading.image)
@@ -149,7 +152,7 @@ def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lo
     reason = loading.reason if fate.good or not fate.reason else f"{loading.reason}, but {fate.reason}"
     verdict = FAILS
     if image is not None and fate.good:
-        verdict = JIT if image.kind in ("ptx", "reloc-ptx") else NATIVE if arch_of(image) == environment.device.arch else COMPATIBLE
+        verdict = JIT if image.kind in PTX_TEXTS else NATIVE if arch_of(image) == environment.device.arch else COMPATIBLE
     return ModuleVerdict(
         locator=payload.locator,
         offset=payload.offset,
@@ -180,7 +183,7 @@ def _missing(
     nearer = [
         image
         for image in payload.images
-        if image.kind in ("sass", "ptx") and image.readable and image.within is None and arch_of(chosen) < arch_of(image)
+        if image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable and image.within is None and arch_of(chosen) < arch_of(image)
         if choose([image], arch).image is not None  # alone it would be loaded: it is for this device
     ]
     holders: dict[str, list[str]] = {}
@@ -208,18 +211,18 @@ def _why_not(image: ImageEntry, chosen: ImageEntry | None, environment: Environm
     assert arch is not None
     if image.within is not None:
         return "concatenated entries are ignored by drivers up to 580"
-    if image.kind not in ("sass", "ptx"):
+    if image.kind not in (ImageKind.SASS, ImageKind.PTX):
         return f"entries of kind {image.kind} are not loaded"
     number, suffix = arch_of(image), split_target(image.target)[1] if image.target[-1] in "af" else ""
     if suffix == "a" and number != arch and number >= 90:
         return f"suffix a: for {_name(number)} only"
     if suffix == "f" and number // 10 != arch // 10:
         return f"suffix f: for the family of {_name(number)} only"
-    if image.kind == "sass":
+    if image.kind == ImageKind.SASS:
         return _why_not_sass(number, arch, chosen, environment)
     if number > arch:
         return f"PTX for {_name(number)} and up"
-    if chosen is not None and chosen.kind == "sass":
+    if chosen is not None and chosen.kind == ImageKind.SASS:
         return "SASS takes precedence over PTX"
     return "other PTX is nearer" if chosen is not None else "not chosen"
 
@@ -235,7 +238,7 @@ def _why_not_sass(number: int, arch: int, chosen: ImageEntry | None, environment
         return f"SASS for {_name(number)}, which this board was reported to refuse"
     if chosen is None:
         return "the driver does not take it"
-    return "another image is nearer" if chosen.kind == "sass" else "not chosen"
+    return "another image is nearer" if chosen.kind == ImageKind.SASS else "not chosen"
 
 
 def _name(arch: int) -> str:
@@ -260,6 +263,6 @@ def settle(verdict: ModuleVerdict) -> ModuleVerdict:
 
 def not_promised(verdict: ModuleVerdict, environment: Environment) -> bool:
     """Whether NVIDIA's documents leave it open that the machine code, which is loaded, runs on the device (Tegra)."""
-    if verdict.verdict == FAILS or verdict.image is None or verdict.image.kind != "sass" or environment.device.arch is None:
+    if verdict.verdict == FAILS or verdict.image is None or verdict.image.kind != ImageKind.SASS or environment.device.arch is None:
         return False
     return not promised(arch_of(verdict.image), environment.device.arch)

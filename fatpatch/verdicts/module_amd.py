@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, same_target
 from fatpatch.gpus.amd import choose_object, offered
+from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader
@@ -21,7 +22,7 @@ _FIRST_VERSION, _FIRST_GENERIC = 3, 1
 
 def heard(environment: Environment, nodes: Sequence[Node]) -> Environment:
     """The environment as the files hear it: where all are Windows libraries, HSA_OVERRIDE_GFX_VERSION does nothing."""
-    if not environment.pretends or not nodes or any(node.container != "pe" for node in nodes):
+    if not environment.pretends or not nodes or any(node.container != ContainerKind.PE for node in nodes):
         return environment
     note = f"HSA_OVERRIDE_GFX_VERSION={environment.hsa_override} does nothing: the runtime of Windows does not look at it"
     device = environment.device._replace(target=environment.own_target or environment.device.target, note=note)
@@ -30,21 +31,21 @@ def heard(environment: Environment, nodes: Sequence[Node]) -> Environment:
 
 def judge_amd(node: Node, payload: Payload, environment: Environment, reader: FactsReader) -> ModuleVerdict:
     """What a GPU makes of a bundle, of a library in a kernel pack, or of a lone code object."""
-    if payload.kind == "kpack_reference":
+    if payload.kind == ModuleKind.KPACK_REFERENCE:
         return _verdict(payload, FAILS, None, None, "its device code is in a separate kernel pack, a file of its own: ask for that one")
     kinds = {image.kind for image in payload.images}
-    if kinds and kinds <= {"bitcode"}:
+    if kinds and kinds <= {ImageKind.BITCODE}:
         return _verdict(payload, FAILS, None, None, "it is LLVM bitcode that becomes code when the program is linked: ask for the program")
     if payload.images and not offered(payload.images):
         return _verdict(payload, FAILS, None, None, "its code is not of HIP (but of OpenMP, say): another runtime chooses there")
-    deaf = environment.pretends and node.container == "pe"  # the runtime of Windows does not look at the variable
+    deaf = environment.pretends and node.container == ContainerKind.PE  # the runtime of Windows does not look at the variable
     device = environment.own_target if deaf and environment.own_target is not None else environment.device.target
     choice = choose_object(offered(payload.images), device)
     image = choice.image
     if image is None:
         why = "Windows does not look at HSA_OVERRIDE_GFX_VERSION, and " if deaf else ""
         return _verdict(payload, FAILS, NO_IMAGE, None, why + choice.reason)
-    if image.kind == "hsaco":
+    if image.kind == ImageKind.HSACO:
         assert node.source is not None
         identity = reader.identity(node.source, image)
         if identity is None:

@@ -8,6 +8,7 @@ from fatpatch.base.source import Place, Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.gpucode.seen import SeenBodies
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import ImageEntry
 from fatpatch.verdicts.ptx_result import PtxOutline, outline
 
@@ -50,7 +51,7 @@ class OpenedImages:
 
     def opened(self, source: Source, image: ImageEntry, data: bytes) -> ImageContent:
         """An image with its bytes."""
-        ptx = image.kind == "ptx" and data[:4] != n.ELF_MAGIC
+        ptx = image.kind == ImageKind.PTX and data[:4] != n.ELF_MAGIC
         text = PtxText(data, self.seen) if ptx else None
         found = ImageOutline(data[:_HEAD], len(data), None if text is None else outline(text))
         if image.kind in _KEPT:

@@ -13,6 +13,7 @@ from fatpatch.gpus.selection import choose
 from fatpatch.gpus.tables import table, version_key
 from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.hostcode import llamafile
+from fatpatch.model.kinds import Codec, ImageKind, Vendor
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.donors import grafts, replacements
 from fatpatch.verdicts.facts import is_dead
@@ -33,7 +34,7 @@ _OLDEST, _NEWEST_THEN = 50, 90  # what -arch=all of a toolkit of 2023 or 2024 co
 
 def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> tuple[Remedy, ...]:
     """All remedies that are worth a word, the best first: those that work, those that may, those that do not."""
-    if found.environment.device.vendor == "amd":
+    if found.environment.device.vendor == Vendor.AMD:
         rows = list(amd(doctor, found, shown, candidates))
     else:
         rows = list(_nvidia(doctor, found, shown, candidates))
@@ -85,7 +86,7 @@ def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
     if environment.driver is None or environment.device.arch is None:
         return
     errors = {module.verdict.cuda_error for module in found.modules}
-    packed = any(module.verdict.image is not None and module.verdict.image.compression == "zstd" for module in found.modules)
+    packed = any(module.verdict.image is not None and module.verdict.image.compression == Codec.ZSTD for module in found.modules)
     if found.trouble is not None or UNSUPPORTED_PTX in errors or (INVALID_IMAGE in errors and packed and environment.driver.zstd is False):
         least, last = found.needs[0] if found.needs else None, found.last_driver
         title = (
@@ -117,10 +118,10 @@ def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
     if any(image.within is not None for module in nothing for image in module.payload.images):
         yield _expanded(found, nothing, f"fatpatch expand {name} -o OUT")
     chosen = [module.verdict.image for module in found.modules if module.verdict.cuda_error == INVALID_IMAGE]
-    if driver is not None and driver.zstd is False and any(image is not None and image.compression == "zstd" for image in chosen):
+    if driver is not None and driver.zstd is False and any(image is not None and image.compression == Codec.ZSTD for image in chosen):
         command = f"fatpatch recompress {name} --codec lz4 -o OUT"
         yield Remedy("recompress by LZ4", command, None, f"driver {driver.version} reads that, and not zstd; then ask doctor again")
-    texts = {image.target for module in lacking for image in module.payload.images if image.kind == "ptx"}
+    texts = {image.target for module in lacking for image in module.payload.images if image.kind == ImageKind.PTX}
     if texts and arch is not None and toolkits_for(f"sm_{arch}") is not None:
         command = f"fatpatch retarget {name} --to sm_{arch}"
         levels = ", ".join(sorted(texts, key=target_key))
@@ -172,7 +173,7 @@ def _expanded(found: FileVerdict, lacking: Sequence[Judged], command: str) -> Re
             return Remedy(title, None, False, why)
         images.append(chosen.image)
     targets = ", ".join(sorted({image.target for image in images}, key=target_key))
-    sure = all(image.kind == "sass" for image in images)
+    sure = all(image.kind == ImageKind.SASS for image in images)
     return Remedy(title, command, sure or None, f"every driver reads those, and this GPU then loads {targets}; ask doctor again")
 
 
@@ -188,7 +189,7 @@ def _force_jit(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
     if environment.force_ptx:
         return
     title = "CUDA_FORCE_PTX_JIT=1"
-    if not any(image.kind == "ptx" for module in found.modules for image in module.payload.images):
+    if not any(image.kind == ImageKind.PTX for module in found.modules for image in module.payload.images):
         yield Remedy(title, None, False, "there is no PTX in the file")
         return
     forced = doctor.judge(environment._replace(force_ptx=True))

@@ -9,6 +9,7 @@ from fatpatch.base.locator import file_name
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpus.amd import offered, override_for, switch_for
 from fatpatch.gpus.compatibility import Kinship, best_kin
+from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry
 from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.judge import Doctor
@@ -44,7 +45,7 @@ def amd(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Can
         why = "an object for this processor is there, for the other setting; on Linux, where hardware and kernel allow it"
         yield Remedy(setting.split("=")[0], f"{setting} PROGRAM", None, why)
     else:
-        sound = _common(doctor, [module for module in broken if module.node.container != "pe"])
+        sound = _common(doctor, [module for module in broken if module.node.container != ContainerKind.PE])
         yield from _override(device.target, broken, sound)
         yield from _retag(device.target, broken, _common(doctor, broken), shown)
     yield Remedy("rebuild from source", f"hipcc --offload-arch={device.target} ...", True, f"compiles code for {device.target} itself")
@@ -52,13 +53,13 @@ def amd(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Can
 
 def _setting(target: str, broken: Sequence[Judged]) -> str | None:
     """The one setting with which all modules would load."""
-    found = {switch_for([image for image in module.payload.images if image.kind == "hsaco"], target) for module in broken}
+    found = {switch_for([image for image in module.payload.images if image.kind == ImageKind.HSACO], target) for module in broken}
     return found.pop() if len(found) == 1 else None
 
 
 def _override(target: str, broken: Sequence[Judged], there: Sequence[str]) -> Iterator[Remedy]:
     """The variable is of Linux, and it must lead to an object in every module that lacks one."""
-    linux = [module for module in broken if module.node.container != "pe"]
+    linux = [module for module in broken if module.node.container != ContainerKind.PE]
     if not linux:
         yield Remedy(_VARIABLE, None, False, "the runtime of Windows does not look at it")
         return
@@ -75,7 +76,7 @@ def _retag(target: str, broken: Sequence[Judged], there: Sequence[str], shown: s
     """A copy of a fitting object under the GPU's own name."""
     device = target.split(":")[0]
     kin = best_kin(device, there)
-    if kin is None or not all(module.payload.kind == "offload_bundle" for module in broken):
+    if kin is None or not all(module.payload.kind == ModuleKind.OFFLOAD_BUNDLE for module in broken):
         return
     why = f"a copy under the GPU's own name; {kin.caution}. {_UNTRIED}"
     yield Remedy(f"graft the {kin.code} code as {device}", _command(kin, device, shown), None, why)
@@ -95,7 +96,7 @@ def _common(doctor: Doctor, modules: Sequence[Judged]) -> list[str]:
 
 
 def _sound(doctor: Doctor, module: Judged, image: ImageEntry) -> bool:
-    if image.kind != "hsaco" or not image.readable or module.node.source is None:
+    if image.kind != ImageKind.HSACO or not image.readable or module.node.source is None:
         return False
     identity = doctor.reader.header(module.node.source, image)
     return identity is not None and same_target(identity.target, image.target)

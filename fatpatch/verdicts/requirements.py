@@ -21,6 +21,7 @@ from fatpatch.gpus.drivers import (
 )
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import version_key
+from fatpatch.model.kinds import Codec, ContainerKind, ImageKind
 from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.module import ModuleVerdict
@@ -57,9 +58,9 @@ def against_host(node: Node, environment: Environment) -> tuple[int | None, str]
     device = environment.device
     if device.arch is None or not (on_jetson_linux(device.arch) or device.segment == "jetson" or _WITH_ARM.match(device.name)):
         return None
-    if node.container == "pe":
+    if node.container == ContainerKind.PE:
         return None, f"it is made for Windows ({node.detail}), and this board runs Linux"
-    if node.container == "elf" and node.detail.startswith(("x86-64", "x86 ")):
+    if node.container == ContainerKind.ELF and node.detail.startswith(("x86-64", "x86 ")):
         return None, "it is made for x86-64 processors, and this board has an aarch64 one: no program there can load it"
     return None
 
@@ -118,11 +119,11 @@ def _chosen(modules: Sequence[Judged]) -> list[ImageEntry]:
 
 
 def _ptx_versions(images: Sequence[ImageEntry]) -> frozenset[str]:
-    return frozenset(image.code_version for image in images if image.kind == "ptx" and image.code_version)
+    return frozenset(image.code_version for image in images if image.kind == ImageKind.PTX and image.code_version)
 
 
 def _has_zstd(images: Sequence[ImageEntry]) -> bool:
-    return any(image.compression == "zstd" for image in images)
+    return any(image.compression == Codec.ZSTD for image in images)
 
 
 def _runtimes(modules: Sequence[Judged]) -> frozenset[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fatpatch.gpucode import flow
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Node, Payload
 from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, HostChecks
 from fatpatch.verdicts.environment import Environment
@@ -122,7 +123,7 @@ def _above(node: Node, payload: Payload, image_arch: int, reader: FactsReader) -
     assert node.source is not None
     found: dict[str, list[tuple[str, int, str]]] = {}
     for image in payload.images:
-        if image.kind in ("sass", "ptx") and image.readable and arch_of(image) > image_arch:
+        if image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable and arch_of(image) > image_arch:
             for name, body in reader.facts(node.source, image).bodies.items():
                 found.setdefault(name, []).append((image.target, arch_of(image), body))
     return {name: tuple(rows) for name, rows in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from fatpatch.model import kinds
+
+KIND_ENUMS = ("Vendor", "ContainerKind", "ModuleKind", "BundleForm", "ImageKind", "Codec")
 PACKAGE = ROOT / "fatpatch"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
@@ -76,3 +80,41 @@ def test_rooms_are_imported_downwards_only(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+VALUES = {member.value for name in KIND_ENUMS for member in getattr(kinds, name)} - {"index", "host", "unknown", "folder", "stored"}
+"""What kinds, vendors, codecs and containers are called, without words that are keys of JSON documents or names of other things."""
+
+
+def test_kinds_are_compared_by_name() -> None:
+    """No literal stands in a comparison, a match, or as all the keys of a table: fatpatch.model.kinds names each kind once."""
+    found = []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            given: list[list[ast.expr]] = []
+            if isinstance(node, ast.Compare):
+                given = [[literal] for side in (node.left, *node.comparators) for literal in _literals(side)]
+            elif isinstance(node, ast.MatchValue):
+                given = [[node.value]]
+            elif isinstance(node, ast.Dict) and node.keys:
+                given = [[key for key in node.keys if key is not None]]
+            literal = any(group and all(isinstance(each, ast.Constant) and each.value in VALUES for each in group) for group in given)
+            found += [f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}"] if literal else []
+    assert found == []
+
+
+def _literals(node: ast.expr) -> list[ast.expr]:
+    return [literal for each in node.elts for literal in _literals(each)] if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+
+
+def test_schemas_and_registries_agree() -> None:
+    """The kinds that the schema of inspect allows are those of fatpatch.model.kinds, and every kind has its row."""
+    definitions = json.loads((PACKAGE / "scan/inspect-1.schema.json").read_text("utf-8"))["$defs"]
+    containers = {row.kind.value for row in kinds.CONTAINER_FORMATS}
+    assert containers == {each.value for each in kinds.ContainerKind}
+    assert set(definitions["node"]["properties"]["container"]["enum"]) == containers
+    assert set(definitions["payload"]["properties"]["vendor"]["enum"]) == {each.value for each in kinds.Vendor}
+    assert set(definitions["payload"]["properties"]["kind"]["enum"]) == {each.value for each in kinds.ModuleKind}
+    assert set(definitions["image"]["properties"]["kind"]["enum"]) == {each.value for each in kinds.ImageKind}
+    assert {row.kind for row in kinds.IMAGE_FORMATS} == set(kinds.ImageKind)
+    assert set(definitions["image"]["properties"]["compression"]["enum"]) <= {each.value for each in kinds.Codec}

@@ -13,9 +13,10 @@ from fatpatch.binfmt.pe import read as pe
 from fatpatch.binfmt.zip import read as zip
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Section
 
-KIND = "ape"
+KIND = ContainerKind.APE
 PROLOGUE = 8192
 _PT_LOAD, _MAX_SEGMENTS = 1, 64
 _PRINTF = rb"printf '(\\177ELF[^']*)'"

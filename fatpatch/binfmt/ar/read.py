@@ -5,9 +5,10 @@ from __future__ import annotations
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Member
 
-KIND = "ar"
+KIND = ContainerKind.AR
 HEADER_SIZE = 60
 _MAX_MEMBERS = 200_000
 _MAX_NAME = 4096

@@ -14,6 +14,7 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.container_image.store import INDEX, LAYOUT, MANIFEST, BlobStore
 from fatpatch.model.diagnostics import Diagnostics
 
+_OF_LAYERS = ("tar", "layer")
 _MAX_DOCUMENT = 8 << 20
 _MAX_IMAGES = 256
 _MAX_LAYERS = 1000
@@ -180,7 +181,7 @@ class _ManifestReader:
         layers = [
             layer for each in _list(manifest, "layers") if (layer := _descriptor(each)) is not None and "in-toto" not in layer.media_type
         ]
-        if not any("tar" in layer.media_type or "layer" in layer.media_type for layer in layers) and layers:
+        if not any(word in layer.media_type for layer in layers for word in _OF_LAYERS) and layers:
             self.diagnostics.not_read(
                 self.locator, 0, f"manifest {at.digest[:80]!a}: its layers are no file systems ({layers[0].media_type[:80]!a})"
             )

@@ -10,6 +10,7 @@ from typing import Protocol
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.source import Source
 from fatpatch.binfmt.tar import read as tar
+from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member
 
 INDEX, MANIFEST, LAYOUT = "index.json", "manifest.json", "oci-layout"
@@ -59,7 +60,7 @@ class ArchiveStore:
         for _ in range(_MAX_LINKS):
             member = self._members.get(path)
             if member is not None:
-                return self._source.slice(member.offset, member.stored_size) if member.method == "stored" else None
+                return self._source.slice(member.offset, member.stored_size) if member.method == Codec.STORED else None
             if path not in self._links:
                 return None
             path = self._links[path]

@@ -6,9 +6,10 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Section
 
-KIND = "elf"
+KIND = ContainerKind.ELF
 _MAX_HEADERS = 1 << 16
 _MAX_NAME = 1 << 10
 _MAX_SEGMENTS = 512

@@ -11,9 +11,10 @@ from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, ModelFacts
 
-KIND = "gguf"
+KIND = ContainerKind.GGUF
 _BUFFER = 1 << 18
 _MAX_HEADER = 256 << 20
 _MAX_TENSORS = 1_000_000

@@ -6,9 +6,10 @@ import struct
 
 from fatpatch.base.source import Source
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Section
 
-KIND = "pe"
+KIND = ContainerKind.PE
 FILE_HEADER = struct.Struct("<HHIIIHH")
 SECTION = struct.Struct("<8sIIIIIIHHI")
 _MACHINES = {0x14C: "x86", 0x8664: "x86-64", 0xAA64: "aarch64"}

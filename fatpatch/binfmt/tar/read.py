@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from fatpatch.base.source import Source
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ContainerKind
 from fatpatch.model.tree import Container, Member
 
-KIND = "tar"
+KIND = ContainerKind.TAR
 BLOCK = 512
 _MAX_MEMBERS = 200_000
 _MAX_RECORD = 1 << 20
@@ -125,7 +126,7 @@ def _member(source: Source, name: str, at: int, data: int, size: int, known: _Ex
     real = end if known.real is None else known.real
     if end > real or sum(length for _, length in parts) > size:
         return None
-    return Member(name=name, offset=data, stored_size=size, size=real, method="sparse", header_offset=at, parts=parts)
+    return Member(name=name, offset=data, stored_size=size, size=real, method=Codec.SPARSE, header_offset=at, parts=parts)
 
 
 def _old_sparse(source: Source, block: bytes, data: int, known: _Extended) -> tuple[_Extended, int]:

@@ -12,15 +12,16 @@ from typing import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ContainerKind
 from fatpatch.model.tree import Container, Member
 
-KIND = "zip"
+KIND = ContainerKind.ZIP
 END = struct.Struct("<4sHHHHIIH")
 END64 = struct.Struct("<4sQHHIIQQQQ")
 LOCATOR64 = struct.Struct("<4sIQI")
 CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 LOCAL = struct.Struct("<4sHHHHHIIIHH")
-METHODS = {0: "stored", 8: "deflate", 12: "bzip2", 14: "lzma", 93: "zstd"}
+METHODS = {0: Codec.STORED, 8: Codec.DEFLATE, 12: Codec.BZIP2, 14: Codec.LZMA, 93: Codec.ZSTD}
 _TAIL = (1 << 16) + (1 << 12)
 _MAX_VERSION = 63
 _MAX_MEMBERS = 200_000

@@ -19,6 +19,7 @@ from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.append_marker import trailer
 from fatpatch.binfmt.zip.sums import crc_of
 from fatpatch.formats import numbers as n
+from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member
 
 _FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
@@ -80,7 +81,7 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
         if following is None:
             raise EditError("a member lies behind the central directory", locator=locator, offset=member.header_offset)
         room = member.stored_size + _blank(source, member.offset + member.stored_size, following)
-        if member.method == "stored" and content.size <= room and not content.kept < content.base.size:
+        if member.method == Codec.STORED and content.size <= room and not content.kept < content.base.size:
             record, changes = _in_place(source, member, content, records[index])
             writes += changes
             tactics[member] = "in place"
@@ -251,10 +252,10 @@ def _appended(source: Source, member: Member, content: Overlay, record: Record, 
     """A new local header and the new bytes behind everything, the bytes at the alignment they had."""
     crc = crc_of(content.source())
     size = content.size
-    if member.method == "stored":
+    if member.method == Codec.STORED:
         data, stored = content.source(), size
         alignment = next((each for each in _ALIGNMENTS if member.offset % each == 0), 1)
-    elif member.method == "deflate":
+    elif member.method == Codec.DEFLATE:
         data = _deflated(content.source())
         stored, alignment = data.size, 1
     else:

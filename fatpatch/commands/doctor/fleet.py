@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fatpatch.base.words import columns, plural, safe
+from fatpatch.model.kinds import ImageKind
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
@@ -163,7 +164,7 @@ def _loaded(found: FileVerdict) -> str:
 
 
 def _ptx(found: FileVerdict) -> str:
-    targets = dict.fromkeys(image.target for module in found.modules for image in module.payload.images if image.kind == "ptx")
+    targets = dict.fromkeys(image.target for module in found.modules for image in module.payload.images if image.kind == ImageKind.PTX)
     return ", ".join(sorted(targets)) or "none"
 
 

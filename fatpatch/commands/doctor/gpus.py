@@ -14,6 +14,7 @@ from fatpatch.gpus.devices import Device, find
 from fatpatch.gpus.drivers import Driver, on_jetson_linux
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.fleet import every_target
+from fatpatch.model.kinds import Vendor
 from fatpatch.verdicts.environment import Environment
 
 
@@ -47,9 +48,9 @@ def environments(
             raise click.BadParameter(f"expected a release such as 12.6, got {cuda!r}", param_hint="--cuda")
         subjects = tuple(subject._replace(environment=subject.environment._replace(cuda=cuda)) for subject in subjects)
     vendors = {subject.environment.device.vendor for subject in subjects}
-    if hsa_override is not None and "amd" not in vendors:
+    if hsa_override is not None and Vendor.AMD not in vendors:
         raise click.UsageError("--hsa-override is for AMD GPUs, and --gpu names none")
-    if "nvidia" not in vendors and (driver is not None or force_ptx or disable_ptx or eager):
+    if Vendor.NVIDIA not in vendors and (driver is not None or force_ptx or disable_ptx or eager):
         raise click.UsageError("--driver, --force-ptx-jit, --disable-ptx-jit and --eager are for NVIDIA GPUs, and --gpu names none")
     return subjects
 
@@ -77,7 +78,7 @@ def _environments(
 def _environment(
     device: Device, driver: Driver | None, force_ptx: bool, disable_ptx: bool, eager: bool, hsa_override: str | None
 ) -> Environment:
-    if device.vendor == "amd":
+    if device.vendor == Vendor.AMD:
         if hsa_override is not None:
             real, target = device.target, overridden(hsa_override)
             note = f"told to be {target} by HSA_OVERRIDE_GFX_VERSION={hsa_override}, which Linux alone reads"

@@ -21,6 +21,7 @@ from fatpatch.commands.doctor.environment import DistributionRow, FolderVerdict
 from fatpatch.commands.doctor.gpus import GpuToJudge
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.kinds import Vendor
 from fatpatch.model.tree import ModelFacts, Node
 from fatpatch.named.unit import NamedUnit, opened_unit
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
@@ -130,7 +131,7 @@ class Consultation(NamedTuple):
                         ]
                         for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
                             mine = [row for row in rows if row.found.environment.device.vendor == vendor]
-                            lines += fleet.fleet(mine, unit.shown, self._driver() if vendor == "nvidia" else None)
+                            lines += fleet.fleet(mine, unit.shown, self._driver() if vendor == Vendor.NVIDIA else None)
                             lines.append("")
                         lines = lines[:-1]
                         for row in rows:

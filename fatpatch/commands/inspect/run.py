@@ -17,6 +17,7 @@ from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, place_of
 from fatpatch.named.unit import NamedUnit, opened_unit
 from fatpatch.scan.coverage import TreeSummary, all_diagnostics, payloads_below, summarize, target_key
@@ -203,7 +204,7 @@ class Run:
                     rows = finding.rows or ()
                     if self.wish.resources:
                         resources.setdefault(place_of(payload), []).extend((image.target, row) for row in rows)
-                    devices = finding.code_version if image.kind == "zebin" else None
+                    devices = finding.code_version if image.kind == ImageKind.ZEBIN else None
                     matrices.setdefault(place_of(payload), Matrix()).add(image, rows, finding.producer or devices)
                     if (complaint := complaint_of(image, finding)) is not None:
                         complaints.append(complaint)

@@ -10,6 +10,7 @@ from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.commands.inspect.image_text import image_lines, origin_words
 from fatpatch.commands.inspect.resources import resource_lines
 from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import Inventory, Node, Payload, place_of
 from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.scan.matrix import Matrix
@@ -17,38 +18,10 @@ from fatpatch.scan.matrix import Matrix
 if TYPE_CHECKING:
     from fatpatch.gpucode.rows import KernelRow
 
-_CONTAINERS = {
-    "elf": "ELF",
-    "pe": "PE",
-    "ape": "APE",
-    "macho": "Mach-O",
-    "unread": "not read:",
-    "zip": "zip",
-    "folder": "installed files",
-    "tar": "tar",
-    "container_image": "container image",
-    "ar": "ar archive",
-    "gguf": "GGUF model",
-    "fatbin": "CUDA fatbin",
-    "cubin": "CUDA cubin",
-    "ptx": "PTX text",
-    "bundle": "offload bundle",
-    "kpack": "ROCm kernel pack",
-    "raw": "unknown bytes",
-}
-_PAYLOADS = {
-    "fatbin": "CUDA fatbin",
-    "offload_bundle": "offload bundle",
-    "offload_binary": "offload binary",
-    "offload_section": "offload section",
-    "code_object": "AMD code object",
-    "kpack": "library in a kernel pack",
-    "kpack_reference": "reference to a kernel pack",
-}
 _CAPTIONS = {
-    "nvidia": "kernels (registers by target; + = PTX, the driver decides; . = not there)",
-    "amd": "kernels (VGPRs by target; . = not there)",
-    "intel": "kernels (+ = there; . = not there)",
+    Vendor.NVIDIA: "kernels (registers by target; + = PTX, the driver decides; . = not there)",
+    Vendor.AMD: "kernels (VGPRs by target; . = not there)",
+    Vendor.INTEL: "kernels (+ = there; . = not there)",
 }
 _MAX_GAPS = 8
 _MAX_NAMES = 3
@@ -150,14 +123,14 @@ def _all(count: int, word: str) -> str:
 
 def _head(node: Node) -> str:
     words = _kind(node)
-    if node.container == "ape":
+    if node.container == ContainerKind.APE:
         words += " + zip" if node.member_count else ""
     parts = [words, size(node.size)]
     if node.member_count:
         parts.append(plural(node.member_count, "member"))
     if node.facts is not None:
         parts.append(_model(node))
-    if node.container == "pe" and node.source is not None:
+    if node.container == ContainerKind.PE and node.source is not None:
         from fatpatch.binfmt.pe.authenticode import signature_of
 
         signature = signature_of(node.source)
@@ -166,9 +139,9 @@ def _head(node: Node) -> str:
 
 
 def _kind(node: Node) -> str:
-    name = _CONTAINERS.get(node.container, node.container)
+    name = CONTAINER_WORDS.get(node.container, node.container)
     detail = node.detail
-    if node.container == "ape":
+    if node.container == ContainerKind.APE:
         name, detail = f"APE ({detail})", ""
     elif detail == "wheel":
         name, detail = "wheel", ""
@@ -182,7 +155,7 @@ def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
         if not _matters(member):
             continue
         words = [_model(member)] if member.facts is not None else [_kind(member), size(member.size)]
-        if member.stored_at is not None and node.container in ("ape", "zip", "elf"):
+        if member.stored_at is not None and node.container in (ContainerKind.APE, ContainerKind.ZIP, ContainerKind.ELF):
             words.append(f"stored at {member.stored_at:#x}" + _alignment(member.stored_at))
         if member.origin is not None:
             words.append(origin_words(member.origin))
@@ -223,7 +196,9 @@ def _found(node: Node) -> str:
     counts: dict[str, list[int]] = {}
     for payload in node.payloads:
         counts.setdefault(payload.kind, []).append(len(payload.images))
-    return "; ".join(f"{plural(len(images), _PAYLOADS.get(kind, kind))}, {plural(sum(images), 'image')}" for kind, images in counts.items())
+    return "; ".join(
+        f"{plural(len(images), MODULE_WORDS.get(kind, kind))}, {plural(sum(images), 'image')}" for kind, images in counts.items()
+    )
 
 
 def _model(node: Node) -> str:
@@ -237,7 +212,7 @@ def _model(node: Node) -> str:
 
 
 def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | None) -> list[str]:
-    unit = {"fatbin": "fatbins", "offload_bundle": "bundles"}.get(payloads[0].kind, "in")
+    unit = {ModuleKind.FATBIN: "fatbins", ModuleKind.OFFLOAD_BUNDLE: "bundles"}.get(payloads[0].kind, "in")
     several = len(payloads) > 1
     kernels = None if matrix is None else matrix.count()
     header = [
@@ -248,7 +223,7 @@ def _table(payloads: list[Payload], table: list[TargetRow], matrix: Matrix | Non
         "stored",
         "unpacked",
         "codec",
-        "toolkit or PTX ISA" if payloads[0].vendor == "nvidia" else "made by",
+        "toolkit or PTX ISA" if payloads[0].vendor == Vendor.NVIDIA else "made by",
     ]
     rows = [
         [
@@ -278,11 +253,11 @@ def _made_by(row: TargetRow, read: set[str]) -> str:
 
 def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
     """What the table hides, in words: uneven coverage, and what there is for GPUs that are not listed."""
-    if payloads[0].kind == "kpack_reference":
+    if payloads[0].kind == ModuleKind.KPACK_REFERENCE:
         yield "no images here: the device code was split off into a kernel pack, a file of its own"
-    elif payloads[0].vendor == "amd":
+    elif payloads[0].vendor == Vendor.AMD:
         yield from _remarks_amd(payloads, table)
-    elif payloads[0].vendor == "nvidia":
+    elif payloads[0].vendor == Vendor.NVIDIA:
         yield from _remarks_nvidia(payloads, table)
 
 
@@ -303,14 +278,14 @@ def _remarks_nvidia(payloads: list[Payload], table: list[TargetRow]) -> Iterator
 
 def _remarks_amd(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
     """Code for an AMD GPU is for one processor alone, unless it is generic or SPIR-V."""
-    bundles = [payload for payload in payloads if payload.kind == "offload_bundle"]
+    bundles = [payload for payload in payloads if payload.kind == ModuleKind.OFFLOAD_BUNDLE]
     if len(bundles) == len(payloads):
         sets = Counter(frozenset(image.target for image in payload.images) for payload in bundles)
         yield from _evenness(len(sets), len(bundles), table, "bundles")
     kinds = {image.kind for payload in payloads for image in payload.images}
-    if "bitcode" in kinds:
+    if ImageKind.BITCODE in kinds:
         yield "LLVM bitcode: it becomes code when the program is linked (-fgpu-rdc), kernels are not read"
-    if not any(row.target.endswith("-generic") or row.target == "amdgcnspirv" for row in table) and "hsaco" in kinds:
+    if not any(row.target.endswith("-generic") or row.target == "amdgcnspirv" for row in table) and ImageKind.HSACO in kinds:
         yield "no generic code and no SPIR-V: a GPU that is not listed loads nothing"
 
 

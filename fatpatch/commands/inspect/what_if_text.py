@@ -9,6 +9,7 @@ from fatpatch import __version__
 from fatpatch.base.words import safe, size
 from fatpatch.edit.report import lost_line, target_table
 from fatpatch.edit.rewrite.what_if import Saving, WhatIf
+from fatpatch.model.kinds import Codec
 
 SCHEMA = "fatpatch.what-if/2"
 
@@ -33,7 +34,7 @@ def _words(wish: WhatIf) -> str:
     parts = [f"without {', '.join(wish.drop)}"] if wish.drop else []
     if wish.codec is not None:
         level = f"-{wish.level}" if wish.level else ""
-        parts.append("nothing compressed" if wish.codec == "none" else f"compressed with {wish.codec}{level}")
+        parts.append("nothing compressed" if wish.codec == Codec.NONE else f"compressed with {wish.codec}{level}")
     return safe(", ".join(parts))
 
 

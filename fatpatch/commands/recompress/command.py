@@ -14,7 +14,10 @@ from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, plan_rec
 @click.command("recompress", cls=Grouped)
 @click.argument("file")
 @click.option(
-    "--codec", type=click.Choice(sorted(LEVELS)), required=True, help="Codec: zstd is smallest, lz4 also works with older drivers."
+    "--codec",
+    type=click.Choice(sorted(map(str, LEVELS))),
+    required=True,
+    help="Codec: zstd is smallest, lz4 also works with older drivers.",
 )
 @click.option("--level", type=int, metavar="N", help="Compression level: zstd 1 to 22, lz4 1 to 12.")
 @click.option("--compact", is_flag=True, help="Shrink the file; otherwise freed bytes become zeros.")

@@ -13,6 +13,7 @@ from fatpatch.commands.report.explored import compared, explored
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import Device, family, well_known
 from fatpatch.gpus.fleet import by_target, series
+from fatpatch.model.kinds import VENDOR_WORDS
 from fatpatch.policy.finding import Finding
 from fatpatch.release import text as diff
 from fatpatch.release.run import ReleaseComparison
@@ -23,7 +24,6 @@ from fatpatch.verdicts.library_facts import STUB
 from fatpatch.verdicts.outcome import OUTCOMES
 
 _NAMES, _MOST_NAMES = 3, 8
-_VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 _ORDER = ("good", "maybe", "bad")
 _GRADES = {"error": "bad", "warning": "maybe", "note": "good"}
 
@@ -105,7 +105,7 @@ def _answers(found: ReportContents) -> Iterator[dict[str, Any]]:
             verdicts.setdefault(holder.answers[target]._replace(why="", driver=None), []).append(target)
         running = sum(len(groups[target]) for target in groups if holder.answers[target].works)
         known = sum(len(devices) for devices in groups.values())
-        vendors = " and ".join(sorted({_VENDORS[devices[0].vendor] for devices in groups.values() if devices}))
+        vendors = " and ".join(sorted({VENDOR_WORDS[devices[0].vendor] for devices in groups.values() if devices}))
         yield {
             "name": safe(holder.name),
             "words": f"on {running:,} of {known:,} {vendors} GPUs",

@@ -18,6 +18,7 @@ from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
 from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands.retarget.text import retarget_json, retarget_text
+from fatpatch.model.kinds import ImageKind
 from fatpatch.retargeting.kernels import Wanted
 from fatpatch.retargeting.ptxas import find_ptxas
 from fatpatch.retargeting.run import Retargeted, RetargetRequest, retargeted
@@ -74,7 +75,7 @@ def command(
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
     target = target_named(target, "--to")
-    wishes = RetargetRequest(target, source, wanted, modules, members, form_of == "ptx", not no_rewrite, max_image_size)
+    wishes = RetargetRequest(target, source, wanted, modules, members, form_of == ImageKind.PTX, not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
     found: list[Retargeted] = []

@@ -11,6 +11,7 @@ import click
 
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import GpuName, image_limit_option
+from fatpatch.model.kinds import Codec
 
 if TYPE_CHECKING:
     from fatpatch.gpus.devices import Device
@@ -111,7 +112,7 @@ def _driver(version: str | None) -> Driver | None:
 
 def _refuse_unreadable(request: SlimRequest) -> None:
     """A usage error for a codec that the driver does not read."""
-    if request.codec == "zstd" and (request.driver is None or request.driver.zstd is not True):
+    if request.codec == Codec.ZSTD and (request.driver is None or request.driver.zstd is not True):
         from fatpatch.gpus.drivers import first_zstd_driver
 
         if request.driver is None:

@@ -12,6 +12,7 @@ from fatpatch.edit.payload.fatbin import EntryCopy, entries_of
 from fatpatch.edit.transaction.comparison import HostPair
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.content import ImageReader
+from fatpatch.model.kinds import ImageKind, ModuleKind
 from fatpatch.model.tree import Node, Payload
 
 
@@ -27,8 +28,12 @@ def fatbin_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterat
         assert found is not None
         entries = entries_of(new_source, found)
         replaced = {graft.replaced.offset for graft in mine if graft.replaced is not None}
-        before = [entry for entry in entries_of(old_source, payload) if entry.offset not in replaced] if payload.kind == "fatbin" else []
-        if len(entries) != len(before) + len(mine) + (payload.kind != "fatbin"):
+        before = (
+            [entry for entry in entries_of(old_source, payload) if entry.offset not in replaced]
+            if payload.kind == ModuleKind.FATBIN
+            else []
+        )
+        if len(entries) != len(before) + len(mine) + (payload.kind != ModuleKind.FATBIN):
             tiling.append(f"{found.locator} has {len(entries)} entries")
         if not _in_order([_raw(old_source, entry) for entry in before], [_raw(new_source, entry) for entry in entries]):
             kept.append(f"{found.locator}: old entries differ")
@@ -61,8 +66,8 @@ def _image_problems(graft: Graft, holder: Node, fatbin: Payload, limit: int) -> 
         yield f"{fatbin.locator} has {len(found)} images for {donation.target}"
         return
     data = ImageReader(holder.source, limit).read(found[0])
-    wanted = donation.content() + (b"\0" if donation.kind == "ptx" else b"")
-    if data.rstrip(b"\0") != wanted.rstrip(b"\0") or (donation.kind == "ptx" and not data.endswith(b"\0")):
+    wanted = donation.content() + (b"\0" if donation.kind == ImageKind.PTX else b"")
+    if data.rstrip(b"\0") != wanted.rstrip(b"\0") or (donation.kind == ImageKind.PTX and not data.endswith(b"\0")):
         yield f"{found[0].locator} does not hold the given bytes"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.locator import escape
 from fatpatch.edit.modules import ModuleInHost
 from fatpatch.edit.payload.new_image import ImageToAdd
+from fatpatch.model.kinds import Vendor
 
 
 def gaps_left(modules: Sequence[ModuleInHost], grafts: Sequence[tuple[ModuleInHost, ImageToAdd]]) -> Iterator[str]:
@@ -16,8 +17,8 @@ def gaps_left(modules: Sequence[ModuleInHost], grafts: Sequence[tuple[ModuleInHo
         for locator in dict.fromkeys(module.node.locator for module in given):
             mine = [module for module in given if module.node.locator == locator]
             others = [module for module in modules if module.node.locator == locator and module not in mine]
-            if mine[0].vendor == "amd":
-                yield from _not_in_all(target, [module for module in others if module.vendor == "amd" and not module.has(target)])
+            if mine[0].vendor == Vendor.AMD:
+                yield from _not_in_all(target, [module for module in others if module.vendor == Vendor.AMD and not module.has(target)])
                 continue
             yield from _held_twice(target, mine, [module for module in others if not module.has(target)])
             yield from _not_linked(target, mine, others)

@@ -11,6 +11,7 @@ from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.gpus.amd import choose_object, first_processor, offered
 from fatpatch.gpus.drivers import cuda_of_ptx, first_driver_for_cuda, ptx_of_driver
 from fatpatch.gpus.selection import DEVICES, NO_IMAGE, LoadChoice, choose
+from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry, Payload
 
 
@@ -34,7 +35,7 @@ def effects_of(plan: GraftPlan, both: TreeComparison, driver: str | None) -> lis
     for graft in plan.grafts:
         found = both.pairs[graft.module.node.locator].counterpart(graft.module.payload)
         assert found is not None
-        if graft.module.vendor == "amd":
+        if graft.module.vendor == Vendor.AMD:
             effects.append(_effect_amd(graft, found))
             continue
         device = _device_for(graft.donation, found.images)
@@ -63,7 +64,7 @@ def _choice_amd(images: Sequence[ImageEntry], device: str) -> LoadChoice:
 
 def _device_for(donation: ImageToAdd, images: Sequence[ImageEntry]) -> int:
     """The GPU that a graft is meant for: that of a cubin; for PTX the lowest that now compiles it, or that of its target."""
-    if donation.kind == "ptx":
+    if donation.kind == ImageKind.PTX:
         for device in DEVICES:
             chosen = choose(images, device).image if device >= donation.arch else None
             if chosen is not None and (chosen.kind, chosen.target) == (donation.kind, donation.target):
@@ -79,7 +80,7 @@ def _warnings(graft: Graft, device: int, after: LoadChoice, driver: str | None) 
         warnings.append(f"a GPU of {_name(device)} still loads nothing: {after.reason}")
     elif (chosen.target, chosen.kind) != (donation.target, donation.kind):
         warnings.append(f"a GPU of {_name(device)} loads {chosen.target}, not this image: {after.reason}")
-    if donation.kind == "ptx" and donation.signature.version is not None:
+    if donation.kind == ImageKind.PTX and donation.signature.version is not None:
         isa = "{}.{}".format(*donation.signature.version)
         limit = None if driver is None else ptx_of_driver(driver)
         if limit is not None and _number(isa) > _number(limit):
@@ -104,7 +105,13 @@ def _newer_ptx(donation: ImageToAdd, device: int, images: Sequence[ImageEntry], 
     limit = None if driver is None else ptx_of_driver(driver)
     for each in dict.fromkeys((device, donation.arch)):
         chosen = choose(images, each).image
-        if chosen is None or chosen.kind != "ptx" or chosen.target == donation.target or chosen.code_version is None or limit is None:
+        if (
+            chosen is None
+            or chosen.kind != ImageKind.PTX
+            or chosen.target == donation.target
+            or chosen.code_version is None
+            or limit is None
+        ):
             continue
         if _number(chosen.code_version) > _number(limit):
             taken = f"on {_name(each)} the driver takes {chosen.target} of PTX {chosen.code_version}"

@@ -21,17 +21,21 @@ from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
+from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
 
 _REFUSALS = 3
 _SINGLE = {
-    "code_object": (
+    ModuleKind.CODE_OBJECT: (
         "is one code object, and nothing chooses among several in it",
         "give it with --hsaco, or bundle it first",
     ),
-    "kpack": ("is a kernel pack, which is not edited", "graft into a library that carries its code itself"),
-    "kpack_reference": ("keeps its device code in a kernel pack, which is not edited", "graft into a library that carries its code itself"),
+    ModuleKind.KPACK: ("is a kernel pack, which is not edited", "graft into a library that carries its code itself"),
+    ModuleKind.KPACK_REFERENCE: (
+        "keeps its device code in a kernel pack, which is not edited",
+        "graft into a library that carries its code itself",
+    ),
 }
 _UNTRIED = "experimental: no AMD GPU has run a file that was edited so; try it before you rely on it"
 
@@ -116,7 +120,7 @@ def plan_graft(node: Node, donations: Sequence[ImageToAdd], wishes: GraftRequest
         raise _refusal(refused)
     renewed = _renewed(grafts, wishes)
     edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
-    untried = [_UNTRIED] if any(graft.module.vendor == "amd" for graft in grafts) else []
+    untried = [_UNTRIED] if any(graft.module.vendor == Vendor.AMD for graft in grafts) else []
     notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return GraftPlan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
 
@@ -147,13 +151,13 @@ def _rival(item: Match) -> str | None:
     processor, *features = item.donation.target.split(":")
     for image in item.module.payload.images:
         name, *others = image.target.split(":")
-        if image.kind == "hsaco" and name == processor and {each[:-1] for each in features} != {each[:-1] for each in others}:
+        if image.kind == ImageKind.HSACO and name == processor and {each[:-1] for each in features} != {each[:-1] for each in others}:
             return image.target
     return None
 
 
 def _equal_targets(kind: str, first: str, second: str) -> bool:
-    return same_target(first, second) if kind == "hsaco" else first == second
+    return same_target(first, second) if kind == ImageKind.HSACO else first == second
 
 
 def _same(item: Match, image: ImageEntry, limit: int) -> bool:
@@ -174,7 +178,7 @@ def _checked(item: Match, existing: ImageEntry | None, wishes: GraftRequest) -> 
             "duplicate", f"the module has a {donation.target} image already, a different one",
             "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
         ))  # fmt: skip
-    if module.vendor == "amd" and (rival := _rival(item)) is not None:
+    if module.vendor == Vendor.AMD and (rival := _rival(item)) is not None:
         problems.append(Problem(
             "conflict", f"the module has {rival}, which states other settings than {donation.target}",
             "LLVM's tools refuse such a bundle, and a runtime may take either", survivable=False,
@@ -183,7 +187,7 @@ def _checked(item: Match, existing: ImageEntry | None, wishes: GraftRequest) -> 
     if len(_equals(item)) > 1:
         message = f"the module has {len(_equals(item))} images for {donation.target}"
         problems.append(Problem("several", message, "which of them a driver takes is not documented", survivable=False))
-    if existing is not None and existing.within is not None and module.vendor == "nvidia":
+    if existing is not None and existing.within is not None and module.vendor == Vendor.NVIDIA:
         message = f"the module's {donation.target} image shares a compressed block with others"
         problems.append(Problem("packed", message, "replacing it would drop them", survivable=False))
     found = reference_of(module, donation.target, wishes.limit, existing)
@@ -236,7 +240,7 @@ def _new_payload(group: Sequence[Graft], wishes: GraftRequest) -> NewPayload:
     assert module.node.source is not None
     donations = [graft.donation for graft in group]
     replaced = {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None}
-    if module.vendor == "amd":
+    if module.vendor == Vendor.AMD:
         if wishes.codec is not None:
             hint = "leave --compress out: a bundle stays packed as it is"
             raise EditError("--compress is for fatbins, and this is an AMD bundle", locator=module.locator, hint=hint)
@@ -247,6 +251,6 @@ def _new_payload(group: Sequence[Graft], wishes: GraftRequest) -> NewPayload:
         donations,
         replaced,
         codec=wishes.codec,
-        host=n.FLAG_HOST_WINDOWS if module.node.container == "pe" else n.FLAG_HOST_LINUX,
+        host=n.FLAG_HOST_WINDOWS if module.node.container == ContainerKind.PE else n.FLAG_HOST_LINUX,
         relocatable=module.relocatable,
     )

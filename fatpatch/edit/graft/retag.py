@@ -16,6 +16,7 @@ from fatpatch.gpucode.code_object.target import MACH, identify, same_target
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpus.compatibility import kinship
 from fatpatch.gpus.tables import table
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import ImageEntry
 
 _MACH_AT = 48  # the low byte of e_flags
@@ -114,7 +115,7 @@ def retag_matches(
 
 
 def _is_for(image: ImageEntry, processor: str) -> bool:
-    return image.kind == "hsaco" and image.readable and image.target.split(":")[0] == processor
+    return image.kind == ImageKind.HSACO and image.readable and image.target.split(":")[0] == processor
 
 
 def _copied(module: ModuleInHost, image: ImageEntry, device: str, limit: int) -> ImageToAdd:

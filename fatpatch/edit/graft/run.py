@@ -14,6 +14,7 @@ from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.transaction.checks import Contents, checks_of
 from fatpatch.edit.transaction.commit import Destination, EditedFile, commit, guarded
 from fatpatch.edit.transaction.comparison import HostPair, TreeComparison
+from fatpatch.model.kinds import Vendor
 
 
 class GraftResult(NamedTuple):
@@ -61,8 +62,8 @@ def _contents(grafts: Sequence[Graft], limit: int) -> Contents:
 
     def contents(pair: HostPair) -> list[CheckResult]:
         mine = [graft for graft in grafts if graft.module.node.locator == pair.old.locator]
-        cuda = [graft for graft in mine if graft.module.vendor == "nvidia"]
-        amd = [graft for graft in mine if graft.module.vendor == "amd"]
+        cuda = [graft for graft in mine if graft.module.vendor == Vendor.NVIDIA]
+        amd = [graft for graft in mine if graft.module.vendor == Vendor.AMD]
         return [*(fatbin_checks(pair, cuda, limit) if cuda else ()), *(bundle_checks(pair, amd, limit) if amd else ())]
 
     return contents

@@ -9,6 +9,7 @@ from fatpatch.base.words import plural, safe
 from fatpatch.edit.graft.plan import Graft
 from fatpatch.edit.graft.run import GraftResult
 from fatpatch.edit.report import EditReport, result_lines
+from fatpatch.model.kinds import Vendor
 
 SCHEMA = "fatpatch.graft/1"
 _SHOWN = 12
@@ -81,7 +82,7 @@ def _choices(outcome: GraftResult) -> str:
     for effect in outcome.effects:
         before = effect.before.image.target if effect.before.image is not None else f"nothing (error {effect.before.error})"
         after = effect.after.image.target if effect.after.image is not None else f"nothing (error {effect.after.error})"
-        device = effect.device if effect.graft.module.vendor == "amd" else f"compute capability {effect.device}"
+        device = effect.device if effect.graft.module.vendor == Vendor.AMD else f"compute capability {effect.device}"
         told[f"{device} loaded {before}, now loads {after}"] = None
     return "".join(f"; {words}" for words in list(told)[:4])
 

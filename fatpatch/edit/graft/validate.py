@@ -12,6 +12,7 @@ from fatpatch.base.locator import escape
 from fatpatch.edit.payload.hashes import renames_between
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.gpucode.signature import ImageSignature, same_parameters
+from fatpatch.model.kinds import Vendor
 
 _SHOWN = 3
 _RECOMPILE = "compile the very source of the binary, for the same system"
@@ -27,15 +28,15 @@ class _Effects(NamedTuple):
     variable_size: str
 
 
-_EFFECTS = {
-    "nvidia": _Effects(
+_EFFECTS: dict[str, _Effects] = {
+    Vendor.NVIDIA: _Effects(
         "launching one gives error 500, never a fallback to another image",
         "the launch crashes the host process",
         "the kernel runs on wrong arguments, silently",
         "copying to or from one on the host gives error 500",
         "the host's copy fails (error 1) or the numbers are wrong, silently",
     ),
-    "amd": _Effects(
+    Vendor.AMD: _Effects(
         "launching one fails: the runtime finds no function of that name, and takes no other object",
         "the runtime reads arguments that the program did not give, and may crash it",
         "the kernel runs on wrong arguments, silently",

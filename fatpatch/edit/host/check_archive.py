@@ -11,6 +11,7 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.sums import sum_problems
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member, Node
 from fatpatch.scan.walk import identify, located
 
@@ -59,7 +60,7 @@ def _placing_problems(pairs: list[tuple[Member, Member]]) -> Iterator[str]:
     for old, new in pairs:
         if old.method != new.method:
             yield f"{new.name} was {old.method}, is {new.method}"
-        if new.method == "stored":
+        if new.method == Codec.STORED:
             alignment = next((each for each in (0x10000, 0x4000, 0x1000) if old.offset % each == 0), 1)
             if new.offset % alignment:
                 yield f"{new.name} was aligned to {alignment:#x}, is at {new.offset:#x}"

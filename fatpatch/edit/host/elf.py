@@ -21,6 +21,7 @@ from fatpatch.edit.host.host import IN_PLACE, HostEdit, HostFile, Options, shrun
 from fatpatch.edit.payload.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.locate import FATBIN_SECTIONS, PAYLOAD_SECTIONS
+from fatpatch.model.kinds import Vendor
 
 _ALIGNMENT = 16
 _PAGE = 0x1000
@@ -59,7 +60,7 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
         writes += retarget(host, elf, {}, shrunk=shrunk_in_place(renewed, moved))
         return HostEdit(Overlay.of(host.source, writes), tactics, {}, tuple(told))
     whole = options.cuobjdump
-    cuda = all(new.payload.vendor == "nvidia" for new in moved)
+    cuda = all(new.payload.vendor == Vendor.NVIDIA for new in moved)
     if whole and not cuda:
         raise UnsupportedError("--cuobjdump is for CUDA, and this edit is for AMD", locator=host.locator, hint="leave it out")
     if whole:

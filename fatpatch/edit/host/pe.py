@@ -14,6 +14,7 @@ from fatpatch.edit.host.host import IN_PLACE, HostEdit, HostFile, Options, shrun
 from fatpatch.edit.host.pe_seal import sealed, without_signature
 from fatpatch.edit.host.pe_wrappers import wrappers_led
 from fatpatch.edit.payload.new_payload import NewPayload, common_alignment, room_for
+from fatpatch.model.kinds import Vendor
 
 _NAMES = {True: b".nv_fatb", False: b".hip_fat"}
 _READ_ONLY_DATA = 0x40000040
@@ -67,7 +68,7 @@ def _compact(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
 
 def _section_name(moved: Sequence[NewPayload], locator: str) -> bytes:
     """What the linker would call the section: readers go by the name."""
-    names = {_NAMES[new.payload.vendor == "nvidia"] for new in moved}
+    names = {_NAMES[new.payload.vendor == Vendor.NVIDIA] for new in moved}
     if len(names) > 1:
         hint = "graft the images of one vendor, then those of the other"
         raise UnsupportedError("CUDA and AMD code cannot be put into one section", locator=locator, hint=hint)

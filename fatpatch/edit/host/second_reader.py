@@ -15,6 +15,7 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.authenticode import LARGEST
 from fatpatch.formats.numbers import SHF_EXECINSTR
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 
 _SMALL = 1 << 12
@@ -42,7 +43,7 @@ def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> CheckResul
     assert new.source is not None
     if max(old.source.size, new.source.size) > LARGEST:
         return check_of(f"{_NAME}: not asked above {LARGEST >> 20} MiB", [])
-    read = _elf if old.container == "elf" else _pe
+    read = _elf if old.container == ContainerKind.ELF else _pe
     first, old_addresses = read(old.source, moves.keys())
     second, new_addresses = read(new.source, moves.values())
     if first is None or second is None:
@@ -56,7 +57,7 @@ def opinion(node: Node) -> CheckResult:
     assert node.source is not None
     if node.source.size > LARGEST:
         return check_of(f"LIEF reads it: not asked above {LARGEST >> 20} MiB", [])
-    facts, _ = (_elf if node.container == "elf" else _pe)(node.source, ())
+    facts, _ = (_elf if node.container == ContainerKind.ELF else _pe)(node.source, ())
     return check_of("LIEF reads it", [] if facts is not None else [f"{node.locator}: it is no {node.container.upper()} file for LIEF"])
 
 

@@ -17,17 +17,18 @@ from fatpatch.edit.host.host import HostEdit, HostFile, Options
 from fatpatch.edit.host.pe import edit_pe
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ContainerKind
 from fatpatch.model.tree import Container, Member, Node
 from fatpatch.scan.walk import identify, located
 
 Editor = Callable[[HostFile, Sequence[NewPayload], Options], HostEdit]
 _EDITORS: dict[str, Editor] = {
-    "elf": edit_elf,
-    "pe": edit_pe,
-    "fatbin": edit_bare,
-    "cubin": edit_bare,
-    "ptx": edit_bare,
-    "bundle": edit_bare,
+    ContainerKind.ELF: edit_elf,
+    ContainerKind.PE: edit_pe,
+    ContainerKind.FATBIN: edit_bare,
+    ContainerKind.CUBIN: edit_bare,
+    ContainerKind.PTX: edit_bare,
+    ContainerKind.BUNDLE: edit_bare,
 }
 _MAX_RECORD = 8 << 20
 
@@ -62,7 +63,7 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
     if own:
         editor = _EDITORS.get(node.container)
         if editor is None:
-            hint = "edit the ELF or PE file itself" if node.container != "raw" else "the file type is not known"
+            hint = "edit the ELF or PE file itself" if node.container != ContainerKind.RAW else "the file type is not known"
             raise UnsupportedError(f"GPU code in {node.container} files cannot be edited", locator=node.locator, hint=hint)
         result = editor(HostFile(node.source, container, node.payloads, node.locator), own, options)
         where = frozenset({node.locator} if result.compacted else ())
@@ -72,9 +73,9 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
 
 def _container(node: Node) -> Container:
     assert node.source is not None
-    if node.packing is not None and node.stored_at is None and node.packing != "deflate":
+    if node.packing is not None and node.stored_at is None and node.packing != Codec.DEFLATE:
         raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, edit it, and pack it again")
-    if node.container in ("cubin", "ptx", "fatbin", "bundle"):
+    if node.container in (ContainerKind.CUBIN, ContainerKind.PTX, ContainerKind.FATBIN, ContainerKind.BUNDLE):
         return Container(kind=node.container)
     return identify(node.source, node.locator, Diagnostics())
 

@@ -19,6 +19,7 @@ from fatpatch.gpucode.bundle.read import CCOB_HEADERS, CODECS, ENTRY
 from fatpatch.gpucode.codec import pack
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.frames import StreamBudget, stream_end
+from fatpatch.model.kinds import BundleForm, Codec
 from fatpatch.model.tree import ImageEntry, Payload
 
 ALIGNMENT = 4096
@@ -68,7 +69,7 @@ def entries_of(source: Source, payload: Payload, limit: int) -> list[BundleEntry
 def _plain(source: Source, payload: Payload, limit: int) -> Source:
     """The bytes of the bundle without its compression."""
     whole = source.slice(payload.offset, payload.size)
-    if payload.format != "ccob":
+    if payload.format != BundleForm.CCOB:
         return whole
     image = payload.images[0]
     end = image.data_offset + image.stored_bytes
@@ -114,7 +115,7 @@ def new_bundle(
 def bundled(contents: Sequence[tuple[bytes, Source]], payload: Payload, limit: int, level: int = _ZSTD_LEVEL) -> tuple[Source, ...]:
     """The parts of a bundle of these ids and objects, packed as ``payload`` is, by zstd at ``level``."""
     parts = tuple(_laid_out(contents))
-    return (Source.of(_packed(Source.joined(parts), payload, limit, level)),) if payload.format == "ccob" else parts
+    return (Source.of(_packed(Source.joined(parts), payload, limit, level)),) if payload.format == BundleForm.CCOB else parts
 
 
 def _prefix(entries: Sequence[BundleEntry], payload: Payload) -> bytes:
@@ -149,7 +150,7 @@ def _packed(bundle: Source, payload: Payload, limit: int, level: int) -> bytes:
     data = bundle.read(0, bundle.size)
     codec = payload.images[0].compression
     version = payload.version or max(CCOB_HEADERS)
-    stored = pack(data, codec, level if codec == "zstd" else None, long_range=True)
+    stored = pack(data, codec, level if codec == Codec.ZSTD else None, long_range=True)
     layout = CCOB_HEADERS[version]
     total = layout.size + len(stored)
     if version < max(CCOB_HEADERS) and max(total, len(data)) > _FULL32:

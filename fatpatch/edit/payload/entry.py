@@ -12,8 +12,9 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import pack
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
 from fatpatch.gpucode.signature import SUFFIX_FLAGS, split_target
+from fatpatch.model.kinds import Codec, ImageKind
 
-CODEC_FLAGS = {"none": 0, "lz4": n.FLAG_LZ4, "zstd": n.FLAG_ZSTD}
+CODEC_FLAGS: dict[str, int] = {Codec.NONE: 0, Codec.LZ4: n.FLAG_LZ4, Codec.ZSTD: n.FLAG_ZSTD}
 HOST_FLAGS = n.FLAG_HOST_LINUX | n.FLAG_HOST_MAC | n.FLAG_HOST_WINDOWS
 _CODECS = n.FLAG_ZLIB | n.FLAG_LZ4 | n.FLAG_LZ4_FRAME | n.FLAG_ZSTD
 _FIRST_MERCURY_ARCH = 100
@@ -28,7 +29,7 @@ def entry_bytes(donation: ImageToAdd, *, codec: str, host: int, relocatable: boo
     arch, suffix = split_target(donation.target)
     assert donation.signature.version is not None
     major, minor = donation.signature.version
-    is_ptx = donation.kind == "ptx"
+    is_ptx = donation.kind == ImageKind.PTX
     flags = n.FLAG_64BIT | host | SUFFIX_FLAGS[suffix] | (n.FLAG_DEBUG if donation.debug else 0)
     data = donation.content() + (b"\0" if is_ptx else b"")
     block: bytes | None = None
@@ -68,7 +69,7 @@ def packed_entry(header: Header, extension: bytes, data: bytes, codec: str, leve
     if len(stored) >= len(data):
         stored, codec = data, "none"
     padded = stored + bytes(-len(stored) % 8)
-    packed = codec != "none"
+    packed = codec != Codec.NONE
     header = header._replace(
         header_size=n.ENTRY_HEADER_SIZE + len(extension),
         payload_size=len(padded),

@@ -14,6 +14,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
 from fatpatch.gpucode.fatbin.read import CONTAINER
 from fatpatch.gpucode.signature import signature_of
+from fatpatch.model.kinds import ImageKind, ModuleKind
 from fatpatch.model.tree import ImageEntry, Payload
 
 
@@ -54,7 +55,7 @@ def host_bits(entries: Sequence[EntryCopy], default: int) -> int:
 
 def codec_like(payload: Payload, kind: str) -> str:
     """The codec that the fatbin's images of a kind use: a driver that reads those reads ours; LZ4, which all read, when in doubt."""
-    found = next((image.compression for image in payload.images if image.kind == kind), "none" if kind == "sass" else "lz4")
+    found = next((image.compression for image in payload.images if image.kind == kind), "none" if kind == ImageKind.SASS else "lz4")
     return found if found in CODEC_FLAGS else "lz4"
 
 
@@ -72,7 +73,7 @@ def new_fatbin(
 
     New machine code goes first and new PTX last: the ends where a driver prefers them should it ever meet an equal.
     """
-    if payload.kind != "fatbin":
+    if payload.kind != ModuleKind.FATBIN:
         return _from_bare(source, payload, donations, codec=codec, host=host)
     entries = entries_of(source, payload)
     host = host_bits(entries, host)
@@ -81,8 +82,8 @@ def new_fatbin(
         for donation in donations
     ]
     takes = {image.offset: made[index] for index, image in replaced.items()}
-    first = [data for index, data in enumerate(made) if index not in replaced and donations[index].kind == "sass"]
-    last = [data for index, data in enumerate(made) if index not in replaced and donations[index].kind != "sass"]
+    first = [data for index, data in enumerate(made) if index not in replaced and donations[index].kind == ImageKind.SASS]
+    last = [data for index, data in enumerate(made) if index not in replaced and donations[index].kind != ImageKind.SASS]
     parts = [Source.of(data) for data in first]
     parts += [Source.of(takes[entry.offset]) if entry.offset in takes else source.slice(entry.offset, entry.size) for entry in entries]
     parts += [Source.of(data) for data in last]
@@ -102,7 +103,9 @@ def _from_bare(source: Source, payload: Payload, donations: Sequence[ImageToAdd]
     signature = signature_of(image.kind, data)
     if signature.version is None or signature.target is None:
         raise EditError("names no .version or no .target sm_NN, so it cannot become an entry", locator=payload.locator)
-    own = ImageToAdd(image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == "ptx" else data, signature)
-    everything = sorted((own, *donations), key=lambda donation: donation.kind != "sass")
+    own = ImageToAdd(
+        image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == ImageKind.PTX else data, signature
+    )
+    everything = sorted((own, *donations), key=lambda donation: donation.kind != ImageKind.SASS)
     entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=bool(each.signature.relocatable)) for each in everything]
     return contained(payload, [Source.of(entry) for entry in entries], donations)

@@ -16,13 +16,14 @@ from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.gpucode.ptx.read import looks_like_ptx
 from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target
+from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.remote.address import shown_address
 from fatpatch.remote.opening import open_input
 from fatpatch.scan.coverage import payloads_below, target_key
 
 _64_BIT_ADDRESSES = 0x400
-_KINDS = ("sass", "ptx", "hsaco")
+_KINDS = (ImageKind.SASS, ImageKind.PTX, ImageKind.HSACO)
 _FIRST_VERSION = 4
 _HINT_HSACO = "make one with: clang -x hip --cuda-device-only --no-gpu-bundle-output --offload-arch=gfx1031 file.hip -o file.hsaco"
 _HINT_CUBIN = "make one with: nvcc -cubin -arch=sm_61 file.cu (or take it out of a binary with 'fatpatch extract')"
@@ -49,7 +50,7 @@ class ImageToAdd(NamedTuple):
     @property
     def vendor(self) -> str:
         """Whose GPUs it is for."""
-        return "amd" if self.kind == "hsaco" else "nvidia"
+        return "amd" if self.kind == ImageKind.HSACO else "nvidia"
 
     @property
     def arch(self) -> int:
@@ -147,9 +148,9 @@ def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
 
     def content() -> bytes:
         data = ImageReader(source, limit).read(image)
-        return data.rstrip(b"\0") if image.kind == "ptx" else data
+        return data.rstrip(b"\0") if image.kind == ImageKind.PTX else data
 
-    if image.kind == "hsaco":
+    if image.kind == ImageKind.HSACO:
         given = hsaco_donation_of(image.locator, content, donor=holder.locator, path=holder.path, host=holder.container)
         if not same_target(image.target, given.target):
             message = f"is labelled {image.target}, but its header says {given.target}: a runtime refuses it"
@@ -182,7 +183,7 @@ def _donation(name: str, kind: str, data: bytes) -> ImageToAdd:
     except FormatError as error:
         error.locator = error.locator or name
         raise
-    if kind == "sass":
+    if kind == ImageKind.SASS:
         identity = identify(data)
         old = identity is not None and not identity.new_layout
         _, _, _, _, _, phoff, _, _, _, entry_size, count, _, _, _ = HEADER.unpack_from(data)
@@ -202,7 +203,7 @@ def _checked(donation: ImageToAdd) -> ImageToAdd:
     if donation.signature.version is None or donation.signature.target is None:
         raise EditError("names no .version or no .target sm_NN", locator=donation.origin, hint="give another image")
     said = donation.signature.target
-    if donation.kind == "sass" and said is not None and said.rstrip("af") != donation.target.rstrip("af"):
+    if donation.kind == ImageKind.SASS and said is not None and said.rstrip("af") != donation.target.rstrip("af"):
         message = f"is labelled {donation.target}, but the cubin is {said}: the driver refuses it (error 300) and tries no other image"
         raise EditError(message, locator=donation.origin, hint="give the cubin that was compiled for the target")
     if donation.signature.address_bits != 64:

@@ -16,6 +16,7 @@ from fatpatch.edit.rewrite.rewrite_modules import Change, RewritePlan, planned
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
+from fatpatch.model.kinds import ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.pins import pinned
@@ -32,7 +33,7 @@ class ExpandRequest(NamedTuple):
 
 def plan_expand(node: Node, wishes: ExpandRequest) -> RewritePlan:
     """Plan to write every concatenated entry as plain ones. EditError when a fatbin is damaged, or there is none."""
-    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind == "fatbin"]
+    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind == ModuleKind.FATBIN]
     if not everything:
         raise EditError("holds no fatbin", locator=node.locator, hint="concatenated entries are a matter of CUDA fatbins")
     modules, scratch = pinned(everything, wishes.modules, wishes.members), Scratch()

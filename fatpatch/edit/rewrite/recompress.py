@@ -21,15 +21,16 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.entry import HEADER
 from fatpatch.gpus.drivers import first_zstd_driver
+from fatpatch.model.kinds import PTX_TEXTS, BundleForm, Codec, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.pins import pinned
 from fatpatch.scan.walk import Progress
 
-LEVELS = {"zstd": 22, "lz4": 12, "none": 0}
+LEVELS: dict[str, int] = {Codec.ZSTD: 22, Codec.LZ4: 12, Codec.NONE: 0}
 """The codecs, each with its highest level."""
 
-_KINDS = frozenset({"sass", "ptx", "reloc-ptx"})
+_KINDS = PTX_TEXTS | {ImageKind.SASS}
 _DEMANDING = "zstd"  # the one codec that older drivers do not read
 _BUNDLE_VERSION = 2
 _BUNDLE_LEVEL = 9
@@ -60,7 +61,9 @@ def recompressed(
     node: Node, wishes: RecompressRequest, progress: Progress | None = None
 ) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str]]:
     """(the modules that were looked at, those that change, notes). EditError when there is nothing to compress."""
-    everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in ("fatbin", "offload_bundle")]
+    everything = [
+        (holder, payload) for holder, payload in payloads_below(node) if payload.kind in (ModuleKind.FATBIN, ModuleKind.OFFLOAD_BUNDLE)
+    ]
     if not everything:
         raise EditError("holds no fatbin and no bundle: there is nothing to compress", locator=node.locator)
     changes, notes, scratch = list[Change](), list[str](), Scratch()
@@ -70,20 +73,20 @@ def recompressed(
             if progress is not None:
                 progress(payload.locator, done, len(modules))
             try:
-                found = (_fatbin if payload.kind == "fatbin" else _bundle)(holder, payload, wishes, scratch, pool)
+                found = (_fatbin if payload.kind == ModuleKind.FATBIN else _bundle)(holder, payload, wishes, scratch, pool)
             except FatpatchError as error:
                 notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
                 continue
             if found is not None:
                 changes.append(found)
-    if wishes.codec == "lz4" and any(payload.vendor == "amd" for _, payload in modules):
+    if wishes.codec == Codec.LZ4 and any(payload.vendor == Vendor.AMD for _, payload in modules):
         notes.append("bundles of AMD are left as they are: their runtime reads zstd and zlib only")
     return modules, changes, [*notes, *_floor(modules, wishes)]
 
 
 def _floor(modules: Sequence[tuple[Node, Payload]], wishes: RecompressRequest) -> Iterator[str]:
     """What drivers must be able to do, before and after."""
-    codecs = {image.compression for _, payload in modules for image in payload.images if payload.vendor == "nvidia"}
+    codecs = {image.compression for _, payload in modules for image in payload.images if payload.vendor == Vendor.NVIDIA}
     if not codecs:
         return
     linux, windows = first_zstd_driver()
@@ -119,7 +122,7 @@ def _content(reader: ImageReader, image: ImageEntry | None, codec: str) -> bytes
     """What to compress; None for what is left alone: shared blocks, obfuscated code, kinds that a driver does not load."""
     if image is None or image.within is not None or image.kind not in _KINDS or not image.readable:
         return None
-    if codec == "none" and image.compression == "none":
+    if codec == Codec.NONE and image.compression == Codec.NONE:
         return None
     return reader.read(image)
 
@@ -133,31 +136,30 @@ def _entry(source: Source, entry: fatbin.EntryCopy, data: bytes | None, wishes: 
         return None
     extension = source.read(entry.offset + HEADER.size, entry.header.header_size - HEADER.size)
     new = packed_entry(entry.header, extension, data, wishes.codec, wishes.level)
-    freed = wishes.codec == "none" or (bool(entry.header.flags & n.FLAG_ZSTD) and wishes.codec != _DEMANDING)
+    freed = wishes.codec == Codec.NONE or (bool(entry.header.flags & n.FLAG_ZSTD) and wishes.codec != _DEMANDING)
     return new if freed or len(new) < entry.size else None
 
 
 def _bundle(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     """The bundle packed by zstd, or not at all; None when that gains nothing."""
     assert node.source is not None
-    if wishes.codec == "lz4" or not payload.images:
+    if wishes.codec == Codec.LZ4 or not payload.images:
         return None
     dropped = {image.identifier for image in wishes.dropped.get(payload.locator, ())}
     entries = [
         (entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, wishes.limit) if entry.name not in dropped
     ]
     kept = tuple(image for image in payload.images if image.identifier not in dropped)
-    if wishes.codec == "none":
-        if payload.format != "ccob" and not dropped:
+    if wishes.codec == Codec.NONE:
+        if payload.format != BundleForm.CCOB and not dropped:
             return None
-        parts = tuple(
-            scratch.keep(part.read(0, part.size)) for part in bundle.bundled(entries, payload._replace(format="plain"), wishes.limit)
-        )
+        plain = payload._replace(format=BundleForm.PLAIN)
+        parts = tuple(scratch.keep(part.read(0, part.size)) for part in bundle.bundled(entries, plain, wishes.limit))
     else:
         wanted = payload._replace(
-            format="ccob",
+            format=BundleForm.CCOB,
             version=payload.version or _BUNDLE_VERSION,
-            images=tuple(image._replace(compression="zstd") for image in payload.images),
+            images=tuple(image._replace(compression=Codec.ZSTD) for image in payload.images),
         )
         parts = bundle.bundled(entries, wanted, wishes.limit, wishes.level or _BUNDLE_LEVEL)
         if sum(part.size for part in parts) >= payload.size:

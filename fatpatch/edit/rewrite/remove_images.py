@@ -9,9 +9,10 @@ from fatpatch.edit.filler import filled, stays_in_place
 from fatpatch.edit.payload import bundle, fatbin
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.edit.rewrite.rewrite_modules import Change
+from fatpatch.model.kinds import ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 
-KINDS = ("fatbin", "offload_bundle")
+KINDS = (ModuleKind.FATBIN, ModuleKind.OFFLOAD_BUNDLE)
 """The kinds of payloads that images can be taken out of."""
 
 
@@ -20,9 +21,9 @@ def thinned(node: Node, payload: Payload, dropped: Collection[ImageEntry], limit
 
     Images in one compressed block with others that stay, stay with them. ``fill``: a fatbin keeps its size, whatever leads to it.
     """
-    if payload.kind == "fatbin":
+    if payload.kind == ModuleKind.FATBIN:
         return _fatbin(node, payload, {image.offset for image in dropped}, fill=fill or stays_in_place(node, payload))
-    if payload.kind == "offload_bundle":
+    if payload.kind == ModuleKind.OFFLOAD_BUNDLE:
         return _bundle(node, payload, {image.identifier for image in dropped}, limit)
     raise UnsupportedError(f"is a {payload.kind.replace('_', ' ')}: nothing can be taken out of it", locator=payload.locator)
 

@@ -20,6 +20,7 @@ from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.fatbin.read import read_fatbin
 from fatpatch.gpucode.frames import StreamBudget
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import ModuleKind
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import stored_share, target_key
 
@@ -105,7 +106,7 @@ def _images_of(change: Change) -> Sequence[ImageEntry]:
     """The images of the payload as it will be, read from its new bytes."""
     source = change.new.source()
     ignored = Diagnostics()
-    if change.payload.kind == "fatbin":
+    if change.payload.kind == ModuleKind.FATBIN:
         room = len(change.payload.images) + change.payload.fillers
         return read_fatbin(source, 0, source.size, change.payload.locator, room, ignored).images
     found = read_bundle(source, 0, source.size, change.payload.locator, ignored, StreamBudget())

@@ -11,6 +11,7 @@ from fatpatch.gpus.amd import choose_object, feature_settings, offered
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.fleet import by_target
 from fatpatch.gpus.selection import DEVICES, choose
+from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below, target_key
 
@@ -75,7 +76,7 @@ def chosen(everything: Sequence[Pair], wish: KeepRequest, modules: Sequence[Pair
 
 def _texts(modules: Sequence[Pair], dropped: Mapping[str, tuple[ImageEntry, ...]]) -> bool:
     gone = {id(image) for images in dropped.values() for image in images}
-    return any(image.kind == "ptx" and id(image) not in gone for _, payload in modules for image in payload.images)
+    return any(image.kind == ImageKind.PTX and id(image) not in gone for _, payload in modules for image in payload.images)
 
 
 def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[ImageEntry, ...]]) -> None:
@@ -86,7 +87,7 @@ def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[ImageEnt
 
 def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[ImageEntry]:
     for image in payload.images:
-        if image.kind == "lto" and wish.strip_lto:
+        if image.kind == ImageKind.LTO and wish.strip_lto:
             continue
         if not (wish.keep or wish.drop or wish.devices):
             yield image
@@ -101,7 +102,7 @@ def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[Im
     for device in wish.devices:
         yield from loaded(payload, device.target, device.arch, chooser)
     if wish.keep_ptx:
-        texts = [image for image in payload.images if image.kind == "ptx" and image.target[-1] not in "af"]
+        texts = [image for image in payload.images if image.kind == ImageKind.PTX and image.target[-1] not in "af"]
         yield from (image for image in texts if image.target == max((each.target for each in texts), key=target_key))
 
 
@@ -160,15 +161,15 @@ def loaded(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -
         image = _taken(payload, mode, arch, chooser)
         if image is not None:
             yield image
-            if image.kind == "reloc-ptx":  # all of them are linked together
-                yield from (other for other in payload.images if other.kind == "reloc-ptx" and other is not image)
+            if image.kind == ImageKind.RELOCATABLE_PTX:  # all of them are linked together
+                yield from (other for other in payload.images if other.kind == ImageKind.RELOCATABLE_PTX and other is not image)
 
 
 def _taken(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -> ImageEntry | None:
     """The one image that a GPU takes in one mode."""
-    if payload.vendor == "nvidia" and arch is not None:
+    if payload.vendor == Vendor.NVIDIA and arch is not None:
         return chooser.image(payload.images, arch)
-    if payload.vendor == "amd" and arch is None:
+    if payload.vendor == Vendor.AMD and arch is None:
         return choose_object(offered(payload.images), target).image
     return None
 
@@ -176,7 +177,7 @@ def _taken(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -
 def _modes(target: str, payloads: Sequence[Payload]) -> list[str]:
     """The target as it is, and with every setting that objects for it demand: a user may switch XNACK."""
     processor = target.split(":")[0]
-    images = (image for payload in payloads if payload.vendor == "amd" for image in payload.images)
+    images = (image for payload in payloads if payload.vendor == Vendor.AMD for image in payload.images)
     demanded = [image.target for image in images if image.target.split(":")[0] == processor and feature_settings(image.target)]
     return list(dict.fromkeys([target, *demanded]))
 
@@ -211,10 +212,10 @@ def _losses(
 
 def _targets(payloads: Sequence[Payload]) -> Iterator[tuple[str, int | None]]:
     vendors = {payload.vendor for payload in payloads}
-    if "nvidia" in vendors:
+    if Vendor.NVIDIA in vendors:
         yield from ((f"sm_{arch}", arch) for arch in DEVICES)
-    if "amd" in vendors:
-        own = [target for target, devices in by_target().items() if devices[0].vendor == "amd"]
+    if Vendor.AMD in vendors:
+        own = [target for target, devices in by_target().items() if devices[0].vendor == Vendor.AMD]
         yield from ((mode, None) for target in own for mode in _modes(target, payloads))
 
 

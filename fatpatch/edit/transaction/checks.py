@@ -14,6 +14,7 @@ from fatpatch.edit.host.check_pe import pe_checks
 from fatpatch.edit.host.second_reader import second_opinion
 from fatpatch.edit.host.tree import TreeEdit
 from fatpatch.edit.transaction.comparison import HostPair, TreeComparison
+from fatpatch.model.kinds import HOSTS, ContainerKind, ModuleKind, Vendor
 from fatpatch.model.tree import Diagnostic, Node, Payload, Wrapper
 from fatpatch.scan.coverage import all_diagnostics
 
@@ -33,11 +34,11 @@ def checks_of(edit: TreeEdit, both: TreeComparison, edited: Collection[str], con
             continue
         try:
             result += _payload_checks(pair, edited, contents, compacted=locator in edit.compacted)
-            if pair.old.container == "elf":
+            if pair.old.container == ContainerKind.ELF:
                 result += elf_checks(pair.old, pair.new, moves, compacted=locator in edit.compacted)
-            elif pair.old.container == "pe":
+            elif pair.old.container == ContainerKind.PE:
                 result += pe_checks(pair.old, pair.new, moves, compacted=locator in edit.compacted)
-            if pair.old.container in ("elf", "pe"):
+            if pair.old.container in HOSTS:
                 result.append(second_opinion(pair.old, pair.new, moves))
         except FatpatchError as error:
             result.append(check_of("result readable", [str(error)]))
@@ -70,7 +71,9 @@ def _payload_checks(pair: HostPair, edited: Collection[str], contents: Contents,
     before, after = (_ranks(each) if compacted else {} for each in (pair.old, pair.new))
     for payload in pair.old.payloads:
         found = pair.counterpart(payload)
-        if found is None or found.kind != ("fatbin" if payload.locator in edited and payload.vendor == "nvidia" else payload.kind):
+        if found is None or found.kind != (
+            ModuleKind.FATBIN if payload.locator in edited and payload.vendor == Vendor.NVIDIA else payload.kind
+        ):
             lost.append(f"{payload.locator} is not at its place")
             continue
         if _placed(payload.wrapper, before) != _placed(found.wrapper, after):

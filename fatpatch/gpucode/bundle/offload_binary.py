@@ -12,6 +12,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bundle.read import kind_of
 from fatpatch.gpucode.codec import unpack_prefix
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry
 
 MAGIC = n.OFFLOAD_BINARY_MAGIC
@@ -33,7 +34,7 @@ class OffloadBinary(NamedTuple):
 
     images: tuple[ImageEntry, ...]
     fatbins: tuple[int, ...]
-    vendor: str
+    vendor: Vendor
     end: int
 
 
@@ -48,7 +49,7 @@ class _Body(NamedTuple):
     string_size: int
     entries: int
     entry_count: int
-    codec: str = "none"
+    codec: Codec = Codec.NONE
     stored: tuple[int, int] = (0, 0)
 
 
@@ -76,15 +77,15 @@ def read_binary(source: Source, offset: int, limit: int, locator: str, diagnosti
     if version not in _VERSIONS:
         message = f"expected version 1 to {_VERSIONS[-1]}, got {version}: not read"
         diagnostics.warning(locator, offset + 4, message, field="offload binary version")
-        return OffloadBinary((), (), "amd", end)
+        return OffloadBinary((), (), Vendor.AMD, end)
     try:
         body = _body(source, offset, head, version)
     except FatpatchError as error:
         diagnostics.error(locator, offset + entries, error.message, field="offload binary")
-        return OffloadBinary((), (), "amd", end)
+        return OffloadBinary((), (), Vendor.AMD, end)
     images: list[ImageEntry] = []
     fatbins: list[int] = []
-    vendor, seen = "amd", dict[str, int]()
+    vendor, seen = Vendor.AMD, dict[str, int]()
     for index in range(body.entry_count):
         at = body.entries + index * ENTRY.size
         if at + ENTRY.size > min(body.size, len(body.data)):
@@ -99,7 +100,7 @@ def read_binary(source: Source, offset: int, limit: int, locator: str, diagnosti
         seen[target] = seen.get(target, 0) + 1
         label = escape(target) if seen[target] == 1 else f"{escape(target)}#{seen[target]}"
         whole = image_offset + image_size <= body.size
-        plain = body.codec == "none"
+        plain = body.codec == Codec.NONE
         start = offset + image_offset
         if not whole:
             message = f"{label} ends at {image_offset + image_size:#x}, its container at {body.size:#x}"
@@ -154,7 +155,7 @@ def _body(source: Source, offset: int, head: bytes, version: int) -> _Body:
         raise FormatError(f"its entries are at {entries:#x}, it ends at {size:#x}")
     start, end = offset + entries, offset + size
     first = source.peek(start, min(end - start, _MAX_TABLES))
-    codec = "zstd" if first[:4] == n.ZSTD_MAGIC else "zlib"
+    codec = Codec.ZSTD if first[:4] == n.ZSTD_MAGIC else Codec.ZLIB
     tables = unpack_prefix(first, codec, min(inflated - entries, _MAX_TABLES))
     if not tables:
         raise FormatError(f"{codec} data is damaged")
@@ -178,14 +179,14 @@ def _text(body: _Body, at: int, size: int) -> str:
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
-def _names(image_kind: int, triple: str, arch: str) -> tuple[str, str, str]:
+def _names(image_kind: int, triple: str, arch: str) -> tuple[ImageKind, str, Vendor]:
     """Kind, target and vendor by the triple and arch."""
     if triple.startswith(("amdgcn", "amdgpu")):
-        return ("bitcode" if image_kind == _BITCODE else "hsaco"), arch or triple, "amd"
+        return (ImageKind.BITCODE if image_kind == _BITCODE else ImageKind.HSACO), arch or triple, Vendor.AMD
     if triple.startswith("nvptx"):
-        kind = {_BITCODE: "bitcode", _PTX: "ptx"}.get(image_kind, "sass")
-        return kind, arch.replace("sm_", "compute_") if kind == "ptx" else arch or triple, "nvidia"
+        kind = {_BITCODE: ImageKind.BITCODE, _PTX: ImageKind.PTX}.get(image_kind, ImageKind.SASS)
+        return kind, arch.replace("sm_", "compute_") if kind == ImageKind.PTX else arch or triple, Vendor.NVIDIA
     if triple.startswith("spir"):
         target = triple.split("-")[0]
-        return ("zebin" if "_gen" in target else "spirv"), arch or target, "intel"
-    return "unknown", arch or triple or "unknown", "amd"
+        return (ImageKind.ZEBIN if "_gen" in target else ImageKind.SPIRV), arch or target, Vendor.INTEL
+    return ImageKind.UNKNOWN, arch or triple or "unknown", Vendor.AMD

@@ -16,6 +16,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack_prefix
 from fatpatch.gpucode.frames import StreamBudget, stream_end
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import BundleForm, Codec, ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry
 
 ENTRY = struct.Struct("<QQQ")
@@ -24,7 +25,7 @@ _MAX_ID = 4096
 _MAX_HOSTS = 16
 _HEAD = 1 << 18
 _ID = re.compile(rb"[a-z0-9_]+-[!-~]*\Z")
-CODECS = {0: "zlib", 1: "zstd"}
+CODECS = {0: Codec.ZLIB, 1: Codec.ZSTD}
 CCOB_HEADERS = {1: struct.Struct("<4sHHI8s"), 2: struct.Struct("<4sHHII8s"), 3: struct.Struct("<4sHHQQ8s")}
 
 
@@ -33,8 +34,8 @@ class Bundle(NamedTuple):
 
     images: tuple[ImageEntry, ...]
     end: int
-    format: str
-    vendor: str
+    format: BundleForm
+    vendor: Vendor
     version: int | None = None
 
 
@@ -43,7 +44,7 @@ class _Blob(NamedTuple):
 
     offset: int
     stored: int
-    codec: str
+    codec: Codec
     size: int
     head: bytes
     version: int | None = None
@@ -72,12 +73,12 @@ def read_bundle(source: Source, offset: int, limit: int, locator: str, diagnosti
         end = blob.offset + blob.stored
     else:
         head = source.peek(offset, min(_HEAD, limit - offset))
-        blob = _Blob(offset, limit - offset, "none", limit - offset, head)
+        blob = _Blob(offset, limit - offset, Codec.NONE, limit - offset, head)
         end = offset
     images, reach, vendor = _entries(source, blob, offset, locator, diagnostics)
-    if blob.codec == "none":
+    if blob.codec == Codec.NONE:
         end = min(offset + reach, limit)
-    return Bundle(images, end, "plain" if blob.codec == "none" else "ccob", vendor, blob.version)
+    return Bundle(images, end, BundleForm.PLAIN if blob.codec == Codec.NONE else BundleForm.CCOB, vendor, blob.version)
 
 
 def _compressed(source: Source, offset: int, limit: int, budget: StreamBudget, head_size: int = _HEAD) -> _Blob | None:
@@ -100,19 +101,21 @@ def _compressed(source: Source, offset: int, limit: int, budget: StreamBudget, h
     return _Blob(start, end - start, codec, size, head, version, digest)
 
 
-def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics) -> tuple[tuple[ImageEntry, ...], int, str]:
+def _entries(
+    source: Source, blob: _Blob, offset: int, locator: str, diagnostics: Diagnostics
+) -> tuple[tuple[ImageEntry, ...], int, Vendor]:
     """The images of the entry table, how far they reach from the magic, and whose hardware they are for."""
     head = blob.head
     count = int.from_bytes(head[24:32], "little")
     at, reach, total = 32, 32, 0
     images: list[ImageEntry] = []
     seen: dict[str, int] = {}
-    vendor, vendors, hosts = "amd", set[str](), 0
+    vendor, vendors, hosts = Vendor.AMD, set[Vendor](), 0
     if count > _MAX_ENTRIES:
         diagnostics.error(locator, offset + 24, f"{count} entries announced, limit {_MAX_ENTRIES}", field="entry count")
         count = 0
     for index in range(count):
-        where = offset + at if blob.codec == "none" else offset
+        where = offset + at if blob.codec == Codec.NONE else offset
         if at + ENTRY.size > len(head):
             diagnostics.error(locator, where, f"{count} entries announced, the table ends at entry {index}", field="entry count")
             break
@@ -125,13 +128,13 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
         reach = max(reach, at)
         name = identity.decode("utf-8", "backslashreplace")
         kind, target, whose = classify(name, vendor)
-        if kind != "host":
-            kind = kind_of(source.peek(offset + start, 4) if blob.codec == "none" else head[start : start + 4], kind)
+        if kind != ImageKind.HOST:
+            kind = kind_of(source.peek(offset + start, 4) if blob.codec == Codec.NONE else head[start : start + 4], kind)
         total += min(size, blob.size)
         if total > 2 * blob.size:
             diagnostics.error(locator, where, "the entries overlap: the rest is left out", field="entry size")
             break
-        if kind == "host" and size == 0:
+        if kind == ImageKind.HOST and size == 0:
             hosts += 1
             if hosts > _MAX_HOSTS:
                 diagnostics.error(locator, where, f"more than {_MAX_HOSTS} empty host entries: the rest is left out", field="entry count")
@@ -146,7 +149,7 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
             diagnostics.error(join(locator, label), where, message, field="entry size")
         else:
             reach = max(reach, start + size)
-        plain = blob.codec == "none"
+        plain = blob.codec == Codec.NONE
         images.append(
             ImageEntry(
                 locator=join(locator, label),
@@ -166,35 +169,35 @@ def _entries(source: Source, blob: _Blob, offset: int, locator: str, diagnostics
                 blob_digest=blob.digest,
             )
         )
-    return tuple(images), reach, next((each for each in ("amd", "nvidia", "intel") if each in vendors), vendor)
+    return tuple(images), reach, next((each for each in (Vendor.AMD, Vendor.NVIDIA, Vendor.INTEL) if each in vendors), vendor)
 
 
-def classify(name: str, vendor: str) -> tuple[str, str, str]:
+def classify(name: str, vendor: Vendor) -> tuple[ImageKind, str, Vendor]:
     """Kind, target and vendor of an entry id such as ``hipv4-amdgcn-amd-amdhsa--gfx90a:xnack+``; ``vendor`` where it does not tell."""
     offload, _, triple = name.partition("-")
-    if offload == "host":
-        return "host", escape(triple.rstrip("-")) or "host", vendor
+    if offload == ImageKind.HOST:
+        return ImageKind.HOST, escape(triple.rstrip("-")) or "host", vendor
     if triple.startswith(("amdgcn", "amdgpu")):
         at = triple.find("gfx")
         target = triple[at:] if at > 0 else triple.rsplit("-", 1)[-1]
-        return ("spirv" if target == "amdgcnspirv" else "hsaco"), escape(target or triple), "amd"
+        return (ImageKind.SPIRV if target == "amdgcnspirv" else ImageKind.HSACO), escape(target or triple), Vendor.AMD
     if triple.startswith("spirv64-amd"):
-        return "spirv", "amdgcnspirv", "amd"
+        return ImageKind.SPIRV, "amdgcnspirv", Vendor.AMD
     if triple.startswith("nvptx"):
-        return "sass", escape(triple.rsplit("-", 1)[-1] or triple), "nvidia"
+        return ImageKind.SASS, escape(triple.rsplit("-", 1)[-1] or triple), Vendor.NVIDIA
     sycl = triple or offload
     if sycl.startswith("spir"):
         target = "spir64_gen" if sycl.startswith("spir64_gen") else sycl.split("-")[0]
-        return ("spirv" if target in ("spir64", "spirv64") else "zebin"), escape(target), "intel"
-    return "unknown", escape(name), vendor
+        return (ImageKind.SPIRV if target in ("spir64", "spirv64") else ImageKind.ZEBIN), escape(target), Vendor.INTEL
+    return ImageKind.UNKNOWN, escape(name), vendor
 
 
-def kind_of(head: bytes, kind: str) -> str:
+def kind_of(head: bytes, kind: ImageKind) -> ImageKind:
     """The kind of an image by its first bytes, where those tell that it is not of the ``kind`` that its name promises."""
     if head[:4] in (n.BITCODE_MAGIC, n.BITCODE_WRAPPER_MAGIC):
-        return "bitcode"
+        return ImageKind.BITCODE
     if head[:4] == n.SPIRV_MAGIC:
-        return "spirv"
-    if kind == "sass" and head[:1] in (b"/", b".", b"\n", b"\r"):
-        return "ptx"
+        return ImageKind.SPIRV
+    if kind == ImageKind.SASS and head[:1] in (b"/", b".", b"\n", b"\r"):
+        return ImageKind.PTX
     return kind

@@ -13,6 +13,7 @@ from fatpatch.gpucode.codec import unpack_prefix, zstd_content_size
 from fatpatch.gpucode.finder import MAX_FALSE_HITS, Finder, Range
 from fatpatch.gpucode.frames import stream_end
 from fatpatch.gpucode.spirv import read_module, sane_header
+from fatpatch.model.kinds import Codec, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Payload
 
 _MAGICS = (n.BUNDLE_MAGIC, n.CCOB_MAGIC, offload_binary.MAGIC)
@@ -82,7 +83,7 @@ def _bundle(finder: Finder, at: int, part: Range, evidence: str) -> int:
         return at + len(n.CCOB_MAGIC)
     found_by, wrapper = finder.evidence_for(at, evidence)
     finder.keep(Payload(
-        locator=locator, vendor=read.vendor, kind="offload_bundle", section=part.section, offset=at, size=read.end - at,
+        locator=locator, vendor=read.vendor, kind=ModuleKind.OFFLOAD_BUNDLE, section=part.section, offset=at, size=read.end - at,
         found_by=found_by, images=read.images, wrapper=wrapper, format=read.format, version=read.version,
     ))  # fmt: skip
     return max(read.end, at + len(n.CCOB_MAGIC))
@@ -111,7 +112,7 @@ def _binary(finder: Finder, at: int, part: Range, evidence: str) -> int:
         finder.add_fatbin(fatbin, part, evidence)
     if read.images or not read.fatbins:
         finder.keep(Payload(
-            locator=locator, vendor=read.vendor, kind="offload_binary", section=part.section, offset=at, size=read.end - at,
+            locator=locator, vendor=read.vendor, kind=ModuleKind.OFFLOAD_BINARY, section=part.section, offset=at, size=read.end - at,
             found_by=(evidence,), images=read.images,
         ))  # fmt: skip
     return read.end
@@ -120,8 +121,8 @@ def _binary(finder: Finder, at: int, part: Range, evidence: str) -> int:
 def entry_section(finder: Finder, part: Range, identity: str) -> None:
     """A section that is one entry, as in -fgpu-rdc objects and SYCL programs: its name is the entry's id, cut away in PE images."""
     assert part.section is not None
-    kind, target, vendor = offload_bundle.classify(identity, "amd") if identity else ("unknown", "", "intel")
-    if kind == "host":
+    kind, target, vendor = offload_bundle.classify(identity, Vendor.AMD) if identity else (ImageKind.UNKNOWN, "", Vendor.INTEL)
+    if kind == ImageKind.HOST:
         return
     locator = finder.locator if part.section is None else join(finder.locator, part.section)
     images: list[ImageEntry] = []
@@ -136,32 +137,32 @@ def entry_section(finder: Finder, part: Range, identity: str) -> None:
         images.append(piece._replace(locator=f"{piece.locator}#{number}") if number > 1 else piece)
         at += piece.stored_bytes
     finder.keep(Payload(
-        locator=locator, vendor=vendor, kind="offload_section", section=part.section, offset=part.start, size=part.end - part.start,
-        found_by=("section",), images=tuple(images),
+        locator=locator, vendor=vendor, kind=ModuleKind.OFFLOAD_SECTION, section=part.section, offset=part.start,
+        size=part.end - part.start, found_by=("section",), images=tuple(images),
     ))  # fmt: skip
 
 
-def _piece(finder: Finder, at: int, end: int, locator: str, entry: tuple[str, str, str | None]) -> ImageEntry:
+def _piece(finder: Finder, at: int, end: int, locator: str, entry: tuple[ImageKind, str, str | None]) -> ImageEntry:
     """One image of an entry section: a zstd frame, a SPIR-V module, or all the rest of the section."""
     kind, target, identity = entry
     source = finder.source
     head = source.peek(at, _HEAD)
-    stop = stream_end(source, at, end, "zstd", finder.budget) if head[:4] == n.ZSTD_MAGIC else None
+    stop = stream_end(source, at, end, Codec.ZSTD, finder.budget) if head[:4] == n.ZSTD_MAGIC else None
     if stop is None and sane_header(head):
         end = at + min(read_module(source.peek(at, min(end - at, _MAX_MODULE))).size, end - at)
     size: int | None = end - at
     if stop is not None:
         size = zstd_content_size(head)
-        head = unpack_prefix(source.peek(at, min(stop - at, _FIRST_BLOCK)), "zstd", _HEAD)
+        head = unpack_prefix(source.peek(at, min(stop - at, _FIRST_BLOCK)), Codec.ZSTD, _HEAD)
     kind = offload_bundle.kind_of(head, kind)
     if not target:
-        kind, target = ("spirv", "spir64") if kind == "spirv" else ("zebin", "spir64_gen")
+        kind, target = (ImageKind.SPIRV, "spir64") if kind == ImageKind.SPIRV else (ImageKind.ZEBIN, "spir64_gen")
     return ImageEntry(
         locator=join(locator, target),
         kind=kind,
         target=target,
         code_version=spirv_version(head),
-        compression="none" if stop is None else "zstd",
+        compression=Codec.NONE if stop is None else Codec.ZSTD,
         stored_size=(stop or end) - at,
         size=size,
         offset=at,
@@ -210,6 +211,6 @@ def _reference(finder: Finder, target: int) -> None:
     finder.diagnostics.add("note", locator, target, found.words())
     _, wrapper = finder.evidence_for(target, "wrapper")
     finder.keep(Payload(
-        locator=locator, vendor="amd", kind="kpack_reference", section=None, offset=target, size=found.size,
+        locator=locator, vendor=Vendor.AMD, kind=ModuleKind.KPACK_REFERENCE, section=None, offset=target, size=found.size,
         found_by=("wrapper",), images=(), wrapper=wrapper,
     ))  # fmt: skip

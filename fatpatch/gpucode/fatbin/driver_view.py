@@ -12,6 +12,7 @@ from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, Header, label_of
 from fatpatch.gpucode.fatbin.read import CONTAINER
+from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import ImageEntry
 
 INVALID_IMAGE = 200
@@ -66,7 +67,7 @@ def driver_view(source: Source, offset: int, locator: str) -> View:
 def _image(header: Header, place: int, locator: str) -> ImageEntry:
     kind, version, header_size, payload_size, compressed, _, minor, major, arch, _, _, flags, _, unpacked = header
     label = label_of(kind, version, minor, major, arch, flags)
-    plain = label.codec == "none"
+    plain = label.codec == Codec.NONE
     return ImageEntry(
         locator=locator,
         kind=label.kind,

@@ -10,6 +10,7 @@ from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import codec_of, contradiction
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.model.diagnostics import Diagnostics
+from fatpatch.model.kinds import Codec, ImageKind
 from fatpatch.model.tree import ImageEntry
 
 HEADER = struct.Struct("<HHIQIIHHIIIQQQ")
@@ -19,16 +20,16 @@ LOOKAHEAD = 320
 MAX_HEADER_SIZE = 1 << 20
 _MAX_SUB_HEADER = 1 << 16
 KIND_NAMES = {
-    n.KIND_PTX: ("ptx", "compute_"),
-    n.KIND_ELF: ("sass", "sm_"),
-    n.KIND_TEXT_CUBIN: ("text-cubin", "sm_"),
-    n.KIND_NVVM: ("lto", "lto_"),
-    n.KIND_INDEX: ("index", "index_"),
-    n.KIND_RELOCATABLE_PTX: ("reloc-ptx", "compute_"),
-    n.KIND_TILE_IR: ("tileir", "tile_"),
-    n.KIND_CONCATENATED: ("concat", "concat_"),
+    n.KIND_PTX: (ImageKind.PTX, "compute_"),
+    n.KIND_ELF: (ImageKind.SASS, "sm_"),
+    n.KIND_TEXT_CUBIN: (ImageKind.TEXT_CUBIN, "sm_"),
+    n.KIND_NVVM: (ImageKind.LTO, "lto_"),
+    n.KIND_INDEX: (ImageKind.INDEX, "index_"),
+    n.KIND_RELOCATABLE_PTX: (ImageKind.RELOCATABLE_PTX, "compute_"),
+    n.KIND_TILE_IR: (ImageKind.TILE_IR, "tile_"),
+    n.KIND_CONCATENATED: (ImageKind.CONCATENATED, "concat_"),
 }
-_UNKNOWN = ("unknown", "unknown_")
+_UNKNOWN = (ImageKind.UNKNOWN, "unknown_")
 _NEEDS_ARCH = frozenset({n.KIND_PTX, n.KIND_ELF, n.KIND_NVVM, 0x10})
 
 
@@ -73,9 +74,9 @@ def is_filler(header: Header) -> bool:
 class Label(NamedTuple):
     """What the fixed fields of a header say, sizes aside; ``complaints`` are (level, offset, field, message)."""
 
-    kind: str
+    kind: ImageKind
     target: str
-    codec: str
+    codec: Codec
     code_version: str
     complaints: tuple[tuple[str, int, str, str], ...]
 
@@ -91,7 +92,7 @@ def label_of(kind: int, version: int, minor: int, major: int, arch: int, flags: 
     complaints = []
     if version != n.ENTRY_VERSION:
         complaints.append(("warning", 2, "entry version", f"expected {n.ENTRY_VERSION:#x}, got {version:#x}"))
-    if kind_name == "unknown":
+    if kind_name == ImageKind.UNKNOWN:
         complaints.append(("warning", 0, "kind", f"unknown kind {kind:#x}: kept, not looked into"))
     if arch in (0, 0xFFFFFFFF) and kind in _NEEDS_ARCH:
         message = f"expected an SM number, got {arch:#x}: the driver refuses the whole module (error 999)"
@@ -108,7 +109,7 @@ def read_entry(header: Header, label: Label, data: bytes, offset: int, locator: 
     prefix = data[header_size : header_size + n.ENTRY_HEADER_SIZE]
     readable = not flags & n.FLAG_OBFUSCATED
     producer = None
-    if codec == "none":
+    if codec == Codec.NONE:
         size = stored = payload_size
         blob_size = None
         producer = _check_plain(header, prefix, offset, locator, diagnostics)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from fatpatch.base.source import Source, SourceStream
 from fatpatch.formats import numbers as n
+from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Section, Wrapper
 
 LAYOUT = struct.Struct("<IIQQ")
@@ -39,7 +40,7 @@ def read_wrappers(source: Source, container: Container) -> tuple[Pointer, ...]:
     named = [section for section in container.sections if section.name in SECTION_NAMES]
     if named:
         return tuple(pointer for section in named for pointer in _in_section(source, container, section))
-    if container.sections or container.kind != "elf":
+    if container.sections or container.kind != ContainerKind.ELF:
         return ()
     return tuple(pointer for segment in container.segments if segment.writable for pointer in _searched(source, container, segment))
 

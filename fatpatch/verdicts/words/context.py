@@ -10,6 +10,7 @@ from fatpatch.base.words import plural, safe, size
 from fatpatch.gpucode import flow
 from fatpatch.gpus.drivers import last_cuda_on_jetson, on_jetson_linux
 from fatpatch.gpus.marks import MARK
+from fatpatch.model.kinds import BundleForm, ContainerKind, Vendor
 from fatpatch.verdicts.dispatch import EQUAL
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
@@ -144,14 +145,14 @@ def notes(found: FileVerdict) -> Iterator[str]:
         )
     if found.trouble is None:
         notes += _footnotes(found)
-    nvidia = environment.device.vendor == "nvidia"
+    nvidia = environment.device.vendor == Vendor.NVIDIA
     if nvidia and found.modules and found.trouble is None and not all(module.verdict.measured for module in found.modules):
         notes.append("by NVIDIA's published rules; only compute capability 9.0 with driver 580 was measured")
     if environment.pretends and found.modules:
         advice = environment.override
         trust = "nothing known here says that it can run it" if advice is None else advice.caution
         notes.append(f"code for {environment.device.target} on {environment.own_target}: {trust}")
-    if environment.device.vendor == "amd" and found.modules:
+    if environment.device.vendor == Vendor.AMD and found.modules:
         notes += _packing_notes(found)
         notes.append("derived from the sources of AMD's runtime, not tried on an AMD GPU")
     notes += sorted({
@@ -188,7 +189,7 @@ def _inside(locator: str) -> str:
 def _packing_notes(found: FileVerdict) -> Iterator[str]:
     """What compressed bundles ask of the runtime."""
     modules = [module for unit in counting(found) for module in unit.here] if found.libraries else found.modules
-    versions = {module.payload.version for module in modules if module.payload.format == "ccob"}
+    versions = {module.payload.version for module in modules if module.payload.format == BundleForm.CCOB}
     if 3 in versions:
         yield "the bundles are compressed in version 3, which ROCm 7.1 and newer write: older runtimes may not read them"
     elif versions:
@@ -239,7 +240,7 @@ def driver_range(found: FileVerdict) -> str:
 def _for_windows(found: FileVerdict) -> bool:
     """Whether all libraries are DLLs or Windows programs, and the driver's versions there are known."""
     nodes = {id(module.node): module.node for module in found.modules}
-    return bool(nodes) and all(node.container == "pe" for node in nodes.values()) and all(need.windows for need in found.needs)
+    return bool(nodes) and all(node.container == ContainerKind.PE for node in nodes.values()) and all(need.windows for need in found.needs)
 
 
 SECTIONS = (jit, host, registration, model, needs, notes)

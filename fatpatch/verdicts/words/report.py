@@ -8,6 +8,7 @@ from fatpatch.base.locator import file_name
 from fatpatch.base.words import plural, safe
 from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.hostcode import llamafile
+from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.beside import Needed
@@ -158,7 +159,9 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
         yield f"  {safe(', '.join(dict.fromkeys(targets)))}: {safe(why)}"
     if len(shown) < len(by_reason):
         yield f"  and others, for {plural(len(by_reason) - len(shown), 'more reason')} (-v shows all)"
-    if found.environment.device.vendor == "nvidia" and not any(i.kind == "ptx" for module in chosen for i in module.payload.images):
+    if found.environment.device.vendor == Vendor.NVIDIA and not any(
+        i.kind == ImageKind.PTX for module in chosen for i in module.payload.images
+    ):
         yield "  no PTX: nothing can be compiled for this GPU when the program starts"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.locator import SEPARATOR
 from fatpatch.base.words import plural, safe
 from fatpatch.gpus.cuda_errors import error_text
+from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.aside import is_chosen_by_host
 from fatpatch.verdicts.load_result import NO_IMAGE
@@ -39,7 +40,7 @@ def _nothing(found: FileVerdict) -> Iterator[str]:
     if found.for_linkers:
         yield "All GPU code in this file is input for a linker: no program loads it as it is."
         return
-    vendor = "AMD" if found.environment.device.vendor == "amd" else "NVIDIA"
+    vendor = "AMD" if found.environment.device.vendor == Vendor.AMD else "NVIDIA"
     yield f"There is no code for {vendor} GPUs in this file. It may be in a package that this one needs, or be compiled at run time."
 
 
@@ -127,7 +128,7 @@ def _group(group: Sequence[Judged], *, tell_error: bool, verbose: bool) -> Itera
     yield f"  {', '.join(shown)}{more}"
     if not tell_error or verdict.verdict == EMPTY:
         return
-    if verdict.cuda_error is not None and group[0].payload.vendor == "amd":
+    if verdict.cuda_error is not None and group[0].payload.vendor == Vendor.AMD:
         yield f"  HIP returns error {verdict.cuda_error}, hipErrorNoBinaryForGpu (newer runtimes: 200, hipErrorInvalidImage)."
     elif verdict.cuda_error is not None:
         text = error_text(verdict.cuda_error)
@@ -154,10 +155,10 @@ def _fate(module: Judged) -> str:
     if verdict.verdict == FAILS and not verdict.partly:
         return f"Loading fails: {reason}."
     because = reason.removeprefix(f"{verdict.target} is ").removeprefix("compiled by the driver: ")
-    if module.payload.vendor == "amd":
+    if module.payload.vendor == Vendor.AMD:
         return f"The runtime loads {safe(verdict.target or '')}: {because}."
     kernels = " (it has the kernels below)" if verdict.verdict == STUB else ""
-    return f"The driver {'compiles' if verdict.image.kind != 'sass' else 'loads'} {verdict.target}: {because}{kernels}."
+    return f"The driver {'compiles' if verdict.image.kind != ImageKind.SASS else 'loads'} {verdict.target}: {because}{kernels}."
 
 
 def base_of(name: str) -> str:
