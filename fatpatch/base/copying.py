@@ -12,6 +12,8 @@ from fatpatch.base.source import CHUNK
 _FICLONE = 0x40049409
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _STEP = 1 << 30
+_BLOCK = 4096
+_ZEROS = bytes(_BLOCK)
 _NOT_HERE = frozenset({
     errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EBADF, errno.ETXTBSY, errno.EPERM, errno.EACCES,
 })  # fmt: skip
@@ -48,11 +50,11 @@ def _shared(source: int, sink: int) -> bool:
     return True
 
 
-def extents_of(source: int, size: int) -> list[tuple[int, int]]:
-    """The ranges that hold data; the whole file where the system cannot tell."""
+def extents_of(source: int, size: int, first: int = 0) -> list[tuple[int, int]]:
+    """The ranges of [first, size) that hold data; all of it where the system cannot tell."""
     if not hasattr(os, "SEEK_DATA"):
-        return [(0, size)]
-    extents, at = [], 0
+        return [(first, size)]
+    extents, at = [], first
     while at < size:
         try:
             start = os.lseek(source, at, os.SEEK_DATA)
@@ -60,7 +62,7 @@ def extents_of(source: int, size: int) -> list[tuple[int, int]]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # only a hole is left
                 break
-            return [(0, size)]
+            return [(first, size)]
         if start < size:
             extents.append((start, at))
     return extents
@@ -104,7 +106,27 @@ def punch(descriptor: int, start: int, size: int) -> bool:
     return bool(call(descriptor, _PUNCH_HOLE | _KEEP_SIZE, start, size) == 0)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_at(descriptor: int, at: int, data: bytes | memoryview) -> None:
+    """Write every byte at an offset."""
+    os.lseek(descriptor, at, os.SEEK_SET)
+    write_all(descriptor, data)
+
+
+def write_around_zeros(descriptor: int, at: int, data: bytes) -> None:
+    """Write at an offset where the file has a hole, and leave out the whole blocks of it that would be zeros."""
+    view, start, end = memoryview(data), 0, 0
+    while end < len(data):
+        behind = min(end + _BLOCK - (at + end) % _BLOCK, len(data))
+        if behind - end == _BLOCK and view[end:behind] == _ZEROS:
+            if start < end:
+                write_at(descriptor, at + start, view[start:end])
+            start = behind
+        end = behind
+    if start < end:
+        write_at(descriptor, at + start, view[start:end])
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write every byte at the descriptor's position."""
     view = memoryview(data)
     while view:

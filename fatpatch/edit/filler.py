@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from fatpatch.base.overlay import Write
 from fatpatch.base.source import Source
+from fatpatch.edit.payload.entry import CODECS
 from fatpatch.edit.payload.fatbin import EntryCopy
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
@@ -31,15 +32,35 @@ def filled(source: Source, payload: Payload, entries: Sequence[EntryCopy], kept:
     parts = [source.slice(payload.offset, CONTAINER.size)]
     staying = frozenset(entry.offset for entry in kept)
     for entry in entries:
-        parts += [source.slice(entry.offset, entry.size)] if entry.offset in staying else _filler(entry)
+        parts += [source.slice(entry.offset, entry.size)] if entry.offset in staying else _filler(entry.size)
     return NewPayload(payload, tuple(parts), ())
 
 
-def _filler(entry: EntryCopy) -> Iterator[Source]:
-    """An entry of kind 0 as long as another one; all but its version and sizes is zero."""
-    header = Header(n.KIND_FILLER, n.ENTRY_VERSION, HEADER.size, entry.size - HEADER.size, *([0] * 10))
+def repacked(source: Source, payload: Payload, entries: Sequence[EntryCopy], made: Sequence[Source | None]) -> NewPayload | None:
+    """The fatbin with its entries packed anew at their old offsets, each with a filler behind it; None when no block is freed.
+
+    ``made``: the new entry of each, or None where the old one stays.
+    """
+    parts, changed = [source.slice(payload.offset, CONTAINER.size)], False
+    for entry, new in zip(entries, made, strict=True):
+        if new is None or entry.size - new.size < _BLOCK:
+            parts.append(source.slice(entry.offset, entry.size))
+            continue
+        changed = True
+        parts += [new, *_filler(entry.size - new.size)]
+    return NewPayload(payload, tuple(parts), ()) if changed else None
+
+
+def _filler(size: int) -> Iterator[Source]:
+    """An entry of kind 0 of this size; all but its version and sizes is zero."""
+    header = Header(n.KIND_FILLER, n.ENTRY_VERSION, HEADER.size, size - HEADER.size, *([0] * 10))
     yield Source.of(HEADER.pack(*header))
-    yield Source.zeros(entry.size - HEADER.size)
+    yield Source.zeros(size - HEADER.size)
+
+
+def without_codec(header: Header) -> Header:
+    """An entry's header without its sizes and codec, which are compared with the contents."""
+    return header._replace(payload_size=0, compressed_size=0, uncompressed_size=0, flags=header.flags & ~CODECS)
 
 
 def hole_bytes(writes: Sequence[Write]) -> int:
@@ -49,13 +70,13 @@ def hole_bytes(writes: Sequence[Write]) -> int:
 
 
 def filler_problems(source: Source, payload: Payload, entries: Sequence[EntryCopy], old: Collection[tuple[int, Header]]) -> Iterator[str]:
-    """What is wrong with a fatbin that was emptied in place: fillers hold zeros alone, and every other entry is where it was.
+    """What is wrong with a fatbin that was emptied or repacked in place: fillers hold zeros alone, other entries are where they were.
 
-    ``old``: the entries before, each by its distance from the fatbin's start.
+    ``old``: the entries before, each by its distance from the fatbin's start, and its header but for what a codec changes.
     """
     for entry in entries:
         if entry.header.kind != n.KIND_FILLER:
-            if (entry.offset - payload.offset, entry.header) not in old:
+            if (entry.offset - payload.offset, without_codec(entry.header)) not in old:
                 yield f"{payload.locator}: the entry at {entry.offset:#x} was not there"
             continue
         start = entry.offset + HEADER.size

@@ -11,9 +11,9 @@ from fatpatch.base.errors import EditError, FatpatchError, UnsupportedError, Ver
 from fatpatch.base.limits import Limits
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
-from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress
+from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress, recompressed
 from fatpatch.edit.rewrite.remove_images import KINDS
-from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew
+from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew, rows_of
 from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.edit.transaction.file_stamp import state_of
@@ -63,10 +63,35 @@ def _slimmed(task: LibraryTask) -> LibraryResult:
     found = _with(found, pruned, task)
     if request.codec is None:
         return found
-    path = task.to if task.to is not None and pruned is not None else task.path
-    with _opened(path, task.shown, request) as subject:
-        wishes = RecompressRequest(request.codec, host=Options(rebuild=True, compact=True), limit=request.limit)
-        return _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, wishes)), task)
+    wishes = RecompressRequest(request.codec, host=Options(rebuild=True, compact=True), limit=request.limit)
+    try:
+        if task.to is None:
+            return _estimated(found, task, wishes, pruned)
+        with _opened(task.to if pruned is not None else task.path, task.shown, request) as subject:
+            return _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, wishes)), task)
+    except FatpatchError as error:
+        if pruned is None:
+            raise
+        return found._replace(notes=(*found.notes, f"not recompressed: {error.message}"))
+
+
+def _estimated(found: LibraryResult, task: Task, wishes: RecompressRequest, pruned: Done | None) -> LibraryResult:
+    """The result with what recompression would save besides, by its own accounting: the file without the removed images does not exist."""
+    dropped = {} if pruned is None else {change.payload.locator: change.dropped for change in pruned.plan.changes}
+    with _opened(task.path, task.shown, task.request) as subject:
+        modules, changes, notes = recompressed(subject.node, wishes._replace(dropped=dropped))
+        rows = [row for row in rows_of(modules, changes) if row.images]
+    saved = max(found.code_after - sum(row.stored_then for row in rows), 0) if changes else 0
+    if not saved:
+        return found
+    return found._replace(
+        status=SLIMMED,
+        size_after=found.size_after - saved,
+        disk_after=max(found.disk_after - saved, 0),
+        code_after=found.code_after - saved,
+        kept=found.kept or tuple(row.target for row in rows if row.images_then),
+        notes=tuple(dict.fromkeys((*found.notes, *notes))),
+    )
 
 
 def _opened(path: str, shown: str, request: SlimRequest) -> _Opened:
@@ -125,7 +150,7 @@ def _present(node: Node, patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 def _recompressions(node: Node, wishes: RecompressRequest) -> Iterator[Planner]:
     yield lambda: plan_recompress(node, wishes)
-    yield lambda: plan_recompress(node, wishes._replace(host=wishes.host._replace(compact=False)))
+    yield lambda: plan_recompress(node, wishes._replace(host=wishes.host._replace(compact=False), fill=True))
 
 
 def _first_that_works(

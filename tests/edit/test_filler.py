@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 from builders.fatbin import container, entry
 from conftest import SAMPLES
 from edit.elf_builder import Host, build, cubin, fatpatch
@@ -131,3 +132,32 @@ def test_code_that_refers_to_a_fatbin_keeps_it_in_place(tmp_path: Path) -> None:
     at = old.index(b"\x50\xed\x55\xba\1\0\x10\0")
     assert [kind for kind, _, _ in chain(new, at)] == [0, 0, 2]
     assert chain(new, at)[2] == chain(old, at)[2]
+
+
+@pytest.mark.parametrize("section", [".cask_resource", ".ldata"])
+def test_recompressed_where_they_are(section: str, tmp_path: Path) -> None:
+    """Each entry keeps its offset, a filler takes what became free, and zstandard unpacks the same bytes."""
+    code = [cubin(SAMPLES, 61) + bytes(3 << 12), cubin(SAMPLES, 75) + bytes(2 << 12)]
+    (tmp_path / "table").write_bytes(container(*(entry(data, kind=2, arch=arch) for data, arch in zip(code, (61, 75), strict=True))))
+    lines = f'.section {section},"a",@progbits\n.balign 16\n.incbin "{tmp_path}/table"\n.ascii "what lies behind"\n'
+    path = build(Host("hidden", extra=lines), tmp_path, (images(61, 75),))
+    before, after = path.read_bytes(), tmp_path / "after.so"
+    answer = fatpatch("recompress", path, "--codec", "zstd", "-o", after)
+    assert answer.code == 0, answer
+    data = after.read_bytes()
+    at = before.index((tmp_path / "table").read_bytes())
+    old, new = chain(before, at), chain(data, at)
+    assert data[at : at + 16] == before[at : at + 16]
+    assert [kind for kind, _, _ in new] == [2, 0, 2, 0]
+    assert len(new[0][2]) + len(new[1][2]) == len(old[0][2])
+    for (_, _, raw), content in zip((new[0], new[2]), code, strict=True):
+        fields = HEADER.unpack_from(raw)
+        assert zstandard.ZstdDecompressor().decompress(raw[fields[2] :][: fields[4]]) == content
+        assert fields[-1] == len(content)
+    for _, _, raw in (new[1], new[3]):
+        assert raw[:64] == struct.pack("<HHIQ", 0, 0x0101, 64, len(raw) - 64) + bytes(48)
+        assert not any(raw[64:])
+    assert data.index(b"what lies behind") == before.index(b"what lies behind")
+    assert fatpatch("verify", after).code == 0
+    assert fatpatch("undo", after).code == 0
+    assert after.read_bytes() == before

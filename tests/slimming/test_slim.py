@@ -334,3 +334,17 @@ def test_killed_in_some_places(tmp_path: Path, libraries: list[Path]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 def test_killed_in_many_places(tmp_path: Path, libraries: list[Path]) -> None:
     _killed(tmp_path, libraries[:3], 200)
+
+
+def test_recompression_gains_or_changes_nothing(tmp_path: Path, libraries: list[Path]) -> None:
+    """What was removed before stays removed where recompression is refused; a plan is no smaller than the result is."""
+    env, site = environment(tmp_path, libraries)
+    more = ("--recompress", "zstd", "--driver", "580.65.06", "--format", "json")
+    alone = json.loads(slim(env, "--for", GPU, "--dry-run", "--format", "json").out)
+    planned, done = (json.loads(slim(env, "--for", GPU, *more, how).out) for how in ("--dry-run", "--in-place"))
+    rows = [{row["path"]: row for row in document["packages"][0]["libraries"]} for document in (alone, planned, done)]
+    for path, row in rows[0].items():
+        assert rows[1][path]["status"] == rows[2][path]["status"] == row["status"]
+        assert rows[2][path]["disk_after"] <= row["disk_after"] + 4096
+        assert rows[1][path]["code_after"] == rows[2][path]["code_after"] <= row["code_after"]
+    assert wrong_rows(site) == []

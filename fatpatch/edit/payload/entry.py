@@ -16,7 +16,7 @@ from fatpatch.model.kinds import Codec, ImageKind
 
 CODEC_FLAGS: dict[str, int] = {Codec.NONE: 0, Codec.LZ4: n.FLAG_LZ4, Codec.ZSTD: n.FLAG_ZSTD}
 HOST_FLAGS = n.FLAG_HOST_LINUX | n.FLAG_HOST_MAC | n.FLAG_HOST_WINDOWS
-_CODECS = n.FLAG_ZLIB | n.FLAG_LZ4 | n.FLAG_LZ4_FRAME | n.FLAG_ZSTD
+CODECS = n.FLAG_ZLIB | n.FLAG_LZ4 | n.FLAG_LZ4_FRAME | n.FLAG_ZSTD
 _FIRST_MERCURY_ARCH = 100
 _COMPILE_ONLY = "--compile-only  "
 
@@ -75,7 +75,7 @@ def packed_entry(header: Header, extension: bytes, data: bytes, codec: str, leve
         payload_size=len(padded),
         compressed_size=len(stored) if packed else 0,
         uncompressed_size=len(data) if packed else 0,
-        flags=header.flags & ~_CODECS | CODEC_FLAGS[codec],
+        flags=header.flags & ~CODECS | CODEC_FLAGS[codec],
     )
     return HEADER.pack(*header) + extension + padded
 

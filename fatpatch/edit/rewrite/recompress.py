@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
+from fatpatch.edit.filler import repacked, stays_in_place
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.payload import bundle, fatbin
 from fatpatch.edit.payload.entry import packed_entry
@@ -39,7 +40,7 @@ _BUNDLE_LEVEL = 9
 class RecompressRequest(NamedTuple):
     """The codec (none, lz4, zstd) and its level, and in which modules and archive members.
 
-    ``dropped``: images of each payload, by its locator, that go at the same time.
+    ``dropped``: images of each payload, by its locator, that go at the same time. ``fill``: every fatbin keeps its place and size.
     """
 
     codec: str
@@ -49,6 +50,7 @@ class RecompressRequest(NamedTuple):
     host: Options = Options()
     limit: int = 128 << 20
     dropped: Mapping[str, tuple[ImageEntry, ...]] = MappingProxyType({})
+    fill: bool = False
 
 
 def plan_recompress(node: Node, wishes: RecompressRequest, progress: Progress | None = None) -> RewritePlan:
@@ -104,18 +106,21 @@ def _fatbin(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Sc
     entries, kept = remaining(fatbin.entries_of(source, payload), payload.images, {image.offset for image in dropped})
     by_offset = {image.offset: image for image in payload.images}
     reader = ImageReader(source, wishes.limit)
-    parts: list[Source] = []
+    made: list[Source | None] = []
     gone = tuple(image for image in payload.images if image not in kept)
-    changed = len(gone)
     step = 2 * (os.cpu_count() or 1)
     for start in range(0, len(entries), step):
         batch = entries[start : start + step]
         contents = [_content(reader, by_offset.get(entry.offset), wishes.codec) for entry in batch]
-        made = pool.map(lambda entry, data: _entry(source, entry, data, wishes), batch, contents)
-        for entry, new in zip(batch, made, strict=True):
-            changed += new is not None
-            parts.append(source.slice(entry.offset, entry.size) if new is None else scratch.keep(new))
-    return Change(node, payload, fatbin.contained(payload, parts), kept, gone) if changed else None
+        packed = pool.map(lambda entry, data: _entry(source, entry, data, wishes), batch, contents)
+        made += [None if new is None else scratch.keep(new) for new in packed]
+    if not gone and (wishes.fill or stays_in_place(node, payload)):
+        new = repacked(source, payload, entries, made)
+        return None if new is None else Change(node, payload, new, kept, filled=True)
+    if not gone and not any(made):
+        return None
+    parts = [source.slice(entry.offset, entry.size) if new is None else new for entry, new in zip(entries, made, strict=True)]
+    return Change(node, payload, fatbin.contained(payload, parts), kept, gone)
 
 
 def _content(reader: ImageReader, image: ImageEntry | None, codec: str) -> bytes | None:

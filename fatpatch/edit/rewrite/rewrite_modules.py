@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.overlay import Overlay, Write
-from fatpatch.edit.filler import filler_problems, hole_bytes
+from fatpatch.edit.filler import filler_problems, hole_bytes, without_codec
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit, edit_tree
 from fatpatch.edit.payload.fatbin import entries_of
@@ -181,7 +181,8 @@ def _filler_problems(pair: HostPair, changes: Sequence[Change]) -> Iterator[str]
                 yield f"{change.payload.locator} has another size"
                 continue
             entries = entries_of(pair.new.source, found)
-            before = {(entry.offset - change.payload.offset, entry.header) for entry in entries_of(pair.old.source, change.payload)}
+            entries_before = entries_of(pair.old.source, change.payload)
+            before = {(entry.offset - change.payload.offset, without_codec(entry.header)) for entry in entries_before}
             yield from filler_problems(pair.new.source, found, entries, before)
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fatpatch.base.copying import clone, copy_range, punch, write_all
+from fatpatch.base.copying import clone, copy_range, extents_of, punch, write_around_zeros, write_at
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.leftovers import prefix_for, remove_neighbours
 from fatpatch.base.overlay import Overlay
@@ -96,20 +96,23 @@ def _fill(descriptor: int, overlay: Overlay) -> None:
     os.ftruncate(descriptor, overlay.size)
     for part in (piece for each in overlay.tail for piece in each.flat()):
         if not part.empty:  # holes in the grown file read as zeros
-            _put(descriptor, at, part)
+            _put(descriptor, at, part, blank=True)
         at += part.size
 
 
-def _put(descriptor: int, at: int, source: Source) -> None:
-    """The bytes at their place; long runs of a file go there inside the kernel."""
+def _put(descriptor: int, at: int, source: Source, *, blank: bool = False) -> None:
+    """The bytes at their place; long runs of a file go there inside the kernel. ``blank``: that place is a hole, so holes stay holes."""
     for part in source.flat():
         if part.path is not None and part.size >= _LONG:
             with open(part.path, "rb") as stream:
-                copy_range(stream.fileno(), descriptor, part.base, part.base + part.size, at)
+                end = part.base + part.size
+                for first, last in extents_of(stream.fileno(), end, part.base) if blank else [(part.base, end)]:
+                    copy_range(stream.fileno(), descriptor, first, last, at + first - part.base)
         else:
-            os.lseek(descriptor, at, os.SEEK_SET)
+            start = at
             for chunk in part.chunks():
-                write_all(descriptor, chunk)
+                write_around_zeros(descriptor, start, chunk) if blank else write_at(descriptor, start, chunk)
+                start += len(chunk)
         at += part.size
 
 
