@@ -75,7 +75,7 @@ def _slimmed(task: LibraryTask) -> LibraryResult:
         return found._replace(notes=(*found.notes, f"not recompressed: {error.message}"))
 
 
-def _estimated(found: LibraryResult, task: Task, wishes: RecompressRequest, pruned: Done | None) -> LibraryResult:
+def _estimated(found: LibraryResult, task: LibraryTask, wishes: RecompressRequest, pruned: Done | None) -> LibraryResult:
     """The result with what recompression would save besides, by its own accounting: the file without the removed images does not exist."""
     dropped = {} if pruned is None else {change.payload.locator: change.dropped for change in pruned.plan.changes}
     with _opened(task.path, task.shown, task.request) as subject:
