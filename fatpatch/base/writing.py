@@ -8,19 +8,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from fatpatch.base.errors import EditError, InputError
+from fatpatch.base.leftovers import prefix_for
 
 
 def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool = True) -> None:
     """Write ``pieces`` to ``path``; EditError when it exists and ``replace`` is false. Never writes through a link.
 
-    Without ``sync`` a power cut may lose the file, as it may any that can be made again.
+    Without ``sync`` a power cut may lose the file, as it may any that can be made again. What a killed run leaves beside it is removed by
+    ``leftovers.remove_neighbours(path)``.
     """
     folder, name = os.path.split(path)
     if replace and os.path.lexists(path) and not (os.path.isfile(path) or os.path.islink(path)):
         raise EditError("is there already, and is no regular file", locator=path, hint="give another name")
     temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".fatpatch-", suffix=".tmp", dir=folder or ".")
+        descriptor, temporary = tempfile.mkstemp(prefix=prefix_for(path), suffix=".tmp", dir=folder or ".")
         with os.fdopen(descriptor, "wb") as sink:
             for piece in pieces:
                 sink.write(piece)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from fatpatch.base.errors import EditError
+from fatpatch.base.leftovers import remove_neighbours
 from fatpatch.base.locking import locked
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import write_file
@@ -37,6 +38,7 @@ def slim_tree(tree: Tree, request: SlimRequest, *, dry: bool, jobs: int, report:
     with locked(tree.root):
         before = load_state(tree.root)
         state = _begun(tree, request, before)
+        remove_neighbours(os.path.join(tree.root, STATE))
         save_state(tree.root, state)
         results = _libraries(tree, request, dry=False, jobs=jobs, report=report)
         settled = _settled(tree, results, resumed=before is not None and not before.done)
@@ -111,7 +113,9 @@ def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts],
         replace_file(path, conda_document(old, facts, package.ledger), record=request.record)
         return
     info = os.path.dirname(package.ledger).removeprefix(prefix)
-    write_file(os.path.join(os.path.dirname(path), MARK), [mark_bytes(request, facts, today)], replace=True)
+    mark = os.path.join(os.path.dirname(path), MARK)
+    remove_neighbours(mark)
+    write_file(mark, [mark_bytes(request, facts, today)], replace=True)
     added = [f"{info}/{MARK}"]
     if request.record:
         added += [journal.path_beside(name) for name in sorted(facts)] + [journal.path_beside(f"{info}/RECORD")]

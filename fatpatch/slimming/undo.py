@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.base.leftovers import remove_neighbours
 from fatpatch.base.locking import locked
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo import undo
@@ -20,6 +21,7 @@ def undo_tree(folder: str) -> int:
         raise EditError("no undo record found for this folder", locator=folder, hint=hint)
     count = 0
     with locked(root):
+        remove_neighbours(os.path.join(root, STATE))
         failed: FatpatchError | None = None
         for each in (*state.files, *state.ledgers):
             full = os.path.join(root, each)
@@ -32,6 +34,7 @@ def undo_tree(folder: str) -> int:
         if failed is not None:
             raise failed
         for mark in state.marks:
+            remove_neighbours(os.path.join(root, mark))
             if os.path.isfile(os.path.join(root, mark)):
                 os.unlink(os.path.join(root, mark))
         os.unlink(os.path.join(root, STATE))

@@ -208,7 +208,9 @@ def image(arch: int, name: bytes = b"rms_norm_f32") -> bytes:
 
 
 def text(arch: int) -> bytes:
-    return entry(PTX.replace(b"sm_75", f"sm_{arch}".encode()), kind=1, arch=arch, options=b"")
+    """PTX whose kernel stores something: one that does nothing is judged by what stands beside it."""
+    stores = PTX.replace(b"ret;", b".reg .b64 %rd<2>;\nld.param.u64 %rd1, [k_param_0];\nst.global.u64 [%rd1], %rd1;\nret;")
+    return entry(stores.replace(b"sm_75", f"sm_{arch}".encode()), kind=1, arch=arch, options=b"")
 
 
 def test_a_kept_gpu_never_loses_a_module(tmp_path: Path) -> None:
