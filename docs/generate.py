@@ -1,4 +1,4 @@
-"""Write what the code says into the documentation: the reference pages, the sessions in README and docs, and the picture of the terminal.
+"""Write what the code says into the documentation: reference and manual pages, sessions in README and docs, the picture of the terminal.
 
 python docs/generate.py            write
 python docs/generate.py --check    exit code 1 when something is not up to date
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from man_pages import pages as man_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -50,10 +51,15 @@ def commands() -> Iterator[str]:
         for name in names:
             command = load(name)
             yield f"\n### fatpatch {name}\n\n```text\n{_help(command, name)}```\n"
+            if isinstance(command, click.Group):
+                for each, below in command.commands.items():
+                    yield f"\n### fatpatch {name} {each}\n\n```text\n{_help(below, f'{name} {each}')}```\n"
 
 
 def _help(command: click.Command, name: str) -> str:
-    context = click.Context(command, info_name=f"fatpatch {name}", max_content_width=80, terminal_width=80)
+    context = click.Context(
+        command, info_name=f"fatpatch {name}", max_content_width=80, terminal_width=80, help_option_names=["-h", "--help"]
+    )
     return command.get_help(context).rstrip() + "\n"
 
 
@@ -165,6 +171,8 @@ def wanted() -> Iterator[tuple[Path, str]]:
     """Every file that is written, with its text."""
     for name, make in PAGES.items():
         yield ROOT / "docs/reference" / name, _MARK + "".join(make())
+    for name, text in man_pages(VARIABLES):
+        yield ROOT / "docs/man" / name, text
     yield ROOT / "docs/terminal.svg", picture()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = path.read_text("utf-8")

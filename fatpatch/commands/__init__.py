@@ -26,6 +26,7 @@ GROUPS = {
 
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 _SUMMARY = 60
+_SHELLS = ("bash", "zsh", "fish", "powershell")
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES)
 
 
@@ -69,10 +70,28 @@ class _Commands(GroupOfCommands):
         return "" if command is None else command.get_short_help_str(_SUMMARY)
 
 
+def _print_completion(context: click.Context, parameter: click.Parameter, shell: str | None) -> None:
+    """``--completion SHELL``: the script, and no command."""
+    if shell is not None and not context.resilient_parsing:
+        from fatpatch.commands._shared.completion import script
+
+        click.echo(script(context.command, "fatpatch", shell), nl=False)
+        context.exit()
+
+
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fatpatch", message="%(prog)s %(version)s")
 @click.option("--traceback", is_flag=True, help="Show the Python stack of an error (for bug reports).")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only; errors are still shown.")
+@click.option(
+    "--completion",
+    type=click.Choice(_SHELLS),
+    metavar="SHELL",
+    is_eager=True,
+    expose_value=False,
+    callback=_print_completion,
+    help="Print the completion script for bash, zsh, fish or powershell.",
+)
 @click.pass_context
 def cli(context: click.Context, quiet: bool, traceback: bool) -> None:
     """Inspect, judge and repair the GPU code inside shipped binaries."""
@@ -122,6 +141,10 @@ def _end_by_signal() -> None:
 def run() -> int:
     """Run the command line; the exit code."""
     debug = "--traceback" in sys.argv
+    if "_FATPATCH_COMPLETE" in os.environ:
+        from fatpatch.commands._shared.completion import register
+
+        register()
     try:
         return int(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:

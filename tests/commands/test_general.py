@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -53,8 +50,6 @@ def test_hot_path_imports_no_heavy_library() -> None:
     """What a listing may import: nothing that costs start-up without being used."""
     import subprocess
     import sys
-
-    from conftest import ROOT
 
     code = (
         "import sys; sys.argv=['fatpatch','inspect','samples/libkernels.so']; from fatpatch.commands import run; run(); print(*sys.modules)"
@@ -119,18 +114,3 @@ def test_the_policy_of_a_folder_above_is_found(run: Run, tmp_path: Path) -> None
     done = run("check", SAMPLES / "libkernels.so", cwd=tmp_path / "a/b")
     assert done.returncode == 1
     assert "policy: ../../fatpatch.toml" in done.stdout
-
-
-def test_shell_completion_knows_gpus_and_targets() -> None:
-    for words, expected in (("fatpatch doctor --gpu 1060", "GeForce GTX 1060"), ("fatpatch inspect --target sm_12", "sm_120")):
-        count = str(len(words.split()) - 1)
-        environment = {
-            **os.environ,
-            "_FATPATCH_COMPLETE": "bash_complete",
-            "COMP_WORDS": words,
-            "COMP_CWORD": count,
-            "PYTHONPATH": str(ROOT),
-        }
-        program = "import sys; sys.argv[0] = 'fatpatch'; from fatpatch.commands import main; main()"
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-        assert expected in done.stdout

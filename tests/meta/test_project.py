@@ -43,6 +43,7 @@ def test_the_wheel_holds_the_formats(tmp_path: Path) -> None:
     assert {
         "fatpatch/formats/fatbin.py",
         "fatpatch/py.typed",
+        "fatpatch-0.1.0.data/data/share/man/man1/fatpatch-doctor.1",
         "fatpatch/scan/inspect-1.schema.json",
         *(f"fatpatch/{path.relative_to(ROOT / 'fatpatch')}" for path in (ROOT / "fatpatch").rglob("*.schema.json")),
         *(f"fatpatch/commands/_shared/pages/{path.name}" for path in (ROOT / "fatpatch/commands/_shared/pages").iterdir()),

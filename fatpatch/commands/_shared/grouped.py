@@ -36,25 +36,29 @@ _OWN: Final = {
 """Where an option of a command belongs elsewhere than its name says."""
 
 
+def option_groups(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """The help of a command's options by group: those without a group first, then the groups in their order."""
+    rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in _GROUPS}}
+    own = _OWN.get(command.name or "", {})
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is None or isinstance(parameter, click.Argument):
+            continue
+        name = parameter.name or ""
+        title = own.get(name) or next((title for title, names in _GROUPS.items() if name in names), "Options")
+        title = "Output" if "--help" in parameter.opts else title
+        rows[title if isinstance(command, Grouped) else "Options"].append(record)
+    return {title: records for title, records in rows.items() if records}
+
+
 class Grouped(click.Command):
     """A command whose help shows its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Options without a group first, then the groups in their order."""
-        rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in _GROUPS}}
-        own = _OWN.get(self.name or "", {})
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None or isinstance(parameter, click.Argument):
-                continue
-            name = parameter.name or ""
-            title = own.get(name) or next((title for title, names in _GROUPS.items() if name in names), "Options")
-            title = "Output" if "--help" in parameter.opts else title
-            rows[title].append(record)
-        for title, records in rows.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        """Each group under its title."""
+        for title, records in option_groups(self, ctx).items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 class GroupOfCommands(click.Group):

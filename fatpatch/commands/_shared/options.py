@@ -74,7 +74,7 @@ class GpuName(OptionType[str]):
 
 
 class TargetName(OptionType[str]):
-    """A target such as sm_61; completed from those that toolkits compile."""
+    """A target such as sm_61, or several with commas; completed from those that toolkits compile, after the last comma."""
 
     name = "target"
 
@@ -82,10 +82,13 @@ class TargetName(OptionType[str]):
         """Targets that begin so."""
         from click.shell_completion import CompletionItem
 
+        from fatpatch.gpus.tables import table
         from fatpatch.gpus.toolkits import known_archs
 
-        names = [f"{kind}_{arch}" for kind in ("sm", "compute") for arch in sorted(known_archs())]
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        names = [f"{kind}_{arch}" for kind in ("sm", "compute", "lto") for arch in sorted(known_archs())]
+        names += [row["gfx"] for row in table("amd_targets")]
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + name) for name in names if name.startswith(last)]
 
 
 _MAX_COMPLETIONS = 200

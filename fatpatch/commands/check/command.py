@@ -9,7 +9,7 @@ import click
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_units, naming_options
-from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_option, limits_from
+from fatpatch.commands._shared.options import GpuName, TargetName, image_size_option, jobs_option, limits_from
 from fatpatch.commands._shared.standard_input import SHOWN, InputFile
 from fatpatch.commands.check.output import FORMATS, Checked, ReportFile
 
@@ -23,8 +23,14 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 
 @click.command("check", cls=Grouped)
 @click.argument("files", type=InputFile(), nargs=-1, metavar="FILE...")
-@click.option("--require", multiple=True, metavar="TARGETS", help="Require these targets in every file: sm_75,sm_90a,compute_90,gfx1100.")
-@click.option("--forbid", multiple=True, metavar="TARGETS", help="Forbid these targets; * matches any characters.")
+@click.option(
+    "--require",
+    type=TargetName(),
+    multiple=True,
+    metavar="TARGETS",
+    help="Require these targets in every file: sm_75,sm_90a,compute_90,gfx1100.",
+)
+@click.option("--forbid", type=TargetName(), multiple=True, metavar="TARGETS", help="Forbid these targets; * matches any characters.")
 @click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="Require that every file runs on this GPU. Repeatable.")
 @click.option("--driver", metavar="VERSION", help="Driver version for --gpu, e.g. 535.154.")
 @click.option("--policy", metavar="FILE", help="Policy file (default: fatpatch.toml, then [tool.fatpatch] in pyproject.toml).")

@@ -17,7 +17,7 @@ from fatpatch.base.locator import escape
 from fatpatch.base.words import plural
 from fatpatch.commands._shared.editing import notes_on, opened, same_file, written
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.edit.graft.plan import GraftRequest
 from fatpatch.edit.graft.retag import Retag
@@ -50,14 +50,21 @@ from fatpatch.scan.walk import inspected
     metavar="A:B",
     help="AMD: copy code objects for A as objects for B, e.g. gfx1030:gfx1031. Repeatable.",
 )
-@click.option("--retarget", metavar="TARGET", help="Compile FILE's own PTX for this target, as 'fatpatch retarget' does.")
+@click.option(
+    "--retarget", type=TargetName(), metavar="TARGET", help="Compile FILE's own PTX for this target, as 'fatpatch retarget' does."
+)
 @click.option("--allow", type=click.Choice(["unverified"]), help="Include class 2 kernels (with --retarget).")
 @click.option(
     "--kernel", "kernels", multiple=True, metavar="NAME", help="Include this kernel regardless of class (with --retarget). Repeatable."
 )
 @click.option("--from", "donor", metavar="DONOR", help="Binary to copy images for --target from (DLL, .so, wheel, llamafile).")
 @click.option(
-    "--target", "targets", multiple=True, metavar="TARGET", help="Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable."
+    "--target",
+    "targets",
+    type=TargetName(),
+    multiple=True,
+    metavar="TARGET",
+    help="Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable.",
 )
 @click.option(
     "--module", "modules", multiple=True, metavar="LOCATOR", help="Edit only this module: a locator or its end, * allowed. Repeatable."

@@ -28,7 +28,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
     metavar="TARGET",
     help="Show only this target, e.g. sm_61; * allowed. Repeatable.",
 )
-@click.option("--missing", metavar="TARGET", help="Show only kernels without this target (implies --kernels).")
+@click.option("--missing", type=TargetName(), metavar="TARGET", help="Show only kernels without this target (implies --kernels).")
 @click.option("--resources", is_flag=True, help="Show registers, shared memory, ... of each kernel (implies --kernels).")
 @click.option("--mangled", is_flag=True, help="Show mangled names in text.")
 @click.option("--sha256", "digest", is_flag=True, help="Compute the SHA-256 of uncompressed images (json, ndjson, csv).")

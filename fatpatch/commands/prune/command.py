@@ -7,7 +7,7 @@ import click
 from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.named import devices_named, split_targets
-from fatpatch.commands._shared.options import GpuName, image_limit_option
+from fatpatch.commands._shared.options import GpuName, TargetName, image_limit_option
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
 from fatpatch.edit.rewrite.select_images import KeepRequest
@@ -15,8 +15,14 @@ from fatpatch.edit.rewrite.select_images import KeepRequest
 
 @click.command("prune", cls=Grouped)
 @click.argument("file")
-@click.option("--keep", metavar="TARGETS", multiple=True, help="Keep only these targets: sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.")
-@click.option("--drop", metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
+@click.option(
+    "--keep",
+    type=TargetName(),
+    metavar="TARGETS",
+    multiple=True,
+    help="Keep only these targets: sm_75,sm_86,compute_90 or 'gfx11*'. Repeatable.",
+)
+@click.option("--drop", type=TargetName(), metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
 @click.option("--for", "gpus", type=GpuName(), metavar="GPU", multiple=True, help='Keep what these GPUs load: "RTX 3060". Repeatable.')
 @click.option("--compact", is_flag=True, help="Shrink the file; otherwise removed bytes become zeros.")
 @click.option("--force", is_flag=True, help="Prune even if a GPU loses code.")

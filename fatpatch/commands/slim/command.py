@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import GpuName, image_limit_option
+from fatpatch.commands._shared.options import GpuName, TargetName, image_limit_option
 from fatpatch.model.kinds import Codec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--for", "gpus", type=GpuName(), metavar="GPU", multiple=True, help='Keep what these GPUs load: "RTX 3060"; auto. Repeatable.'
 )
-@click.option("--drop", metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
+@click.option("--drop", type=TargetName(), metavar="TARGETS", multiple=True, help="Remove these targets: sm_50,sm_52. Repeatable.")
 @click.option("--keep-ptx", is_flag=True, help="Also keep PTX, which newer GPUs can compile.")
 @click.option("--strip-lto", is_flag=True, help="Remove code for link-time optimization.")
 @click.option(
