@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from builders import container_image
 from conftest import ROOT, SAMPLES
 
 from fatpatch import commands as cli
@@ -82,6 +83,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         _copy(SAMPLES / "donor.dll", tmp_path / name)
     (tmp_path / "list.txt").write_text("libx.so\n")
     _environment(tmp_path / ".venv", SAMPLES / "libkernels.so")
+    layer = container_image.layer([container_image.Entry("f", "usr/lib/libx.so", (SAMPLES / "libkernels.so").read_bytes())])
+    for name in ("app.tar", "app-1.0.tar", "app-1.1.tar"):
+        container_image.as_tar(container_image.docker_files([container_image.Image([layer], "none")]), tmp_path / name)
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / ".venv"))
     return tmp_path
 
@@ -101,6 +105,7 @@ def _environment(folder: Path, library: Path) -> None:
     (folder / "pyvenv.cfg").write_text("home = /usr/bin\n")
     (folder / "bin").mkdir()
     (folder / "bin/activate").write_text("true\n")
+    (folder / "bin/python").touch()
 
 
 def _prepare(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +152,10 @@ def test_block(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capf
         for name in _RESULT.findall(line.partition("  #")[0]):
             for path in folder.glob(f"{name}*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        words = shlex.split(line.replace("LOCATOR", "'*ggml-cuda.dll!*'").replace("FILE...", "FILE"), comments=True)
+        words = shlex.split(
+            line.replace("LOCATOR", "'*ggml-cuda.dll!*'").replace("pid:1234", f"pid:{os.getpid()}").replace("FILE...", "FILE"),
+            comments=True,
+        )
         code = fatpatch(words[1:], monkeypatch)
         output = capfd.readouterr()
         if code == 8 and os.environ.get("FATPATCH_REQUIRE_ORACLES") != "1":

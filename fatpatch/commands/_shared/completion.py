@@ -78,7 +78,7 @@ class BashCompletion(_Files, BashComplete):
         index = int(os.environ["COMP_CWORD"])
         typed = words[index] if index < len(words) else ""
         if item.type == "plain" and typed[:1] not in ("'", '"'):
-            return f"{item.type}," + item.value.replace(" ", "\\\\ ")  # the script's read takes one backslash
+            return f"{item.type}," + str(item.value).replace(" ", "\\\\ ")  # the script's read takes one backslash
         return f"{item.type},{item.value}"
 
 
