@@ -19,6 +19,9 @@ from click.shell_completion import (
 VARIABLE: Final = "_FATPATCH_COMPLETE"
 """The variable by which a shell asks for completions, as click names it for a program called fatpatch."""
 
+_PATHS: Final = ("file", "dir")
+"""Types of completions, in click's words, for which a shell completes paths."""
+
 _POWERSHELL: Final = r"""
 Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
     param($word, $command, $position)
@@ -66,7 +69,7 @@ class PowerShellCompletion(_Files):
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
         """A line, for a word that is no file."""
-        return f"{item.value}\t{item.help or ''}" if item.type == "plain" else ""
+        return f"{item.value}\t{item.help or ''}" if item.type not in _PATHS else ""
 
 
 class BashCompletion(_Files, BashComplete):
@@ -77,7 +80,7 @@ class BashCompletion(_Files, BashComplete):
         words = os.environ["COMP_WORDS"].split("\n")
         index = int(os.environ["COMP_CWORD"])
         typed = words[index] if index < len(words) else ""
-        if item.type == "plain" and typed[:1] not in ("'", '"'):
+        if item.type not in _PATHS and typed[:1] not in ("'", '"'):
             return f"{item.type}," + str(item.value).replace(" ", "\\\\ ")  # the script's read takes one backslash
         return f"{item.type},{item.value}"
 
