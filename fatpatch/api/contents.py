@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import Policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fatpatch import __version__
 from fatpatch.api.file import paths_of, plain
@@ -14,6 +14,7 @@ from fatpatch.base.checks import CheckResult
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.plan import GraftRequest
 from fatpatch.edit.graft.run import GraftResult
 from fatpatch.edit.graft.run import graft as graft_into

@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.api.options import PathLike
 from fatpatch.base.errors import InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name, target_matches
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import size as size_words
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.demangle import demangle, readable

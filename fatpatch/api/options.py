@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 
 PathLike = str | os.PathLike[str]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import zlib
 from contextlib import suppress
@@ -44,6 +43,8 @@ def _sweep(folder: str, start: str) -> None:
                 continue
             with suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
+                    import shutil
+
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 
 _HINT = "'fatpatch verify' says what is wrong with it"

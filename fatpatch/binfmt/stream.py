@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.base.errors import FatpatchError, FormatError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK, Backing, Source
 from fatpatch.binfmt.unpack import pieces
 from fatpatch.formats import numbers as n

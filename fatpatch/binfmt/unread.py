@@ -5,8 +5,7 @@ What is compressed in them cannot be searched by magic: hits in it are chance, a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
 from fatpatch.model.kinds import ContainerKind

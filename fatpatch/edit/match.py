@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.locator import escape, file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.modules import ModuleInHost
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.gpucode.signature import without_hashes

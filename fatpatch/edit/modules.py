@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target, without_hashes
 from fatpatch.model.kinds import LAUNCHED, ImageKind, ModuleKind, Vendor

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.base.checks import CheckResult
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, TargetRewrite
 from fatpatch.gpus.generations import generation

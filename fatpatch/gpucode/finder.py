@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
 
 from fatpatch.base.locator import join
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import IMAGE_LIMIT

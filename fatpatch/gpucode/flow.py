@@ -6,9 +6,10 @@ to. The walk takes every edge that may exist, so an error makes it miss a stub, 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.records import NamedTuple
 
 REAL: Final = "real"
 HAS_TRAP: Final = "has-trap"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.base.locator import escape, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.gpucode.codec import zstd_content_size
 from fatpatch.gpucode.metadata import unpacked

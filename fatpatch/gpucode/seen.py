@@ -6,7 +6,9 @@ Code is told apart by its hash and length, so nothing of it is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from fatpatch.base.records import NamedTuple
 
 _MOST: Final = 1 << 19
 """Bodies that are remembered, some 100 bytes each."""

@@ -6,9 +6,9 @@ The images of one module agree in this between architectures and toolkits (measu
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.read import CodeObject, read_code_object
 from fatpatch.gpucode.cubin.kernels import cubin_kernels

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from fatpatch.base.errors import FormatError
+from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 
 _HEADER = struct.Struct("<IIIII")

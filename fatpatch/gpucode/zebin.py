@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.errors import FormatError, LimitError
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.tables import name_budget

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.compatibility import best_kin
 from fatpatch.gpus.tables import table
 from fatpatch.model.kinds import ImageKind

@@ -7,8 +7,9 @@ instructions) and the supersets that its processor table names. Nothing here was
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.tables import table
 
 _SAME: Final = frozenset({"gfx10-3-generic", "gfx12-generic"})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.tables import table
 
 

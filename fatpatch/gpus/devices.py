@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.amd import can_set, feature_settings
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.products import DOUBTFUL, Product, alike_numbers, loosely_named, named, nearest, products, with_chip, with_pci_id

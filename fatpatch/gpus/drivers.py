@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import at_most, releases, toolkit

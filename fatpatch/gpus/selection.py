@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import Codec, ImageKind
 from fatpatch.model.tree import ImageEntry

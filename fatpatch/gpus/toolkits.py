@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.tables import table, version_key
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import pieces, read_host
 from fatpatch.hostcode.constants import occurrences
 from fatpatch.model.tree import Node

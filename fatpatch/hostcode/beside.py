@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK
 from fatpatch.binfmt.elf import read as elf
 from fatpatch.binfmt.pe import read as pe

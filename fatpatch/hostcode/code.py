@@ -9,9 +9,10 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK, Source
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, ContainerKind

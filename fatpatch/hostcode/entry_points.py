@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
 from fatpatch.hostcode.code import HostCode
 from fatpatch.hostcode.constants import occurrences

@@ -7,8 +7,9 @@ by the highest entry of its own list of targets that is not above the device's (
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.arch_list import arch_list
 from fatpatch.hostcode.code import read_host
 from fatpatch.hostcode.constants import find_texts

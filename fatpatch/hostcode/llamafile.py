@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import HostCode, pieces
 from fatpatch.model.tree import Section
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import chain, islice
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import HostCode, Texts, read_host
 from fatpatch.hostcode.entry_points import EntryPoint, calls, find_entry_point
 from fatpatch.hostcode.references import LEA, CodeReference, constants, references

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import CodePiece, HostCode, pieces, read_host
 from fatpatch.model.tree import Node
 

@@ -22,11 +22,12 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote
 
 from fatpatch import __version__
 from fatpatch.base.errors import FormatError, InputError, LimitError, UnsupportedError
+from fatpatch.base.records import NamedTuple
 from fatpatch.index.record import Examined, FileRows, KnownState
 
 VERSION: Final = 1

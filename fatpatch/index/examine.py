@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import SEPARATOR, file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.index.record import EntryRow, Examined, FileRows, FindingRow, ImageRow, KernelRow, KnownState, PayloadRow, VerdictRow
 from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.remote.opening import state_of

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.devices import find
 
 Values = tuple[Any, ...]

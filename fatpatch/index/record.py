@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+
+from fatpatch.base.records import NamedTuple
 
 
 class KnownState(NamedTuple):

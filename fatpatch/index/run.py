@@ -7,10 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from fatpatch.base.errors import InternalError
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.index.database import Database
 from fatpatch.index.examine import Task, current, examine, failed

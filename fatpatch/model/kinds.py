@@ -6,7 +6,9 @@ Code compares with these names, never with literals. Each is a str, so that JSON
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+from fatpatch.base.records import NamedTuple
 
 
 class _Word(str, Enum):

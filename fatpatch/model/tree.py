@@ -8,11 +8,14 @@ defining its class ten times as long, at every start.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.model.container_image import ContainerImage, FileOrigin
 from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
+
+if TYPE_CHECKING:
+    from fatpatch.model.container_image import ContainerImage, FileOrigin
 
 
 class Diagnostic(NamedTuple):

@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote
 
 from fatpatch.base.errors import FormatError, InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.named.pip_settings import with_credentials
 from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.remote.address import HTTP, scheme_of, shown_address

@@ -6,9 +6,10 @@ import configparser
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote, urlsplit
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import HTTP
 
 PYPI: Final = "https://pypi.org/simple/"

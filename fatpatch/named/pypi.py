@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.named.pip_settings import pip_settings, with_credentials
 from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.named.wheel_tags import python_minor, wanted_tags

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fatpatch.base.limits import Limits, Remote
 from fatpatch.base.locator import escape, file_name, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.remote.inputs import Input, expanded

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.locator import SEPARATOR, without_numbers
+from fatpatch.base.records import NamedTuple
 
 LEVELS: Final = ("note", "warning", "error")
 """From the least to the most serious."""

@@ -9,10 +9,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fatpatch.base.errors import InputError
 from fatpatch.base.locator import covers
+from fatpatch.base.records import NamedTuple
 from fatpatch.policy.finding import LEVELS
 
 FILE: Final = "fatpatch.toml"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.policy.subject import Hit, RuleSubject
 
 

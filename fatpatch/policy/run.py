@@ -6,11 +6,11 @@ import datetime
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import covers, file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.model.kinds import VENDOR_WORDS
 from fatpatch.model.tree import Node

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 from fatpatch.base.locator import target_matches
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.debug import debug_kinds
 from fatpatch.gpucode.rows import KernelRow

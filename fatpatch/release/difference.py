@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.release.gpus import GpuChange, changes
 from fatpatch.release.pairing import ReleasePair
 from fatpatch.scan.coverage import target_key

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.devices import family, well_known
 from fatpatch.gpus.fleet import by_target, series
 from fatpatch.verdicts.all_gpus import NOTHING, Answer

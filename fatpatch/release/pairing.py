@@ -6,9 +6,9 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.locator import without_numbers
+from fatpatch.base.records import NamedTuple
 from fatpatch.verdicts.library_facts import LibraryFacts
 
 _ALIKE = 0.5

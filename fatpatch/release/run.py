@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import SEPARATOR, escape, file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.release.code import Codes, codes_of, differing

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, size
 from fatpatch.release.difference import Changed, LibraryDifference, ModuleChange, Moved, TargetChange
 from fatpatch.release.gpus import GpuChange

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
-from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import InputError
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 HTTP: Final = frozenset({"http", "https"})
 OTHERS: Final = frozenset({"s3", "gs", "gcs", "hf", "zip", "abfs", "az"})
@@ -36,6 +37,8 @@ def shown_address(text: str) -> str:
 
 def parts_of(url: str, shown: str) -> tuple[SplitResult, str | None]:
     """The parts of an address without its user and password, and those as a header."""
+    from urllib.parse import unquote, urlsplit
+
     try:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
@@ -46,6 +49,8 @@ def parts_of(url: str, shown: str) -> tuple[SplitResult, str | None]:
         raise InputError("is no address that can be read", locator=shown, hint="write for example https://host/file.whl, spaces as %20")
     authorization = None
     if parts.username is not None:
+        import base64
+
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
     netloc = f"[{host}]" if ":" in host else host

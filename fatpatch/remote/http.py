@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import SplitResult, urljoin, urlunsplit
 
 from fatpatch import __version__
 from fatpatch.base.errors import InputError, LimitError, UnsupportedError
 from fatpatch.base.limits import Remote
+from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import parts_of, shown_address
 from fatpatch.remote.connections import ViaProxy, connect
 

@@ -6,12 +6,13 @@ import json
 import os
 import re
 from html.parser import HTMLParser
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import url2pathname
 
 from fatpatch.base.errors import FormatError, InputError
 from fatpatch.base.limits import Remote
+from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import HTTP, scheme_of, shown_address
 
 _MOST = 64 << 20

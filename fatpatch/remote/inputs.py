@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import scheme_of
 
 

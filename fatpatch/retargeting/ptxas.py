@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from typing import NamedTuple
 
 from fatpatch.base.errors import LimitError, ToolError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpus.ptxas_options import target_of
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from fatpatch.base.records import NamedTuple
 
 
 class Rewrite(NamedTuple):

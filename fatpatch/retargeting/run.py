@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError, FormatError, ToolError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.bodies import cubin_bodies

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError, LimitError, TruncatedError
 from fatpatch.base.locator import file_name, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt import unpack
 from fatpatch.binfmt.container_image.manifest import ImageRef, LayerRef, digest_problem, images_of, is_foreign

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import ImageKind, ModuleKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload

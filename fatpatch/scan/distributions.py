@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import escape, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node

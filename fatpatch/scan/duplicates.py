@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.base.workers import in_order
 from fatpatch.gpucode.body_bytes import kernel_code

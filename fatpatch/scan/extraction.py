@@ -6,10 +6,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.base.locator import matches, steps, target_matches
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.writing import write_file
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.model.diagnostics import Diagnostics

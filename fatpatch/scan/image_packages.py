@@ -6,8 +6,8 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.container_image import PackageFiles
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import InputError, UnsupportedError
+from fatpatch.base.records import NamedTuple
 from fatpatch.scan.distributions import Distribution
 from fatpatch.scan.ledgers import LIBRARY
 

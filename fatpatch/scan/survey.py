@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.base.workers import in_batches, in_order
 from fatpatch.gpucode.code_object.target import same_target

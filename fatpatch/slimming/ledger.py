@@ -12,10 +12,11 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.base.errors import FormatError, VerifyError
 from fatpatch.base.overlay import Overlay
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo_record import digest, edit_of

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult
 from fatpatch.base.errors import EditError, FatpatchError, UnsupportedError, VerifyError
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
 from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress, recompressed

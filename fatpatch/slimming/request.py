@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.rewrite.select_images import KeepRequest
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.drivers import Driver

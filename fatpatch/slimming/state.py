@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fatpatch.base.errors import FormatError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.writing import write_file
 
 STATE: Final = "fatpatch-slim.json"

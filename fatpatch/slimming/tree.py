@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.scan.distributions import Distribution, Installed, installed
 from fatpatch.slimming.ledger import read_ledger
 

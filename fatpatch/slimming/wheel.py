@@ -11,10 +11,11 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import EditError, FormatError, InputError, VerifyError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import give_name, sync_folder
 from fatpatch.slimming.environment import MARK, Report, mark_bytes

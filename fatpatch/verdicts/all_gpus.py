@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.fleet import every_target
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.verdicts.environment import Environment

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.beside import Beside, libraries_beside
 from fatpatch.model.tree import Node
 

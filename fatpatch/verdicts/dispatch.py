@@ -7,9 +7,10 @@ threshold lies between the two, the host may launch a kernel whose body was left
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.family import ARCH_LIST, MID_2024, PER_TYPE, Family, family
 from fatpatch.hostcode.registration import Registration, registered
 from fatpatch.hostcode.thresholds import thresholds

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.amd import Override, override_for
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.drivers import Driver

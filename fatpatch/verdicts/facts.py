@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError, LimitError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Place, Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode import flow

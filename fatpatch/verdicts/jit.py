@@ -7,8 +7,9 @@ on an H200's host with driver 580, and tried on the other 332: what was measured
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.text import PtxText
 
 _FIXED: Final = 0.0075

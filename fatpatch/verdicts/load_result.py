@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.selection import JIT_DISABLED as JIT_DISABLED
 from fatpatch.gpus.selection import NO_IMAGE as NO_IMAGE
 from fatpatch.gpus.selection import UNKNOWN_ERROR as UNKNOWN_ERROR

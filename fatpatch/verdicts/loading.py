@@ -6,9 +6,10 @@ Reference: load rules (1,275 answers of an H100 with driver 580). The driver nev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.errors import FatpatchError, LimitError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Place, Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.ptx.text import PtxText

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+from fatpatch.base.records import NamedTuple
 
 _OPERATIONS: Final = (
     ("attention", re.compile(r"flash|fmha|attention|attn|(?<![a-z])mla(?![a-z])", re.IGNORECASE)),

@@ -6,8 +6,8 @@ PTX that passes can still be refused for an instruction: only an assembler tells
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.bodies import body_words, called_functions, callers_of
 from fatpatch.gpucode.ptx.read import looks_like_ptx, ptx_kernels, without_comments
 from fatpatch.gpucode.ptx.text import FUNC, PtxText

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.gguf.read import TENSOR_TYPES
 from fatpatch.hostcode.family import MID_2024, PER_TYPE
 

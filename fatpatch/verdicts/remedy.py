@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.results import FileVerdict
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
 from fatpatch.verdicts.dispatch import HostChecks
 from fatpatch.verdicts.environment import Environment

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.linking import TORCH, mentions
 from fatpatch.verdicts.nvidias import NAMES
 from fatpatch.verdicts.rebuilds import limit_of, toolkit_for

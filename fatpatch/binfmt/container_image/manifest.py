@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.container_image.store import INDEX, LAYOUT, MANIFEST, BlobStore
 from fatpatch.model.diagnostics import Diagnostics

@@ -6,9 +6,9 @@ import bisect
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FormatError, LimitError, UnsupportedError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
 from fatpatch.formats import numbers as n

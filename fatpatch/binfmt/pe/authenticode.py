@@ -6,8 +6,9 @@ Whether the certificate is trusted is not asked: that depends on the system and 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 
 LARGEST = 256 << 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 import bisect
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.overlay import Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.read import FILE_HEADER, SECTION
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import Codec, ContainerKind

@@ -7,8 +7,8 @@ the start of the archive when something was put in front of it without adjusting
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics

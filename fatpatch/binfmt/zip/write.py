@@ -10,10 +10,11 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import IO
 
 from fatpatch.base.errors import EditError, InputError, UnsupportedError
 from fatpatch.base.overlay import Overlay, Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.append_marker import trailer

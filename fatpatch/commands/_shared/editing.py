@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -18,6 +18,7 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.overlay import Overlay
+from fatpatch.base.records import NamedTuple
 from fatpatch.commands._shared.options import limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress as ProgressLine
 from fatpatch.edit.report import EditReport, edit_json, edit_text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import click
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.toolkits import known_archs
 from fatpatch.policy.policy import MustRun, Policy, find_policy, read_policy, targets
 from fatpatch.policy.rules import RULES

@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 import click
 
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.commands._shared.typed import OptionType
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import click
 
 from fatpatch.base.errors import EditError, FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.progress import Progress

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe
 from fatpatch.model.kinds import ImageKind
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB

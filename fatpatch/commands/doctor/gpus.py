@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import click
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.amd import overridden
 from fatpatch.gpus.devices import Device, find
 from fatpatch.gpus.drivers import Driver, on_jetson_linux

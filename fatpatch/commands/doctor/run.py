@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import safe
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.console import print_error

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import click
 
@@ -14,6 +13,7 @@ from fatpatch import __version__
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import escape
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural
 from fatpatch.commands._shared.editing import notes_on, opened, same_file, written
 from fatpatch.commands._shared.grouped import Grouped

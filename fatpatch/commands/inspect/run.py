@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fatpatch.base.errors import FatpatchError, FormatError, InputError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import target_matches
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, safe
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.console import print_error

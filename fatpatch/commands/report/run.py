@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import click
 
 from fatpatch.api.contents import contents
 from fatpatch.base.errors import EditError, FormatError, InputError
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.edit.report import lost_line
 from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, LibraryResult, SlimRequest

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.plan import Graft, GraftPlan
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.transaction.comparison import TreeComparison

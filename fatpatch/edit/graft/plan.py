@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.cover import gaps_left
 from fatpatch.edit.graft.retag import Retag, retag_matches
 from fatpatch.edit.graft.validate import Problem, problems_of

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.locator import join
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
 from fatpatch.edit.match import Match, Skipped
 from fatpatch.edit.modules import ModuleInHost

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.check_bundle import bundle_checks
 from fatpatch.edit.graft.check_fatbin import fatbin_checks
 from fatpatch.edit.graft.effect import Effect, effects_of

@@ -6,9 +6,8 @@ for AMD what follows from the runtime's sources.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fatpatch.base.locator import escape
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.payload.hashes import renames_between
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.gpucode.signature import ImageSignature, same_parameters

@@ -8,10 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.overlay import Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import SECTION, SEGMENT
 from fatpatch.binfmt.elf.layout import ElfFile, SectionRow, Segment
 from fatpatch.edit.host.compaction import (

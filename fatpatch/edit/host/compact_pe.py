@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.overlay import Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.pe.layout import INITIALIZED_DATA, PeFile, PeSection
 from fatpatch.edit.host.coff_symbols import followed, symbol_table
 from fatpatch.edit.host.compaction import (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.overlay import Overlay, Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.read import find_directory
 from fatpatch.edit.host.host import IN_PLACE, HostFile, split_in_place

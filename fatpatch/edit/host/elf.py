@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import UnsupportedError
 from fatpatch.base.overlay import Overlay, Write, padding
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.elf64 import SECTION, SEGMENT
 from fatpatch.binfmt.elf.layout import ElfFile, SectionRow, Segment

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.overlay import Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.payload.new_payload import NewPayload

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Overlay, Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS

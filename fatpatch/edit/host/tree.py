@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.overlay import Overlay
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.unpack import Workspace
 from fatpatch.binfmt.zip.wheel_record import is_record, new_record
 from fatpatch.binfmt.zip.write import edit_archive

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.payload.new_payload import NewPayload

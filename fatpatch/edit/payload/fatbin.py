@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.entry import CODEC_FLAGS, HOST_FLAGS, entry_bytes
 from fatpatch.edit.payload.new_image import ImageToAdd

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError, FormatError
 from fatpatch.base.locator import file_name, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER
 from fatpatch.edit.payload.hashes import rename_hashes
 from fatpatch.formats import numbers as n

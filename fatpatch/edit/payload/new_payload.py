@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.model.tree import Payload

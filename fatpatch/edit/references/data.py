@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.lanes import aligned, numbers
 from fatpatch.edit.references.parts import merged

@@ -11,7 +11,8 @@ import re
 import sys
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from fatpatch.base.records import NamedTuple
 
 _SET = re.compile(b"\x01")
 _ALL = (0, 0xFF)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
 from fatpatch.edit.host.host import Options

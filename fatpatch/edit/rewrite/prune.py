@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError, ReferencedError
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.rewrite.remove_images import KINDS, thinned
 from fatpatch.edit.rewrite.rewrite_modules import Change, RewritePlan, planned

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FatpatchError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.scratch import Scratch
 from fatpatch.base.source import Source
 from fatpatch.edit.filler import repacked, stays_in_place

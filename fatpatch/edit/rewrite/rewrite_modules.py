@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.overlay import Overlay, Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.filler import filler_problems, hole_bytes, without_codec
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit, edit_tree

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.locator import target_matches
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.amd import choose_object, feature_settings, offered
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.fleet import by_target

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.edit.rewrite.prune import PruneRequest, pruned
 from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, recompressed
 from fatpatch.edit.rewrite.rewrite_modules import TargetRewrite, rows_of

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import NamedTuple
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.copying import extents_of
@@ -14,6 +13,7 @@ from fatpatch.base.errors import EditError, FatpatchError, FormatError, Internal
 from fatpatch.base.limits import Limits
 from fatpatch.base.locking import locked
 from fatpatch.base.overlay import Overlay, same_bytes
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.host.tree import TreeEdit
 from fatpatch.edit.references.parts import merged

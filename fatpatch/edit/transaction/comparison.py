@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import members_below
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, InputError
+from fatpatch.base.records import NamedTuple
 
 
 class FileStamp(NamedTuple):

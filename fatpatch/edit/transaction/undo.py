@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, InputError, VerifyError
 from fatpatch.base.locking import locked
 from fatpatch.base.overlay import Overlay
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.append_marker import size_before
 from fatpatch.edit.transaction import undo_file as journal

@@ -10,9 +10,10 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.base.errors import EditError, FatpatchError, FormatError, InputError
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.base.writing import write_file
 from fatpatch.edit.transaction.undo_record import SAMPLE, Edit, OldBytes, is_at

@@ -9,9 +9,9 @@ import bisect
 import hashlib
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fatpatch.base.overlay import Overlay, Write
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 
 _HASHED = 1 << 30

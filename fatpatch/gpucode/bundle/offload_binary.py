@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.locator import escape, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bundle.read import kind_of

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NamedTuple
 
 from fatpatch.base.locator import escape, join
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack_prefix

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from fatpatch.base.errors import FormatError, LimitError
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SYMBOL
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify, same_target

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 
 MACH = {

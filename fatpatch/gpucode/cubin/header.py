@@ -6,8 +6,8 @@ Source of the facts: reference, cubin ELF. EI_OSABI tells which of the two e_fla
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
 from fatpatch.formats import numbers as n
 

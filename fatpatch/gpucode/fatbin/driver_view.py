@@ -6,8 +6,7 @@ it loop for ever, and other bytes are taken for a header.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, Header, label_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import codec_of, contradiction
 from fatpatch.gpucode.cubin.header import identify

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.entry import HEADER, LOOKAHEAD, Header, is_filler, label_of, plausible, read_concatenated, read_entry

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source, SourceStream
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import ContainerKind

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice, pairwise
-from typing import NamedTuple
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.ptx.read import body_of, places, tokens, without_comments
 from fatpatch.gpucode.ptx.text import ENTRY, FUNC, MAX_ENTRIES, PtxText

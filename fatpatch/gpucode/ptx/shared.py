@@ -11,8 +11,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
+from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.bodies import Definition, definitions
 from fatpatch.gpucode.ptx.read import NUMBER, Comments, elements, number, places, without_comments
 from fatpatch.gpucode.rows import KernelRow
