@@ -59,12 +59,23 @@ class StreamReader(Backing):
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``: fewer at the end, or where the stream is damaged."""
         ahead = self._stop + self._apart
-        if offset < self._start or any(ahead < mark.at <= offset for mark in self._marks):
+        if offset < self._start or (offset > ahead and any(ahead < mark.at <= offset for mark in self._marks)):
             self._rewind(offset)
         while self._stop < offset + size and self._more(offset):
             pass
-        inside = offset - self._start
-        return b"" if inside < 0 or offset >= self._stop else b"".join(self._parts)[inside : inside + size]
+        return self._kept(offset, size)
+
+    def _kept(self, offset: int, size: int) -> bytes:
+        """The bytes of the pieces at hand; mostly one of the last holds them."""
+        found: list[bytes] = []
+        end, start = min(offset + size, self._stop), self._stop
+        for piece in reversed(self._parts):
+            start -= len(piece)
+            if start < end:
+                found.append(piece[max(offset - start, 0) : end - start])
+            if start <= offset:
+                break
+        return b"".join(reversed(found))
 
     def to_end(self) -> None:
         """Read to the end, so that all of the stream has been seen."""

@@ -352,11 +352,16 @@ def _needs_bytes(node: Node) -> bool:
 
 def worth_reading(head: bytes, member: Member) -> bool:
     """Whether a member can hold GPU code: not when it is plain text or a picture, unless the text is PTX."""
-    if not member.size or head.startswith(_HARMLESS):
+    if not member.size or head.startswith(_HARMLESS) or _is_safetensors(head, member.size):
         return False
     if head.startswith((b"!<arch>", n.BUNDLE_MAGIC, n.KPACK_MAGIC, *n.APE_MAGICS)):
         return True
     return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in unpack.STREAMS) or not head
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """Whether a file of weights begins so: the size of a JSON header, and that header."""
+    return head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < size
 
 
 def identify(source: Source, locator: str, diagnostics: Diagnostics, kind: ContainerKind | None = None) -> Container:

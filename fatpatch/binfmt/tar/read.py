@@ -166,8 +166,9 @@ def _checksum_fits(block: bytes) -> bool:
     """The sum of all bytes, those of the sum itself as blanks; some old programs add signed bytes."""
     told = _number(block[148:156])
     plain = sum(block) - sum(block[148:156]) + 8 * 32
-    above = sum(1 for byte in (*block[:148], *block[156:]) if byte > 127)
-    return told is not None and told in (plain, plain - 256 * above)
+    if told is None or told == plain:
+        return told is not None
+    return told == plain - 256 * sum(1 for byte in (*block[:148], *block[156:]) if byte > 127)
 
 
 def _number(field: bytes) -> int | None:
