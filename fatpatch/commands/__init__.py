@@ -17,7 +17,7 @@ from fatpatch.commands._shared.grouped import GroupOfCommands
 
 GROUPS = {
     "Look": ("inspect", "extract", "report"),
-    "Judge": ("doctor", "check", "diff"),
+    "Judge": ("doctor", "releases", "check", "diff"),
     "Edit": ("graft", "retarget", "prune", "slim", "recompress", "expand", "undo", "verify"),
     "Many files": ("audit", "query", "db"),
     "Reference": ("gpus", "formats"),

@@ -12,6 +12,8 @@ Tables (version 1):
 - kernel: image, name, registers, shared_bytes, local_bytes, code_size, body (real, stub, null)
 - finding: artifact, rule, level, inside, message
 - verdict: artifact, holder, gpu (target), outcome, works (0, 1)
+- release (made when ``fatpatch releases`` first keeps something): address, state, tool_version, headers (``HeaderRecord.text``), modules,
+  sampled (how many of them were read, null for all), fetched
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from urllib.parse import quote
 from fatpatch import __version__
 from fatpatch.base.errors import FormatError, InputError, LimitError, UnsupportedError
 from fatpatch.base.records import NamedTuple
-from fatpatch.index.record import Examined, FileRows, KnownState
+from fatpatch.index.record import Examined, FileRows, KeptRelease, KnownState
 
 VERSION: Final = 1
 TABLES: Final = {
@@ -42,6 +44,9 @@ TABLES: Final = {
     "verdict": ("artifact", "holder", "gpu", "outcome", "works"),
 }
 """Table -> columns."""
+
+RELEASE: Final = ("address", "state", "tool_version", "headers", "modules", "sampled", "fetched")
+"""Columns of the table of releases, which an index has once releases were kept in it."""
 
 _KEYS: Final = {
     "location": 1, "artifact": 1, "payload": 2, "entry": 3, "image": 1, "kernel": 2, "finding": 5, "verdict": 3,
@@ -120,9 +125,34 @@ class Database:
             message = f"is an index of version {version}, this fatpatch knows {VERSION}"
             raise UnsupportedError(message, locator=self.path, hint="use the fatpatch that made it, or make it anew")
         found = {text for (text,) in self._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        if found != set(_SCHEMA):
+        if found not in (set(_SCHEMA), {*_SCHEMA, _RELEASE}):
             hint = "make it anew with 'fatpatch audit'"
             raise FormatError("has other tables, views or triggers than an index of fatpatch", locator=self.path, hint=hint)
+
+    @property
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Table -> columns, of those that are there."""
+        with self._told():
+            some = self._one("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'release'")
+        return {**TABLES, "release": RELEASE} if some else TABLES
+
+    def release(self, address: str, state: str) -> KeptRelease | None:
+        """What was kept of a release by this version; None for one that is not known, or was in another state then."""
+        if "release" not in self.tables:
+            return None
+        question = f"SELECT {', '.join(RELEASE)} FROM release WHERE address = ?"
+        with self._told():
+            row = self._connection.execute(question, (_text(address),)).fetchone()
+        found = None if row is None else KeptRelease(*row)
+        return found if found is not None and (found.state, found.tool_version) == (state, __version__) else None
+
+    def keep_release(self, found: KeptRelease) -> None:
+        """Keep the headers of a release, in place of what was known of it."""
+        with self._told():
+            if "release" not in self.tables:
+                self._connection.execute(_RELEASE)
+            marks = ", ".join("?" for _ in RELEASE)
+            self._connection.execute(f"INSERT OR REPLACE INTO release VALUES ({marks})", found._replace(address=_text(found.address)))
 
     def has(self, location: str) -> bool:
         """Whether there is a row for the location."""
@@ -184,7 +214,10 @@ class Database:
         with self._told(other):
             self._connection.execute("ATTACH ? AS other", (other,))
             self._connection.execute("BEGIN IMMEDIATE")
-            for table in TABLES:
+            theirs = {name for (name,) in self._connection.execute("SELECT name FROM other.sqlite_master WHERE type = 'table'")}
+            if "release" in theirs and "release" not in self.tables:
+                self._connection.execute(_RELEASE)
+            for table in (*TABLES, *(["release"] if "release" in theirs else [])):
                 self._connection.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM other.{table}")
             self._connection.execute("COMMIT")
             self._connection.execute("DETACH other")
@@ -210,8 +243,8 @@ class Database:
 
     def dump(self) -> Iterator[tuple[Any, ...]]:
         """Every row with its table, in an order that hangs on the rows alone."""
-        for table in TABLES:
-            _, rows = self.rows(f"SELECT * FROM {table} ORDER BY {', '.join(TABLES[table])}")
+        for table, columns in self.tables.items():
+            _, rows = self.rows(f"SELECT * FROM {table} ORDER BY {', '.join(columns)}")
             yield from ((table, *row) for row in rows)
 
     def close(self) -> None:
@@ -277,6 +310,9 @@ _SCHEMA: Final = (
     "CREATE INDEX location_artifact ON location (artifact)",
 )
 """The statements that make an index, as SQLite keeps them."""
+
+
+_RELEASE: Final = f"CREATE TABLE release ({', '.join(RELEASE)}, PRIMARY KEY (address)) WITHOUT ROWID"
 
 
 def _read_only(path: str) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fatpatch.base.errors import InputError, ToolError
 from fatpatch.base.writing import write_file
-from fatpatch.index.database import TABLES, Database
+from fatpatch.index.database import Database
 
 _BATCH = 50_000
 
@@ -22,9 +22,9 @@ def export_tables(index: Database, folder: str, form: str, *, replace: bool) -> 
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder: {error.strerror}", locator=folder) from error
-    for table in TABLES:
+    for table, columns in index.tables.items():
         path = os.path.join(folder, f"{table}.{form}")
-        export_answer(index, f"SELECT * FROM {table} ORDER BY {', '.join(TABLES[table])}", (), path, form, replace=replace)
+        export_answer(index, f"SELECT * FROM {table} ORDER BY {', '.join(columns)}", (), path, form, replace=replace)
 
 
 def export_answer(index: Database, question: str, values: Sequence[Any], path: str, form: str, *, replace: bool) -> None:

@@ -99,6 +99,21 @@ class FileRows(NamedTuple):
         return hashlib.sha256(repr(tuple(self)).encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
+class KeptRelease(NamedTuple):
+    """The headers of a release. ``state``: of a file its size and time; empty for an address, whose file does not change.
+
+    ``modules``: how many it has, of which ``sampled`` were read (None: all); ``fetched``: bytes that it took.
+    """
+
+    address: str
+    state: str
+    tool_version: str
+    headers: str
+    modules: int
+    sampled: int | None
+    fetched: int
+
+
 class Examined(NamedTuple):
     """One file: its contents, or why it could not be read."""
 

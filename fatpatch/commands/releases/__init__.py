@@ -1,0 +1,1 @@
+"""``fatpatch releases``."""
