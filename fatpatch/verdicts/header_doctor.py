@@ -13,6 +13,7 @@ from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.gpus.drivers import cuda_of_ptx
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.tables import version_key
+from fatpatch.model.kinds import HOSTS
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.aside import for_linkers
 from fatpatch.verdicts.dispatch import HostChecks
@@ -68,7 +69,7 @@ def _loaded(node: Node, payload: Payload, environment: Environment) -> ModuleVer
     assert arch is not None
     choice = choose(payload.images, arch, force_ptx=environment.force_ptx, disable_ptx=environment.disable_ptx)
     image, error, reason = choice.image, choice.error, choice.reason
-    if is_vacant(payload) and node.container in ("elf", "pe"):
+    if is_vacant(payload) and node.container in HOSTS:
         return _verdict(payload, EMPTY, None, image, f"{reason}; by its size none of it has a kernel")
     if image is None:
         return _verdict(payload, FAILS, error, None, reason)

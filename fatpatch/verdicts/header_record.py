@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from fatpatch.base.errors import FormatError
 from fatpatch.base.locator import join
 from fatpatch.model.diagnostics import NOT_READ
+from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, Wrapper
 from fatpatch.scan.coverage import all_diagnostics, holders
 from fatpatch.verdicts.header_doctor import is_vacant
@@ -46,7 +47,7 @@ def tree_of(text: str, name: str) -> Node:
         notes = tuple(Diagnostic(str(place), "warning", None, str(words), NOT_READ) for place, words in document["unread"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise FormatError("is no record of headers", locator=name) from error
-    return Node(name, name, 0, "zip", "", members, (), notes, member_count=len(members))
+    return Node(name, name, 0, ContainerKind.ZIP, "", members, (), notes, member_count=len(members))
 
 
 def _library(node: Node) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _node(name: str, library: dict[str, Any]) -> Node:
         if not isinstance(count, int) or not 0 < count <= _MOST_MODULES or len(payloads) + count > _MOST_MODULES:
             raise ValueError("too many modules")
         payloads += [_payload(locator, len(payloads) + index, row) for index in range(count)]
-    return Node(locator, str(library["path"]), 0, str(library["container"]), str(library["detail"]), (), tuple(payloads), ())
+    return Node(locator, str(library["path"]), 0, ContainerKind(library["container"]), str(library["detail"]), (), tuple(payloads), ())
 
 
 def _payload(holder: str, number: int, row: list[Any]) -> Payload:
@@ -85,8 +86,8 @@ def _payload(holder: str, number: int, row: list[Any]) -> Payload:
     locator = join(holder, f"{kind}[{number}]")
     return Payload(
         locator=locator,
-        vendor=str(vendor),
-        kind=str(kind),
+        vendor=Vendor(vendor),
+        kind=ModuleKind(kind),
         section=section,
         offset=number,
         size=0,
@@ -102,10 +103,10 @@ def _entry(holder: str, index: int, row: list[Any], *, vacant: bool) -> ImageEnt
     size = 1 if vacant else _FULL
     return ImageEntry(
         locator=join(holder, str(target)),
-        kind=str(kind),
+        kind=ImageKind(kind),
         target=str(target),
         code_version=version,
-        compression=str(compression),
+        compression=Codec(compression),
         stored_size=size,
         size=size,
         offset=index,
