@@ -13,7 +13,7 @@ from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.gpus.drivers import cuda_of_ptx
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.tables import version_key
-from fatpatch.model.kinds import HOSTS
+from fatpatch.model.kinds import HOSTS, Codec, ImageKind, Vendor
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.aside import for_linkers
 from fatpatch.verdicts.dispatch import HostChecks
@@ -25,6 +25,7 @@ from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, Modu
 from fatpatch.verdicts.results import Judged
 
 _HOST: Final = HostChecks(None, (), False, None, "host code is not read")
+_TEXTS: Final = frozenset({ImageKind.PTX, ImageKind.RELOCATABLE_PTX})
 _NO_KERNEL: Final = 1400
 """Bytes that a cubin of one empty kernel has at least; smaller images hold variables or nothing (measured with ptxas 11.8 to 13.0)."""
 _NO_ENTRY: Final = 200
@@ -39,7 +40,7 @@ class HeaderDoctor(Doctor):
         return [
             Judged(node, payload, _loaded(node, payload, environment), _HOST)
             for node, payload in self.pairs
-            if payload.vendor == "nvidia" and only in (None, node.locator)
+            if payload.vendor == Vendor.NVIDIA and only in (None, node.locator)
         ]
 
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
@@ -60,7 +61,7 @@ def is_vacant(payload: Payload) -> bool:
 
 def _without_kernels(image: ImageEntry) -> bool:
     size = image.size if image.size is not None else image.stored_size
-    most = {"sass": _NO_KERNEL, "ptx": _NO_ENTRY}.get(image.kind)
+    most = {ImageKind.SASS: _NO_KERNEL, ImageKind.PTX: _NO_ENTRY}.get(image.kind)
     return size is not None and most is not None and size < most
 
 
@@ -75,26 +76,26 @@ def _loaded(node: Node, payload: Payload, environment: Environment) -> ModuleVer
         return _verdict(payload, FAILS, error, None, reason)
     for error, why in _refusals(image, environment):
         return _verdict(payload, FAILS, error, image, f"{reason}, but {why}")
-    found = JIT if image.kind in ("ptx", "reloc-ptx") else NATIVE if arch_of(image) == arch else COMPATIBLE
+    found = JIT if image.kind in _TEXTS else NATIVE if arch_of(image) == arch else COMPATIBLE
     return _verdict(payload, found, None, image, reason)
 
 
 def _refusals(image: ImageEntry, environment: Environment) -> Iterator[tuple[int, str]]:
     """What the driver has against the image that it chose, as far as the header tells."""
     driver = environment.driver
-    if image.kind in ("ptx", "reloc-ptx") and environment.disable_ptx:
+    if image.kind in _TEXTS and environment.disable_ptx:
         yield JIT_DISABLED, "the environment forbids to compile it"
     if driver is None:
         return
-    if image.compression == "zstd" and driver.zstd is False:
+    if image.compression == Codec.ZSTD and driver.zstd is False:
         yield INVALID_IMAGE, "the driver does not read zstd"
-    isa = image.code_version if image.kind in ("ptx", "reloc-ptx") else None
+    isa = image.code_version if image.kind in _TEXTS else None
     if isa and driver.ptx and version_key(isa) > version_key(driver.ptx):
         yield UNSUPPORTED_PTX, f"the driver compiles PTX up to {driver.ptx}, and this is {isa}"
 
 
 def _verdict(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:
-    versions = [each.code_version for each in payload.images if each.kind == "ptx" and each.code_version]
+    versions = [each.code_version for each in payload.images if each.kind == ImageKind.PTX and each.code_version]
     newest = max(versions, key=version_key, default=None)
     return ModuleVerdict(
         locator=payload.locator,

@@ -11,6 +11,7 @@ from fatpatch.base.errors import InputError
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.drivers import on_jetson_linux
+from fatpatch.model.kinds import Vendor
 from fatpatch.verdicts.environment import Environment
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def environments(gpus: Sequence[str], driver: str | None) -> tuple[Environment, 
         devices = [device for gpu in gpus for device in _devices(gpu)]
     except InputError as error:
         raise click.UsageError(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message) from error
-    own = [device.vendor != "nvidia" or (device.arch is not None and on_jetson_linux(device.arch)) for device in devices]
+    own = [device.vendor != Vendor.NVIDIA or (device.arch is not None and on_jetson_linux(device.arch)) for device in devices]
     return tuple(dict.fromkeys(Environment(device, None if its else given) for device, its in zip(devices, own, strict=True)))
 
 

@@ -16,6 +16,7 @@ from fatpatch.commands._shared.progress import Progress
 from fatpatch.index.database import Database
 from fatpatch.index.projects import Project, projects
 from fatpatch.index.releases import JudgedRelease, ReleaseReader, by_bisection, every, until_it_runs
+from fatpatch.model.kinds import Vendor
 from fatpatch.named.unit import NamingChoices
 from fatpatch.verdicts.environment import Environment
 
@@ -62,7 +63,7 @@ def judged(
     """Judge the releases of every project; what was fetched is reported on standard error."""
     asked = environments(request.gpus, request.driver)
     for environment in asked:
-        if environment.device.vendor == "nvidia" and environment.device.arch is None:
+        if environment.device.vendor == Vendor.NVIDIA and environment.device.arch is None:
             raise click.UsageError(f"{environment.device.name} has no target")
     found = []
     index = Database(database or releases_index(), create=True)
