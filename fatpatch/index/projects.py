@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 from fatpatch.base.errors import InputError
 from fatpatch.base.locator import file_name
+from fatpatch.base.records import NamedTuple
 from fatpatch.index.releases import ReleaseToJudge
 from fatpatch.named import npm, pypi
 from fatpatch.named.resolve import is_package

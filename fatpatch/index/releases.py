@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Fetched, Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.index.database import Database
 from fatpatch.index.record import KeptRelease
 from fatpatch.named.unit import NamedUnit, opened_unit

@@ -6,10 +6,11 @@ Modules of a library with the same images are one row with their number; an imag
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fatpatch.base.errors import FormatError
 from fatpatch.base.locator import join
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, Wrapper

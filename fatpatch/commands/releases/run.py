@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import click
 
 from fatpatch.base.errors import InputError
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.gpu_options import environments
 from fatpatch.commands._shared.kept import releases_index
