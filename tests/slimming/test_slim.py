@@ -281,9 +281,9 @@ def test_wrong_words(tmp_path: Path, libraries: list[Path]) -> None:
     assert fatpatch("undo", tmp_path).code == 4
 
 
-def _killed(tmp_path: Path, libraries: list[Path], places: int) -> None:
+def _killed(tmp_path: Path, libraries: list[Path], places: int, copies: int = 2) -> None:
     """Kill a run at random moments; RECORD is always whole, the same command goes on, and undo gives every old byte back."""
-    env, site = environment(tmp_path, libraries, copies=2)
+    env, site = environment(tmp_path, libraries, copies=copies)
     before = sums(env)
     record = site / "kernels-1.0.dist-info/RECORD"
     old = record.read_bytes()
@@ -333,7 +333,8 @@ def test_killed_in_some_places(tmp_path: Path, libraries: list[Path]) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 def test_killed_in_many_places(tmp_path: Path, libraries: list[Path]) -> None:
-    _killed(tmp_path, libraries[:3], 200)
+    """30 libraries."""
+    _killed(tmp_path, libraries[:3], 200, copies=10)
 
 
 def test_recompression_gains_or_changes_nothing(tmp_path: Path, libraries: list[Path]) -> None:

@@ -1,0 +1,127 @@
+"""Marks of slimmed files, found beside them: in a distribution's own folder, at the root of a slimmed folder, in a wheel.
+
+A mark counts for a file that it names and that has the size that it had then: an installer that replaced the file made it void.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final
+
+from fatpatch.model.slim_mark import SlimMark
+from fatpatch.model.tree import Node
+
+MARK: Final = "fatpatch-slim.json"
+"""In ``*.dist-info``, and at the root of a slimmed folder."""
+
+SCHEMA: Final = "fatpatch.slimmed/1"
+_IN_WHEEL: Final = re.compile(r"[^/]+\.dist-info/fatpatch-slim\.json\Z")
+_SITES: Final = frozenset({"site-packages", "dist-packages"})
+_MAX_MARK: Final = 64 << 20
+_MAX_DEPTH: Final = 40
+
+
+def marked(node: Node, path: str) -> Node:
+    """The node of a file or wheel at ``path`` with its mark, where it has one."""
+    if not os.path.exists(path):
+        return node
+    mark = _of_wheel(path) if node.detail == "wheel" else _of_file(path) if node.payloads else None
+    return node if mark is None else node._replace(slimmed=mark)
+
+
+def marks_below(node: Node) -> tuple[SlimMark, ...]:
+    """The marks of a node and the files in it, each once, without their files."""
+    found: dict[SlimMark, None] = {}
+    stack = [node]
+    while stack:
+        each = stack.pop()
+        if each.slimmed is not None:
+            found[each.slimmed._replace(files=())] = None
+        stack += each.members
+    return tuple(sorted(found))
+
+
+def mark_bytes(mark: SlimMark) -> bytes:
+    """The mark as a file."""
+    return json.dumps({"schema": SCHEMA, **mark.document(), "files": dict(mark.files)}, indent=1).encode() + b"\n"
+
+
+def mark_from(document: Any) -> SlimMark | None:
+    """A mark from its document; None for what is none."""
+    try:
+        if document["schema"] != SCHEMA:
+            return None
+        lists = [tuple(str(each)[:100] for each in document[key])[:100] for key in ("targets", "gpus", "dropped")]
+        files = tuple((str(path), int(size)) for path, size in document["files"].items())
+        return SlimMark(lists[0], lists[1], lists[2], str(document["date"])[:10], files)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _of_file(path: str) -> SlimMark | None:
+    """The mark that names a file, in one of the folders above it."""
+    real = os.path.realpath(path)
+    folder = os.path.dirname(real)
+    for _ in range(_MAX_DEPTH):
+        marks = _marks_in(folder) if os.path.basename(folder) in _SITES else _root_mark(folder)
+        inner = os.path.relpath(real, folder).replace(os.sep, "/")
+        for mark in marks:
+            if dict(mark.files).get(inner) == os.path.getsize(real):
+                return mark
+        above = os.path.dirname(folder)
+        if above == folder:
+            break
+        folder = above
+    return None
+
+
+@lru_cache(maxsize=64)
+def _marks_in(folder: str) -> tuple[SlimMark, ...]:
+    """Those of all distributions in a folder, and its own."""
+    with suppress(OSError):
+        infos = [entry.path for entry in os.scandir(folder) if entry.name.endswith(".dist-info")]
+        found = [_read(os.path.join(info, MARK)) for info in infos]
+        return (*(mark for mark in found if mark is not None), *_root_mark(folder))
+    return ()
+
+
+@lru_cache(maxsize=64)
+def _root_mark(folder: str) -> tuple[SlimMark, ...]:
+    """That of a folder that was slimmed as a whole: its state has one."""
+    mark = _read(os.path.join(folder, MARK))
+    return () if mark is None else (mark,)
+
+
+def _read(path: str) -> SlimMark | None:
+    try:
+        if os.path.getsize(path) > _MAX_MARK:
+            return None
+        with open(path, "rb") as stream:
+            return _parsed(stream.read(_MAX_MARK))
+    except OSError:
+        return None
+
+
+def _of_wheel(path: str) -> SlimMark | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = next((each for each in archive.infolist() if _IN_WHEEL.match(each.filename)), None)
+            if info is None or info.file_size > _MAX_MARK:
+                return None
+            with archive.open(info) as stream:
+                return _parsed(stream.read(_MAX_MARK))
+    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _parsed(data: bytes) -> SlimMark | None:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return mark_from(document.get("mark", document)) if isinstance(document, dict) else None
