@@ -15,6 +15,7 @@ from fatpatch.policy.rules import RULES
 from fatpatch.policy.run import Selection, check_files
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import holders, stored_share
+from fatpatch.scan.slim_marks import marks_below
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor
@@ -40,6 +41,7 @@ class Holder(NamedTuple):
     answers: Mapping[str, Answer]
     blocks: tuple[Block, ...]
     model: ModelFacts | None
+    slimmed: tuple[str, ...] = ()
 
 
 class ReportContents(NamedTuple):
@@ -79,10 +81,11 @@ def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: i
 def _holders(root: Node, shown: str, limits: Limits, jobs: int | None) -> Iterator[Holder]:
     doctor = Doctor(root, limit=limits.image)
     told = answers(doctor)
+    slimmed = tuple(mark.words for mark in marks_below(root))
     for node in holders(root):
         facts = read_whole(listed(node, "" if node is root else node.path, shown), node, doctor.reader, jobs=jobs)
         name = shown if node is root else f"{shown}: {node.path}"
-        yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model)
+        yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model, slimmed)
 
 
 def _blocks(node: Node, facts: LibraryFacts) -> Iterator[Block]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
+from fatpatch.model.slim_mark import SlimMark
 
 if TYPE_CHECKING:
     from fatpatch.model.container_image import ContainerImage, FileOrigin
@@ -154,7 +155,7 @@ class Inventory(NamedTuple):
 class Node(NamedTuple):
     """A file, or a member of one, with all that was found in it and below it.
 
-    ``image``: of a container image; ``origin``: of a file in one.
+    ``image``: of a container image; ``origin``: of a file in one; ``slimmed``: the mark that ``slim`` left beside it.
     """
 
     locator: str
@@ -173,6 +174,7 @@ class Node(NamedTuple):
     inventory: tuple[Inventory, ...] | None = None
     image: ContainerImage | None = None
     origin: FileOrigin | None = None
+    slimmed: SlimMark | None = None
 
 
 def place_of(payload: Payload) -> str:

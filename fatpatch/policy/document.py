@@ -19,7 +19,15 @@ def document(outcome: CheckOutcome, *, failed: bool, policy: str) -> dict[str, A
         "policy": policy or None,
         "failed": failed,
         "counts": {level: sum(finding.level == level for finding in outcome.findings) for level in reversed(LEVELS)},
-        "files": [{"path": file.shown, "holders": file.holders, "distribution": file.distribution or None} for file in outcome.files],
+        "files": [
+            {
+                "path": file.shown,
+                "holders": file.holders,
+                "distribution": file.distribution or None,
+                **({"slimmed": list(file.slimmed)} if file.slimmed else {}),
+            }
+            for file in outcome.files
+        ],
         "findings": [_row(finding) for finding in outcome.findings],
         "allowed": [_row(finding) for finding in outcome.allowed],
         "baseline": [_row(finding) for finding in outcome.known],

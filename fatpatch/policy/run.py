@@ -22,6 +22,7 @@ from fatpatch.policy.rules_targets import vendor_of
 from fatpatch.policy.subject import Hit, Inspected, RuleSubject
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics
+from fatpatch.scan.slim_marks import marks_below
 from fatpatch.scan.survey import complaint_of
 from fatpatch.scan.walk import inspected
 
@@ -37,7 +38,7 @@ class FileResult(NamedTuple):
     """What one file gave: its findings, how many holders of GPU code it has, and whose code they hold.
 
     ``origin`` is the folder or pattern that it was met in; ``promised`` are the patterns of the policy that it fits; ``release``:
-    whether it is an archive, or was met in a folder, so that more than this file was meant.
+    whether it is an archive, or was met in a folder, so that more than this file was meant. ``slimmed``: what slim left of it, in words.
     """
 
     shown: str
@@ -48,6 +49,7 @@ class FileResult(NamedTuple):
     promised: frozenset[str]
     release: bool
     distribution: str = ""
+    slimmed: tuple[str, ...] = ()
 
 
 class CheckOutcome(NamedTuple):
@@ -98,6 +100,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
     """All findings of one file. What cannot be read is a finding, never silence; so every image is read."""
     findings: list[Finding] = []
     nodes: list[Node] = []
+    slimmed: tuple[str, ...] = ()
     release = not given.named and not any(char in given.origin for char in "*?[")
 
     def add(rule: str, hit: Hit) -> None:
@@ -113,6 +116,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
                 add(rule, hit)
             inside = Inspected(given.shown, root, limits.image, jobs)
             nodes = inside.holders
+            slimmed = tuple(mark.words for mark in marks_below(root))
             release = release or bool(root.members)
             for holder in nodes:
                 meant = given.named or policy.names(given.shown) or policy.names(holder.path)
@@ -128,7 +132,7 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
     vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
     paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
     promised = frozenset(pattern for pattern, _ in policy.files if any(fits(path, pattern) for path in paths))
-    return FileResult(given.shown, tuple(findings), len(nodes), vendors, given.origin, promised, release, given.distribution)
+    return FileResult(given.shown, tuple(findings), len(nodes), vendors, given.origin, promised, release, given.distribution, slimmed)
 
 
 def demands_on(policy: Policy, shown: str, node: Node) -> Demands:

@@ -64,6 +64,8 @@ def _node(
         head["model"] = _facts(node.facts)
     if node.image is not None:
         head["image"] = _container_image(node.image)
+    if node.slimmed is not None:
+        head["slimmed"] = node.slimmed.document()
     if node.origin is not None:
         head["origin"] = {**node.origin._asdict(), "also": list(node.origin.also)}
     head["inventory"] = None if node.inventory is None else [_inventory(each) for each in node.inventory]

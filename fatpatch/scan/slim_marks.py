@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
@@ -85,7 +84,7 @@ def _marks_in(folder: str) -> tuple[SlimMark, ...]:
     """Those of all distributions in a folder, and its own."""
     with suppress(OSError):
         infos = [entry.path for entry in os.scandir(folder) if entry.name.endswith(".dist-info")]
-        found = [_read(os.path.join(info, MARK)) for info in infos]
+        found = [read_mark(os.path.join(info, MARK)) for info in infos]
         return (*(mark for mark in found if mark is not None), *_root_mark(folder))
     return ()
 
@@ -93,11 +92,12 @@ def _marks_in(folder: str) -> tuple[SlimMark, ...]:
 @lru_cache(maxsize=64)
 def _root_mark(folder: str) -> tuple[SlimMark, ...]:
     """That of a folder that was slimmed as a whole: its state has one."""
-    mark = _read(os.path.join(folder, MARK))
+    mark = read_mark(os.path.join(folder, MARK))
     return () if mark is None else (mark,)
 
 
-def _read(path: str) -> SlimMark | None:
+def read_mark(path: str) -> SlimMark | None:
+    """The mark in a file; None where there is none."""
     try:
         if os.path.getsize(path) > _MAX_MARK:
             return None
@@ -108,6 +108,9 @@ def _read(path: str) -> SlimMark | None:
 
 
 def _of_wheel(path: str) -> SlimMark | None:
+    import zipfile
+    import zlib
+
     try:
         with zipfile.ZipFile(path) as archive:
             info = next((each for each in archive.infolist() if _IN_WHEEL.match(each.filename)), None)
@@ -115,7 +118,7 @@ def _of_wheel(path: str) -> SlimMark | None:
                 return None
             with archive.open(info) as stream:
                 return _parsed(stream.read(_MAX_MARK))
-    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -20,6 +20,7 @@ from fatpatch.model.kinds import ARCHIVES, CONTAINER_FORMATS, HOSTS, Codec, Cont
 from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
 from fatpatch.remote.inputs import is_image_layout
 from fatpatch.remote.opening import open_input
+from fatpatch.scan.slim_marks import marked
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -94,7 +95,7 @@ def inspected(
     source = open_input(path, None if limits is None else limits.remote)
     try:
         with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **kept) as node:
-            yield node
+            yield marked(node, path)
     finally:
         source.close()
 

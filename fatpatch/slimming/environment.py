@@ -6,10 +6,8 @@ the first library changes, and lists all that may change.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.leftovers import remove_neighbours
@@ -17,16 +15,15 @@ from fatpatch.base.locking import locked
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import write_file
 from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.model.slim_mark import SlimMark
+from fatpatch.scan.slim_marks import MARK, mark_bytes, read_mark
 from fatpatch.slimming.in_use import mapped_below
-from fatpatch.slimming.ledger import FileFacts, conda_document, facts_of, read_ledger, record_lines, replace_file
+from fatpatch.slimming.ledger import FileFacts, conda_document, differing, facts_of, read_ledger, record_lines, replace_file
 from fatpatch.slimming.library import slim_library
+from fatpatch.slimming.mark import joined, mark_of
 from fatpatch.slimming.request import LEFT_ALONE, SLIMMED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.state import STATE, State, load_state, save_state
 from fatpatch.slimming.tree import Package, Tree
-
-MARK: Final = "fatpatch-slim.json"
-"""The mark in a distribution's own folder: which GPUs its libraries are for now."""
-
 
 Report = Callable[[LibraryResult], None]
 
@@ -42,10 +39,11 @@ def slim_tree(tree: Tree, request: SlimRequest, *, dry: bool, jobs: int, report:
         save_state(tree.root, state)
         results = _libraries(tree, request, dry=False, jobs=jobs, report=report)
         settled = _settled(tree, results, resumed=before is not None and not before.done)
+        touched = {result.shown for result in results if result.status == SLIMMED}
         for package in tree.packages:
             if package.ledger and (own := {path: settled[path] for path in package.files if path in settled}):
-                _renew_ledger(tree.root, package, own, request, today)
-        _finish(tree.root, state)
+                touched |= _renew_ledger(tree.root, package, own, request, today)
+        _finish(tree.root, state, mark_of(request, {path: settled[path].size for path in touched}, today))
     return results
 
 
@@ -57,20 +55,21 @@ def _begun(tree: Tree, request: SlimRequest, before: State | None) -> State:
     ledgers = tuple(dict.fromkeys(package.ledger for package in tree.packages if package.ledger))
     marks = tuple(f"{os.path.dirname(ledger)}/{MARK}" for ledger in ledgers if ledger.endswith("/RECORD"))
     old = before or State("", (), (), (), False)
-    return State(request.words, _both(old.files, tree.files), _both(old.ledgers, ledgers), _both(old.marks, marks), False)
+    return State(request.words, _both(old.files, tree.files), _both(old.ledgers, ledgers), _both(old.marks, marks), False, old.mark)
 
 
-def _finish(root: str, state: State) -> None:
-    """Keep in the state what can be undone; no state where nothing can."""
+def _finish(root: str, state: State, new: SlimMark) -> None:
+    """Keep in the state what can be undone, and what the libraries are for; no state where there is neither."""
     files, ledgers = (
         tuple(each for each in paths if os.path.lexists(journal.path_beside(os.path.join(root, each))))
         for paths in (state.files, state.ledgers)
     )
-    if not files and not ledgers:
+    mark = joined(state.mark, new, root)
+    if not files and not ledgers and mark is None:
         os.unlink(os.path.join(root, STATE))
         return
     marks = tuple(mark for mark in state.marks if os.path.lexists(os.path.join(root, mark)))
-    save_state(root, state._replace(files=files, ledgers=ledgers, marks=marks, done=True))
+    save_state(root, state._replace(files=files, ledgers=ledgers, marks=marks, done=True, mark=mark))
 
 
 def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
@@ -103,33 +102,29 @@ def _settled(tree: Tree, results: Iterable[LibraryResult], *, resumed: bool) -> 
     return {path: facts_of(os.path.join(tree.root, path)) for path in tree.files if path in changed}
 
 
-def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts], request: SlimRequest, today: str) -> None:
-    """The ledger with the new hashes; a distribution gets a mark beside it, and lines for what is new, so that pip uninstalls all of it."""
+def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts], request: SlimRequest, today: str) -> set[str]:
+    """The ledger with the new hashes, and the files that it had others of.
+
+    A distribution gets a mark beside it, and lines for what is new, so that pip uninstalls all of it.
+    """
     path = os.path.join(root, package.ledger)
     old = read_ledger(path)
     prefix = f"{package.base}/" if package.base else ""
     facts = {name.removeprefix(prefix): each for name, each in changed.items()}
+    new = differing(old, facts, package.ledger)
+    touched = {f"{prefix}{name}" for name in new}
     if not package.ledger.endswith("/RECORD"):
         replace_file(path, conda_document(old, facts, package.ledger), record=request.record)
-        return
+        return touched
     info = os.path.dirname(package.ledger).removeprefix(prefix)
-    mark = os.path.join(os.path.dirname(path), MARK)
-    remove_neighbours(mark)
-    write_file(mark, [mark_bytes(request, facts, today)], replace=True)
+    place = os.path.join(os.path.dirname(path), MARK)
+    remove_neighbours(place)
+    mark = joined(read_mark(place), mark_of(request, {name: facts[name].size for name in new}, today), os.path.join(root, package.base))
+    if mark is None:
+        return touched
+    write_file(place, [mark_bytes(mark)], replace=True)
     added = [f"{info}/{MARK}"]
     if request.record:
         added += [journal.path_beside(name) for name in sorted(facts)] + [journal.path_beside(f"{info}/RECORD")]
     replace_file(path, record_lines(old, facts, added, package.ledger), record=request.record)
-
-
-def mark_bytes(request: SlimRequest, files: Iterable[str], today: str) -> bytes:
-    """The mark of a slimmed distribution: what its libraries are for now."""
-    document = {
-        "schema": "fatpatch.slimmed/1",
-        "gpus": [device.name for device in request.devices],
-        "targets": sorted({device.target for device in request.devices}),
-        "dropped": list(request.drop),
-        "date": today,
-        "files": sorted(files),
-    }
-    return json.dumps(document, indent=1).encode() + b"\n"
+    return touched

@@ -62,13 +62,25 @@ def record_lines(old: bytes, changed: Mapping[str, FileFacts], added: Sequence[s
         if facts is None:
             lines.append(line)
             continue
-        hashed = "sha256=" + base64.urlsafe_b64encode(facts.sha256).rstrip(b"=").decode()
-        lines.append(_line([row[0], hashed, str(facts.size)], line[len(line.rstrip("\r\n")) :]))
+        lines.append(_line([row[0], _hashed(facts), str(facts.size)], line[len(line.rstrip("\r\n")) :]))
     ending = "\r\n" if "\r\n" in text[:4096] else "\n"
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += ending
     lines += [_line([path, "", ""], ending) for path in added if path not in there]
     return "".join(lines).encode()
+
+
+def differing(old: bytes, facts: Mapping[str, FileFacts], locator: str) -> frozenset[str]:
+    """Those paths of ``facts`` that a RECORD, or a document of conda-meta, names with another hash."""
+    if not locator.endswith("/RECORD"):
+        new = json.loads(conda_document(old, facts, locator))
+        pairs = zip(json.loads(old)["paths_data"]["paths"], new["paths_data"]["paths"], strict=True)
+        return frozenset(after["_path"] for before, after in pairs if before.get("sha256_in_prefix") != after.get("sha256_in_prefix"))
+    return frozenset(
+        row[0].replace("\\", "/")
+        for row in map(_row, old.decode("utf-8", "replace").splitlines())
+        if len(row) == 3 and row[1] and (each := facts.get(row[0].replace("\\", "/"))) is not None and row[1] != _hashed(each)
+    )
 
 
 def conda_document(old: bytes, changed: Mapping[str, FileFacts], locator: str) -> bytes:
@@ -116,6 +128,11 @@ def replace_file(path: str, content: bytes, *, record: bool) -> None:
         write_overlay(overlay, path, like=path, replace=True, verify=verify)
     finally:
         source.close()
+
+
+def _hashed(facts: FileFacts) -> str:
+    """As RECORD writes it."""
+    return "sha256=" + base64.urlsafe_b64encode(facts.sha256).rstrip(b"=").decode()
 
 
 def _line(row: Sequence[str], ending: str) -> str:

@@ -16,7 +16,7 @@ def undo_tree(folder: str) -> int:
     """Give every file of a slimmed folder back the bytes that it had; how many there were. EditError when nothing says what to undo."""
     root = os.path.realpath(folder)
     state = load_state(root)
-    if state is None:
+    if state is None or not state.undoable:
         hint = f"the record is the file {STATE} in it; a run with --no-undo leaves none"
         raise EditError("no undo record found for this folder", locator=folder, hint=hint)
     count = 0

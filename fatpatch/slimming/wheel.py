@@ -18,9 +18,11 @@ from fatpatch.base.leftovers import folder_prefix, remove_folders
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import give_name, sync_folder
-from fatpatch.slimming.environment import MARK, Report, mark_bytes
+from fatpatch.scan.slim_marks import MARK, mark_bytes
+from fatpatch.slimming.environment import Report
 from fatpatch.slimming.ledger import FileFacts, facts_of, record_lines
 from fatpatch.slimming.library import slim_library
+from fatpatch.slimming.mark import mark_of
 from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest
 
 _LIBRARY: Final = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|exe|cubin|fatbin|hsaco|co)\Z", re.IGNORECASE)
@@ -171,7 +173,7 @@ def _pack(
     info = os.path.dirname(record)
     facts = {name: facts_of(path) for name, path in changed.items()}
     texts = {f"{info}/WHEEL": _with_build(_text(archive, f"{info}/WHEEL"), _build_tag(wheel, request))}
-    mark = mark_bytes(request, changed, today)
+    mark = mark_bytes(mark_of(request, {name: each.size for name, each in facts.items()}, today))
     facts |= {name: _facts(data) for name, data in texts.items()}
     texts[record] = record_lines(_text(archive, record), facts, (), wheel.path)
     texts[record] += f"{info}/{MARK},{_hashed(mark)},{len(mark)}\n".encode()

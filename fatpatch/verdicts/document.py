@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fatpatch.scan.slim_marks import marks_below
 from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.dispatch import EQUAL, NOT_KNOWN, HostChecks
@@ -48,7 +49,9 @@ def fleet_document(environments: Sequence[Environment], rows: Sequence[Json], er
 
 def file_json(found: FileVerdict, remedies: Sequence[Remedy], beside: Sequence[Needed], failing: Sequence[Operation], shown: str) -> Json:
     """One file on one GPU."""
+    marks = marks_below(found.node)
     return {
+        **({"slimmed": [mark.document() for mark in marks]} if marks else {}),
         "path": shown,
         "verdict": found.verdict,
         "outcome": outcome_of(found),

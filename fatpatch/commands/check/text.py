@@ -33,6 +33,11 @@ def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> 
             yield f"allowed: {finding.rule} {safe(finding.locator)}: {safe(finding.message)}"
         for finding in outcome.known:
             yield f"in the baseline: {finding.rule} {safe(finding.locator)}: {safe(finding.message)}"
+    marks: dict[str, list[str]] = {}
+    for file_result in outcome.files:
+        for words in file_result.slimmed:
+            marks.setdefault(words, []).append(file_result.shown)
+    yield from (f"{safe(_named(files))}: {safe(words)}" for words, files in marks.items())
     sifted = [f"{len(outcome.allowed)} allowed"] if outcome.allowed else []
     sifted += [f"{len(outcome.known)} in the baseline"] if outcome.known else []
     more = f" ({', '.join(sifted)})" if sifted else ""
@@ -40,6 +45,11 @@ def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> 
     counted = _counted(outcome.findings) if outcome.findings else "nothing found"
     yield f"policy: {safe(policy)}" if policy else "no policy file: requirements from the command line only"
     yield f"{'FAILED' if failed else 'passed'}: {plural(len(outcome.files), 'file')}, {holding} with GPU code: {counted}{more}"
+
+
+def _named(files: list[str]) -> str:
+    """``libx.so and 3 more``."""
+    return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
 def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:

@@ -14,6 +14,7 @@ from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, I
 from fatpatch.model.tree import Inventory, Node, Payload, place_of
 from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.scan.matrix import Matrix
+from fatpatch.scan.slim_marks import marks_below
 
 if TYPE_CHECKING:
     from fatpatch.gpucode.rows import KernelRow
@@ -48,6 +49,7 @@ def report(
     ``resources``: (target, kernel) by place, for the table of what they take; none when it is not asked for.
     """
     yield _head(node)
+    yield from (f"  {safe(mark.words)}" for mark in marks_below(node))
     rows = list(_parts(node, 1))
     width = max((len(name) for name, _ in rows), default=0)
     for name, words in rows:

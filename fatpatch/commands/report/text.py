@@ -146,6 +146,7 @@ def _file(holder: Holder) -> dict[str, Any]:
     return {
         "name": safe(holder.name),
         "facts": numbers,
+        "slimmed": list(map(safe, holder.slimmed)),
         "targets": list(_targets(holder)),
         "gpus": list(_gpus(holder)),
         "judged_note": f" and with the model inside, {safe(holder.model.architecture or 'of an unknown kind')}" if holder.model else "",

@@ -10,6 +10,7 @@ from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.hostcode import llamafile
 from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.scan.coverage import target_key
+from fatpatch.scan.slim_marks import marks_below
 from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
@@ -71,6 +72,7 @@ def report(
     """All lines for one file on one device; without ``verbose`` those of many modules fit a terminal of 80 columns and 40 lines."""
     sections = [
         (FIRST, wrapped("", headline(found, shown))),
+        (1, [line for mark in marks_below(found.node) for line in wrapped("", f"It was {safe(mark.words)}.")]),
         (2, _libraries(found, verbose=verbose)),
         (2, _operations(failing, verbose=verbose)),
         (3, reason_lines(found, show, verbose=verbose)),
