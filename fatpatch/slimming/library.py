@@ -23,7 +23,7 @@ from fatpatch.model.tree import Node
 from fatpatch.scan.coverage import payloads_below, stored_share, target_key
 from fatpatch.scan.walk import inspected
 from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, UNCHANGED, LibraryResult, LibraryTask, SlimRequest
-from fatpatch.slimming.same_load import same_load_checks
+from fatpatch.slimming.same_load import modules_without_kernels, same_load_checks
 
 _BLOCK = 512
 
@@ -132,10 +132,11 @@ def _attempt(subject: EditedFile, request: SlimRequest, to: Destination) -> Done
     if not request.devices and not drop and not request.strip_lto:
         return None
     wish = request.wish._replace(drop=drop)
+    spared = frozenset(modules_without_kernels(node, request))
 
     def planner(*, compact: bool, fill: bool) -> Planner:
         host = Options(compact=compact, rebuild=True)
-        return lambda: plan_prune(node, PruneRequest(wish, host=host, limit=request.limit, fill=fill))
+        return lambda: plan_prune(node, PruneRequest(wish, host=host, limit=request.limit, fill=fill, spared=spared))
 
     return _first_that_works(subject, to, request, (planner(compact=True, fill=False), planner(compact=False, fill=False)))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from fatpatch.base.checks import CheckResult, check_of
+from fatpatch.base.errors import FatpatchError
+from fatpatch.edit.rewrite.select_images import unloaded
 from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.gpucode.fatbin.driver_view import driver_view
 from fatpatch.gpus.amd import choose_object, offered
@@ -13,7 +16,9 @@ from fatpatch.model.kinds import ModuleKind
 from fatpatch.model.tree import Node, Payload
 from fatpatch.slimming.request import SlimRequest
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.loading import load
+from fatpatch.verdicts.module import is_empty
 
 
 def same_load_checks(both: TreeComparison, request: SlimRequest) -> list[CheckResult]:
@@ -22,6 +27,16 @@ def same_load_checks(both: TreeComparison, request: SlimRequest) -> list[CheckRe
         check_of(f"{device.name} loads the same, module by module", _problems(both, device, request))
         for device in dict.fromkeys(request.devices)
     ]
+
+
+def modules_without_kernels(node: Node, request: SlimRequest) -> Iterator[str]:
+    """Locators of modules of which no GPU loads anything and that no kernel is in: nothing is missing there, nor would be gained."""
+    reader = FactsReader(request.limit, node.size)
+    for holder, payload in unloaded(node, request.devices) if request.devices else ():
+        if payload.kind == ModuleKind.FATBIN and holder.source is not None:
+            with suppress(FatpatchError):
+                if is_empty(holder.source, payload, reader):
+                    yield payload.locator
 
 
 def _problems(both: TreeComparison, device: Device, request: SlimRequest) -> Iterator[str]:

@@ -105,14 +105,14 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:
         toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
-        if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and _is_empty(node.source, payload, reader):
+        if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and is_empty(node.source, payload, reader):
             fate = EMPTY if node.container in HOSTS else FAILS  # a host asks an empty module for nothing
             return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.source, loading.image, loading.content)
     if facts.problem:
         return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")
-    if node.container in HOSTS and verdict.verdict == JIT and _is_empty(node.source, payload, reader):
+    if node.container in HOSTS and verdict.verdict == JIT and is_empty(node.source, payload, reader):
         return verdict._replace(verdict=EMPTY, vacant=True, reason=f"{verdict.reason}; it does nothing", toolkit=facts.toolkit)
     if not facts.bodies:
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
@@ -122,7 +122,7 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, unlinked=facts.unlinked, origin=origin)
 
 
-def _is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
+def is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
     """Whether no image of a module has a kernel; images that are large have, and are not read for it."""
     images = [image for image in payload.images if image.within is None]
     small = bool(images) and all(

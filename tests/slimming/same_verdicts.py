@@ -46,7 +46,9 @@ def modules(path: Path, gpu: str) -> dict[str, tuple[Any, ...]]:
             for each in value:
                 collect(each)
 
-    collect(fatpatch("doctor", path, "--gpu", gpu))
+    document = fatpatch("doctor", path, "--gpu", gpu)
+    collect(document)
+    found["the file"] = tuple((row["verdict"], row["outcome"], row["unread"]) for row in document.get("files", ()))
     return found
 
 

@@ -18,7 +18,7 @@ from fatpatch.scan.pins import pinned
 class PruneRequest(NamedTuple):
     """What to keep, in which modules (locators or patterns) and archive members, and how.
 
-    ``fill``: every fatbin keeps its place and size.
+    ``fill``: every fatbin keeps its place and size. ``spared``: locators of modules that stay as they are.
     """
 
     wish: KeepRequest
@@ -28,6 +28,7 @@ class PruneRequest(NamedTuple):
     host: Options = Options()
     limit: int = 128 << 20
     fill: bool = False
+    spared: frozenset[str] = frozenset()
 
 
 def plan_prune(node: Node, wishes: PruneRequest) -> RewritePlan:
@@ -55,7 +56,7 @@ def pruned(node: Node, wishes: PruneRequest) -> tuple[Sequence[tuple[Node, Paylo
     choice = chosen(everything, wishes.wish, modules, force=wishes.force)
     changes, notes = list[Change](), list(choice.notes)
     for holder, payload in modules:
-        gone = choice.dropped.get(payload.locator)
+        gone = None if payload.locator in wishes.spared else choice.dropped.get(payload.locator)
         if gone is None:
             continue
         try:

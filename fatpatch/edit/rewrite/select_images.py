@@ -114,6 +114,14 @@ def loads_any(node: Node, devices: Sequence[Device]) -> bool:
     )
 
 
+def unloaded(node: Node, devices: Sequence[Device]) -> Iterator[Pair]:
+    """The payloads of a file of which none of the GPUs loads anything."""
+    chooser = _Chooser()
+    for holder, payload in payloads_below(node):
+        if not any(True for device in devices for _ in loaded(payload, device.target, device.arch, chooser)):
+            yield holder, payload
+
+
 class Loss(NamedTuple):
     """A module, the GPU on which it would no longer load, and the target of the image that it loads there now."""
 
