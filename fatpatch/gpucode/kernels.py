@@ -44,7 +44,7 @@ def read_image(kind: str, data: bytes, *, detail: bool = True) -> Reading:
         zebin = read_zebin(data)
         return Reading(list(map(_named, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
     kernels = ptx_kernels(data)
-    if detail and kind == ImageKind.PTX and b".shared" in data:
+    if detail and kind == ImageKind.PTX:
         from fatpatch.gpucode.ptx.shared import with_shared
 
         kernels = with_shared(kernels, data)

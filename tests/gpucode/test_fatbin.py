@@ -45,7 +45,7 @@ def test_kernel_facts(tmp_path: Path) -> None:
     _, found = read(tmp_path, container(elf_entry(), entry(PTX)))
     (_, sass), (_, ptx) = found
     assert sass.rows == (("k", 40, 256, 16, ((0, 0x16C),), 128, ((0, 8), (8, 4)), 0x180, None),)
-    assert ptx.rows == (("k", None, None, None, None, None, ((0, 8), (8, 4)), None, None),)
+    assert ptx.rows == (("k", None, 0, None, None, None, ((0, 8), (8, 4)), None, None),)
     assert sass.producer == "CUDA 12.9"
 
 
