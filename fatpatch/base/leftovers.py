@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import zlib
 from contextlib import suppress
 
-_OF_PROCESS = re.compile(r"-p(\d{1,10})-")
+from fatpatch.base.patterns import lazy_pattern
+
+_OF_PROCESS = lazy_pattern(r"-p(\d{1,10})-")
 
 
 def prefix_for(path: str) -> str:

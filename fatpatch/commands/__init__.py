@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import os
 import sys
@@ -103,7 +102,6 @@ def cli(context: click.Context, quiet: bool, traceback: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    gc.set_threshold(200_000, 50, 50)  # records live until the end: collecting them early is time for nothing
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller

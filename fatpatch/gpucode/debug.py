@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.model.kinds import PTX_TEXTS
 
-_LOCATIONS = re.compile(rb"^[ \t]*\.loc[ \t]+\d", re.MULTILINE)
-_DEBUG_TARGET = re.compile(rb"^[ \t]*\.target[^\n]{0,200}\bdebug\b", re.MULTILINE)
+_LOCATIONS = lazy_pattern(rb"^[ \t]*\.loc[ \t]+\d", re.MULTILINE)
+_DEBUG_TARGET = lazy_pattern(rb"^[ \t]*\.target[^\n]{0,200}\bdebug\b", re.MULTILINE)
 
 
 def debug_kinds(kind: str, data: bytes) -> frozenset[str]:

@@ -63,12 +63,13 @@ def find_payloads(
         else:
             _offload(finder, part, evidence)
     if container.kind not in (ContainerKind.FATBIN, ContainerKind.BUNDLE):
-        for part in _unnamed(source, container):
+        unnamed = list(_unnamed(source, container))
+        for part in unnamed:
             finder.search(part)
             if not finder.by_toolkit:
                 _offload_search().search(finder, part)
         _check_pointers(finder)
-        for part in _unnamed(source, container):
+        for part in unnamed:
             _search_bare(finder, part)
     return finder.payloads()
 

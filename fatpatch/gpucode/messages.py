@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.gpucode.cubin.bodies import encoding, kernel_sections
 from fatpatch.gpucode.cubin.tables import INFO, TYPE, Row, Tables
@@ -21,10 +22,10 @@ _SHT_REL, _SHT_RELA = 9, 4
 _MAX_STRINGS = 64
 _MAX_KERNELS = 2000
 _MAX_LENGTH = 2000
-_FIELD = re.compile(r"%(?:l{0,2}[diux]|[sp])")
-_ARCH_LIST = re.compile(r"\d{3,4}(?:,\d{3,4})*\Z|__CUDA_ARCH_LIST__\Z")
-_LINE_OF_FILE = re.compile(r"\A%s:%d: ")
-_PTX_VARIABLE = re.compile(rb"\.global[^;={]{0,200}?\.b8[ \t]{1,8}([A-Za-z_$%][\w$]{0,4096})\[\d{0,12}\][ \t]{0,8}=[ \t]{0,8}\{")
+_FIELD = lazy_pattern(r"%(?:l{0,2}[diux]|[sp])")
+_ARCH_LIST = lazy_pattern(r"\d{3,4}(?:,\d{3,4})*\Z|__CUDA_ARCH_LIST__\Z")
+_LINE_OF_FILE = lazy_pattern(r"\A%s:%d: ")
+_PTX_VARIABLE = lazy_pattern(rb"\.global[^;={]{0,200}?\.b8[ \t]{1,8}([A-Za-z_$%][\w$]{0,4096})\[\d{0,12}\][ \t]{0,8}=[ \t]{0,8}\{")
 
 
 def cubin_messages(data: bytes, kernels: Iterable[str]) -> dict[str, str]:

@@ -5,9 +5,8 @@ The images of one module agree in this between architectures and toolkits (measu
 
 from __future__ import annotations
 
-import re
-
 from fatpatch.base.errors import LimitError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.read import CodeObject, read_code_object
@@ -20,15 +19,15 @@ from fatpatch.model.kinds import ImageKind
 _OBJECT = 1
 _ALIGNMENTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _VARIABLE_SECTIONS = (b".nv.global", b".nv.constant3")
-_GENERATED = re.compile(r"\$|__unnamed|\.|__cuda_|_nv_|__nv_")
-_PTX_VARIABLE = re.compile(
+_GENERATED = lazy_pattern(r"\$|__unnamed|\.|__cuda_|_nv_|__nv_")
+_PTX_VARIABLE = lazy_pattern(
     rb"(?<![\w$%.])\.(?:global|const)((?:\s*\.(?:attribute\s*\([^)]{0,80}\)|align\s+\w{1,18}|v[24]|[a-z]+\d{1,3}(?:x2)?))+)"
     rb"\s+([A-Za-z_$%][\w$]*)((?:\s*\[\s*\w{0,18}\s*\])*)"
 )
-_VARIABLE_TYPE = re.compile(rb"\.(?!v[24]\b)[a-z]+(\d{1,3})(x2)?(?!\w)")
-_VECTOR = re.compile(rb"\.v([24])\b")
-_ADDRESS_SIZE = re.compile(rb"\.address_size\s+(\d{1,4})")
-_HASH = re.compile(r"(_INTERNAL_|_GLOBAL__N__|__nv_static_\d{1,4}__)([0-9a-f]{8})")
+_VARIABLE_TYPE = lazy_pattern(rb"\.(?!v[24]\b)[a-z]+(\d{1,3})(x2)?(?!\w)")
+_VECTOR = lazy_pattern(rb"\.v([24])\b")
+_ADDRESS_SIZE = lazy_pattern(rb"\.address_size\s+(\d{1,4})")
+_HASH = lazy_pattern(r"(_INTERNAL_|_GLOBAL__N__|__nv_static_\d{1,4}__)([0-9a-f]{8})")
 
 
 class ImageSignature(NamedTuple):
@@ -151,7 +150,7 @@ def hashes_of(name: str) -> list[str]:
 
 
 SUFFIX_FLAGS = {"a": n.FLAG_ARCH_SPECIFIC, "f": n.FLAG_FAMILY_SPECIFIC, "": 0}
-_TARGET = re.compile(r"(?:sm|compute)_(\d+)([af]?)")
+_TARGET = lazy_pattern(r"(?:sm|compute)_(\d+)([af]?)")
 
 
 def split_target(target: str) -> tuple[int, str]:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.compatibility import best_kin
 from fatpatch.gpus.tables import table
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import ImageEntry
 
-_OVERRIDE = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
-_TARGET = re.compile(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
-_FEATURE = re.compile(r":([a-z]+)([+-])")
+_OVERRIDE = lazy_pattern(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
+_TARGET = lazy_pattern(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
+_FEATURE = lazy_pattern(r":([a-z]+)([+-])")
 _SPIRV = "amdgcnspirv"
 _FOREIGN = frozenset({"openmp", "sycl", "host"})
 _USUAL: Final = {"sramecc": "+", "xnack": "-"}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.gpus.devices import Device, all_devices, find, well_known
 from fatpatch.gpus.generations import generation
 
 _OLDEST = 50
-_SERIES = re.compile(r"\b(?:GeForce (GTX|RTX) (\d{1,2})(\d\d)|Radeon (RX) (\d)(\d{2,3}))\b")
+_SERIES = lazy_pattern(r"\b(?:GeForce (GTX|RTX) (\d{1,2})(\d\d)|Radeon (RX) (\d)(\d{2,3}))\b")
 _ENOUGH = 3
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.tables import table
 
@@ -26,8 +27,8 @@ _LEFT_OUT = frozenset(  # words of a name that people leave out
 )
 _ADDED = frozenset({"geforce", "radeon", "tesla", "jetson", "instinct", "rtx", "pro"})  # that people add to names without them
 _LAPTOP = frozenset({"laptop", "mobile", "notebook", "gpu"})
-_JOINED = re.compile(r"(gtx|rtx|rx|gt|geforce|radeon|titan)(?=\d)|(?<=\d)(?=(?:ti|super|xtx|xt|gre)\b)")
-_MEMORY = re.compile(r"\d{1,3}(?:gb|g)")
+_JOINED = lazy_pattern(r"(gtx|rtx|rx|gt|geforce|radeon|titan)(?=\d)|(?<=\d)(?=(?:ti|super|xtx|xt|gre)\b)")
+_MEMORY = lazy_pattern(r"\d{1,3}(?:gb|g)")
 
 
 class Product(NamedTuple):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 
-_MIG = re.compile(r"\s+MIG\s+\d+c?\.?\d*g\.\d+gb(?:\.\w+|\+me\S*)*\s*\Z", re.IGNORECASE)
-_VIRTUAL = re.compile(
+from fatpatch.base.patterns import lazy_pattern
+
+_MIG = lazy_pattern(r"\s+MIG\s+\d+c?\.?\d*g\.\d+gb(?:\.\w+|\+me\S*)*\s*\Z", re.IGNORECASE)
+_VIRTUAL = lazy_pattern(
     r"(?:nvidia\s+)?(?:grid\s+)?([a-z][a-z0-9 -]*?\d[a-z0-9 -]*?)-\d{1,3}(?:-\d{1,3})?(?:Q|C|B|A|AC|CME)\s*\Z", re.IGNORECASE
 )
-_DOUBLE_MEMORY = re.compile(r"\b([AV]100)D[XL]?\b", re.IGNORECASE)
-_BOARD = re.compile(r"\b(?:orin|xavier|thor|jetson)\b", re.IGNORECASE)
-_BOARD_WORDS = re.compile(r"\s+(?:super|developer\s+kit|dev\s+kit|devkit|module)\b", re.IGNORECASE)
+_DOUBLE_MEMORY = lazy_pattern(r"\b([AV]100)D[XL]?\b", re.IGNORECASE)
+_BOARD = lazy_pattern(r"\b(?:orin|xavier|thor|jetson)\b", re.IGNORECASE)
+_BOARD_WORDS = lazy_pattern(r"\s+(?:super|developer\s+kit|dev\s+kit|devkit|module)\b", re.IGNORECASE)
 
 
 def own_name(text: str) -> tuple[str, str] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
+
 _LONG: Final = frozenset(
     {
         "Ofast-compile", "allow-expensive-optimizations", "compile-as-tools-patch", "compile-only", "compiler-annotations",
@@ -39,7 +41,7 @@ _SHORT: Final = frozenset(
     }
 )  # fmt: skip
 _TOOLS_PATCH: Final = frozenset({"astoolspatch", "compile-as-tools-patch"})
-_WORD = re.compile(r"--?([A-Za-z][\w-]*)(?:[= ]([^\s-]\S*))?")
+_WORD = lazy_pattern(r"--?([A-Za-z][\w-]*)(?:[= ]([^\s-]\S*))?")
 
 
 def refusal(options: str) -> str | None:

@@ -7,10 +7,10 @@ their own device only, with suffix f in their family.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import Codec, ImageKind
@@ -38,7 +38,7 @@ _REFUSED: Final = {87: frozenset({80, 86})}
 """Device -> plain machine code of its major that users saw refused there (error 209): jax 40487 and 40492, bitsandbytes 1930 on Orin."""
 
 _SUFFIX_RANK = {"a": 0, "f": 1, "": 2}
-_NUMBER = re.compile(r"(\d+)([af]?)\Z")
+_NUMBER = lazy_pattern(r"(\d+)([af]?)\Z")
 
 
 class LoadChoice(NamedTuple):

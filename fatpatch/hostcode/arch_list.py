@@ -7,11 +7,11 @@ namespace and so in kernel names. Only strings are read here, not those constant
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import pieces, read_host
 from fatpatch.hostcode.constants import occurrences
@@ -21,10 +21,10 @@ STUB_MESSAGE: Final = b"has no device code compatible with CUDA arch"
 """Part of what ggml's stubs print; the list is a string of its own beside it."""
 
 _FEATURE = b"\0ARCHS\0"
-_COMMA = re.compile(rb",(?=\d{3,4}[,\0])")
-_LIST = re.compile(rb"\d{3,4}(?:,\d{3,4})*\Z")
-_CUB = re.compile(rb"CUB_(?=\d{6}_)\d{6}_(?:SM_)?(\d{3,4}(?:_\d{3,4})*)")
-_PTX_BYTES = re.compile(rb"\{(\d{1,3}(?:, ?\d{1,3}){2,399})\}")
+_COMMA = lazy_pattern(rb",(?=\d{3,4}[,\0])")
+_LIST = lazy_pattern(rb"\d{3,4}(?:,\d{3,4})*\Z")
+_CUB = lazy_pattern(rb"CUB_(?=\d{6}_)\d{6}_(?:SM_)?(\d{3,4}(?:_\d{3,4})*)")
+_PTX_BYTES = lazy_pattern(rb"\{(\d{1,3}(?:, ?\d{1,3}){2,399})\}")
 _LOWEST, _HIGHEST = 200, 1990
 _MAX_LENGTH = 128
 _MAX_LISTS = 256

@@ -11,6 +11,7 @@ from typing import Final
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.locator import file_name
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK
 from fatpatch.binfmt.elf import read as elf
@@ -24,8 +25,8 @@ _BASES: Final = (
     "|nvshmem_host|npp[a-z]{1,5}|nvjpeg"
 )
 _NAMES: Final = {
-    ContainerKind.ELF: re.compile(rf"lib({_BASES})\.so(?:\.\d{{1,4}}){{0,3}}(?![A-Za-z0-9_.])".encode(), re.ASCII),
-    ContainerKind.PE: re.compile(rf"(?<![A-Za-z0-9_])({_BASES})64_\d{{1,4}}(?:_\d)?\.dll(?![A-Za-z0-9_.])".encode(), re.ASCII),
+    ContainerKind.ELF: lazy_pattern(rf"lib({_BASES})\.so(?:\.\d{{1,4}}){{0,3}}(?![A-Za-z0-9_.])".encode(), re.ASCII),
+    ContainerKind.PE: lazy_pattern(rf"(?<![A-Za-z0-9_])({_BASES})64_\d{{1,4}}(?:_\d)?\.dll(?![A-Za-z0-9_.])".encode(), re.ASCII),
 }
 _IMPORTS: Final = (".dynstr", ".idata")
 _TEXTS: Final = (".rodata", ".rdata", ".data")

@@ -6,9 +6,9 @@ by the highest entry of its own list of targets that is not above the device's (
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.arch_list import arch_list
 from fatpatch.hostcode.code import read_host
@@ -27,16 +27,16 @@ _ARCH_LIST_DECIDES = b"compiled with any CUDA arch <= "
 _OWN = (b"ggml-cuda.cu", b"GGML_CUDA_MAX_DEVICES", b"GGML_CUDA_NO_PINNED", _FORCE_MMQ, _TENSOR_CORES, _ARCH_LIST_DECIDES)
 _ALSO = (b"ggml_cuda_init", b"ggml_init_cublas", b"ggml_backend_cuda")
 _KERNELS = (
-    ("a mul_mat_q kernel for each quantisation", re.compile(r"_Z\d+mul_mat_q[2-8]_[01K]ILb"), PER_TYPE),
-    ("mul_mat_vec_q with the block type as argument", re.compile(r"_Z13mul_mat_vec_qI.*block_i?q"), PER_TYPE),
-    ("mul_mat_q with the type as argument", re.compile(r"_Z9mul_mat_qIL9ggml_type"), MID_2024),
-    ("mul_mat_vec_q with the type as argument", re.compile(r"_Z13mul_mat_vec_qIL9ggml_type"), MID_2024),
-    ("mul_mat_f", re.compile(r"_Z\w{0,8}9mul_mat_fI"), ARCH_LIST),
-    ("flash_attn_tile", re.compile(r"_Z15flash_attn_tileI"), ARCH_LIST),
-    ("mul_mat_vec_q_moe", re.compile(r"_Z17mul_mat_vec_q_moe"), ARCH_LIST),
-    ("mul_mat_vec_q", re.compile(r"_Z13mul_mat_vec_q"), None),
-    ("quantize_q8_1", re.compile(r"_Z\w{0,4}13quantize_q8_1"), None),
-    ("dequantize_block", re.compile(r"_Z\w{0,4}16dequantize_block"), None),
+    ("a mul_mat_q kernel for each quantisation", lazy_pattern(r"_Z\d+mul_mat_q[2-8]_[01K]ILb"), PER_TYPE),
+    ("mul_mat_vec_q with the block type as argument", lazy_pattern(r"_Z13mul_mat_vec_qI.*block_i?q"), PER_TYPE),
+    ("mul_mat_q with the type as argument", lazy_pattern(r"_Z9mul_mat_qIL9ggml_type"), MID_2024),
+    ("mul_mat_vec_q with the type as argument", lazy_pattern(r"_Z13mul_mat_vec_qIL9ggml_type"), MID_2024),
+    ("mul_mat_f", lazy_pattern(r"_Z\w{0,8}9mul_mat_fI"), ARCH_LIST),
+    ("flash_attn_tile", lazy_pattern(r"_Z15flash_attn_tileI"), ARCH_LIST),
+    ("mul_mat_vec_q_moe", lazy_pattern(r"_Z17mul_mat_vec_q_moe"), ARCH_LIST),
+    ("mul_mat_vec_q", lazy_pattern(r"_Z13mul_mat_vec_q"), None),
+    ("quantize_q8_1", lazy_pattern(r"_Z\w{0,4}13quantize_q8_1"), None),
+    ("dequantize_block", lazy_pattern(r"_Z\w{0,4}16dequantize_block"), None),
 )
 _ORDER = (PER_TYPE, MID_2024, ARCH_LIST)
 

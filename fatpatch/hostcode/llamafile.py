@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 
-_VERSION = re.compile(rb"llamafile[ /]v?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
-_LIBRARIES = re.compile(r"ggml-(?:cuda|rocm)\.(?:dll|so)")
+_VERSION = lazy_pattern(rb"llamafile[ /]v?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
+_LIBRARIES = lazy_pattern(r"ggml-(?:cuda|rocm)\.(?:dll|so)")
 _SEARCHED = 64 << 20
 
 

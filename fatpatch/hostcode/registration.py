@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import HostCode, Texts, read_host
 from fatpatch.hostcode.entry_points import EntryPoint, calls, find_entry_point
@@ -25,9 +26,9 @@ _MAX_CALLS = 1 << 17
 _MAX_FOLLOWED = 1 << 14
 _MAX_LOADS = 1 << 19
 _MAX_STRANGE = 1 << 12
-_NAME = re.compile(rb"[A-Za-z_][\w$.]*\Z")
-_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=....)", re.DOTALL)
-_MOV = re.compile(rb"[\xb8-\xbf](?=....)", re.DOTALL)
+_NAME = lazy_pattern(rb"[A-Za-z_][\w$.]*\Z")
+_LEA = lazy_pattern(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=....)", re.DOTALL)
+_MOV = lazy_pattern(rb"[\xb8-\xbf](?=....)", re.DOTALL)
 
 
 class Registration(NamedTuple):

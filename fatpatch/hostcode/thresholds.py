@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.code import CodePiece, HostCode, pieces, read_host
 from fatpatch.model.tree import Node
@@ -33,8 +34,8 @@ _LOOK_BACK: Final = range(48, 64, 2)
 _STEPS = 16
 _IMMEDIATES = frozenset(CAPABILITIES | {value - 1 for value in CAPABILITIES})
 _NUMBER = b"(?:" + b"|".join(re.escape(value.to_bytes(4, "little")) for value in sorted(_IMMEDIATES)) + b")"
-_WITH_EAX = re.compile(rb"\x3d(?=" + _NUMBER + b")", re.DOTALL)
-_WITH_ANY = re.compile(rb"\x81[\x38-\x3f\x78-\x7f\xb8-\xbf\xf8-\xff]")
+_WITH_EAX = lazy_pattern(rb"\x3d(?=" + _NUMBER + b")", re.DOTALL)
+_WITH_ANY = lazy_pattern(rb"\x81[\x38-\x3f\x78-\x7f\xb8-\xbf\xf8-\xff]")
 _REX = range(0x40, 0x50)
 _ROUND = 100
 _AT_LEAST = frozenset({"jl", "jge", "setl", "setge", "cmovl", "cmovge"})

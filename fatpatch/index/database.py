@@ -19,7 +19,6 @@ Tables (version 1):
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from urllib.parse import quote
 
 from fatpatch import __version__
 from fatpatch.base.errors import FormatError, InputError, LimitError, UnsupportedError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.index.record import Examined, FileRows, KeptRelease, KnownState
 
@@ -54,7 +54,7 @@ _KEYS: Final = {
 """How many columns, from the first on, are the key of a table."""
 
 _OF_ARTIFACT: Final = ("payload", "entry", "finding", "verdict")
-_OF_QUESTION: Final = re.compile(r"syntax|no such|incomplete|unrecognized|not authorized|prohibited|one statement|ambiguous|misuse")
+_OF_QUESTION: Final = lazy_pattern(r"syntax|no such|incomplete|unrecognized|not authorized|prohibited|one statement|ambiguous|misuse")
 _APPLICATION: Final = 0x46505431  # "FPT1"
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from fatpatch.base.errors import FormatError, InputError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.named.pip_settings import with_credentials
 from fatpatch.named.unit import NamedUnit, NamingChoices
@@ -17,8 +18,8 @@ from fatpatch.remote.address import HTTP, scheme_of, shown_address
 from fatpatch.remote.index import page_text
 
 NPM: Final = "https://registry.npmjs.org/"
-_WANTED: Final = re.compile(r"((?:@[a-z0-9~-][a-z0-9._~-]{0,100}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,100})(?:@([0-9A-Za-z.+-]{1,60}))?\Z")
-_VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]{1,60}))?(?:\+[0-9A-Za-z.-]{1,60})?\Z")
+_WANTED: Final = lazy_pattern(r"((?:@[a-z0-9~-][a-z0-9._~-]{0,100}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,100})(?:@([0-9A-Za-z.+-]{1,60}))?\Z")
+_VERSION: Final = lazy_pattern(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]{1,60}))?(?:\+[0-9A-Za-z.-]{1,60})?\Z")
 _ACCEPT: Final = "application/json"
 _MOST_PARTS: Final = 64
 

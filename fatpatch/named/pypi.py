@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.named.pip_settings import pip_settings, with_credentials
 from fatpatch.named.unit import NamedUnit, NamingChoices
@@ -17,7 +17,7 @@ from fatpatch.remote.index import IndexFile, project_files
 if TYPE_CHECKING:
     from packaging.version import Version
 
-_WANTED: Final = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?)(?:==([A-Za-z0-9.!+_-]{1,60}))?\Z")
+_WANTED: Final = lazy_pattern(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?)(?:==([A-Za-z0-9.!+_-]{1,60}))?\Z")
 
 
 class WheelRelease(NamedTuple):

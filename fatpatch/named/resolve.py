@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.remote.inputs import is_image_layout
 
-_PREFIX: Final = re.compile(r"(pypi|npm|pid):(.+)\Z", re.DOTALL)
-_PINNED: Final = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]{1,60})\Z")
+_PREFIX: Final = lazy_pattern(r"(pypi|npm|pid):(.+)\Z", re.DOTALL)
+_PINNED: Final = lazy_pattern(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]{1,60})\Z")
 
 
 def resolve(words: Sequence[str], shown: Sequence[str], choices: NamingChoices) -> list[NamedUnit]:

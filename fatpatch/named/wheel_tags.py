@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.patterns import lazy_pattern
 
 if TYPE_CHECKING:
     from packaging.tags import Tag
@@ -20,11 +20,11 @@ _SHORT: Final = {
 }
 """Words for a platform that are none of its tags."""
 
-_MANYLINUX: Final = re.compile(r"manylinux_2_(\d{1,2})_(\w+)")
+_MANYLINUX: Final = lazy_pattern(r"manylinux_2_(\d{1,2})_(\w+)")
 _OLD: Final = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-_MACOS: Final = re.compile(r"macosx_(\d{1,2})_(\d{1,2})_(\w+)")
-_PLATFORM: Final = re.compile(r"[a-z0-9_]{3,40}\Z")
-_VERSION: Final = re.compile(r"3\.?(\d{1,2})(?:\.\d{1,2})?\Z")
+_MACOS: Final = lazy_pattern(r"macosx_(\d{1,2})_(\d{1,2})_(\w+)")
+_PLATFORM: Final = lazy_pattern(r"[a-z0-9_]{3,40}\Z")
+_VERSION: Final = lazy_pattern(r"3\.?(\d{1,2})(?:\.\d{1,2})?\Z")
 
 
 def wanted_tags(platform: str | None, python_version: str | None) -> list[Tag]:

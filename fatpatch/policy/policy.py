@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fatpatch.base.errors import InputError
 from fatpatch.base.locator import covers
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.policy.finding import LEVELS
 
@@ -21,11 +22,11 @@ PROJECT: Final = "pyproject.toml"
 _MAX_SIZE = 1 << 20
 _MOST_FOLDERS = 32
 _MAX_DEPTH = 100
-_TARGET = re.compile(r"[A-Za-z0-9_:+*?.-]{1,60}\Z")
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMG]?B)\Z")
+_TARGET = lazy_pattern(r"[A-Za-z0-9_:+*?.-]{1,60}\Z")
+_SIZE = lazy_pattern(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMG]?B)\Z")
 _UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
-_PTX = re.compile(r"compute_\d{2,3}[af]?\Z")
-_ISA = re.compile(r"\d{1,2}\.\d{1,2}\Z")
+_PTX = lazy_pattern(r"compute_\d{2,3}[af]?\Z")
+_ISA = lazy_pattern(r"\d{1,2}\.\d{1,2}\Z")
 
 
 class MustRun(NamedTuple):
@@ -169,7 +170,9 @@ def _toml(path: str) -> dict[str, Any]:
         raise InputError(f"is not TOML: {error}", locator=path, hint="see the README for an example") from error
 
 
-_TOKEN = re.compile(rb'"""(?:[^"\\]|\\.|"(?!""))*"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[{]|[\]}]|\.|\n', re.DOTALL)
+_TOKEN = lazy_pattern(
+    rb'"""(?:[^"\\]|\\.|"(?!""))*"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[{]|[\]}]|\.|\n', re.DOTALL
+)
 
 
 def _refuse_deep(data: bytes, path: str) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from fatpatch.base.locator import without_numbers
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.verdicts.library_facts import LibraryFacts
 
 _ALIKE = 0.5
 _DEPTH = 4
 _MOST_HOLDERS = 64
-_STEPS = re.compile(r"[/\\!]")
+_STEPS = lazy_pattern(r"[/\\!]")
 _Key = Callable[[LibraryFacts], str]
 
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.patterns import lazy_pattern
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -14,11 +15,11 @@ HTTP: Final = frozenset({"http", "https"})
 OTHERS: Final = frozenset({"s3", "gs", "gcs", "hf", "zip", "abfs", "az"})
 """Schemes of fsspec, for which the extra [remote] is needed."""
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?://|:)", re.IGNORECASE)
-_SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*\Z", re.DOTALL)
+_SCHEME = lazy_pattern(r"([a-z][a-z0-9+.-]*):(?://|:)", re.IGNORECASE)
+_SECRET = lazy_pattern(r"(?<=://)[^/?#]*@|[?#].*\Z", re.DOTALL)
 
-_AUTHORITY = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*)", re.IGNORECASE)
-_NO_PORT = re.compile(r"(?<!\]):(?!\d{0,5}\Z)[^\]]*\Z")
+_AUTHORITY = lazy_pattern(r"([a-z][a-z0-9+.-]*://)([^/?#]*)", re.IGNORECASE)
+_NO_PORT = lazy_pattern(r"(?<!\]):(?!\d{0,5}\Z)[^\]]*\Z")
 
 
 def scheme_of(text: str) -> str | None:

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urljoin, urlunsplit
 from fatpatch import __version__
 from fatpatch.base.errors import InputError, LimitError, UnsupportedError
 from fatpatch.base.limits import Remote
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import parts_of, shown_address
 from fatpatch.remote.connections import ViaProxy, connect
@@ -28,7 +29,7 @@ _PIECE: Final = 64 << 10
 _TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STALE: Final = frozenset({401, 403, 404, 410})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+_CONTENT_RANGE = lazy_pattern(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _EMPTY = "bytes */0"
 _REASONS: Final = {401: "401 Unauthorized", 403: "403 Forbidden", 404: "404 Not Found", 410: "410 Gone"}
 

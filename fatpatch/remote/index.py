@@ -12,11 +12,12 @@ from urllib.request import url2pathname
 
 from fatpatch.base.errors import FormatError, InputError
 from fatpatch.base.limits import Remote
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import HTTP, scheme_of, shown_address
 
 _MOST = 64 << 20
-_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,200})(?:==([A-Za-z0-9.!+_*-]{1,100}))?")
+_NAME = lazy_pattern(r"([A-Za-z0-9][A-Za-z0-9._-]{0,200})(?:==([A-Za-z0-9.!+_*-]{1,100}))?")
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
 

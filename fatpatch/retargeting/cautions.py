@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fatpatch.base.patterns import lazy_pattern
+
 _FIRST_INDEPENDENT = 70  # from here on the lanes of a warp go on by themselves
 _FIRST_OPT_IN = 70
-_WARP = re.compile(rb"\b(?:shfl\.sync|vote\.sync|bar\.warp\.sync|match)[\w.]*\s+([^;]{0,400});")
-_ACTIVE = re.compile(rb"\bactivemask\b")
-_ALL_LANES = re.compile(rb"(?:-1|0[xX][fF]{8}|4294967295)\Z")
-_CONSTANT = re.compile(rb"\bmov\.[bu]32\s+([\w%$]+)\s*,\s*(-?\w+)\s*;")
-_SWAP = re.compile(rb"\batom\.[\w.]*cas\b")
-_RELEASE = re.compile(rb"\b(?:atom\.[\w.]*exch|membar|fence|st\.volatile|st\.release)\b")
-_BRANCH = re.compile(rb"\bbra(?:\.uni)?\s+([\w$%]+)\s*;")
-_BOUNDS = re.compile(rb"\.(?:maxntid|reqntid)\b")
-_EXTERN = re.compile(rb"^[ \t]*\.extern[ \t]+\.shared\b[^;]{0,400}?([A-Za-z_$%][\w$]*)\s*(?:\[[^\]]{0,20}\])?\s*;", re.MULTILINE)
+_WARP = lazy_pattern(rb"\b(?:shfl\.sync|vote\.sync|bar\.warp\.sync|match)[\w.]*\s+([^;]{0,400});")
+_ACTIVE = lazy_pattern(rb"\bactivemask\b")
+_ALL_LANES = lazy_pattern(rb"(?:-1|0[xX][fF]{8}|4294967295)\Z")
+_CONSTANT = lazy_pattern(rb"\bmov\.[bu]32\s+([\w%$]+)\s*,\s*(-?\w+)\s*;")
+_SWAP = lazy_pattern(rb"\batom\.[\w.]*cas\b")
+_RELEASE = lazy_pattern(rb"\b(?:atom\.[\w.]*exch|membar|fence|st\.volatile|st\.release)\b")
+_BRANCH = lazy_pattern(rb"\bbra(?:\.uni)?\s+([\w$%]+)\s*;")
+_BOUNDS = lazy_pattern(rb"\.(?:maxntid|reqntid)\b")
+_EXTERN = lazy_pattern(rb"^[ \t]*\.extern[ \t]+\.shared\b[^;]{0,400}?([A-Za-z_$%][\w$]*)\s*(?:\[[^\]]{0,20}\])?\s*;", re.MULTILINE)
 
 
 def cautions(text: bytes, header: bytes, body: bytes, arch: int) -> Iterator[str]:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 
 from fatpatch.base.errors import LimitError, ToolError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpus.ptxas_options import target_of
 
 _PIP = "pip install 'fatpatch[nvidia]' (ptxas 12.9, for sm_50 to sm_121), or put a CUDA toolkit's ptxas on PATH"
 _LONGEST = 900.0
-_RELEASE = re.compile(r"release (\d+\.\d+), V([\d.]+)")
-_AT_LINE = re.compile(r"line (\d+); (?:error|fatal)\s*: (.*)")
-_AT_ENTRY = re.compile(r"(?:Entry function|entry function|function) '([^']+)'")
-_NOT_KNOWN = re.compile(r"Unsupported \.version [\d.]+; current version is '([\d.]+)'")
-_NO_TARGET = re.compile(r"Value '(sm_\w+)' is not defined for option")
-_OPTION = re.compile(
+_RELEASE = lazy_pattern(r"release (\d+\.\d+), V([\d.]+)")
+_AT_LINE = lazy_pattern(r"line (\d+); (?:error|fatal)\s*: (.*)")
+_AT_ENTRY = lazy_pattern(r"(?:Entry function|entry function|function) '([^']+)'")
+_NOT_KNOWN = lazy_pattern(r"Unsupported \.version [\d.]+; current version is '([\d.]+)'")
+_NO_TARGET = lazy_pattern(r"Value '(sm_\w+)' is not defined for option")
+_OPTION = lazy_pattern(
     r"--?(?:O[0-4]|opt-level[= ][0-4]|maxrregcount[= ]\d{1,3}|fmad[= ](?:true|false)|(?:generate-line-info|lineinfo|compile-only)"
     r"|dlcm[= ]c[agsv])\b"
 )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 
 
@@ -43,7 +44,7 @@ REWRITES: Final = (
     Rewrite(
         "tanh.approx.f32",
         75,
-        re.compile(rb"(@!?[\w$%]+\s+)?\btanh\.approx\.f32\s+([\w$%]+)\s*,\s*([\w$%.]+)\s*;"),
+        lazy_pattern(rb"(@!?[\w$%]+\s+)?\btanh\.approx\.f32\s+([\w$%]+)\s*,\s*([\w$%.]+)\s*;"),
         _tanh,
         "written with ex2 and rcp, within the 2^-11 that tanh.approx itself may be off",
     ),

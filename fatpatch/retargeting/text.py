@@ -8,22 +8,23 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from fatpatch.base.errors import FormatError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.gpucode.ptx.bodies import Definition, definitions
 from fatpatch.gpucode.ptx.read import without_comments
 
-_VERSION = re.compile(rb"^([ \t]*\.version[ \t]+)(\d{1,4}\.\d{1,4})", re.MULTILINE)
-_TARGET = re.compile(rb"^([ \t]*\.target[ \t]+)(?:sm|compute)_\d{1,4}[af]?", re.MULTILINE)
+_VERSION = lazy_pattern(rb"^([ \t]*\.version[ \t]+)(\d{1,4}\.\d{1,4})", re.MULTILINE)
+_TARGET = lazy_pattern(rb"^([ \t]*\.target[ \t]+)(?:sm|compute)_\d{1,4}[af]?", re.MULTILINE)
 _TRAP = b"\n\ttrap;\n\tret;\n"
 _TRAP_FUNCTION = b"\n\ttrap;\n\texit;\n"
-_DEBUG = re.compile(rb"^[ \t]*\.(?:loc|file|section|version|target|address_size)\b[^\n]*", re.MULTILINE)
-_NAME = re.compile(rb"(?<![.\w$%])[A-Za-z_$%][\w$]*")
-_ANY_LABEL = re.compile(rb"(?<![\w$%.])\$[\w$]+")
-_LABEL = re.compile(rb"(?<![\w$%.])\$[\w$]+(?=\s*:(?!:))")
-_BRACE = re.compile(rb'[{}]|//[^\n]*|/\*.*?\*/|"[^"\n]*"', re.DOTALL)
-_BLANK = re.compile(rb"\s+")
-_DATA = re.compile(rb"\.(?:shared|global|const|alias)\b")
-_ENTRY_OR_FUNCTION = re.compile(rb"(?<![\w$%.])\.(entry|func)\b")
-_BY_POINTER = re.compile(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?%")
+_DEBUG = lazy_pattern(rb"^[ \t]*\.(?:loc|file|section|version|target|address_size)\b[^\n]*", re.MULTILINE)
+_NAME = lazy_pattern(rb"(?<![.\w$%])[A-Za-z_$%][\w$]*")
+_ANY_LABEL = lazy_pattern(rb"(?<![\w$%.])\$[\w$]+")
+_LABEL = lazy_pattern(rb"(?<![\w$%.])\$[\w$]+(?=\s*:(?!:))")
+_BRACE = lazy_pattern(rb'[{}]|//[^\n]*|/\*.*?\*/|"[^"\n]*"', re.DOTALL)
+_BLANK = lazy_pattern(rb"\s+")
+_DATA = lazy_pattern(rb"\.(?:shared|global|const|alias)\b")
+_ENTRY_OR_FUNCTION = lazy_pattern(rb"(?<![\w$%.])\.(entry|func)\b")
+_BY_POINTER = lazy_pattern(rb"\bcall(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?%")
 
 
 def for_target(text: bytes, target: str, version: str | None = None) -> bytes:

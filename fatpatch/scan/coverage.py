@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import ImageKind, ModuleKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 
 _ISA = {ImageKind.PTX: "ISA {}", ImageKind.SPIRV: "SPIR-V {}"}
-_GFX = re.compile(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
-_GENERIC = re.compile(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
-_NUMBER = re.compile(r"\d+")
+_GFX = lazy_pattern(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
+_GENERIC = lazy_pattern(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
+_NUMBER = lazy_pattern(r"\d+")
 
 
 class TreeSummary(NamedTuple):

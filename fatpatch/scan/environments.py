@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.patterns import lazy_pattern
 
 CONDA: Final = "conda-meta"
-_PYTHON: Final = re.compile(r"python3(?:\.\d{1,2}t?)?\Z")
+_PYTHON: Final = lazy_pattern(r"python3(?:\.\d{1,2}t?)?\Z")
 _PACKAGES: Final = ("site-packages", "dist-packages")
 _SCRIPTS: Final = frozenset({"bin", "scripts"})
 

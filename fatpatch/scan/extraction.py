@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.base.locator import matches, steps, target_matches
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.writing import write_file
 from fatpatch.gpucode.content import ImageReader
@@ -20,8 +20,8 @@ from fatpatch.scan.coverage import members_below, payloads_below
 IMAGE_KINDS = tuple(row.kind.value for row in IMAGE_FORMATS if row.kind not in (ImageKind.CONCATENATED, ImageKind.HOST))
 INDEX = "index.json"
 MEMBERS = "members"
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_UNSAFE = lazy_pattern(r"[^A-Za-z0-9._+-]+")
+_RESERVED = lazy_pattern(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 _MAX_NAME = 120
 
 

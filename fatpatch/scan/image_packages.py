@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.container_image import PackageFiles
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.ledgers import conda_package, cuda_of_torch, name_and_version, record_libraries
 
-_TEXT = re.compile(r"(?:\A|/)(?:[^/]+\.dist-info/(?:RECORD|METADATA)|conda-meta/[^/]+\.json|torch/version\.py)\Z")
+_TEXT = lazy_pattern(r"(?:\A|/)(?:[^/]+\.dist-info/(?:RECORD|METADATA)|conda-meta/[^/]+\.json|torch/version\.py)\Z")
 _MAX_TEXT = 64 << 20
 _MAX_METADATA = 64 << 10
 _MAX_FILES = 500_000

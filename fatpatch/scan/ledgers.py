@@ -10,20 +10,22 @@ import re
 from contextlib import suppress
 from typing import Any, Final
 
-LIBRARY: Final = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|node|exe|cubin|fatbin|ptx|hsaco|co|hipfb|kpack)\Z", re.IGNORECASE)
+from fatpatch.base.patterns import lazy_pattern
+
+LIBRARY: Final = lazy_pattern(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|node|exe|cubin|fatbin|ptx|hsaco|co|hipfb|kpack)\Z", re.IGNORECASE)
 """Names of files that may be loaded and may hold GPU code."""
 
-ARCHIVE: Final = re.compile(r"\.(?:whl|zip|conda|llamafile|a|lib|tgz|tar(?:\.(?:gz|bz2|xz|zst))?)\Z", re.IGNORECASE)
+ARCHIVE: Final = lazy_pattern(r"\.(?:whl|zip|conda|llamafile|a|lib|tgz|tar(?:\.(?:gz|bz2|xz|zst))?)\Z", re.IGNORECASE)
 """Names of archives, each of which is a release of its own."""
 
-NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?\Z")
+NAME: Final = lazy_pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?\Z")
 INFO: Final = ".dist-info"
 MAX_FILES: Final = 200_000
 _MAX_RECORD: Final = 64 << 20
 _MAX_METADATA: Final = 64 << 10
-_NODE_NAME: Final = re.compile(r"(?:@[a-z0-9~-][a-z0-9._~-]{0,100}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,100}\Z")
-_CUDA: Final = re.compile(r"^cuda\s*(?::[^=\n]*)?=\s*['\"](\d{1,2}\.\d{1,2})['\"]", re.MULTILINE)
-_VERSION: Final = re.compile(r"[0-9A-Za-z.!+_-]{1,60}\Z")
+_NODE_NAME: Final = lazy_pattern(r"(?:@[a-z0-9~-][a-z0-9._~-]{0,100}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,100}\Z")
+_CUDA: Final = lazy_pattern(r"^cuda\s*(?::[^=\n]*)?=\s*['\"](\d{1,2}\.\d{1,2})['\"]", re.MULTILINE)
+_VERSION: Final = lazy_pattern(r"[0-9A-Za-z.!+_-]{1,60}\Z")
 
 
 def is_name(text: str) -> bool:

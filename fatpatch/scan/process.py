@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Final
 
 from fatpatch.base.errors import InputError, UnsupportedError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.scan.distributions import Distribution
 from fatpatch.scan.ledgers import LIBRARY
 
-_MAP: Final = re.compile(r"([0-9a-f]{1,16}-[0-9a-f]{1,16}) ([r-][w-][x-][sp]) [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ (\d+) +(/.*)")
+_MAP: Final = lazy_pattern(r"([0-9a-f]{1,16}-[0-9a-f]{1,16}) ([r-][w-][x-][sp]) [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ (\d+) +(/.*)")
 _DELETED: Final = " (deleted)"
 _MOST: Final = 16 << 20
 _DIGITS: Final = 10

@@ -15,6 +15,7 @@ from typing import Final
 
 from fatpatch.base.errors import EditError, FormatError, InputError, VerifyError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import give_name, sync_folder
@@ -25,8 +26,8 @@ from fatpatch.slimming.library import slim_library
 from fatpatch.slimming.mark import mark_of
 from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest
 
-_LIBRARY: Final = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|exe|cubin|fatbin|hsaco|co)\Z", re.IGNORECASE)
-_BUILD: Final = re.compile(r"(\d*)")
+_LIBRARY: Final = lazy_pattern(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|exe|cubin|fatbin|hsaco|co)\Z", re.IGNORECASE)
+_BUILD: Final = lazy_pattern(r"(\d*)")
 _MAX_MEMBERS: Final = 200_000
 _MAX_TEXT: Final = 64 << 20
 _LONGEST: Final = 40

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from fatpatch.base.patterns import lazy_pattern
+
 _VERSION = r"\d{1,3}(?:[._]\d{1,3})*"
-_CUDA = re.compile(r"(?<![a-z0-9])(?:cuda|cu)[-_.]?(\d{1,3}(?:[._]\d{1,2})?)(?![0-9])", re.IGNORECASE)
-_TOKENS = re.compile(
+_CUDA = lazy_pattern(r"(?<![a-z0-9])(?:cuda|cu)[-_.]?(\d{1,3}(?:[._]\d{1,2})?)(?![0-9])", re.IGNORECASE)
+_TOKENS = lazy_pattern(
     r"(?<![a-z0-9])(?:"
     r"(?:cuda|cu)[-_.]?(?:(?:1\d|[89])(?:[._]?\d{1,2})?x?)?(?:[-_](?:nomatmul|nocublaslt|ext))?"
     rf"|(?:rocm|hip|xpu|oneapi|sycl|vulkan|metal|cpu|nocuda|gpu)[-_.]?(?:{_VERSION})?(?:[-_](?:nomatmul|nocublaslt|ext))?"
@@ -21,9 +23,9 @@ _TOKENS = re.compile(
     r")(?![a-z0-9])",
     re.IGNORECASE,
 )
-_LIBRARY_VERSION = re.compile(r"(\.so|\.dll|\.dylib)(?:\.\d+)+\Z", re.IGNORECASE)
-_HASH = re.compile(r"-[0-9a-f]{8}(?=\.)")
-_LETTERS = re.compile(r"(?<=[a-z])(?=(?:cuda|rocm|cpu|vulkan)[-_.\d])|(?<=_)(?=[a-z])", re.IGNORECASE)
+_LIBRARY_VERSION = lazy_pattern(r"(\.so|\.dll|\.dylib)(?:\.\d+)+\Z", re.IGNORECASE)
+_HASH = lazy_pattern(r"-[0-9a-f]{8}(?=\.)")
+_LETTERS = lazy_pattern(r"(?<=[a-z])(?=(?:cuda|rocm|cpu|vulkan)[-_.\d])|(?<=_)(?=[a-z])", re.IGNORECASE)
 
 
 def alternatives(paths: Sequence[str]) -> list[tuple[int, ...]]:

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.hostcode.beside import libraries_beside
 from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.survey import survey
 
-_CLAIM: Final = re.compile(r"(?<![a-z0-9])cu(?:da)?[-_.]?(1\d|[89])(?:\.?(\d))?x?(?=[-_.+ ]|\Z)", re.IGNORECASE)
-_CUDA: Final = re.compile(r"\bCUDA (\d{1,2})\.(\d{1,2})")
-_RUNTIME: Final = re.compile(r"(?:libcudart\.so\.|cudart64_)(\d{1,3})")
+_CLAIM: Final = lazy_pattern(r"(?<![a-z0-9])cu(?:da)?[-_.]?(1\d|[89])(?:\.?(\d))?x?(?=[-_.+ ]|\Z)", re.IGNORECASE)
+_CUDA: Final = lazy_pattern(r"\bCUDA (\d{1,2})\.(\d{1,2})")
+_RUNTIME: Final = lazy_pattern(r"(?:libcudart\.so\.|cudart64_)(\d{1,3})")
 _SAMPLES: Final = 6
 _MAX_IMAGE: Final = 8 << 20
 

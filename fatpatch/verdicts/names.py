@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_GENERATION: Final = re.compile(r"(?:(?<=_)|\b)(?:sm|cc)_?(\d{2,3})(?![0-9])", re.IGNORECASE)
+from fatpatch.base.patterns import lazy_pattern
+
+_GENERATION: Final = lazy_pattern(r"(?:(?<=_)|\b)(?:sm|cc)_?(\d{2,3})(?![0-9])", re.IGNORECASE)
 
 
 def generations_named(name: str) -> frozenset[int]:

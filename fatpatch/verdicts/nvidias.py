@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-NAMES: Final = re.compile(
+from fatpatch.base.patterns import lazy_pattern
+
+NAMES: Final = lazy_pattern(
     r"(?:^|/)(?:nvidia/|cutensor/"
     r"|lib(?:cutensor|cusparseLt|cudss|nvcomp|nvjpeg2k|nvtiff|cublas|cudnn|cufft|cusparse|cusolver|curand|npp|nvjpeg|nccl|nvrtc|cudart|cupti"
     r"|nvshmem)\w*\.)"

@@ -6,29 +6,30 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 
 _OPERATIONS: Final = (
-    ("attention", re.compile(r"flash|fmha|attention|attn|(?<![a-z])mla(?![a-z])", re.IGNORECASE)),
-    ("mixture of experts", re.compile(r"moe|expert|grouped_?gemm", re.IGNORECASE)),
-    ("communication", re.compile(r"nccl|all_?reduce|all_?gather|all2all|(?<![a-z])deep_?ep", re.IGNORECASE)),
-    ("convolution", re.compile(r"conv(?!ert)|wgrad|dgrad|implicit_gemm", re.IGNORECASE)),
-    ("matrix multiplication", re.compile(r"gemm|gemv|matmul|mul_mat|contraction|cutlass|marlin|(?<![a-z])mma(?![a-z])", re.IGNORECASE)),
-    ("linear algebra", re.compile(r"magma|potr[fs]|getr[fs]|trs[mv]|geqrf|syevd|herk|syrk|trmm|batched.*inverse", re.IGNORECASE)),
-    ("FFT", re.compile(r"(?<![a-z])(?:cu)?fft", re.IGNORECASE)),
-    ("normalization", re.compile(r"norm", re.IGNORECASE)),
-    ("quantization", re.compile(r"quant", re.IGNORECASE)),
-    ("sparse matrices", re.compile(r"spmm|spmv|csr|coo2|sparse", re.IGNORECASE)),
-    ("sorting and selection", re.compile(r"sort|top_?k|scan|radix|select", re.IGNORECASE)),
-    ("random numbers", re.compile(r"rand|philox|dropout", re.IGNORECASE)),
-    ("embedding", re.compile(r"embedding|rotary|(?<![a-z])rope(?![a-z])", re.IGNORECASE)),
-    ("copies and elementwise operations", re.compile(r"copy|fill|elementwise|transpose|reshape|pointwise", re.IGNORECASE)),
+    ("attention", lazy_pattern(r"flash|fmha|attention|attn|(?<![a-z])mla(?![a-z])", re.IGNORECASE)),
+    ("mixture of experts", lazy_pattern(r"moe|expert|grouped_?gemm", re.IGNORECASE)),
+    ("communication", lazy_pattern(r"nccl|all_?reduce|all_?gather|all2all|(?<![a-z])deep_?ep", re.IGNORECASE)),
+    ("convolution", lazy_pattern(r"conv(?!ert)|wgrad|dgrad|implicit_gemm", re.IGNORECASE)),
+    ("matrix multiplication", lazy_pattern(r"gemm|gemv|matmul|mul_mat|contraction|cutlass|marlin|(?<![a-z])mma(?![a-z])", re.IGNORECASE)),
+    ("linear algebra", lazy_pattern(r"magma|potr[fs]|getr[fs]|trs[mv]|geqrf|syevd|herk|syrk|trmm|batched.*inverse", re.IGNORECASE)),
+    ("FFT", lazy_pattern(r"(?<![a-z])(?:cu)?fft", re.IGNORECASE)),
+    ("normalization", lazy_pattern(r"norm", re.IGNORECASE)),
+    ("quantization", lazy_pattern(r"quant", re.IGNORECASE)),
+    ("sparse matrices", lazy_pattern(r"spmm|spmv|csr|coo2|sparse", re.IGNORECASE)),
+    ("sorting and selection", lazy_pattern(r"sort|top_?k|scan|radix|select", re.IGNORECASE)),
+    ("random numbers", lazy_pattern(r"rand|philox|dropout", re.IGNORECASE)),
+    ("embedding", lazy_pattern(r"embedding|rotary|(?<![a-z])rope(?![a-z])", re.IGNORECASE)),
+    ("copies and elementwise operations", lazy_pattern(r"copy|fill|elementwise|transpose|reshape|pointwise", re.IGNORECASE)),
 )
-_HEAD_SIZE: Final = re.compile(r"(?:hdim|head_?dim|_k)_?(\d{2,3})(?!\d)", re.IGNORECASE)
+_HEAD_SIZE: Final = lazy_pattern(r"(?:hdim|head_?dim|_k)_?(\d{2,3})(?!\d)", re.IGNORECASE)
 _TYPES: Final = (
-    ("int8", re.compile(r"(?<![a-z])s8(?![0-9])|int8|(?<![a-z0-9])i8(?![0-9])", re.IGNORECASE)),
-    ("FP8", re.compile(r"e4m3|e5m2|fp8|float8", re.IGNORECASE)),
-    ("FP4", re.compile(r"e2m1|fp4|float4_e", re.IGNORECASE)),
+    ("int8", lazy_pattern(r"(?<![a-z])s8(?![0-9])|int8|(?<![a-z0-9])i8(?![0-9])", re.IGNORECASE)),
+    ("FP8", lazy_pattern(r"e4m3|e5m2|fp8|float8", re.IGNORECASE)),
+    ("FP4", lazy_pattern(r"e2m1|fp4|float4_e", re.IGNORECASE)),
 )
 OTHER: Final = "other kernels"
 """The words for kernels whose names say nothing that is known here."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.bodies import body_words, called_functions, callers_of
 from fatpatch.gpucode.ptx.read import looks_like_ptx, ptx_kernels, without_comments
@@ -22,14 +23,14 @@ TO_BE_LINKED = "--compile-only"
 """The option in entries of relocatable PTX."""
 
 _HEAD = 1 << 16
-_VERSION = re.compile(rb"^[ \t]*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
-_TARGET = re.compile(rb"^[ \t]*\.target\s+([^\n/]+)", re.MULTILINE)
-_ADDRESS_SIZE = re.compile(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
-_DIRECTIVE = re.compile(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
-_NAME = re.compile(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
+_VERSION = lazy_pattern(rb"^[ \t]*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
+_TARGET = lazy_pattern(rb"^[ \t]*\.target\s+([^\n/]+)", re.MULTILINE)
+_ADDRESS_SIZE = lazy_pattern(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
+_DIRECTIVE = lazy_pattern(rb"^[ \t]*\.(?:version|target|address_size)\s[^\n]*", re.MULTILINE)
+_NAME = lazy_pattern(r"(?:sm|compute)_(\d{1,4})([af]?)\Z")
 _EXTERN, _BEFORE = b".extern", 256
-_NAMED = re.compile(rb"[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)")
-_VARIABLE = re.compile(
+_NAMED = lazy_pattern(rb"[ \t]*(?:\([^)\n]{0,4000}\)\s{0,80})?([\w$%]+)")
+_VARIABLE = lazy_pattern(
     rb"(?<![\w$%.])((?:\.(?:extern|visible|weak|common)\s*)*)\.(?:global|const)\s*(?:\.[a-z]\w*(?:\s+\d+(?=\s))?\s*)+\s([A-Za-z_$%][\w$]*)"
 )
 _ADDRESS_SIZE_SINCE = (2, 3)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.gguf.read import TENSOR_TYPES
 from fatpatch.hostcode.family import MID_2024, PER_TYPE
@@ -26,30 +27,30 @@ _HALF_FROM: Final = 700
 _QUANT = r"(iq\d_(?:xxs|xs|nl|s|m)|q\d_[01kK])"
 _NUMBER = r"\d{1,4}"
 _PATTERNS: Final = (
-    (VECTOR, re.compile(rf"_Z13mul_mat_vec_qILi{_NUMBER}ELi(?P<block>{_NUMBER})E(?:Li{_NUMBER}E{_NUMBER}block_{_QUANT})?")),
-    (VECTOR, re.compile(r"_Z\w{0,8}?(?:13mul_mat_vec_q|17mul_mat_vec_q_moe)IL9ggml_type(?P<code>\d{1,4})E")),
-    (MATRIX, re.compile(rf"_Z{_NUMBER}mul_mat_{_QUANT}ILb")),
-    (MATRIX, re.compile(r"_Z\w{0,8}?9mul_mat_qIL9ggml_type(?P<code>\d{1,4})E")),
-    (OLD_VECTOR, re.compile(rf"_Z{_NUMBER}dequantize_mul_mat_vec_{_QUANT}")),
-    (OLD_VECTOR, re.compile(rf"_Z22dequantize_mul_mat_vecI.*dequantize_{_QUANT}")),
-    (UNPACK, re.compile(rf"_Z{_NUMBER}dequantize_block_{_QUANT}")),
-    (UNPACK, re.compile(rf"_Z16dequantize_blockI.*dequantize_{_QUANT}")),
+    (VECTOR, lazy_pattern(rf"_Z13mul_mat_vec_qILi{_NUMBER}ELi(?P<block>{_NUMBER})E(?:Li{_NUMBER}E{_NUMBER}block_{_QUANT})?")),
+    (VECTOR, lazy_pattern(r"_Z\w{0,8}?(?:13mul_mat_vec_q|17mul_mat_vec_q_moe)IL9ggml_type(?P<code>\d{1,4})E")),
+    (MATRIX, lazy_pattern(rf"_Z{_NUMBER}mul_mat_{_QUANT}ILb")),
+    (MATRIX, lazy_pattern(r"_Z\w{0,8}?9mul_mat_qIL9ggml_type(?P<code>\d{1,4})E")),
+    (OLD_VECTOR, lazy_pattern(rf"_Z{_NUMBER}dequantize_mul_mat_vec_{_QUANT}")),
+    (OLD_VECTOR, lazy_pattern(rf"_Z22dequantize_mul_mat_vecI.*dequantize_{_QUANT}")),
+    (UNPACK, lazy_pattern(rf"_Z{_NUMBER}dequantize_block_{_QUANT}")),
+    (UNPACK, lazy_pattern(rf"_Z16dequantize_blockI.*dequantize_{_QUANT}")),
     (
         ALWAYS,
-        re.compile(
+        lazy_pattern(
             r"_Z\w{0,6}?\d{1,4}(?:k_get_rows|(?:rms_)?norm_f32|rope\w*|soft_max_f32|[gs][ie]lu_f32|scale_f32|cpy_f32_f16|k_bin_bcast)"
         ),
     ),
 )
 _FAMILIES: Final = (  # kernels, where their bodies change, from where on the host launches them: builds of llamafile 0.8.1, its source
-    (re.compile(r"_Z\w{0,8}?13mul_mat_vec_qI"), (610,), 610),
-    (re.compile(r"_Z\w{0,8}?(?:9mul_mat_qI|\d{1,4}mul_mat_(?:iq|q)\d_\w+?ILb)"), (610, 700), 610),
-    (re.compile(r"_Z\w{0,8}?18flash_attn_ext_f16I"), (700,), 700),
-    (re.compile(r"_Z\w{0,8}?\d{1,4}flash_attn_(?:vec_ext_f16|tile_ext_f16|combine_results)I"), (600,), 600),
-    (re.compile(r"_Z25dequantize_block_q8_0_f16"), (600,), 700),
+    (lazy_pattern(r"_Z\w{0,8}?13mul_mat_vec_qI"), (610,), 610),
+    (lazy_pattern(r"_Z\w{0,8}?(?:9mul_mat_qI|\d{1,4}mul_mat_(?:iq|q)\d_\w+?ILb)"), (610, 700), 610),
+    (lazy_pattern(r"_Z\w{0,8}?18flash_attn_ext_f16I"), (700,), 700),
+    (lazy_pattern(r"_Z\w{0,8}?\d{1,4}flash_attn_(?:vec_ext_f16|tile_ext_f16|combine_results)I"), (600,), 600),
+    (lazy_pattern(r"_Z25dequantize_block_q8_0_f16"), (600,), 700),
 )
-_HALF = re.compile(r"6__half|_f16")
-_QUANTISER = re.compile(r"_Z\w{0,6}?13quantize_q8_1|_Z\w{0,6}?17quantize_mmq_q8_1")
+_HALF = lazy_pattern(r"6__half|_f16")
+_QUANTISER = lazy_pattern(r"_Z\w{0,6}?13quantize_q8_1|_Z\w{0,6}?17quantize_mmq_q8_1")
 _BLOCKS = {32: frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"})}
 _KNOWN_TYPES = frozenset(TENSOR_TYPES.values())
 _WITH_MMQ = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"})

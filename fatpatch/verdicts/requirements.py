@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.gpus.drivers import (
     Driver,
     cuda_of_ptx,
@@ -30,7 +30,7 @@ from fatpatch.verdicts.results import Judged, Need
 _DRIVER_TOO_OLD: Final = 35
 _NO_DEVICE: Final = 100
 _MINOR_COMPATIBLE: Final = 11
-_WITH_ARM: Final = re.compile(r"(?:GH200|GB200|GB300|GB10|DGX Spark)\b")
+_WITH_ARM: Final = lazy_pattern(r"(?:GH200|GB200|GB300|GB10|DGX Spark)\b")
 """Products that are sold with an Arm processor alone: Grace Hopper, Grace Blackwell, GB10 (NVIDIA's product pages)."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.hostcode.linking import TORCH, mentions
 from fatpatch.verdicts.nvidias import NAMES
@@ -32,31 +33,31 @@ _BY_PATH: Final = (
         Shipper("NVIDIA", None, "NVIDIA's libraries come compiled: pin an older release of {package} that has code for this GPU"),
     ),
     (
-        re.compile(r"(?:^|/)(?:lib)?torch/lib/|(?:^|/)(?:lib)?torch_(?:cuda|hip)\w*\.(?:so|dll)"),
+        lazy_pattern(r"(?:^|/)(?:lib)?torch/lib/|(?:^|/)(?:lib)?torch_(?:cuda|hip)\w*\.(?:so|dll)"),
         Shipper("PyTorch", 'TORCH_CUDA_ARCH_LIST="{dotted}" python setup.py bdist_wheel',
                 "a checkout of PyTorch builds for the capabilities in this variable; another wheel of pytorch.org may have them"),
     ),
     (
-        re.compile(r"(?:^|/)(?:jaxlib|jax_cuda\d*_plugin|jax_plugins|xla_extension)"),
+        lazy_pattern(r"(?:^|/)(?:jaxlib|jax_cuda\d*_plugin|jax_plugins|xla_extension)"),
         Shipper("JAX", "python build/build.py build --wheels=jaxlib,jax-cuda-plugin --cuda_compute_capabilities={target}",
                 "JAX builds for the capabilities that it is told"),
     ),
     (
-        re.compile(r"(?:^|/)(?:tensorflow|tf_)"),
+        lazy_pattern(r"(?:^|/)(?:tensorflow|tf_)"),
         Shipper("TensorFlow", "export TF_CUDA_COMPUTE_CAPABILITIES={dotted}; ./configure",
                 "TensorFlow builds for the capabilities that it is told"),
     ),
     (
-        re.compile(r"(?:^|/)(?:cupy|cupyx)"),
+        lazy_pattern(r"(?:^|/)(?:cupy|cupyx)"),
         Shipper("CuPy", 'CUPY_NVCC_GENERATE_CODE="arch=compute_{arch},code=sm_{arch}" pip install --no-binary cupy cupy',
                 "CuPy builds its own kernels for the targets in this variable"),
     ),
     (
-        re.compile(r"(?:^|/)(?:triton)/"),
+        lazy_pattern(r"(?:^|/)(?:triton)/"),
         Shipper("Triton", None, "Triton compiles its kernels itself: take a release that supports this GPU"),
     ),
     (
-        re.compile(r"(?:^|/)(?:node-llama-cpp|node_modules|llamaBins|bins)/"),
+        lazy_pattern(r"(?:^|/)(?:node-llama-cpp|node_modules|llamaBins|bins)/"),
         Shipper("a node package", "npx node-llama-cpp source build --gpu cuda", "it compiles llama.cpp on this machine, for its GPU"),
     ),
 )  # fmt: skip
@@ -65,7 +66,7 @@ _TORCH: Final = Shipper(
     'TORCH_CUDA_ARCH_LIST="{dotted}" pip install --no-binary {package} --no-build-isolation {package}',
     "PyTorch extensions build for the capabilities in this variable",
 )
-_DROPPED: Final = ((re.compile(r"nvidia-cudnn-cu"), 70, "9.10", "9.11"),)
+_DROPPED: Final = ((lazy_pattern(r"nvidia-cudnn-cu"), 70, "9.10", "9.11"),)
 """Package, the newest SM number that it dropped, the last release with code for it, the first without (cuDNN 9.11 release notes)."""
 
 

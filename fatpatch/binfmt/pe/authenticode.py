@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 
 LARGEST = 256 << 20
 """Bytes of a file whose digest is still checked: LIEF holds it in memory."""
 _PE_OFFSET, _OPTIONAL, _SECURITY = 0x3C, 24, 4
-_COMMON_NAME = re.compile(r"(?:^|, )CN=((?:\\.|[^,\\])+)")
+_COMMON_NAME = lazy_pattern(r"(?:^|, )CN=((?:\\.|[^,\\])+)")
 _DIRECTORIES = {0x10B: 96, 0x20B: 112}
 
 

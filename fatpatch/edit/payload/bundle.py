@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from fatpatch.base.errors import EditError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.new_image import ImageToAdd
@@ -24,7 +25,7 @@ from fatpatch.model.tree import ImageEntry, Payload
 
 ALIGNMENT = 4096
 _HEAD = len(n.BUNDLE_MAGIC) + 8
-_HIP_ID = re.compile(rb"((?:hip|hipv4)-amdgcn-amd-amdhsa-[a-z0-9_]*-)gfx", re.DOTALL)
+_HIP_ID = lazy_pattern(rb"((?:hip|hipv4)-amdgcn-amd-amdhsa-[a-z0-9_]*-)gfx", re.DOTALL)
 _METHODS = {codec: method for method, codec in CODECS.items()}
 _ZSTD_LEVEL = 9  # not larger than what clang writes (measured on six libraries), in 4 ms a megabyte
 _FULL32 = 0xFFFFFFFF

@@ -6,15 +6,15 @@ MOVK, branches; AAPCS64 for the registers that a call leaves alone.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator, Sequence
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
 
 _PAGE = 0x1000
-_ADDRESSES = re.compile(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0\x18\x58\x98\xd8\x1c\x5c\x9c]")
+_ADDRESSES = lazy_pattern(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0\x18\x58\x98\xd8\x1c\x5c\x9c]")
 """The highest byte of adr and adrp, and of loads and prefetches from a literal."""
 _WINDOW = 4096
 """Instructions around an adrp among which the use of its register is looked for, in the same function."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator, Sequence
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.host import HostFile
@@ -16,8 +16,8 @@ from fatpatch.gpucode.fatbin.wrapper import Pointer
 
 _TABLES = frozenset({2, 3, 4, 5, 9, 11, 19, 0x6FFFFFF6, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF})
 """Section types without pointers to data: symbols, strings, relocations, hashes, versions."""
-_UNWINDING = re.compile(r"\.eh_frame(_hdr)?|\.gcc_except_table(\..*)?")
-_UNREFERENCED = re.compile(_UNWINDING.pattern + r"|\.note.*")
+_UNWINDING = lazy_pattern(r"\.eh_frame(_hdr)?|\.gcc_except_table(\..*)?")
+_UNREFERENCED = lazy_pattern(_UNWINDING.pattern + r"|\.note.*")
 _LINKER_SYMBOLS = frozenset({"_end", "end", "_edata", "edata", "_etext", "etext", "__etext", "__bss_start"})
 _HEADER_TABLE = b"\x01\x1b\x03\x3b"
 """Version 1; .eh_frame relative to here, sdata4; the count udata4; the table relative to .eh_frame_hdr, sdata4."""

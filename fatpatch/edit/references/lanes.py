@@ -12,9 +12,10 @@ import sys
 from array import array
 from collections.abc import Iterator
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 
-_SET = re.compile(b"\x01")
+_SET = lazy_pattern(b"\x01")
 _ALL = (0, 0xFF)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.data import is_round
 from fatpatch.edit.references.lanes import boxes, numbers
@@ -28,10 +29,10 @@ _WITH_OPERAND = frozenset(
     (*(row + column for row in range(0, 0x40, 8) for column in range(4)), 0x63, 0x69, 0x6B, *range(0x80, 0x90), 0xC0, 0xC1, 0xC6, 0xC7)
 ) | frozenset((*range(0xD0, 0xD4), *range(0xD8, 0xE0), 0xF6, 0xF7, 0xFE, 0xFF))
 """One-byte opcodes with a ModRM byte (Intel SDM volume 2, appendix A)."""
-_LEA_ADD = re.compile(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
+_LEA_ADD = lazy_pattern(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
 """``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
-_LEA = re.compile(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
-_MOVABS = tuple(re.compile(rex + rb"[\xb8-\xbf](?=....(?:\x00{4}|\xff{4}))", re.DOTALL) for rex in (rb"\x48", rb"\x49"))
+_LEA = lazy_pattern(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
+_MOVABS = tuple(lazy_pattern(rex + rb"[\xb8-\xbf](?=....(?:\x00{4}|\xff{4}))", re.DOTALL) for rex in (rb"\x48", rb"\x49"))
 """``movabs r64, imm64`` of a number that fits in 33 bits with its sign; an expression that begins with one byte is found fastest."""
 _DISP32 = struct.Struct("<i").unpack_from
 _SPAN = 4096

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.overlay import same_bytes
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.edit.host.check_archive import archive_checks
 from fatpatch.edit.host.check_elf import elf_checks
 from fatpatch.edit.host.check_pe import pe_checks
@@ -18,7 +18,7 @@ from fatpatch.model.kinds import HOSTS, ContainerKind, ModuleKind, Vendor
 from fatpatch.model.tree import Diagnostic, Node, Payload, Wrapper
 from fatpatch.scan.coverage import all_diagnostics
 
-_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
+_NUMBER = lazy_pattern(r"0x[0-9a-f]+|\d+")
 
 Contents = Callable[[HostPair], Iterable[CheckResult]]
 """What must hold inside the edited payloads of one host file."""

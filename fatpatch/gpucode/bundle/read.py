@@ -6,10 +6,10 @@ none, by the end of its stream), and only its head is unpacked to read the table
 
 from __future__ import annotations
 
-import re
 import struct
 
 from fatpatch.base.locator import escape, join
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
@@ -24,7 +24,7 @@ _MAX_ENTRIES = 4096
 _MAX_ID = 4096
 _MAX_HOSTS = 16
 _HEAD = 1 << 18
-_ID = re.compile(rb"[a-z0-9_]+-[!-~]*\Z")
+_ID = lazy_pattern(rb"[a-z0-9_]+-[!-~]*\Z")
 CODECS = {0: Codec.ZLIB, 1: Codec.ZSTD}
 CCOB_HEADERS = {1: struct.Struct("<4sHHI8s"), 2: struct.Struct("<4sHHII8s"), 3: struct.Struct("<4sHHQQ8s")}
 

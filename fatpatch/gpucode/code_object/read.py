@@ -5,11 +5,11 @@ Reference: AMDGPU usage, code object metadata (note AMDGPU, type 32); LLVM 22.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from fatpatch.base.errors import FormatError, LimitError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SYMBOL
 from fatpatch.formats import numbers as n
@@ -25,8 +25,8 @@ _MAX_SYMBOLS = 500_000
 _MAX_NOTES = 16 << 20
 _SHT_PROGBITS, _SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB = 1, 7, 11, 2
 _OBJECT = 1
-_RELEASE = re.compile(rb"\broc-(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
-_COMPILER = re.compile(rb"((?:AMD )?clang) version (\d[\w.]{0,40})")
+_RELEASE = lazy_pattern(rb"\broc-(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
+_COMPILER = lazy_pattern(rb"((?:AMD )?clang) version (\d[\w.]{0,40})")
 
 Section = tuple[int, int, int, int, int, int, int, int, int, int]
 

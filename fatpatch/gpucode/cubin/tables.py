@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from fatpatch.base.errors import FormatError, LimitError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SECTION, SYMBOL
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.header import SECTION_SIZE, CubinHeader, identify, toolkit_name
@@ -22,7 +23,7 @@ WITHOUT_BYTES = frozenset({n.SHT_NOBITS, 0x70000007, 0x70000009, 0x7000000A})
 """Section types that take no bytes of the file: also NVIDIA's uninitialized global, local and shared memory in relocatable cubins."""
 _MAX_OVERLAP = 16
 _MAX_NAMES = 3  # times the table: real tables share few tails
-_ARCH_ARGUMENT = re.compile(rb"-arch[ =]*(?:sm|compute)_(\d{1,4})([af]?)\b")
+_ARCH_ARGUMENT = lazy_pattern(rb"-arch[ =]*(?:sm|compute)_(\d{1,4})([af]?)\b")
 
 
 Row = tuple[int, int, int, int, int, int, int, int, int, int]

@@ -11,27 +11,28 @@ from functools import partial
 from itertools import islice, pairwise
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.ptx.read import body_of, places, tokens, without_comments
 from fatpatch.gpucode.ptx.text import ENTRY, FUNC, MAX_ENTRIES, PtxText
 from fatpatch.gpucode.seen import SeenBodies
 
-_ENTRY_NAME = re.compile(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
-_FUNC_NAME = re.compile(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
-_LINE = re.compile(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
-_LABEL = re.compile(rb"([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
-_STATEMENT = re.compile(rb"(@!?[\w$%]+[\s{}]+)?([a-z][\w.:]*)(?:\s+(.*))?\Z", re.DOTALL)
-_CALLED = re.compile(rb"(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
-_CALL = re.compile(rb"call(?<!\wcall)(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
-_NAME = re.compile(rb"[A-Za-z_$%][\w$]*")
-_STORES = re.compile(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.async\.bulk|cp\.reduce)[.\s]")
-_NOT_GLOBAL = re.compile(rb"\.(?:shared|local|param|const)\b")
+_ENTRY_NAME = lazy_pattern(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
+_FUNC_NAME = lazy_pattern(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
+_LINE = lazy_pattern(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
+_LABEL = lazy_pattern(rb"([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
+_STATEMENT = lazy_pattern(rb"(@!?[\w$%]+[\s{}]+)?([a-z][\w.:]*)(?:\s+(.*))?\Z", re.DOTALL)
+_CALLED = lazy_pattern(rb"(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_CALL = lazy_pattern(rb"call(?<!\wcall)(?:\.uni)?\s+(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
+_NAME = lazy_pattern(rb"[A-Za-z_$%][\w$]*")
+_STORES = lazy_pattern(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.async\.bulk|cp\.reduce)[.\s]")
+_NOT_GLOBAL = lazy_pattern(rb"\.(?:shared|local|param|const)\b")
 _USUAL_STORES = (b"st.global", b"red.global", b"atom.global")
-_PART_OF_NAME = re.compile(rb"\w")
+_PART_OF_NAME = lazy_pattern(rb"\w")
 _PART, _BODY = -2, -4  # one more where traps may be assertions: numbers that cubins do not ask with
 _SHORT = 1 << 12
-_NUMBER = re.compile(rb"\d+")
+_NUMBER = lazy_pattern(rb"\d+")
 _BLANKS = b" \t\r\n{}"
 _HANDLER, _PRINTER = b"__assertfail", b"vprintf"
 _MAX_STATEMENTS = 4_000_000

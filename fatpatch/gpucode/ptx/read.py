@@ -10,27 +10,28 @@ import re
 from collections.abc import Iterable, Iterator
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.gpucode.rows import KernelRow
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NUMBER = rb"(?:0[xX][0-9a-fA-F]{1,16}|0[bB][01]{1,64}|[0-9]{1,20})U?"
-_WORD = re.compile(rb"[\w$%]")
-_NAMED = re.compile(rb"\s+([A-Za-z_$%][\w$]*)")
-_VERSION = re.compile(rb"\.version\s+(\d{1,4})\.(\d{1,4})")
-_TARGETS = re.compile(rb"\.target\s+(\w+(?:\s*,\s*\w+)*)")
-_ARCHITECTURE = re.compile(rb"(?:sm|compute)_(\d{1,4})([af]?)\Z")
-_PARAMETER = re.compile(
+_WORD = lazy_pattern(rb"[\w$%]")
+_NAMED = lazy_pattern(rb"\s+([A-Za-z_$%][\w$]*)")
+_VERSION = lazy_pattern(rb"\.version\s+(\d{1,4})\.(\d{1,4})")
+_TARGETS = lazy_pattern(rb"\.target\s+(\w+(?:\s*,\s*\w+)*)")
+_ARCHITECTURE = lazy_pattern(rb"(?:sm|compute)_(\d{1,4})([af]?)\Z")
+_PARAMETER = lazy_pattern(
     rb"\.param\b((?:\s*\.(?:align\s+" + NUMBER + rb"|[a-z]\w*))+)\s+[A-Za-z_$%][\w$]*((?:\s*\[\s*(?:" + NUMBER + rb")?\s*\])*)"
 )
-_ALIGN = re.compile(rb"\.align\s+(" + NUMBER + rb")")
-_TYPE = re.compile(rb"\.([a-z]+)(\d{1,4})(?:x2)?(?!\w)")
-_COUNT = re.compile(rb"\[\s*(" + NUMBER + rb")?\s*\]")
-_BOUND = re.compile(rb"\.(?:maxntid|reqntid)\s+(" + NUMBER + rb"(?:\s*,\s*" + NUMBER + rb"){0,2})")
-_COMMENT_OR_STRING = re.compile(rb'"[^"\n]{0,65536}"|//|/\*')
-_END_OF_HEADER = re.compile(rb'"[^"\n]{0,65536}"|//[^\n]*|/\*.*?(?:\*/|\Z)|[{;]|\.pragma\b', re.DOTALL)
+_ALIGN = lazy_pattern(rb"\.align\s+(" + NUMBER + rb")")
+_TYPE = lazy_pattern(rb"\.([a-z]+)(\d{1,4})(?:x2)?(?!\w)")
+_COUNT = lazy_pattern(rb"\[\s*(" + NUMBER + rb")?\s*\]")
+_BOUND = lazy_pattern(rb"\.(?:maxntid|reqntid)\s+(" + NUMBER + rb"(?:\s*,\s*" + NUMBER + rb"){0,2})")
+_COMMENT_OR_STRING = lazy_pattern(rb'"[^"\n]{0,65536}"|//|/\*')
+_END_OF_HEADER = lazy_pattern(rb'"[^"\n]{0,65536}"|//[^\n]*|/\*.*?(?:\*/|\Z)|[{;]|\.pragma\b', re.DOTALL)
 _IN_HEADERS = (b";", b'"', b"/")
 """Without these the first brace is the end of a header."""
-_CLOSED = re.compile(rb'"[^"\n]*"|/\*.*?\*/', re.DOTALL)
+_CLOSED = lazy_pattern(rb'"[^"\n]*"|/\*.*?\*/', re.DOTALL)
 _PARAMETER_START = ((100, 0x380), (90, 0x210), (70, 0x160))
 _LINE = 1 << 16
 _MAX_ENTRIES = 100_000

@@ -7,29 +7,29 @@ Where a module declares dynamic shared memory, the static part of every kernel i
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.bodies import Definition, definitions
 from fatpatch.gpucode.ptx.read import NUMBER, Comments, elements, number, places, without_comments
 from fatpatch.gpucode.rows import KernelRow
 
 _NAME = rb"[A-Za-z_$%][\w$]*"
-_PLACE = re.compile(rb"\.shared(?:(?<=[^\w.]\.shared)|(?<=\.weak\.shared)|(?<=\.extern\.shared)|(?<=\.visible\.shared))(?=\s*[./])")
-_DECLARATION = re.compile(rb"\.shared((?:\s*\.(?:align\s+" + NUMBER + rb"|[a-z]\w*))+)\s+(" + _NAME + rb"[^;{}]*);")
-_VARIABLE = re.compile(rb"\s*(" + _NAME + rb")\s*((?:\[\s*(?:" + NUMBER + rb")?\s*\]\s*)*)\Z")
-_ALIGN = re.compile(rb"\.align\s+(" + NUMBER + rb")")
-_VECTOR = re.compile(rb"\.v([248])(?!\w)")
-_TYPE = re.compile(rb"\.(?:[bsuf]|bf)(8|16|32|64|128)(x2)?(?!\w)")
-_BEFORE = re.compile(rb"(?:\A|[{};:])\s*(?:\.[^{};:]*)?\Z")  # nothing of a statement, or directives
-_EXTERN = re.compile(rb"\.extern\s*\Z")
-_INDIRECT = re.compile(rb"\.call(?:prototype|targets)\b")
-_STRING = re.compile(rb'"[^"\n]*"')
-_BRACE = re.compile(rb"[{}]")
-_WORD = re.compile(rb"[\w$%]")
+_PLACE = lazy_pattern(rb"\.shared(?:(?<=[^\w.]\.shared)|(?<=\.weak\.shared)|(?<=\.extern\.shared)|(?<=\.visible\.shared))(?=\s*[./])")
+_DECLARATION = lazy_pattern(rb"\.shared((?:\s*\.(?:align\s+" + NUMBER + rb"|[a-z]\w*))+)\s+(" + _NAME + rb"[^;{}]*);")
+_VARIABLE = lazy_pattern(rb"\s*(" + _NAME + rb")\s*((?:\[\s*(?:" + NUMBER + rb")?\s*\]\s*)*)\Z")
+_ALIGN = lazy_pattern(rb"\.align\s+(" + NUMBER + rb")")
+_VECTOR = lazy_pattern(rb"\.v([248])(?!\w)")
+_TYPE = lazy_pattern(rb"\.(?:[bsuf]|bf)(8|16|32|64|128)(x2)?(?!\w)")
+_BEFORE = lazy_pattern(rb"(?:\A|[{};:])\s*(?:\.[^{};:]*)?\Z")  # nothing of a statement, or directives
+_EXTERN = lazy_pattern(rb"\.extern\s*\Z")
+_INDIRECT = lazy_pattern(rb"\.call(?:prototype|targets)\b")
+_STRING = lazy_pattern(rb'"[^"\n]*"')
+_BRACE = lazy_pattern(rb"[{}]")
+_WORD = lazy_pattern(rb"[\w$%]")
 _WINDOW = 1 << 12
 _MOST = 4096
 _MOST_SEARCHED = 1 << 31

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.words import safe
 
 _HEIGHT = 40
 _COMMAND_INDENT = 6
 _COMMANDS = ("fatpatch", "nvcc", "cmake", "pip", "python", "npx", "export")
-_SETTING = re.compile(r"[A-Z][A-Z0-9_]*=")
+_SETTING = lazy_pattern(r"[A-Z][A-Z0-9_]*=")
 WIDTH, NARROWEST = 80, 40
 FIRST, _KEPT, _SHORTEST = 0, 3, 4
 
