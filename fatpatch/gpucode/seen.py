@@ -13,7 +13,13 @@ from fatpatch.base.records import NamedTuple
 _MOST: Final = 1 << 19
 """Bodies that are remembered, some 100 bytes each."""
 
-_Key = tuple[int, int, int]
+CodeKey = tuple[int, int]
+"""Hash and length."""
+
+
+def key_of(code: bytes | memoryview) -> CodeKey:
+    """What code is told apart by."""
+    return hash(code), len(code)
 
 
 class PartCounts(NamedTuple):
@@ -30,25 +36,23 @@ class SeenBodies:
     """The classes of bodies, and what their texts count, for all images of one file."""
 
     def __init__(self) -> None:
-        self._classes: dict[_Key, str] = {}
-        self._counts: dict[tuple[int, int], PartCounts] = {}
+        self._classes: dict[tuple[CodeKey, int], str] = {}
+        self._counts: dict[CodeKey, PartCounts] = {}
 
-    def body(self, code: bytes, variant: int, classify: Callable[[], str]) -> str:
+    def body(self, key: CodeKey, variant: int, classify: Callable[[], str]) -> str:
         """The class of a body (see ``flow``); ``variant``: what else it hangs on."""
-        key = (hash(code), len(code), variant)
-        found = self._classes.get(key)
+        found = self._classes.get((key, variant))
         if found is None:
             found = classify()
             if len(self._classes) < _MOST:
-                self._classes[key] = found
+                self._classes[key, variant] = found
         return found
 
-    def counts(self, text: bytes, count: Callable[[bytes], PartCounts]) -> PartCounts:
-        """What ``count`` says of a text; always the same function."""
-        key = (hash(text), len(text))
+    def counts(self, key: CodeKey, count: Callable[[], PartCounts]) -> PartCounts:
+        """What ``count`` says of a part of a text."""
         found = self._counts.get(key)
         if found is None:
-            found = count(text)
+            found = count()
             if len(self._counts) < _MOST:
                 self._counts[key] = found
         return found

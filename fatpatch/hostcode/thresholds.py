@@ -194,7 +194,10 @@ def _start(decoder: Cs, data: bytes, opcode: int) -> int | None:
     possible = [opcode - 1, opcode] if opcode and data[opcode - 1] in _REX else [opcode]
     hits = dict.fromkeys(possible, 0)
     backs = [back for back in _LOOK_BACK if back <= opcode] or [opcode]
-    for back in backs:
+    for tried, back in enumerate(backs):
+        most = max(hits.values())
+        if 2 * most > len(backs) or 2 * (most + len(backs) - tried) < len(backs):
+            break  # decided: the rest changes nothing
         for address, size, _, _ in decoder.disasm_lite(data[opcode - back : opcode + 16], opcode - back):
             if address in hits:
                 hits[address] += 1

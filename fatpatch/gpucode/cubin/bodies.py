@@ -8,7 +8,7 @@ from fatpatch.base.errors import FormatError
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.cubin.tables import Tables, name_budget
-from fatpatch.gpucode.seen import SeenBodies
+from fatpatch.gpucode.seen import SeenBodies, key_of
 
 _FUNC = 2
 _UNDEFINED = 0
@@ -92,7 +92,7 @@ class _Sections:
                 self._programs[section] = None
             elif len(code) <= _SMALL:
                 variant = (offset << 16 | (self._tables.identity.arch or 0)) << 1 | asserts
-                return self._seen.body(code, variant, lambda: self._classified(code, offset, asserts, budget))
+                return self._seen.body(key_of(code), variant, lambda: self._classified(code, offset, asserts, budget))
             else:
                 self._programs[section] = self._program(code)
         program = self._programs[section]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cached_property
 from itertools import islice, pairwise
 
 from fatpatch.base.errors import LimitError
@@ -16,7 +16,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.ptx.read import body_of, places, tokens, without_comments
 from fatpatch.gpucode.ptx.text import ENTRY, FUNC, MAX_ENTRIES, PtxText
-from fatpatch.gpucode.seen import SeenBodies
+from fatpatch.gpucode.seen import CodeKey, SeenBodies, key_of
 
 _ENTRY_NAME = lazy_pattern(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
 _FUNC_NAME = lazy_pattern(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
@@ -30,13 +30,15 @@ _STORES = lazy_pattern(rb"\b(?:st|red|atom|sust|sured|multimem|wmma\.store|cp\.a
 _NOT_GLOBAL = lazy_pattern(rb"\.(?:shared|local|param|const)\b")
 _USUAL_STORES = (b"st.global", b"red.global", b"atom.global")
 _PART_OF_NAME = lazy_pattern(rb"\w")
-_PART, _BODY = -2, -4  # one more where traps may be assertions: numbers that cubins do not ask with
+_QUICK, _PART, _BODY = -1, -3, -5  # one more where traps may be assertions: numbers that cubins do not ask with
 _SHORT = 1 << 12
 _NUMBER = lazy_pattern(rb"\d+")
 _BLANKS = b" \t\r\n{}"
 _HANDLER, _PRINTER = b"__assertfail", b"vprintf"
 _MAX_STATEMENTS = 4_000_000
 _MAX_TARGETS = 1_000_000
+_MAX_PLAIN = 4096
+_LINES = (b".loc", b".file", b".section")
 _Jumps = list[tuple[int, bytes, bytes]]
 
 
@@ -56,39 +58,74 @@ def ptx_bodies(text: bytes) -> dict[str, str]:
 
 def classified(ptx: PtxText) -> dict[str, str]:
     """``ptx_bodies`` of a text in parts: a part that was seen before, in this text or another, is not looked at again."""
-    text = ptx.text
-    parser = _Parser(text, definitions_of(ptx))
+    parser = _Parser(ptx.text, definitions_of(ptx))
     entries = [each for each in parser.definitions if each.entry]
     # without functions to call, and with one entry in each part, a class hangs on the part alone
-    alone = len(entries) == len(ptx.parts) - 1 and not parser.functions
+    alone = len(entries) == len(ptx.entries) and not parser.functions
+    judge = _Classes(parser, ptx.seen)
     result: dict[str, str] = {}
-    asserts, blocks = _HANDLER in text and _PRINTER not in text, flow.BlockBudget()
     for index, each in enumerate(entries):
         if each.start >= 0:
             name = each.name.decode("ascii", "backslashreplace")
-            classify = partial(_class, parser, each, ptx.seen, asserts=asserts, budget=blocks)
-            result[name] = ptx.seen.body(ptx.parts[index + 1], _PART + asserts, classify) if alone else classify()
+            result[name] = judge.of_part(each, ptx.keys[index + 1]) if alone else judge.of_entry(each)
     return result
 
 
-def _class(parser: _Parser, entry: Definition, seen: SeenBodies, *, asserts: bool, budget: flow.BlockBudget) -> str:
-    body = parser.text[entry.start : entry.end]
-    calls = bool(parser.functions) and b"call" in body
-    if not calls and b"trap" not in body and _stores(body):
-        return flow.REAL
-    if not calls and len(body) <= _SHORT and b"br" not in body:  # stubs differ in the numbers of their strings and lines only
-        plain = _NUMBER.sub(b"0", body)
-        return seen.body(plain, _BODY + asserts, lambda: flow.classify(parser.program(entry), asserts=asserts, budget=budget))
-    return flow.classify(parser.program(entry), asserts=asserts, budget=budget)
+class _Classes:
+    """The classes of the entries of one text."""
+
+    def __init__(self, parser: _Parser, seen: SeenBodies) -> None:
+        self._parser = parser
+        self._seen = seen
+        self._blocks = flow.BlockBudget()
+
+    @cached_property
+    def _asserts(self) -> bool:
+        """Whether assertions are all that the text calls; asked for only where it has a trap."""
+        return _HANDLER in self._parser.text and _PRINTER not in self._parser.text
+
+    def of_part(self, entry: Definition, part: CodeKey) -> str:
+        """The class of the only entry of a part."""
+        quick = self._seen.body(part, _QUICK, lambda: self._quick(entry))
+        return quick or self._seen.body(part, _PART + self._asserts, lambda: self._walked(entry))
+
+    def of_entry(self, entry: Definition) -> str:
+        """The class of any entry."""
+        return self._quick(entry) or self._walked(entry)
+
+    def _quick(self, entry: Definition) -> str:
+        """The class of a body that stores and has no trap; else nothing."""
+        text, start, end = self._parser.text, entry.start, entry.end
+        return flow.REAL if not self._calls(entry) and text.find(b"trap", start, end) < 0 and _stores(text, start, end) else ""
+
+    def _calls(self, entry: Definition) -> bool:
+        return bool(self._parser.functions) and self._parser.text.find(b"call", entry.start, entry.end) >= 0
+
+    def _walked(self, entry: Definition) -> str:
+        if entry.end - entry.start <= _SHORT and not self._calls(entry):
+            body = self._parser.text[entry.start : entry.end]
+            if b"br" not in body:  # stubs differ in the numbers of their strings and lines only
+                return self._seen.body(key_of(_NUMBER.sub(b"0", body)), _BODY + self._asserts, lambda: self._classify(entry))
+        return self._classify(entry)
+
+    def _classify(self, entry: Definition) -> str:
+        return flow.classify(self._parser.program(entry), asserts=self._asserts, budget=self._blocks)
 
 
-def _stores(body: bytes) -> bool:
-    """Whether a statement changes global memory. The usual ones are looked for by their first words, which is many times faster."""
+def _stores(text: bytes, start: int, end: int) -> bool:
+    """Whether a statement of a body changes global memory. The usual ones are looked for by their first words, many times faster."""
     for word in _USUAL_STORES:
-        at = body.find(word)
-        if at > 0 and not _PART_OF_NAME.match(body, at - 1) and _is_global(body, at):
+        at = text.find(word, start, end)
+        if at > start and not _PART_OF_NAME.match(text, at - 1) and _is_global(text, at, end):
             return True
-    return any(_is_global(body, found.start()) for found in _STORES.finditer(body))
+    return any(_is_global(text, found.start(), end) for found in _STORES.finditer(text, start, end))
+
+
+def _without_lines(body: bytes) -> bytes:
+    """A body without comments and without what says where its lines come from."""
+    if b"/" in body or b'"' in body:
+        body = without_comments(body)
+    return _LINE.sub(b"", body) if any(word in body for word in _LINES) else body
 
 
 def body_words(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
@@ -129,8 +166,8 @@ def callers_of(text: bytes, missing: frozenset[bytes]) -> list[str]:
     return [each.name.decode("ascii", "backslashreplace") for each in found if each.entry and each.name in guilty]
 
 
-def _is_global(body: bytes, at: int) -> bool:
-    operation = body[at : at + 80].split(None, 1)[0]
+def _is_global(text: bytes, at: int, end: int) -> bool:
+    operation = text[at : min(at + 80, end)].split(None, 1)[0]
     return _kind_of_memory(operation) in (flow.EFFECT, flow.LOAD_EFFECT)
 
 
@@ -141,7 +178,7 @@ def definitions(text: bytes) -> list[Definition]:
 
 def definitions_of(ptx: PtxText) -> list[Definition]:
     """``definitions`` of a text in parts."""
-    return _definitions(ptx.text, tokens(ptx.text, ENTRY, ptx.entries()), tokens(ptx.text, FUNC, ptx.functions()))
+    return _definitions(ptx.text, tokens(ptx.text, ENTRY, ptx.entries), tokens(ptx.text, FUNC, ptx.functions()))
 
 
 def _definitions(text: bytes, entries: Iterable[int], functions: Iterable[int]) -> list[Definition]:
@@ -209,6 +246,7 @@ class _Parser:
         self.definitions = found
         self.functions = {each.name: each for each in self.definitions if not each.entry and each.start >= 0}
         self._parsed: dict[bytes, _Parsed] = {}
+        self._plain: set[bytes] = set()
         self._statements, self._targets = _MAX_STATEMENTS, _MAX_TARGETS
 
     def program(self, entry: Definition) -> _Program:
@@ -244,10 +282,12 @@ class _Parser:
         tables: dict[bytes, tuple[bytes, ...]] = {}
         jumps: list[tuple[int, bytes, bytes]] = []
         calls: list[tuple[int, bytes]] = []
-        body = _LINE.sub(b"", without_comments(self.text[definition.start : definition.end]))
-        statements = body.split(b";")
+        statements = _without_lines(self.text[definition.start : definition.end]).split(b";")
         self._spend(len(statements))
         for raw in statements:
+            first = raw.split(None, 1)[:1]
+            if first and first[0] in self._plain:
+                continue
             statement = raw.strip(_BLANKS)
             while (label := _LABEL.match(statement)) is not None:
                 labels[label[1]] = len(kinds)
@@ -268,6 +308,8 @@ class _Parser:
                 kinds.append(kind)
                 if guard is not None:
                     guarded.add(at)
+            elif guard is None and b"." in operation and len(self._plain) < _MAX_PLAIN:
+                self._plain.add(operation)
         kinds.append(flow.EXIT if definition.entry else flow.RETURN)  # the end of a body returns
         targets = {at: self._jump(operation, operands, labels, tables) for at, operation, operands in jumps}
         return _Parsed(bytes(kinds), targets, frozenset(guarded), tuple(calls))
