@@ -58,7 +58,7 @@ class PtxText:
         return sum(counts.opening for counts in self.counts) == sum(counts.closing for counts in self.counts)
 
     def _all(self, word: bytes, start: int, end: int, most: int) -> list[int]:
-        found = []
+        found: list[int] = []
         at = self.text.find(word, start, end)
         while at >= 0:
             if len(found) >= most:
