@@ -56,6 +56,12 @@ class InputError(FatpatchError):
     exit_code = 3
 
 
+class UnauthorizedError(InputError):
+    """A server wants to know who asks; ``challenge`` is how (RFC 9110, section 11.6.1)."""
+
+    challenge: str = ""
+
+
 class FormatError(FatpatchError):
     """The bytes break the format they claim to follow."""
 

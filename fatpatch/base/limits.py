@@ -21,6 +21,8 @@ class Remote(NamedTuple):
     answer must have begun and come in at ``slowest`` bytes a second. ``public_only``: no machine of a private network is asked;
     of ``attempts`` the last one's trouble is an error.
     ``report`` is told what was fetched when a file is closed. ``accept``: the media types that are asked for, None for any.
+    ``authorization``: a header for the server that is named, and for none that it redirects to. ``plain_http``: registries of other
+    machines too are asked by http.
     """
 
     most: int = 16 << 30
@@ -31,6 +33,8 @@ class Remote(NamedTuple):
     attempts: int = 5
     report: Callable[[Fetched], object] | None = None
     accept: str | None = None
+    authorization: str | None = None
+    plain_http: bool = False
 
 
 class Limits(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Final
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.named.unit import NamedUnit, NamingChoices
-from fatpatch.remote.inputs import is_image_layout
+from fatpatch.remote.inputs import is_image_layout, is_registry_image
 
 _PREFIX: Final = lazy_pattern(r"(pypi|npm|pid):(.+)\Z", re.DOTALL)
 _PINNED: Final = lazy_pattern(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]{1,60})\Z")
@@ -42,7 +42,7 @@ def is_package(word: str) -> bool:
 
 
 def _resolved(word: str, shown: str, choices: NamingChoices) -> NamedUnit:
-    if is_image_layout(word):
+    if is_image_layout(word) or is_registry_image(word):
         return NamedUnit(shown, word)
     if os.path.isdir(word):
         from fatpatch.scan.distributions import installed

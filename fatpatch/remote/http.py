@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import SplitResult, urljoin, urlunsplit
 
 from fatpatch import __version__
-from fatpatch.base.errors import InputError, LimitError, UnsupportedError
+from fatpatch.base.errors import InputError, LimitError, UnauthorizedError, UnsupportedError
 from fatpatch.base.limits import Remote
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
@@ -65,7 +65,8 @@ class HttpFile:
         self.fetched = 0
         self._address = url
         self._shown = shown_address(url)
-        self._target, self._authorization = parts_of(url, self._shown)
+        self._target, given = parts_of(url, self._shown)
+        self._authorization = options.authorization or given
         self._origin = self._target
         self._free: list[tuple[_Place, http.client.HTTPConnection]] = []
         self._lock = threading.Lock()
@@ -271,6 +272,10 @@ class HttpFile:
             raise _TroubleError(
                 f"it answers with the status {answer.status}", float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0
             )
+        if answer.status == 401:
+            unauthorized = UnauthorizedError(_REASONS[401], locator=self._shown, hint="look at the address, or download the file first")
+            unauthorized.challenge = answer.headers.get("WWW-Authenticate", "")[:4000]
+            raise unauthorized
         if answer.status not in (200, 206, 416):
             raise self._error(_REASONS.get(answer.status, f"it answers with the status {answer.status}"))
         if answer.headers.get("Content-Encoding", "identity") != "identity":

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import scheme_of
 
+REGISTRY = "oci:"
+"""How the name of an image in a container registry begins: ``oci:HOST/NAME:TAG``."""
+
 
 class Input(NamedTuple):
     """A file to read: its path, how it is shown, and whether the user named it or a folder that it lies in (``origin``).
@@ -78,6 +81,11 @@ def _below(folder: str, name: str) -> Iterator[Input]:
         left += [
             (os.path.join(folder, last), f"{name}/{last}") for is_folder, last in reversed(entries) if is_folder and last not in layouts
         ]
+
+
+def is_registry_image(path: str) -> bool:
+    """Whether a name is that of an image in a registry; a file of that name is a file."""
+    return path.startswith(REGISTRY) and not os.path.lexists(path)
 
 
 def is_image_layout(path: str) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
-from fatpatch.base.errors import FatpatchError, LimitError, TruncatedError
+from fatpatch.base.errors import FatpatchError, InputError, LimitError, TruncatedError
 from fatpatch.base.locator import file_name, join
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
+from fatpatch.base.words import plural
 from fatpatch.binfmt import unpack
 from fatpatch.binfmt.container_image.manifest import ImageRef, LayerRef, digest_problem, images_of, is_foreign
 from fatpatch.binfmt.container_image.merge import FileContent, MergedLayers
@@ -106,10 +107,9 @@ def _image(store: BlobStore, ref: ImageRef, locator: str, path: str, reading: La
             entries += _merge(layer, merged, _MAX_ENTRIES - entries, number, locator, reading, diagnostics)
             _check(layer, number, locator, reading, diagnostics)
     members, facts = _files(ref, layers, merged, locator, reading, diagnostics)
-    words = ", ".join(filter(None, (ref.platform, f"{len(layers)} layer{'s' if len(layers) != 1 else ''}")))
-    return Node(
-        locator, path, store.size, KIND, words, members, (), diagnostics.finish(), member_count=len(members), image=facts
-    )  # fmt: skip
+    words = ", ".join(filter(None, (ref.platform, plural(len(layers), "layer"))))
+    size = store.size if store.root is None else sum(each.size for each in facts.layers)
+    return Node(locator, path, size, KIND, words, members, (), diagnostics.finish(), member_count=len(members), image=facts)
 
 
 def _opened(store: BlobStore, ref: LayerRef, number: int, allowed: int, locator: str, diagnostics: Diagnostics) -> _OpenLayer | None:
@@ -208,6 +208,8 @@ def _files(
                 texts.add(names, _plain(layer, content.member))
                 continue
             node = _read(layer, content.member, names[0], where, reading)
+        except InputError:  # a network that fails, a full disk: what follows from that is no answer
+            raise
         except FatpatchError as error:
             diagnostics.caught(where, error)
             continue

@@ -18,7 +18,7 @@ from fatpatch.gpucode.locate import find_payloads
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ARCHIVES, CONTAINER_FORMATS, HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
-from fatpatch.remote.inputs import is_image_layout
+from fatpatch.remote.inputs import is_image_layout, is_registry_image
 from fatpatch.remote.opening import open_input
 from fatpatch.scan.slim_marks import marked
 
@@ -84,7 +84,7 @@ def inspected(
     outermost file. InputError when the file cannot be read.
     """
     label = name or file_name(path)
-    if kind is None and (store := _image_at(path)) is not None:
+    if kind is None and (store := _image_at(path, limits)) is not None:
         workspace = unpack.Workspace(limits or Limits(), store.size)
         try:
             yield _TreeWalk(workspace, path, progress, **kept).image(store, join("", label), path, depth=0, diagnostics=Diagnostics())
@@ -298,13 +298,15 @@ class _TreeWalk:
             raise LimitError(message, locator=where, offset=member.offset)
 
 
-def _image_at(path: str) -> BlobStore | None:
-    """The blobs of an OCI layout that is a folder; None for any other path."""
-    if not is_image_layout(path):
+def _image_at(path: str, limits: Limits | None) -> BlobStore | None:
+    """The blobs of an OCI layout that is a folder, or of an image in a registry; None for any other path."""
+    if not is_image_layout(path) and not is_registry_image(path):
         return None
-    from fatpatch.binfmt.container_image.store import FolderStore
+    from fatpatch.binfmt.container_image import store
 
-    return FolderStore(path)
+    if is_image_layout(path):
+        return store.FolderStore(path)
+    return store.RegistryStore(path, (limits or Limits()).remote)
 
 
 def _image_in(source: Source, container: Container) -> BlobStore | None:

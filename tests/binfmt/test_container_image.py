@@ -198,7 +198,7 @@ def test_platforms(tmp_path: Path) -> None:
         with fatpatch.open(path, limits=Limits(platform=wanted)) as file:
             assert [each.path for each in file.node.members] == ["/arm64.cubin"]
     with fatpatch.open(path, limits=Limits(platform="linux/s390x")) as file:
-        assert errors(file.node) == ["no image for linux/s390x; there is linux/amd64, linux/arm64"]
+        assert errors(file.node) == ["no image for linux/s390x; there is linux/amd64, linux/arm64: choose with --platform"]
 
 
 # Hostile

@@ -58,12 +58,24 @@ class _Descriptor(NamedTuple):
 
 def images_of(store: BlobStore, platform: str | None, locator: str, diagnostics: Diagnostics) -> list[ImageRef]:
     """Every image of a store, or those of one platform. What cannot be read is a diagnostic."""
-    reader = _ManifestReader(store, locator, diagnostics)
-    if store.open(LAYOUT) is not None and store.open(INDEX) is not None:
+    wanted = platform or store.platform
+    reader = _ManifestReader(store, wanted, locator, diagnostics)
+    if store.root is not None:
+        found = list(reader.of_digest(_Descriptor(store.root, "", None, "", ""), 0))
+    elif store.open(LAYOUT) is not None and store.open(INDEX) is not None:
         found = list(reader.of_index(reader.document(INDEX, "index"), 0))
     else:
         found = list(reader.of_archive(reader.listed(MANIFEST)))
-    return chosen(found, platform, locator, diagnostics)
+    others = [*reader.passed_over, *(image.platform for image in found if wanted and not fits(image.platform, wanted))]
+    fitting = [image for image in found if wanted is None or fits(image.platform, wanted)]
+    if wanted is not None and not fitting and others:
+        there = ", ".join(dict.fromkeys(others))
+        diagnostics.not_read(locator, 0, f"no image for {wanted}; there is {there}: choose with --platform")
+    elif platform is None and others:
+        diagnostics.add(
+            "note", locator, None, f"read for {wanted} only; there is {', '.join(dict.fromkeys(others))} too: choose with --platform"
+        )
+    return fitting
 
 
 def is_image(store: BlobStore) -> bool:
@@ -78,23 +90,6 @@ def is_image(store: BlobStore) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(value, list) and any(isinstance(each, dict) and isinstance(each.get("Layers"), list) for each in value)
-
-
-def images_at(store: BlobStore, digest: str, platform: str | None, locator: str, diagnostics: Diagnostics) -> list[ImageRef]:
-    """The images that the manifest or index of a digest names."""
-    reader = _ManifestReader(store, locator, diagnostics)
-    return chosen(list(reader.of_digest(_Descriptor(digest, "", None, "", ""), 0)), platform, locator, diagnostics)
-
-
-def chosen(found: list[ImageRef], platform: str | None, locator: str, diagnostics: Diagnostics) -> list[ImageRef]:
-    """The images of a platform; an error, and none, where there is none of it."""
-    if platform is None or not found:
-        return found
-    fitting = [image for image in found if fits(image.platform, platform)]
-    if not fitting:
-        there = ", ".join(dict.fromkeys(image.platform for image in found))
-        diagnostics.not_read(locator, 0, f"no image for {platform}; there is {there}")
-    return fitting
 
 
 def fits(platform: str, wanted: str) -> bool:
@@ -115,10 +110,11 @@ def digest_problem(source: Source, digest: str | None) -> str | None:
 
 
 class _ManifestReader:
-    """One walk from the root document of a store."""
+    """One walk from the root document of a store. ``passed_over``: the other platforms whose images were not asked for."""
 
-    def __init__(self, store: BlobStore, locator: str, diagnostics: Diagnostics) -> None:
-        self.store, self.locator, self.diagnostics = store, locator, diagnostics
+    def __init__(self, store: BlobStore, platform: str | None, locator: str, diagnostics: Diagnostics) -> None:
+        self.store, self.platform, self.locator, self.diagnostics = store, platform, locator, diagnostics
+        self.passed_over: list[str] = []
         self._seen: set[str] = set()
         self._above: list[str] = []
         self._images = 0
@@ -146,7 +142,11 @@ class _ManifestReader:
             descriptor = _descriptor(each)
             if descriptor is None:
                 self._error(f"an entry of the index has no digest: {json.dumps(each)[:80]}", "manifests")
-            elif _ATTESTATION not in _dict(each, "annotations"):
+            elif _ATTESTATION in _dict(each, "annotations"):
+                continue
+            elif self.platform is not None and descriptor.platform and not fits(descriptor.platform, self.platform):
+                self.passed_over.append(descriptor.platform)
+            else:
                 yield from self.of_digest(descriptor, depth)
 
     def of_digest(self, at: _Descriptor, depth: int) -> Iterator[ImageRef]:

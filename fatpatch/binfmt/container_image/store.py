@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import posixpath
 from collections.abc import Iterable
 from typing import Protocol
 
-from fatpatch.base.errors import FatpatchError
+from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.limits import Remote
 from fatpatch.base.source import Source
 from fatpatch.binfmt.tar import read as tar
 from fatpatch.model.kinds import Codec
@@ -21,6 +23,10 @@ class BlobStore(Protocol):
     """What the readers of manifests ask: all stored bytes, and those of one name."""
 
     size: int
+    root: str | None
+    """The digest of the document to begin with; None where its path says it."""
+    platform: str | None
+    """What is read of an image for several platforms where nothing else is asked for; None for all."""
 
     def open(self, name: str, *, manifest: bool = False) -> Source | None:
         """The bytes of a path or a digest; None where there are none. ``manifest``: whether a manifest or an index is meant."""
@@ -39,6 +45,9 @@ def path_of(name: str) -> str:
 
 class ArchiveStore:
     """The files of a tar archive: of a docker-archive, or of an OCI layout. Links lead to other members."""
+
+    root: str | None = None
+    platform: str | None = None
 
     def __init__(self, source: Source, entries: Iterable[tar.TarEntry]) -> None:
         self.size = source.size
@@ -73,6 +82,9 @@ class ArchiveStore:
 class FolderStore:
     """An OCI layout that is a folder. Links out of it lead nowhere."""
 
+    root: str | None = None
+    platform: str | None = None
+
     def __init__(self, folder: str) -> None:
         self._folder = os.path.realpath(folder)
         self._open: list[Source] = []
@@ -94,6 +106,34 @@ class FolderStore:
         """Close the files."""
         for source in self._open:
             source.close()
+
+
+class RegistryStore:
+    """An image of a registry. InputError where the registry cannot be asked; a blob that it does not have is not there."""
+
+    def __init__(self, name: str, options: Remote) -> None:
+        from fatpatch.remote.registry import Registry
+
+        self._registry = Registry(name, options)
+        self.root: str | None = self._registry.digest
+        self.platform: str | None = f"linux/{_MACHINES.get(machine := platform.machine().lower(), machine)}"
+        self.size = options.most
+
+    def open(self, name: str, *, manifest: bool = False) -> Source | None:
+        """The manifest or blob of a digest."""
+        try:
+            return self._registry.manifest(name) if manifest else self._registry.blob(name)
+        except InputError as error:
+            if "404" not in error.message:
+                raise
+            return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._registry.close()
+
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "armv7l": "arm"}
 
 
 def _bytes_below(folder: str) -> int:

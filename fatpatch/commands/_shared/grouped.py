@@ -19,7 +19,7 @@ _GROUPS: Final = {
         "drop_signature",
     ),
     "Environment": ("driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
-    "Names": ("python", "index_url", "platform", "python_version", "deps"),
+    "Names": ("python", "index_url", "platform", "python_version", "deps", "plain_http"),
     "Output": ("form", "reports", "ndjson", "html", "verbose", "quiet"),
     "Limits": ("jobs", "max_image_size", "max_download", "public_only"),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fatpatch.commands._shared.options import NAMING, limits_from, shown_paths
+from fatpatch.commands._shared.remote_options import keep
 
 if TYPE_CHECKING:
     from fatpatch.named.unit import NamedUnit, NamingChoices
@@ -23,6 +24,7 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
 def naming_options(command: _Command) -> _Command:
     """--python, --index, --platform and --python-version, for commands that take more than files."""
     for option in (
+        click.option("--plain-http", is_flag=True, expose_value=False, callback=keep, help="Ask the registry of oci:HOST/NAME by http."),
         click.option(
             "--python-version", metavar="VERSION", expose_value=False, callback=_keep, help="Python of the wheel for pypi:NAME, e.g. 3.11."
         ),

@@ -41,10 +41,14 @@ class Bytes(OptionType[int]):
         return int(digits) * factor
 
 
+_OF_REMOTE = {"max_download": "most"}
+"""Fields of ``Remote`` that are not called as their options are."""
+
+
 def limits_from(max_image_size: int) -> Limits:
     """The limits of a run: the size of an image, and what the options for addresses say."""
     given = remote_options(click.get_current_context())
-    remote = Remote(most=given["max_download"], public_only=given["public_only"], report=_tell) if given else Remote()
+    remote = Remote(report=_tell)._replace(**{_OF_REMOTE.get(name, name): value for name, value in given.items()}) if given else Remote()
     platform: str | None = click.get_current_context().meta.get(NAMING, {}).get("platform")
     return Limits(image=max_image_size, remote=remote, platform=platform)
 
