@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from fatpatch.base.errors import FatpatchError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.remote.inputs import is_image_layout, is_registry_image
@@ -16,11 +17,20 @@ _PINNED: Final = lazy_pattern(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]{1,60})\Z")
 
 
 def resolve(words: Sequence[str], shown: Sequence[str], choices: NamingChoices) -> list[NamedUnit]:
-    """A unit for each word, in their order; ``shown`` is how a path is named in results. InputError where a word names nothing.
+    """A unit for each word, in their order; ``shown`` is how a path is named in results.
 
-    A path that exists is that path, whatever else its name could mean.
+    A path that exists is that path, whatever else its name could mean. A word that names nothing does not hide the others; InputError
+    where it is the only one.
     """
-    return [_resolved(word, name, choices) for word, name in zip(words, shown, strict=True)]
+    units = []
+    for word, name in zip(words, shown, strict=True):
+        try:
+            units.append(_resolved(word, name, choices))
+        except FatpatchError as error:
+            if len(words) == 1:
+                raise
+            units.append(NamedUnit(name, word, problem=error))
+    return units
 
 
 def environment(choices: NamingChoices) -> NamedUnit:

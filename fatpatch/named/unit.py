@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits, Remote
-from fatpatch.base.locator import escape, file_name, join
+from fatpatch.base.locator import escape, file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
@@ -39,7 +40,7 @@ class NamedUnit(NamedTuple):
     """``shown``: its name for a user. Either a ``path`` (or address), or a ``distribution``; ``where``: what is installed beside that.
 
     ``whole``: it is all of a folder, of which the distributions are units of their own. ``parts``: files that are judged as one, or
-    when it is ``whole`` each by itself.
+    when it is ``whole`` each by itself. ``problem``: why a word names nothing.
     """
 
     shown: str
@@ -48,6 +49,7 @@ class NamedUnit(NamedTuple):
     where: Installed | None = None
     whole: bool = False
     parts: tuple[NamedUnit, ...] = ()
+    problem: FatpatchError | None = None
 
     @property
     def units(self) -> tuple[NamedUnit, ...]:
@@ -63,7 +65,12 @@ class NamedUnit(NamedTuple):
 def opened_unit(
     unit: NamedUnit, limits: Limits, progress: Progress | None = None, kind: str | None = None, **kept: Unpack[Kept]
 ) -> Iterator[Node]:
-    """The unit as one tree; that of a distribution has its files as members. ``kind`` forces the reader of a file."""
+    """The unit as one tree; that of a distribution has its files as members. ``kind`` forces the reader of a file.
+
+    FatpatchError when it cannot be read, or names nothing.
+    """
+    if unit.problem is not None:
+        raise unit.problem
     if unit.distribution is not None:
         from fatpatch.scan.distributions import opened
 
@@ -86,7 +93,7 @@ def _together(unit: NamedUnit, limits: Limits, progress: Progress | None, **kept
         members = []
         for part in unit.parts:
             name = file_name(part.shown)
-            node = stack.enter_context(inspected(part.path, name=join(label, name), limits=limits, progress=progress, **kept))
+            node = stack.enter_context(inspected(part.path, name=name, inside=label, limits=limits, progress=progress, **kept))
             members.append(node._replace(path=name))
         yield Node(
             label,
@@ -111,6 +118,8 @@ def files_of(units: Sequence[NamedUnit]) -> list[Input]:
 
 
 def _files(unit: NamedUnit) -> Iterator[Input]:
+    if unit.problem is not None and ":" in unit.path:
+        raise unit.problem
     if unit.distribution is not None:
         from fatpatch.scan.distributions import places
 

@@ -128,7 +128,7 @@ def opened(distribution: Distribution, limits: Limits, progress: Progress | None
         for path, real in places(distribution):
             locator = join(escape(label), path)
             try:
-                node = stack.enter_context(inspected(real, name=locator, limits=limits, progress=progress, **kept))
+                node = stack.enter_context(inspected(real, name=path, inside=escape(label), limits=limits, progress=progress, **kept))
             except FatpatchError as error:
                 diagnostics.error(locator, None, error.message)
                 continue

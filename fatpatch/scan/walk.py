@@ -73,6 +73,7 @@ def inspected(
     path: str,
     *,
     name: str | None = None,
+    inside: str = "",
     limits: Limits | None = None,
     kind: str | None = None,
     progress: Progress | None = None,
@@ -80,21 +81,21 @@ def inspected(
 ) -> Iterator[Node]:
     """The tree of the file at ``path``. Inside the block its images can be read; temporary files go when it ends.
 
-    ``name`` is the first step of every locator (default: the last part of the path); ``kind`` forces the reader of the
-    outermost file. InputError when the file cannot be read.
+    ``name`` is the first step of every locator (default: the last part of the path), behind ``inside``, the locator of a folder;
+    ``kind`` forces the reader of the outermost file. InputError when the file cannot be read.
     """
     label = name or file_name(path)
     if kind is None and (store := _image_at(path, limits)) is not None:
         workspace = unpack.Workspace(limits or Limits(), store.size)
         try:
-            yield _TreeWalk(workspace, path, progress, **kept).image(store, join("", label), path, depth=0, diagnostics=Diagnostics())
+            yield _TreeWalk(workspace, path, progress, **kept).image(store, join(inside, label), path, depth=0, diagnostics=Diagnostics())
         finally:
             store.close()
             workspace.close()
         return
     source = open_input(path, None if limits is None else limits.remote)
     try:
-        with walked(source, label, path=path, limits=limits, kind=kind, progress=progress, **kept) as node:
+        with walked(source, label, path=path, inside=inside, limits=limits, kind=kind, progress=progress, **kept) as node:
             yield marked(node, path)
     finally:
         source.close()
@@ -106,6 +107,7 @@ def walked(
     name: str,
     *,
     path: str = "",
+    inside: str = "",
     limits: Limits | None = None,
     kind: str | None = None,
     progress: Progress | None = None,
@@ -115,7 +117,7 @@ def walked(
     workspace = unpack.Workspace(limits or Limits(), source.size)
     try:
         walk = _TreeWalk(workspace, path, progress, **kept)
-        yield walk.node(source, join("", name), path, depth=0, kind=_forced(kind))
+        yield walk.node(source, join(inside, name), path, depth=0, kind=_forced(kind))
     finally:
         workspace.close()
 

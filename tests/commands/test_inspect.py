@@ -96,12 +96,12 @@ def test_unreadable_files(run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "good.fatbin").write_bytes(container(entry(PTX)))
     (tmp_path / "empty").write_bytes(b"")
-    done = run("inspect", "absent", "pipe", ".", "good.fatbin", "empty", "--format", "json", cwd=tmp_path)
+    done = run("inspect", "absent", "pipe", "pid:0", "good.fatbin", "empty", "--format", "json", cwd=tmp_path)
     assert done.returncode == 3
     document = json.loads(done.stdout)
     jsonschema.validate(document, SCHEMA)
     assert [file["path"] for file in document["files"]] == ["good.fatbin", "empty"]
-    assert [error["locator"] for error in document["errors"]] == ["absent", "pipe", "."]
+    assert [error["locator"] for error in document["errors"]] == ["absent", "pipe", "pid:0"]
     assert done.stderr.count("fatpatch: error:") == 3
     assert "Traceback" not in done.stderr
 
