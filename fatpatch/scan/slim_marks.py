@@ -5,7 +5,6 @@ A mark counts for a file that it names and that has the size that it had then: a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -47,6 +46,8 @@ def marks_below(node: Node) -> tuple[SlimMark, ...]:
 
 def mark_bytes(mark: SlimMark) -> bytes:
     """The mark as a file."""
+    import json
+
     return json.dumps({"schema": SCHEMA, **mark.document(), "files": dict(mark.files)}, indent=1).encode() + b"\n"
 
 
@@ -123,6 +124,8 @@ def _of_wheel(path: str) -> SlimMark | None:
 
 
 def _parsed(data: bytes) -> SlimMark | None:
+    import json
+
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
