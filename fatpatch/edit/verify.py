@@ -9,6 +9,7 @@ from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import FatpatchError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.binfmt.elf.layout import ElfFile
+from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.pe.authenticode import PeSignature, signature_of
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.binfmt.zip.sums import sum_problems
@@ -23,7 +24,6 @@ from fatpatch.model.kinds import HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import all_diagnostics, members_below
 from fatpatch.scan.survey import complaint_of, survey
-from fatpatch.scan.walk import identify
 
 
 def soundness(path: str, node: Node, limits: Limits) -> Iterator[CheckResult]:

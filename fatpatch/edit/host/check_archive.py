@@ -8,12 +8,13 @@ from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.limits import Limits
 from fatpatch.base.overlay import same_bytes
 from fatpatch.base.source import Source
+from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.sums import sum_problems
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member, Node
-from fatpatch.scan.walk import identify, located
+from fatpatch.scan.walk import located
 
 _DESCRIPTOR = 0x8
 

@@ -10,13 +10,13 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import same_bytes
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
 from fatpatch.binfmt.elf.layout import ElfFile, SectionRow, Segment
+from fatpatch.binfmt.identify import identify
 from fatpatch.edit.host.check_memory import Place, memory_problems
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import HEADS, read_wrappers
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node, Section
-from fatpatch.scan.walk import identify
 
 _GIVEN_UP = (n.PT_LOAD, n.PT_NULL, n.PT_NOTE)
 _KEPT = (n.PT_GNU_STACK, n.PT_GNU_PROPERTY, n.PT_GNU_RELRO, n.PT_TLS, n.PT_DYNAMIC)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.source import Source
+from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.edit.host.check_memory import memory_problems
 from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node
-from fatpatch.scan.walk import identify
 
 _RELOCATIONS, _DEBUG = 5, 6
 

@@ -8,6 +8,7 @@ from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.overlay import Overlay
 from fatpatch.base.records import NamedTuple
+from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.unpack import Workspace
 from fatpatch.binfmt.zip.wheel_record import is_record, new_record
 from fatpatch.binfmt.zip.write import edit_archive
@@ -19,7 +20,7 @@ from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import Codec, ContainerKind
 from fatpatch.model.tree import Container, Member, Node
-from fatpatch.scan.walk import identify, located
+from fatpatch.scan.walk import located
 
 Editor = Callable[[HostFile, Sequence[NewPayload], Options], HostEdit]
 _EDITORS: dict[str, Editor] = {
