@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fatpatch.base.errors import FormatError, VerifyError
@@ -70,17 +71,38 @@ def record_lines(old: bytes, changed: Mapping[str, FileFacts], added: Sequence[s
     return "".join(lines).encode()
 
 
-def differing(old: bytes, facts: Mapping[str, FileFacts], locator: str) -> frozenset[str]:
-    """Those paths of ``facts`` that a RECORD, or a document of conda-meta, names with another hash."""
+def hashes_in(ledger: bytes, locator: str) -> dict[str, bytes]:
+    """The SHA-256 of each file that a RECORD, or a document of conda-meta, names with one."""
     if not locator.endswith("/RECORD"):
-        new = json.loads(conda_document(old, facts, locator))
-        pairs = zip(json.loads(old)["paths_data"]["paths"], new["paths_data"]["paths"], strict=True)
-        return frozenset(after["_path"] for before, after in pairs if before.get("sha256_in_prefix") != after.get("sha256_in_prefix"))
-    return frozenset(
-        row[0].replace("\\", "/")
-        for row in map(_row, old.decode("utf-8", "replace").splitlines())
-        if len(row) == 3 and row[1] and (each := facts.get(row[0].replace("\\", "/"))) is not None and row[1] != _hashed(each)
-    )
+        found = {}
+        for row in _conda_rows(ledger, locator):
+            with suppress(ValueError, TypeError):
+                found[str(row["_path"])] = bytes.fromhex(row.get("sha256_in_prefix", ""))
+        return found
+    rows = (_row(line) for line in ledger.decode("utf-8", "replace").splitlines())
+    return {row[0].replace("\\", "/"): _unhashed(row[1]) for row in rows if len(row) == 3 and row[1].startswith("sha256=")}
+
+
+def differing(ledger: bytes, facts: Mapping[str, FileFacts], locator: str) -> frozenset[str]:
+    """Those paths of ``facts`` that a ledger names with another hash."""
+    hashes = hashes_in(ledger, locator)
+    return frozenset(path for path, each in facts.items() if path in hashes and hashes[path] != each.sha256)
+
+
+def _conda_rows(ledger: bytes, locator: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(ledger)["paths_data"]["paths"]
+        return [row for row in rows if isinstance(row["_path"], str)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"is no document of conda-meta: {error}", locator=locator) from error
+
+
+def _unhashed(text: str) -> bytes:
+    """The hash that RECORD writes so; nothing where that is none."""
+    try:
+        return base64.urlsafe_b64decode(text.removeprefix("sha256=") + "=")
+    except ValueError:
+        return b""
 
 
 def conda_document(old: bytes, changed: Mapping[str, FileFacts], locator: str) -> bytes:

@@ -21,6 +21,8 @@ from fatpatch.commands._shared.options import make_folder, shown_paths
 from fatpatch.commands.slim.text import SlimmedPackage, SlimReport, slim_json, slim_text
 from fatpatch.remote.opening import refuse_address
 from fatpatch.slimming.environment import slim_tree
+from fatpatch.slimming.image.slim import slim_image
+from fatpatch.slimming.image.store import is_image
 from fatpatch.slimming.library import slim_library
 from fatpatch.slimming.request import FAILED, SLIMMED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.state import STATE
@@ -38,9 +40,15 @@ def run(what: str, request: SlimRequest, *, output: str | None, dry: bool, jobs:
     refuse_address(what)
     shown = shown_paths([what])[0]
     if not os.path.exists(what):
-        raise InputError("no such file or folder", locator=shown, hint="give an environment, a wheel, a folder of wheels, or a library")
+        raise InputError(
+            "no such file or folder",
+            locator=shown,
+            hint="give an environment, a wheel, a folder of wheels, a container image, or a library",
+        )
     wheels = _wheels(what)
-    if wheels:
+    if is_image(what):
+        report = _image_run(what, shown, request, output, dry=dry, jobs=jobs)
+    elif wheels:
         report = _wheel_run(shown, wheels, request, output, dry=dry, jobs=jobs)
     elif os.path.isdir(what):
         report = _folder_run(what, shown, request, output, dry=dry, jobs=jobs)
@@ -48,6 +56,14 @@ def run(what: str, request: SlimRequest, *, output: str | None, dry: bool, jobs:
         report = _file_run(what, shown, request, output, dry=dry)
     failed = any(each.status == FAILED for each in report.libraries)
     return VerifyError.exit_code if failed else 0, slim_json(report, __version__), list(slim_text(report, verbose=verbose))
+
+
+def _image_run(what: str, shown: str, request: SlimRequest, output: str | None, *, dry: bool, jobs: int) -> SlimReport:
+    if output is None and not dry:
+        raise click.UsageError("an image gets new digests: give a name for it with -o")
+    found = slim_image(what, shown, None if dry else output, request, jobs=jobs, report=_progress(), today=_today())
+    packages = tuple(SlimmedPackage(layer.shown, layer.results) for layer in found.layers)
+    return SlimReport(shown, request, packages, dry, None if dry else output, None, notes=found.notes)
 
 
 def _wheels(what: str) -> list[str]:

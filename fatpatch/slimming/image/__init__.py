@@ -1,0 +1,1 @@
+"""Container images with slimmed libraries: layers rewritten, digests and documents after them."""
