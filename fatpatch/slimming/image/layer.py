@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Final, NamedTuple, cast
 
 from fatpatch.base.errors import FormatError, VerifyError
+from fatpatch.model.kinds import Codec
 from fatpatch.scan.ledgers import LIBRARY
 from fatpatch.slimming.image.store import plain, refuse_too_large
 
@@ -26,14 +27,14 @@ _HEADS: Final = (b"\x7fELF", b"MZ")
 _PROGRAM: Final = 1 << 20
 _MAX_MEMBERS: Final = 2_000_000
 _STEP: Final = 1 << 20
-_LEVEL: Final = {"gzip": 6, "zstd": 9}
+_LEVEL: Final = {Codec.GZIP: 6, Codec.ZSTD: 9}
 
 
 class LayerArchive(NamedTuple):
     """A layer: the plain archive in the file ``path``, by which codec it is stored, and its members in order."""
 
     path: str
-    codec: str
+    codec: Codec | None
     members: tuple[tarfile.TarInfo, ...]
 
     @property
@@ -69,7 +70,7 @@ def opened_layer(stored: str, path: str, shown: str) -> LayerArchive | None:
     """Unpack a stored layer into the file ``path``; None when it is no tar archive (an attestation, say)."""
     with open(stored, "rb") as stream:
         head = stream.read(4)
-    codec = "gzip" if head[:2] == b"\x1f\x8b" else "zstd" if head == b"\x28\xb5\x2f\xfd" else ""
+    codec = Codec.GZIP if head[:2] == b"\x1f\x8b" else Codec.ZSTD if head == b"\x28\xb5\x2f\xfd" else None
     try:
         with _reader(stored, codec) as source, open(path, "xb") as sink:
             while data := source.read(_STEP):
@@ -88,10 +89,10 @@ def opened_layer(stored: str, path: str, shown: str) -> LayerArchive | None:
     return LayerArchive(path, codec, tuple(members))
 
 
-def _reader(path: str, codec: str) -> IO[bytes]:
-    if codec == "gzip":
+def _reader(path: str, codec: Codec | None) -> IO[bytes]:
+    if codec == Codec.GZIP:
         return cast(IO[bytes], gzip.open(path, "rb"))
-    if codec == "zstd":
+    if codec == Codec.ZSTD:
         import zstandard
 
         unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
@@ -175,9 +176,9 @@ def _put_bytes(sink: IO[bytes], like: tarfile.TarInfo, name: str, data: bytes) -
     _put(sink, like, io.BytesIO(data), len(data), name)
 
 
-def _compress(source: str, to: str, codec: str) -> None:
+def _compress(source: str, to: str, codec: Codec) -> None:
     with open(source, "rb") as stream, open(to, "xb") as raw:
-        if codec == "zstd":
+        if codec == Codec.ZSTD:
             import zstandard
 
             zstandard.ZstdCompressor(level=_LEVEL[codec]).copy_stream(stream, raw, size=os.path.getsize(source))
