@@ -236,7 +236,8 @@ def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:
 def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence[Judged]) -> FileVerdict:
     """The same verdict over some modules, of which a linker takes those ``linked``."""
     arch = found.environment.device.arch
-    left = [module for module in modules if not any(module is each for each in linked)] if linked else list(modules)
+    taken = frozenset(map(id, linked))
+    left = [module for module in modules if id(module) not in taken]
     away = () if arch is None else tuple(elsewhere(left, arch, picks=is_nvidias(found.node.path)))
     chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
     useful = [module for module in chosen.here if module.verdict.verdict != EMPTY] or modules

@@ -141,3 +141,23 @@ def test_names_and_places(tmp_path: Path) -> None:
     (tmp_path / "Lib/site-packages").mkdir(parents=True)
     assert site_packages(str(tmp_path)) == [str(tmp_path / "Lib/site-packages")]
     assert installed(str(tmp_path), "x").distributions == ()
+
+
+def test_headers_and_kernels_agree(environment: Path) -> None:
+    """What is judged by headers alone is what reading everything says."""
+    from fatpatch.base.limits import Limits
+    from fatpatch.gpus.devices import find
+    from fatpatch.scan.distributions import opened
+    from fatpatch.verdicts.environment import Environment
+    from fatpatch.verdicts.header_doctor import HeaderDoctor
+    from fatpatch.verdicts.judge import Doctor
+    from fatpatch.verdicts.outcome import outcome_of
+    from fatpatch.verdicts.quick import judged_quickly
+
+    for distribution in installed(str(environment), "x").distributions:
+        with opened(distribution, Limits()) as node:
+            for gpu in ("GTX 1060", "RTX 3060", "H100", "RTX 5090", "RX 6700 XT"):
+                asked = Environment(find(gpu))
+                whole = outcome_of(Doctor(node, limit=1 << 29).judge(asked))
+                assert outcome_of(HeaderDoctor(node, limit=1 << 29).judge(asked)) == whole
+                assert outcome_of(judged_quickly(Doctor(node, limit=1 << 29), asked).found) == whole

@@ -11,21 +11,26 @@ from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
-from fatpatch.verdicts.words.layout import wrapped
+from fatpatch.verdicts.words.layout import middle, wrapped
 from fatpatch.verdicts.words.report import device_words
 
 _WIDTH = 80
+_NAME = 28
 _MAX_MISSING = 6
 _NOTHING_RUNS = frozenset({"no-code", "will-not-run"})
 _ORDER = tuple(OUTCOMES)
 
 
 class DistributionRow(NamedTuple):
-    """A distribution with GPU code, its verdict for each GPU, and what its libraries load that is nowhere in the folder."""
+    """A distribution with GPU code, its verdict for each GPU, and what its libraries load that is nowhere in the folder.
+
+    ``by_headers``: its kernels were not looked at.
+    """
 
     shown: str
     found: tuple[FileVerdict, ...]
     missing: tuple[Needed, ...]
+    by_headers: bool = False
 
     @property
     def worst(self) -> int:
@@ -52,6 +57,8 @@ class FolderVerdict(NamedTuple):
         if self.rows:
             lines += ["", *(line[:_WIDTH].rstrip() for line in self._table())]
             lines += ["", f"{plural(self.without, 'distribution')} without GPU code"]
+            if count := sum(row.by_headers for row in self.rows):
+                lines.append(f"{plural(count, 'distribution')} judged by image headers; 'fatpatch doctor NAME' looks at kernels")
             lines += self._missing()
             lines += self._next(driver)
         return lines
@@ -83,7 +90,7 @@ class FolderVerdict(NamedTuple):
             yield from columns(("distribution", "verdict", "libraries", "loaded"), rows, left=frozenset({0, 1, 3}))
             return
         names = [environment.device.name.removeprefix("GeForce ").removeprefix("Radeon ") for environment in self.environments]
-        table = [(safe(row.shown), *(outcome_of(each) for each in row.found)) for row in listed]
+        table = [(middle(safe(row.shown), _NAME), *(outcome_of(each) for each in row.found)) for row in listed]
         yield from columns(("distribution", *names), table, left=frozenset(range(len(names) + 1)))
 
     def _missing(self) -> Iterator[str]:

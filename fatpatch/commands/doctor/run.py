@@ -30,9 +30,11 @@ from fatpatch.scan.image_packages import ImagePart, image_parts
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts import document as doctor_json
 from fatpatch.verdicts.claims import contradiction
+from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.operations import operations
 from fatpatch.verdicts.outcome import works
+from fatpatch.verdicts.quick import judged_quickly
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.remedy import Candidate, Remedy
 from fatpatch.verdicts.results import FileVerdict
@@ -229,8 +231,10 @@ class Consultation(NamedTuple):
 
     def _judged(self, part: _Part, subject: GpuToJudge) -> FileVerdict:
         """The verdict; of alternatives the one that the PyTorch of the unit's environment picks, unless --cuda says another."""
-        environment = subject.environment
-        return part.doctor.judge(environment._replace(cuda=environment.cuda or part.cuda))
+        return part.doctor.judge(self._meant(part, subject))
+
+    def _meant(self, part: _Part, subject: GpuToJudge) -> Environment:
+        return subject.environment._replace(cuda=subject.environment.cuda or part.cuda)
 
     def folder(self, unit: NamedUnit) -> FolderVerdict:
         """The verdict on each distribution of a folder, for each GPU."""
@@ -255,10 +259,11 @@ class Consultation(NamedTuple):
             if not any(payloads_below(part.node)) and not any(item.field == NOT_READ for item in all_diagnostics(part.node)):
                 without += 1
                 continue
-            found = tuple(self._judged(part, subject) for subject in self.environments)
+            quick = [judged_quickly(part.doctor, self._meant(part, subject)) for subject in self.environments]
+            found = tuple(each.found for each in quick)
             beside = part.doctor.beside(found[0], part.names)
             missing = tuple(need for need in beside if not need.here and need.library.imported)
-            rows.append(DistributionRow(part.shown, found, missing))
+            rows.append(DistributionRow(part.shown, found, missing, any(each.by_headers for each in quick)))
             code = _worse_of(code, found)
         return FolderVerdict(shown, tuple(subject.environment for subject in self.environments), tuple(rows), without, code)
 
