@@ -89,6 +89,13 @@ class FileVerdict(NamedTuple):
 
     @property
     def unheld(self) -> tuple[str, ...]:
-        """Kernels that host code registers for sure and no image of its file holds: launching one is error 500."""
-        registrations = (module.host.registration for module in self.modules)
+        """Kernels that host code registers for sure and no image of its file holds: launching one is error 500.
+
+        Not of a file that was slimmed for this device: what its other images held alone was never loaded here.
+        """
+        target = self.environment.device.target
+        kept = [node.locator for node in (self.node, *self.node.members) if node.slimmed is not None and target in node.slimmed.targets]
+        registrations = (
+            module.host.registration for module in self.modules if not any(module.payload.locator.startswith(f"{each}!") for each in kept)
+        )
         return tuple(sorted({name for found in registrations if found is not None and found.proven for name in found.unknown}))

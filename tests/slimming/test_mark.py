@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SAMPLES
 from edit.elf_builder import fatpatch
 from slimming.test_slim import GPU, environment, libraries, slim, wheel
 
@@ -71,3 +71,20 @@ def test_a_broken_mark_says_nothing(tmp_path: Path, libraries: list[Path], text:
     answer = fatpatch("inspect", site / "kernels/0/libplain.so")
     assert answer.code == 0, answer
     assert "slimmed" not in answer.out
+
+
+def test_kernels_of_other_gpus_alone_are_no_alarm(tmp_path: Path) -> None:
+    """A kernel that only the removed image held was never loaded on the GPU that is kept: doctor says the same before and after."""
+    (tmp_path / "site").mkdir()
+    path = tmp_path / "site/libkernels.so"
+    whole = json.loads(fatpatch("inspect", SAMPLES / "libkernels.so", "--format", "json").out)["files"][0]["summary"]["images_by_target"]
+    path.write_bytes((SAMPLES / "libkernels.so").read_bytes())
+    before = json.loads(fatpatch("doctor", path, "--gpu", GPU, "--format", "json").out)["files"][0]
+    slim(tmp_path / "site", "--for", GPU, "--in-place")
+    after = json.loads(fatpatch("doctor", path, "--gpu", GPU, "--format", "json").out)["files"][0]
+    kept = json.loads(fatpatch("inspect", path, "--format", "json").out)["files"][0]["summary"]["images_by_target"]
+    assert set(kept) < set(whole)
+    assert (after["verdict"], after["outcome"], after["trouble"]) == (before["verdict"], before["outcome"], before["trouble"])
+    (tmp_path / "site/fatpatch-slim.json").unlink()
+    unmarked = json.loads(fatpatch("doctor", path, "--gpu", GPU, "--format", "json").out)["files"][0]
+    assert unmarked["outcome"] == "may-fail-in-part"
