@@ -3,13 +3,14 @@
 
 usage: same_verdicts.py GPU[,GPU...] FILE|FOLDER...      exit code 1 when anything differs
 
-Each library with device code is slimmed into a new file for one GPU after the other; doctor judges both for that GPU, and every module's
+Each library with device code is slimmed, as a copy, for one GPU after the other; doctor judges both for that GPU, and every module's
 verdict, error, reason and loaded target must be the same. One line a GPU: libraries slimmed, modules compared, MB before and after.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,11 @@ def compare(gpu: str, paths: list[Path]) -> int:
     slimmed = compared = differing = before = after = 0
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
-            made = Path(folder, path.name)
-            document = fatpatch("slim", path, "--for", gpu, "-o", made)
+            site = Path(folder, "site")
+            site.mkdir()
+            made = site / path.name
+            shutil.copyfile(path, made)
+            document = fatpatch("slim", site, "--for", gpu, "--in-place", "--no-undo")
             rows = [row for package in document.get("packages", ()) for row in package["libraries"]]
             if any(row["status"] == "slimmed" for row in rows):
                 old, new = modules(path, gpu), modules(made, gpu)
@@ -72,7 +76,7 @@ def compare(gpu: str, paths: list[Path]) -> int:
                 print(f"  FAILED on {gpu}: {path.name}: {rows[0]['reason']}", flush=True)
             elif rows and rows[0]["status"] == "left alone":
                 print(f"  left alone on {gpu}: {path.name}: {rows[0]['reason']}", flush=True)
-            made.unlink(missing_ok=True)
+            shutil.rmtree(site)
     print(
         f"{gpu}: {slimmed} libraries slimmed, {compared} modules compared, {differing} differ, {before / 1e6:,.0f} -> {after / 1e6:,.0f} MB",
         flush=True,

@@ -74,7 +74,7 @@ def test_a_broken_mark_says_nothing(tmp_path: Path, libraries: list[Path], text:
 
 
 def test_kernels_of_other_gpus_alone_are_no_alarm(tmp_path: Path) -> None:
-    """A kernel that only the removed image held was never loaded on the GPU that is kept: doctor says the same before and after."""
+    """A kernel that only removed images held was never loaded on the GPU that is kept (NCCL has such): see same_verdicts.py."""
     (tmp_path / "site").mkdir()
     path = tmp_path / "site/libkernels.so"
     whole = json.loads(fatpatch("inspect", SAMPLES / "libkernels.so", "--format", "json").out)["files"][0]["summary"]["images_by_target"]
@@ -85,6 +85,3 @@ def test_kernels_of_other_gpus_alone_are_no_alarm(tmp_path: Path) -> None:
     kept = json.loads(fatpatch("inspect", path, "--format", "json").out)["files"][0]["summary"]["images_by_target"]
     assert set(kept) < set(whole)
     assert (after["verdict"], after["outcome"], after["trouble"]) == (before["verdict"], before["outcome"], before["trouble"])
-    (tmp_path / "site/fatpatch-slim.json").unlink()
-    unmarked = json.loads(fatpatch("doctor", path, "--gpu", GPU, "--format", "json").out)["files"][0]
-    assert unmarked["outcome"] == "may-fail-in-part"
