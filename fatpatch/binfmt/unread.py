@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
+from fatpatch.binfmt.elf.elf64 import HEADER, header_of
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container
 
@@ -132,8 +132,8 @@ def _program_end(source: Source, container: Container) -> int:
     """Where the program's own bytes end in the file."""
     end = max((part.offset + part.size for part in (*container.sections, *container.segments)), default=0)
     if container.kind == ContainerKind.ELF:
-        header = HEADER.unpack(source.read(0, HEADER.size)) if source.size >= HEADER.size else None
-        return end if header is None else max(end, header[6] + header[12] * SECTION.size)
+        header = header_of(source.peek(0, HEADER.size))
+        return end if header is None else max(end, header.sections_end)
     return end
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from fatpatch.base.errors import FormatError
 from fatpatch.base.locator import join
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
+from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, header_of, section_rows
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bare import BARE_IMAGES
 from fatpatch.gpucode.finder import ELF_HEAD, MAX_FALSE_HITS, PTX_WORD, Finder, Range
@@ -89,17 +89,19 @@ def _size_of(finder: Finder, at: int, end: int, head: bytes) -> int | None:
     """Bytes up to the end of the last table or section; None when one of them does not fit."""
     from fatpatch.gpucode.cubin.tables import WITHOUT_BYTES
 
-    _, _, _, _, _, phoff, shoff, _, ehsize, phentsize, phnum, shentsize, shnum, _ = HEADER.unpack(head)
-    if ehsize != HEADER.size or (shnum and shentsize != SECTION.size) or (phnum and phentsize != SEGMENT.size):
+    header = header_of(head)
+    if header is None or header.ehsize != HEADER.size or not header.sections_fit(end - at):
         return None
-    if not 0 < shnum < _MAX_SECTIONS or phnum > _MAX_SEGMENTS:
+    if header.phnum and header.phentsize != SEGMENT.size:
         return None
-    size = max(HEADER.size, shoff + shnum * SECTION.size, phoff + phnum * SEGMENT.size if phnum else 0)
+    if not 0 < header.shnum < _MAX_SECTIONS or header.phnum > _MAX_SEGMENTS:
+        return None
+    size = max(HEADER.size, header.sections_end, header.segments_end if header.phnum else 0)
     if at + size > end:
         return None
-    for row in SECTION.iter_unpack(finder.source.peek(at + shoff, shnum * SECTION.size)):
-        if row[1] and row[1] not in WITHOUT_BYTES:
-            size = max(size, row[4] + row[5])
+    for row in section_rows(finder.source.peek(at + header.shoff, header.shnum * SECTION.size)):
+        if row.type and row.type not in WITHOUT_BYTES:
+            size = max(size, row.offset + row.size)
     return size if at + size <= end else None
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from fatpatch.base.patterns import lazy_pattern
-from fatpatch.binfmt.elf.elf64 import SYMBOL
+from fatpatch.binfmt.elf.elf64 import INFO, SYMBOL, TYPE, Row
+from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.bodies import encoding, kernel_sections
-from fatpatch.gpucode.cubin.tables import INFO, TYPE, Row, Tables
+from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.ptx.bodies import body_words
 
 _REL, _RELA = struct.Struct("<QQ"), struct.Struct("<QQq")
@@ -58,7 +59,7 @@ class _Strings:
         self._row = tables.by_name().get(b".nv.global.init")
         self._index = -1 if self._row is None else next(i for i, row in enumerate(tables.rows) if row is self._row)
         self._data = tables.content(self._row)
-        symbols = next((row for row in tables.rows if row[TYPE] == 2), None)
+        symbols = next((row for row in tables.rows if row[TYPE] == n.SHT_SYMTAB), None)
         self._symbols = tables.content(symbols)
 
     def slots(self, section: bytes) -> dict[int, tuple[int, int]]:

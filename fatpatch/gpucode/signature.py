@@ -8,10 +8,11 @@ from __future__ import annotations
 from fatpatch.base.errors import LimitError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
+from fatpatch.binfmt.elf.elf64 import name_budget
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.read import CodeObject, read_code_object
 from fatpatch.gpucode.cubin.kernels import cubin_kernels
-from fatpatch.gpucode.cubin.tables import SHT_CUDA_COMPAT, Tables, name_budget
+from fatpatch.gpucode.cubin.tables import SHT_CUDA_COMPAT, Tables
 from fatpatch.gpucode.ptx.read import elements, parameter_start, ptx_kernels, ptx_target, ptx_version, without_comments
 from fatpatch.gpucode.rows import KernelRow
 from fatpatch.model.kinds import ImageKind

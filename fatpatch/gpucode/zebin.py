@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fatpatch.base.errors import FormatError, LimitError
+from fatpatch.base.errors import FormatError
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
+from fatpatch.binfmt.elf.elf64 import ElfTables, header_of
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.cubin.tables import name_budget
 
 _AR_HEADER = 60
 _MAX_MEMBERS = 1000
@@ -53,20 +52,10 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _kernels(data: bytes) -> Iterator[str]:
     """The names of the sections of code: one a kernel."""
-    if len(data) < HEADER.size:
+    header = header_of(data)
+    if header is None or not header.sections_fit(len(data)) or header.shstrndx >= header.shnum:
         return
-    fields = HEADER.unpack_from(data)
-    shoff, count, names_index = fields[6], fields[12], fields[13]
-    rows = list(SECTION.iter_unpack(data[shoff : shoff + count * SECTION.size])) if shoff + count * SECTION.size <= len(data) else []
-    if names_index >= len(rows):
-        return
-    strings = data[rows[names_index][4] : rows[names_index][4] + rows[names_index][5]]
-    budget = name_budget(len(strings))
-    for row in rows:
-        name = strings[row[0] : strings.find(b"\0", row[0])]
-        budget -= len(name)
-        if budget < 0:
-            raise LimitError("the section names overlap without end", field="sh_name")
+    for name in ElfTables(data, header, "zebin").by_name():
         text = name.decode("utf-8", "backslashreplace")
         if name.startswith(_CODE) and text not in _NO_KERNELS:
             yield text[len(_CODE) :]

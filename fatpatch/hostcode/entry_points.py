@@ -10,16 +10,14 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
+from fatpatch.binfmt.elf.elf64 import HEADER, RELA, SECTION, SEGMENT, SYMBOL, ElfHeader, dynamic, header_of, rows, section_rows, segments
+from fatpatch.formats import numbers as n
 from fatpatch.hostcode.code import HostCode
 from fatpatch.hostcode.constants import occurrences
 from fatpatch.hostcode.references import CALL, CALL_SLOT, JUMP_SLOT, CodeReference, references
 from fatpatch.model.kinds import ContainerKind
 
-_DYNAMIC, _SYMTAB_SECTION = 2, 2
-_DT_STRTAB, _DT_SYMTAB, _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_PLTRELSZ, _DT_JMPREL = 5, 6, 7, 8, 10, 2, 23
 _SLOT_RELOCATIONS = frozenset({6, 7})  # R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT
-_RELOCATION = struct.Struct("<QQq")
 _MAX_TABLE = 32 << 20
 _MAX_DYNAMIC = 1 << 16
 _MAX_IMPORTS = 1 << 16
@@ -78,23 +76,22 @@ def _thunks(host: HostCode, slots: frozenset[int]) -> Iterator[int]:
 
 
 def _elf_symbols(host: HostCode, name: bytes) -> tuple[frozenset[int], frozenset[int], str]:
-    header = HEADER.unpack(host.source.peek(0, HEADER.size))
-    slots, defined = _dynamic(host, header[5], header[10], name)
+    header = header_of(host.source.peek(0, HEADER.size))
+    assert header is not None
+    slots, defined = _dynamic(host, header, name)
     if slots or defined:
         return frozenset(slots), frozenset(defined), "a dynamic symbol"
-    return frozenset(), frozenset(_local(host, header[6], header[12], name)), "a symbol of the runtime that is linked in"
+    return frozenset(), frozenset(_local(host, header, name)), "a symbol of the runtime that is linked in"
 
 
-def _dynamic(host: HostCode, table: int, count: int, name: bytes) -> tuple[set[int], set[int]]:
+def _dynamic(host: HostCode, header: ElfHeader, name: bytes) -> tuple[set[int], set[int]]:
     """The slots that dynamic relocations fill with the symbol, and its own address when the file defines it."""
     source, tags = host.source, {}
-    rows = source.peek(table, count * SEGMENT.size)
-    for row in SEGMENT.iter_unpack(rows[: len(rows) // SEGMENT.size * SEGMENT.size]):
-        if row[0] == _DYNAMIC:
-            data = source.peek(row[2], min(row[5], _MAX_DYNAMIC))
-            tags = dict(struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]))
+    for segment in segments(source.peek(header.phoff, header.phnum * SEGMENT.size)):
+        if segment.type == n.PT_DYNAMIC:
+            tags = dynamic(source.peek(segment.offset, min(segment.file_size, _MAX_DYNAMIC)))
             break
-    strings = _table(host, tags.get(_DT_STRTAB, 0), tags.get(_DT_STRSZ, 0))
+    strings = _table(host, tags.get(n.DT_STRTAB, 0), tags.get(n.DT_STRSZ, 0))
     wanted = set(occurrences(strings, name + b"\0"))
     if not wanted:
         return set(), set()
@@ -102,11 +99,11 @@ def _dynamic(host: HostCode, table: int, count: int, name: bytes) -> tuple[set[i
     defined: set[int] = set()
     found = [
         (place, info >> 32)
-        for at, size in ((_DT_JMPREL, _DT_PLTRELSZ), (_DT_RELA, _DT_RELASZ))
-        for place, info, _ in _rows(_RELOCATION, _table(host, tags.get(at, 0), tags.get(size, 0)))
+        for at, size in ((n.DT_JMPREL, n.DT_PLTRELSZ), (n.DT_RELA, n.DT_RELASZ))
+        for place, info, _ in rows(RELA, _table(host, tags.get(at, 0), tags.get(size, 0)))
         if info & 0xFFFFFFFF in _SLOT_RELOCATIONS
     ]
-    symbols = _table(host, tags.get(_DT_SYMTAB, 0), (max((index for _, index in found), default=0) + 1) * SYMBOL.size)
+    symbols = _table(host, tags.get(n.DT_SYMTAB, 0), (max((index for _, index in found), default=0) + 1) * SYMBOL.size)
     for place, index in found:
         if (index + 1) * SYMBOL.size <= len(symbols):
             name_at, _, _, section, value, _ = SYMBOL.unpack_from(symbols, index * SYMBOL.size)
@@ -117,18 +114,18 @@ def _dynamic(host: HostCode, table: int, count: int, name: bytes) -> tuple[set[i
     return slots, defined
 
 
-def _local(host: HostCode, table: int, count: int, name: bytes) -> Iterator[int]:
+def _local(host: HostCode, header: ElfHeader, name: bytes) -> Iterator[int]:
     """The addresses that the static symbol table gives a function."""
-    headers = list(_rows(SECTION, host.source.peek(table, count * SECTION.size)))
-    for header in headers:
-        if header[1] != _SYMTAB_SECTION or header[6] >= len(headers):
+    sections = section_rows(host.source.peek(header.shoff, header.shnum * SECTION.size))
+    for section in sections:
+        if section.type != n.SHT_SYMTAB or section.link >= len(sections):
             continue
-        strings = host.source.peek(headers[header[6]][4], min(headers[header[6]][5], _MAX_TABLE))
+        strings = host.source.peek(sections[section.link].offset, min(sections[section.link].size, _MAX_TABLE))
         wanted = set(occurrences(strings, name + b"\0"))
         if not wanted:
             return
-        for name_at, _, _, section, value, _ in _rows(SYMBOL, host.source.peek(header[4], min(header[5], _MAX_TABLE))):
-            if name_at in wanted and section and value:
+        for name_at, _, _, index, value, _ in rows(SYMBOL, host.source.peek(section.offset, min(section.size, _MAX_TABLE))):
+            if name_at in wanted and index and value:
                 yield value
         return  # a file has one such table
 
@@ -165,7 +162,3 @@ def _pe_slots(host: HostCode, name: bytes) -> Iterator[int]:
 def _table(host: HostCode, address: int, size: int) -> bytes:
     offset = host.offset_of(address) if address else None
     return host.source.peek(offset, min(size, _MAX_TABLE)) if offset is not None else b""
-
-
-def _rows(layout: struct.Struct, data: bytes) -> Iterator[tuple[int, ...]]:
-    return layout.iter_unpack(data[: len(data) // layout.size * layout.size])

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from fatpatch.base.errors import LimitError
-from fatpatch.binfmt.elf.elf64 import SYMBOL
+from fatpatch.binfmt.elf.elf64 import INFO, SYMBOL, TYPE, Row, name_budget
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.cubin.header import SECTION_SIZE, identify
-from fatpatch.gpucode.cubin.tables import INFO, TYPE, Row, Tables, name_budget
+from fatpatch.gpucode.cubin.header import identify
+from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, Fate
 
 _ELF_HEADER_SIZE = 64
-_SHT_REL, _SHT_RELA, _SHT_SYMTAB = 9, 4, 2
+_SHT_REL, _SHT_RELA = 9, 4
 _OWN_DATA = (b".nv.global", b".nv.constant2", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
 DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 
@@ -28,13 +28,13 @@ def loaded(head: bytes, size: int, arch: int, *, eager: Callable[[], bytes] | No
     identity = identify(head)
     if identity is None:
         return Fate(INVALID_IMAGE, None, "its ELF header is cut")
-    if identity.machine != n.EM_CUDA or head[4:6] != b"\2\1":
+    if identity.elf.machine != n.EM_CUDA or head[4:6] != b"\2\1":
         return Fate(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
-    if identity.section_offset + identity.section_count * SECTION_SIZE > size:
+    if identity.elf.sections_end > size:
         if size <= _ELF_HEADER_SIZE:
             return Fate(INVALID_IMAGE, None, "it is cut behind its ELF header")
         return Fate(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
-    if not identity.sound(size) or identity.arch is None or identity.section_count == 0:
+    if not identity.sound(size) or identity.arch is None or identity.elf.shnum == 0:
         return Fate(INVALID_IMAGE, None, "its ELF header is damaged")
     if not _runs(identity.arch, arch, identity.accelerated):
         if labelled:
@@ -61,7 +61,7 @@ def unlinked(tables: Tables) -> dict[str, int]:
     Measured: 500 for what refers to an undefined symbol, 200 for what refers to variables of the cubin itself; of both, the one
     whose relocation stands first (30 kernels of bitsandbytes).
     """
-    table = next((row for row in tables.rows if row[TYPE] == _SHT_SYMTAB), None)
+    table = next((row for row in tables.rows if row[TYPE] == n.SHT_SYMTAB), None)
     if table is None:
         return {}
     symbols = _CubinSymbols(tables, table)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import HEADER, SEGMENT
+from fatpatch.binfmt.elf.elf64 import HEADER, SEGMENT, header_of, segments
 from fatpatch.binfmt.pe import read as pe
 from fatpatch.binfmt.zip import read as zip
 from fatpatch.formats import numbers as n
@@ -38,11 +38,10 @@ def elf_headers(source: Source) -> tuple[bytes, ...]:
 
 def _end(source: Source, header: bytes) -> int:
     """Where the last segment ends that an ELF header leads to."""
-    fields = HEADER.unpack_from(header)
-    offset, count = fields[5], min(fields[10], _MAX_SEGMENTS)
-    table = source.peek(offset, count * SEGMENT.size) if fields[9] == SEGMENT.size else b""
-    whole = table[: len(table) // SEGMENT.size * SEGMENT.size]
-    return max((start + size for kind, _, start, _, _, size, _, _ in SEGMENT.iter_unpack(whole) if kind == _PT_LOAD), default=0)
+    elf = header_of(header)
+    assert elf is not None
+    table = source.peek(elf.phoff, min(elf.phnum, _MAX_SEGMENTS) * SEGMENT.size) if elf.phentsize == SEGMENT.size else b""
+    return max((each.offset + each.file_size for each in segments(table) if each.type == n.PT_LOAD), default=0)
 
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:

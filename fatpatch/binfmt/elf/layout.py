@@ -8,13 +8,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from fatpatch.base.errors import EditError, FormatError, LimitError, UnsupportedError
-from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SYMBOL
+from fatpatch.binfmt.elf.elf64 import HEADER, RELA, SECTION, SEGMENT, SYMBOL, SectionRow, dynamic, header_of, section_rows, segments
 from fatpatch.formats import numbers as n
 
-_DYNAMIC = struct.Struct("<qQ")
-_RELA = struct.Struct("<QQq")
 _WORD, _LONG = struct.Struct("<Q"), struct.Struct("<I")
 _GNU_HASH = struct.Struct("<IIII")
 _RELATIVE = {n.EM_X86_64: n.R_X86_64_RELATIVE, n.EM_AARCH64: n.R_AARCH64_RELATIVE}
@@ -27,41 +24,15 @@ _MAX_ALIGNMENT = 1 << 30
 _ADDRESSES = 1 << 47
 
 
-class Segment(NamedTuple):
-    """A program header; field names follow formats/elf.py."""
-
-    type: int
-    flags: int
-    offset: int
-    address: int
-    physical: int
-    file_size: int
-    memory_size: int
-    alignment: int
-
-
-class SectionRow(NamedTuple):
-    """A section header; field names follow formats/elf.py."""
-
-    name: int
-    type: int
-    flags: int
-    address: int
-    offset: int
-    size: int
-    link: int
-    info: int
-    alignment: int
-    entry_size: int
-
-
 class ElfFile:
     """The tables of one ELF file, ``loads`` by address; UnsupportedError when nothing can be moved in such a file."""
 
     def __init__(self, source: Source, locator: str) -> None:
         self.source, self.locator = source, locator
-        fields = HEADER.unpack(source.read(0, HEADER.size))
-        _, self.type, self.machine, _, _, self.phoff, self.shoff, _, _, phentsize, phnum, shentsize, shnum, _ = fields
+        header = header_of(source.read(0, HEADER.size))
+        assert header is not None
+        self.type, self.machine, self.phoff, self.shoff = header.type, header.machine, header.phoff, header.shoff
+        phentsize, phnum, shentsize, shnum = header.phentsize, header.phnum, header.shentsize, header.shnum
         if phnum and phentsize != SEGMENT.size:
             raise UnsupportedError(f"program headers of {phentsize} bytes, expected {SEGMENT.size}: not edited", locator=locator)
         if phnum > _MAX_SEGMENTS:
@@ -69,9 +40,9 @@ class ElfFile:
         if self.type not in (n.ET_EXEC, n.ET_DYN) or self.machine not in _RELATIVE or not phnum:
             hint = "link it first, and graft into what the linker wrote"
             raise UnsupportedError("only x86-64 and aarch64 executables and shared objects can be edited", locator=locator, hint=hint)
-        self.segments = [Segment._make(row) for row in SEGMENT.iter_unpack(source.read(self.phoff, phnum * SEGMENT.size))]
+        self.segments = segments(source.read(self.phoff, phnum * SEGMENT.size))
         table = source.read(self.shoff, shnum * SECTION.size) if self.shoff and shentsize == SECTION.size else b""
-        self.sections = [SectionRow._make(row) for row in SECTION.iter_unpack(table)]
+        self.sections = section_rows(table)
         self.loads = sorted((segment for segment in self.segments if segment.type == n.PT_LOAD), key=lambda segment: segment.address)
         self._starts = [segment.address for segment in self.loads]
         if not self.loads:
@@ -128,17 +99,17 @@ class ElfFile:
         if table is None:
             return {}
         data = self.source.peek(table.offset, min(table.file_size, 1 << 20))
-        return dict(_DYNAMIC.iter_unpack(data[: len(data) // _DYNAMIC.size * _DYNAMIC.size]))
+        return dynamic(data)
 
     def relocations(self) -> Iterator[tuple[int, int]]:
         """(place, address that it will hold) of every relocation of a pointer to something in this file, RELR apart.
 
-        Found through PT_DYNAMIC, as a loader finds them, not by section names.
+        Found through PT_dynamic, as a loader finds them, not by section names.
         """
         dynamic = self._dynamic()
         symbols = self._place(dynamic.get(n.DT_SYMTAB, 0))
         for table, size in ((n.DT_RELA, n.DT_RELASZ), (n.DT_JMPREL, n.DT_PLTRELSZ)):
-            for place, info, addend in _RELA.iter_unpack(self._rows(dynamic.get(table, 0), dynamic.get(size, 0), _RELA.size)):
+            for place, info, addend in RELA.iter_unpack(self._rows(dynamic.get(table, 0), dynamic.get(size, 0), RELA.size)):
                 if info & 0xFFFFFFFF in _THREAD_LOCAL:
                     continue
                 if not info >> 32:
@@ -156,9 +127,9 @@ class ElfFile:
             start = self.offset_of(dynamic[n.DT_RELA])
             kind = _RELATIVE[self.machine]
             rows = [
-                (place, addend, start + index * _RELA.size + 16)
+                (place, addend, start + index * RELA.size + 16)
                 for index, (place, info, addend) in enumerate(
-                    _RELA.iter_unpack(self._rows(dynamic[n.DT_RELA], dynamic[n.DT_RELASZ], _RELA.size))
+                    RELA.iter_unpack(self._rows(dynamic[n.DT_RELA], dynamic[n.DT_RELASZ], RELA.size))
                 )
                 if info == kind
             ]

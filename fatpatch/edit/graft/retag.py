@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.locator import join
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
 from fatpatch.edit.match import Match, Skipped
 from fatpatch.edit.modules import ModuleInHost
 from fatpatch.edit.payload.new_image import ImageToAdd, hsaco_donation_of
-from fatpatch.gpucode.code_object.read import metadata_ranges, read_code_object
+from fatpatch.gpucode.code_object.read import metadata_ranges, read_code_object, tables_of
 from fatpatch.gpucode.code_object.target import MACH, identify, same_target
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpus.compatibility import kinship
@@ -73,9 +72,7 @@ def retagged(data: bytes, device: str, locator: str) -> bytes:
 def _noted_targets(data: bytes, code: str) -> Iterator[int]:
     """Where the metadata names the processor: the value of amdhsa.target, a msgpack string."""
     value = _TRIPLE + code.encode()
-    fields = HEADER.unpack_from(data)
-    sections = list(SECTION.iter_unpack(data[fields[6] : fields[6] + fields[12] * SECTION.size]))
-    for start, end in metadata_ranges(data, sections):
+    for start, end in metadata_ranges(tables_of(data)):
         at = data.find(_KEY, start, end)
         at = data.find(value, at, at + len(_KEY) + 2 + len(value)) if at >= 0 else -1
         if at >= 0:

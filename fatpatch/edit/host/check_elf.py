@@ -8,8 +8,8 @@ from contextlib import suppress
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import same_bytes
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
-from fatpatch.binfmt.elf.layout import ElfFile, SectionRow, Segment
+from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SectionRow, Segment
+from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.binfmt.identify import identify
 from fatpatch.edit.host.check_memory import Place, memory_problems
 from fatpatch.formats import numbers as n

@@ -12,8 +12,8 @@ from itertools import pairwise
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.overlay import Write
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.elf.elf64 import SECTION, SEGMENT
-from fatpatch.binfmt.elf.layout import ElfFile, SectionRow, Segment
+from fatpatch.binfmt.elf.elf64 import SECTION, SEGMENT, SectionRow, Segment
+from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.compaction import (
     LEAVE,
     Cut,

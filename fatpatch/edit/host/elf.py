@@ -12,8 +12,8 @@ from fatpatch.base.errors import UnsupportedError
 from fatpatch.base.overlay import Overlay, Write, padding
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import SECTION, SEGMENT
-from fatpatch.binfmt.elf.layout import ElfFile, SectionRow, Segment
+from fatpatch.binfmt.elf.elf64 import SECTION, SEGMENT, SectionRow, Segment
+from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.compact_elf import compact_elf
 from fatpatch.edit.host.elf_symbols import symbols_of_moved
 from fatpatch.edit.host.elf_wrappers import retarget

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from fatpatch.base.errors import EditError, FatpatchError, FormatError
 from fatpatch.base.locator import file_name, join
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.elf.elf64 import HEADER
+from fatpatch.binfmt.elf.elf64 import header_of
 from fatpatch.edit.payload.hashes import rename_hashes
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.read import read_code_object
@@ -73,8 +73,8 @@ def cubin_donation(path: str, limit: int) -> ImageToAdd:
     if data[:4] != n.ELF_MAGIC:
         raise EditError(f"expected a cubin (7f454c46), got {data[:4].hex() or 'an empty file'}", locator=name, hint=_HINT_CUBIN)
     identity = identify(data)
-    if identity is None or identity.machine != n.EM_CUDA:
-        machine = "an ELF header cut short" if identity is None else f"machine {identity.machine}"
+    if identity is None or identity.elf.machine != n.EM_CUDA:
+        machine = "an ELF header cut short" if identity is None else f"machine {identity.elf.machine}"
         raise EditError(
             f"is no cubin: expected e_machine {n.EM_CUDA} (CUDA), got {machine}", locator=name, hint="a host binary goes to --from"
         )
@@ -100,10 +100,10 @@ def hsaco_donation(path: str, limit: int) -> ImageToAdd:
     if data[:4] in (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC):
         raise EditError("is a bundle, not a code object", locator=name, hint="give it with --from, and its --target")
     identity = identify(data)
-    if data[:4] != n.ELF_MAGIC or identity is None or identity.machine != n.EM_AMDGPU:
+    if data[:4] != n.ELF_MAGIC or identity is None or identity.elf.machine != n.EM_AMDGPU:
         machine = data[:4].hex() or "an empty file"
         if data[:4] == n.ELF_MAGIC and identity is not None:
-            machine = f"machine {identity.machine}"
+            machine = f"machine {identity.elf.machine}"
         raise EditError(f"expected a code object (ELF, machine {n.EM_AMDGPU}), got {machine}", locator=name, hint=_HINT_HSACO)
     return hsaco_donation_of(name, lambda: data)
 
@@ -186,11 +186,10 @@ def _donation(name: str, kind: str, data: bytes) -> ImageToAdd:
     if kind == ImageKind.SASS:
         identity = identify(data)
         old = identity is not None and not identity.new_layout
-        _, _, _, _, _, phoff, _, _, _, entry_size, count, _, _, _ = HEADER.unpack_from(data)
-        if count and phoff + count * entry_size > len(data):
-            raise FormatError(
-                f"its program headers end at {phoff + count * entry_size:#x}, the cubin at {len(data):#x}", locator=name, field="e_phoff"
-            )
+        elf = header_of(data)
+        if elf is not None and elf.phnum and elf.segments_end > len(data):
+            message = f"its program headers end at {elf.segments_end:#x}, the cubin at {len(data):#x}"
+            raise FormatError(message, locator=name, field="e_phoff")
         if data[4] != 2 or (old and not int.from_bytes(data[48:52], "little") & _64_BIT_ADDRESSES):
             raise EditError("is a 32-bit cubin; a 64-bit process cannot load it", locator=name, hint="compile with -m64")
     if signature.target is None or signature.version is None:

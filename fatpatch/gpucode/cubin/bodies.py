@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 
 from fatpatch.base.errors import FormatError
+from fatpatch.binfmt.elf.elf64 import name_budget
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode import flow
-from fatpatch.gpucode.cubin.tables import Tables, name_budget
+from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.seen import SeenBodies, key_of
 
 _FUNC = 2

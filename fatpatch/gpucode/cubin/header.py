@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION
+from fatpatch.binfmt.elf.elf64 import SECTION, ElfHeader, header_of
 from fatpatch.formats import numbers as n
 
-SECTION_SIZE = SECTION.size
 _FIRST_SUFFIXED = 90
 
 
@@ -21,54 +20,50 @@ class CubinHeader(NamedTuple):
     arch: int | None
     accelerated: bool
     toolkit: str | None
-    machine: int
-    relocatable: bool
-    section_offset: int
-    section_count: int
-    section_size: int
-    names_index: int
     new_layout: bool
+    elf: ElfHeader
+
+    @property
+    def relocatable(self) -> bool:
+        """Whether it is to be linked."""
+        return self.elf.type == n.ET_REL
 
     def sound(self, size: int) -> bool:
         """Whether there is nothing to complain about."""
-        return (
-            self.machine == n.EM_CUDA
-            and self.section_size == SECTION_SIZE
-            and 0 <= self.names_index < self.section_count
-            and self.section_offset + self.section_count * SECTION_SIZE <= size
-        )
+        elf = self.elf
+        return elf.machine == n.EM_CUDA and elf.shstrndx < elf.shnum and elf.sections_fit(size)
 
     def complaints(self, size: int) -> Iterator[tuple[str, int, str]]:
         """(field, offset in the cubin, message) for each part of the header that cannot hold in ``size`` bytes."""
-        if self.machine != n.EM_CUDA:
-            yield "e_machine", 18, f"expected {n.EM_CUDA} (CUDA), got {self.machine}"
-        if self.section_size != SECTION_SIZE:
-            yield "e_shentsize", 58, f"expected {SECTION_SIZE}, got {self.section_size}"
-        elif self.section_count == 0:
+        elf = self.elf
+        if elf.machine != n.EM_CUDA:
+            yield "e_machine", 18, f"expected {n.EM_CUDA} (CUDA), got {elf.machine}"
+        if elf.shentsize != SECTION.size:
+            yield "e_shentsize", 58, f"expected {SECTION.size}, got {elf.shentsize}"
+        elif elf.shnum == 0:
             yield "e_shnum", 60, "expected section headers, got 0"
-        elif self.section_offset + self.section_count * SECTION_SIZE > size:
-            field, at = ("e_shoff", 40) if self.section_offset + SECTION_SIZE > size else ("e_shnum", 60)
-            end = self.section_offset + self.section_count * SECTION_SIZE
-            yield field, at, f"the section headers end at {end:#x}, the cubin at {size:#x}"
-        elif self.names_index >= self.section_count:
-            yield "e_shstrndx", 62, f"expected less than {self.section_count}, got {self.names_index}"
+        elif elf.sections_end > size:
+            field, at = ("e_shoff", 40) if elf.shoff + SECTION.size > size else ("e_shnum", 60)
+            yield field, at, f"the section headers end at {elf.sections_end:#x}, the cubin at {size:#x}"
+        elif elf.shstrndx >= elf.shnum:
+            yield "e_shstrndx", 62, f"expected less than {elf.shnum}, got {elf.shstrndx}"
 
 
 def identify(data: bytes) -> CubinHeader | None:
     """The identity in the first 64 bytes of a cubin; None when they are not there."""
-    if len(data) < HEADER.size:
+    elf = header_of(data)
+    if elf is None:
         return None
-    ident, kind, machine, version, _, _, shoff, flags, _, _, _, shentsize, shnum, shstrndx = HEADER.unpack_from(data)
-    osabi = ident[7]
+    osabi = elf.ident[7]
     arch: int | None = None
     accelerated, toolkit = False, None
     if osabi == n.CUBIN_OSABI_OLD:
-        arch = flags & 0xFF
-        accelerated = bool(flags & n.EF_ACCELERATED_OLD) and arch >= _FIRST_SUFFIXED  # libcublas has the bit on sm_50 to sm_61
-        toolkit = toolkit_name(version)
+        arch = elf.flags & 0xFF
+        accelerated = bool(elf.flags & n.EF_ACCELERATED_OLD) and arch >= _FIRST_SUFFIXED  # libcublas has the bit on sm_50 to sm_61
+        toolkit = toolkit_name(elf.version)
     elif osabi == n.CUBIN_OSABI_NEW:
-        arch, accelerated = flags >> 8 & 0xFFFF, bool(flags & n.EF_ACCELERATED_NEW)
-    return CubinHeader(arch, accelerated, toolkit, machine, kind == n.ET_REL, shoff, shnum, shentsize, shstrndx, osabi == n.CUBIN_OSABI_NEW)
+        arch, accelerated = elf.flags >> 8 & 0xFFFF, bool(elf.flags & n.EF_ACCELERATED_NEW)
+    return CubinHeader(arch, accelerated, toolkit, osabi == n.CUBIN_OSABI_NEW, elf)
 
 
 def toolkit_name(number: int) -> str | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 
 from fatpatch.base.errors import LimitError
+from fatpatch.binfmt.elf.elf64 import INFO, SIZE, name_budget
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.cubin.tables import INFO, SHT_CUDA_INFO, SIZE, Tables, name_budget, records
+from fatpatch.gpucode.cubin.tables import SHT_CUDA_INFO, Tables, records
 from fatpatch.gpucode.rows import KernelRow
 
 _UNKNOWN_STACK = 0xFFFFFFFF
