@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.release.difference import LibraryDifference
 from fatpatch.release.pairing import ReleasePair
@@ -15,6 +17,7 @@ from fatpatch.release.words import ReportSection, Wording, one_line, sections
 
 SCHEMA = "fatpatch.diff/1"
 _FEW = 4
+_WIDTH = 80
 _FEW_FILES = 3
 _LEFT = frozenset({0, 3, 4, 5})
 _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
@@ -22,8 +25,15 @@ _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!"})
 
 def text(found: ReleaseComparison, show: Callable[[str], str], *, every: bool, verbose: bool = False) -> Iterator[str]:
     """The gist first; then each file that differs, with what matters most first. Of many files without ``verbose`` the gist alone."""
-    yield head(found, safe)
-    yield from (f"  {line}" for line in gists(found, safe))
+    sum_up = head(found, safe)
+    names = f"{safe(found.old.shown)} -> {safe(found.new.shown)}: "
+    if len(sum_up) > _WIDTH and sum_up.startswith(names):
+        yield from (f"old: {safe(found.old.shown)}", f"new: {safe(found.new.shown)}", sum_up[len(names) :])
+    else:
+        yield sum_up
+    for files, gist in gists(found, safe):
+        yield from _filled(f"{files}:", "  ")
+        yield from _filled(gist, "    ")
     wording = Wording(safe, show, every)
     detailed = _detailed(found, verbose=verbose or every)
     if not detailed and _different(found):
@@ -56,7 +66,7 @@ def markdown(found: ReleaseComparison, show: Callable[[str], str], *, every: boo
     yield head(found, lambda name: _escaped(safe(name)))
     if rows := list(gists(found, _code)):
         yield ""
-        yield from (f"- {row}" for row in rows)
+        yield from (f"- {files}: {gist}" for files, gist in rows)
     wording = Wording(_code, show, every)
     for each in _detailed(found, verbose=verbose or every):
         yield ""
@@ -107,15 +117,23 @@ def head(found: ReleaseComparison, quote: Callable[[str], str]) -> str:
     return f"{names}: {different} of {plural(total, 'file')} with GPU code {'differs' if different == 1 else 'differ'}"
 
 
-def gists(found: ReleaseComparison, quote: Callable[[str], str]) -> Iterator[str]:
-    """Where several files differ: each in a line, what is the same for several of them once."""
+def gists(found: ReleaseComparison, quote: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Where several files differ: (some of their names, what they have in common), the folder of the names once."""
     different = _different(found)
     groups: dict[str, list[str]] = {}
     for each in different if len(different) > 1 else ():
-        groups.setdefault(one_line(each) or "other sizes or numbers", []).append(quote(each.pair.facts.path or each.pair.facts.name))
+        groups.setdefault(one_line(each) or "other sizes or numbers", []).append(each.pair.facts.path or each.pair.facts.name)
     for gist, names in groups.items():
+        beginning = shared_beginning(names)
+        listed = ", ".join(quote(name[len(beginning) :]) for name in names[:_FEW])
         more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-        yield f"{', '.join(names[:_FEW])}{more}: {gist}"
+        yield (f"in {quote(beginning)}: " if beginning else "") + listed + more, gist
+
+
+def _filled(words: str, indent: str) -> list[str]:
+    """Lines of at most 80 columns; names are left whole."""
+    further = f"{indent}  "
+    return textwrap.wrap(words, _WIDTH, initial_indent=indent, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
 
 
 def name_of(found: ReleaseComparison, pair: ReleasePair) -> str:

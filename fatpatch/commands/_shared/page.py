@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from fatpatch import __version__
-from fatpatch.commands._shared.shared_names import shared_beginning
+from fatpatch.base.shared_names import shared_beginning
 from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.outcome import HOPELESS
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
+from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import plural, safe
 from fatpatch.policy.finding import LEVELS, Finding
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.run import CheckOutcome
 
+_MAX_PLACES = 3
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
@@ -20,13 +23,7 @@ def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> 
     for file, findings in by_file.items():
         owner = findings[0].distribution
         yield f"{safe(file)}{f' ({safe(owner)})' if owner and owner not in file else ''}: {_counted(findings)}"
-        by_place: dict[tuple[str, str, str], list[Finding]] = {}
-        for finding in sorted(findings, key=lambda each: (-LEVELS.index(each.level), each.rule, each.locator)):
-            by_place.setdefault((finding.rule, finding.level, finding.locator), []).append(finding)
-        for (rule, level, locator), same in by_place.items():
-            yield f"  {rule} {level}  {safe(locator)}"
-            yield from (f"    {safe(finding.message)}" for finding in same)
-            yield from (f"    do: {safe(remedy)}" for remedy in dict.fromkeys(finding.remedy for finding in same) if remedy)
+        yield from _finding_lines(findings, file, verbose=verbose)
         yield ""
     if verbose:
         for finding in outcome.allowed:
@@ -50,6 +47,31 @@ def text(outcome: CheckOutcome, policy: str, *, failed: bool, verbose: bool) -> 
 def _named(files: list[str]) -> str:
     """``libx.so and 3 more``."""
     return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+def _finding_lines(findings: list[Finding], file: str, *, verbose: bool) -> Iterator[str]:
+    """The findings of one file: what several places have in common is said once, with the names of some."""
+    by_place: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in sorted(findings, key=lambda each: (-LEVELS.index(each.level), each.rule, each.locator)):
+        by_place.setdefault((finding.rule, finding.level, finding.locator), []).append(finding)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for (rule, level, locator), same in by_place.items():
+        words = [finding.message for finding in same]
+        remedies = dict.fromkeys(f"do: {finding.remedy}" for finding in same if finding.remedy)
+        alike.setdefault((f"{rule} {level}", *words, *remedies), []).append(locator.removeprefix(file).removeprefix("!"))
+    for (title, *lines), places in alike.items():
+        yield from _places(f"  {title}", places, whole=verbose)
+        yield from (f"    {safe(line)}" for line in lines)
+
+
+def _places(title: str, places: list[str], *, whole: bool) -> Iterator[str]:
+    """The title with the places; of many the first, what all begin with once."""
+    beginning = shared_beginning(places)
+    names = [place[len(beginning) :] for place in places]
+    more = 0 if whole else max(0, len(names) - _MAX_PLACES)
+    listed = ", ".join(safe(name) for name in names[: len(names) - more]) + (f" and {more} more" if more else "")
+    line = f"{title}  {f'in {safe(beginning)}: ' if beginning else ''}{listed}".rstrip()
+    yield from textwrap.wrap(line, 80, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
 
 
 def _counted(findings: list[Finding] | tuple[Finding, ...]) -> str:

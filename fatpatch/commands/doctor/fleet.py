@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -85,6 +86,7 @@ def _name(row: FleetRow) -> str:
     return ", ".join(row.names[:_MAX_NAMES]) + more
 
 
+_WIDTH = 80
 _COLUMNS = 3
 """Files that are shown in columns."""
 
@@ -93,14 +95,14 @@ def side_by_side(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
     """Files on the same GPU: what is loaded and what is different; two in columns, more in a row each."""
     names = _short([shown for shown, _ in found])
     if len(found) > _COLUMNS:
-        header = ("file", "verdict", "loaded", "broken", "driver")
+        header = ("verdict", "loaded", "broken", "driver", "file")
         table = [
             (
-                name,
                 OUTCOMES[outcome_of(verdict)],
                 _loaded(verdict),
                 _count(verdict, defects=True),
                 driver_range(verdict) if _ranged(verdict) else "-",
+                name,
             )
             for name, (_, verdict) in zip(names, found, strict=True)
         ]
@@ -117,17 +119,24 @@ def side_by_side(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
         ["driver (Linux)", *(driver_range(verdict) if _ranged(verdict) else "-" for _, verdict in found)],
         ["host", *(_host(verdict) for _, verdict in found)],
     ]
-    yield from columns(["", *names], rows, left=frozenset(range(len(found) + 1)))
+    left = frozenset(range(len(found) + 1))
+    lines = columns(["", *names], rows, left=left)
+    if max(map(len, lines)) > _WIDTH:  # letters in place of long names
+        letters = [chr(65 + index) for index in range(len(found))]
+        yield from (f"{letter}  {name}" for letter, name in zip(letters, names, strict=True))
+        yield ""
+        lines = columns(["", *letters], rows, left=left)
+    yield from lines
 
 
 def differences(found: Sequence[tuple[str, FileVerdict]], show: Callable[[str], str]) -> Iterator[str]:
     """Why one runs and the other does not: what is loaded, what of it does not work, and what it prints."""
     for shown, verdict in found:
         if verdict.trouble is not None or not verdict.modules:
-            yield f"{safe(shown)}: {verdict.trouble[1] if verdict.trouble else 'no code for this GPU'}"
+            yield from _reason(shown, verdict.trouble[1] if verdict.trouble else "no code for this GPU")
             continue
         worst = next((module for module in verdict.modules if module.verdict.verdict == verdict.verdict), verdict.modules[0])
-        yield f"{safe(shown)}: {safe(worst.verdict.reason)}"
+        yield from _reason(shown, safe(worst.verdict.reason))
         defects = {kernel.name: kernel for module in verdict.modules for kernel in module.verdict.defects}
         if defects:
             names = list(dict.fromkeys(short(show(name)) for name in defects))
@@ -140,6 +149,16 @@ def differences(found: Sequence[tuple[str, FileVerdict]], show: Callable[[str], 
     if len(found) > 1:
         yield ""
         yield "For what helps, ask about one file alone, with the other as --candidate."
+
+
+def _reason(shown: str, words: str) -> Iterator[str]:
+    """A file's name and its reason, on one line where it fits."""
+    line = f"{safe(shown)}: {words}"
+    if len(line) <= _WIDTH:
+        yield line
+        return
+    yield f"{safe(shown)}:"
+    yield from textwrap.wrap(words, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _count(found: FileVerdict, *, defects: bool) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.commands.inspect.image_text import image_lines, origin_words
+from fatpatch.commands.inspect.many import MANY, many_lines
+from fatpatch.commands.inspect.remarks import remarks
 from fatpatch.commands.inspect.resources import resource_lines
 from fatpatch.model.diagnostics import NOT_READ
-from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, ImageKind, ModuleKind, Vendor
+from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, ModuleKind, Vendor
 from fatpatch.model.tree import Inventory, Node, Payload, place_of
 from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
 from fatpatch.scan.matrix import Matrix
@@ -24,10 +26,8 @@ _CAPTIONS = {
     Vendor.AMD: "kernels (VGPRs by target; . = not there)",
     Vendor.INTEL: "kernels (+ = there; . = not there)",
 }
-_MAX_GAPS = 8
 _MAX_NAMES = 3
 _MAX_COLUMNS = 64
-_CATALOGUE = 20
 _LOOKED_FOR = (
     "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles, code objects and kernel packs; "
     "not for SPIR-V and Metal, which --all-kinds counts"
@@ -50,19 +50,21 @@ def report(
     """
     yield _head(node)
     yield from (f"  {safe(mark.words)}" for mark in marks_below(node))
-    rows = list(_parts(node, 1))
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, words in rows:
-        yield f"{name.ljust(width)}  {words}".rstrip()
+    groups: dict[str, list[Payload]] = {}
+    for _, payload in payloads_below(node):
+        groups.setdefault(place_of(payload), []).append(payload)
+    brief = len(groups) > MANY and not (verbose or matrices or resources)
+    yield from _member_lines(node, verbose=verbose, brief=brief)
     barren = sum(1 for member in members_below(node) if not _matters(member))
     if barren:
         yield f"  {plural(barren, 'other member')} read, without GPU code"
     yield from image_lines(node, verbose=verbose)
     for place, stock in _stocks(node):
         yield f"  {safe(place)}: {_stock(stock)}"
-    groups: dict[str, list[Payload]] = {}
-    for _, payload in payloads_below(node):
-        groups.setdefault(place_of(payload), []).append(payload)
+    if brief:
+        yield from many_lines(groups, safe(node.path))
+        yield from ("", "-v shows each place by target", f"Next: fatpatch inspect {shown_as} --kernels")
+        return
     for place, everything in groups.items():
         payloads = [payload for payload in everything if payload.images or not payload.fillers] or everything
         matrix = matrices.get(place)
@@ -71,7 +73,7 @@ def report(
         table = target_table(payloads)
         if table:
             yield from (f"  {line}" for line in _table(payloads, table, matrix if not filtered else None))
-        yield from (f"  {line}" for line in _remarks(payloads, table))
+        yield from (f"  {line}" for line in remarks(payloads, table))
         yield from (f"  {line}" for line in _removed(everything))
         if verbose:
             yield from (f"  {line}" for line in _evidence(everything))
@@ -151,19 +153,33 @@ def _kind(node: Node) -> str:
     return f"{name}{' ' if detail else ''}{safe(detail)}{packing}"
 
 
-def _parts(node: Node, depth: int) -> Iterator[tuple[str, str]]:
+def _member_lines(node: Node, *, verbose: bool, brief: bool) -> Iterator[str]:
+    """A line for each part; the folder that all members are in is said once. ``brief``: those with GPU code have a row below."""
+    rows = [(name, words) for name, words, found in _parts(node, 1, verbose=verbose) if not (brief and found)]
+    beginning = shared_beginning([name.strip() for name, _ in rows if not name.startswith("    ")])
+    if beginning:
+        yield f"  in {beginning}"
+        here = f"  {beginning}"
+        rows = [(f"    {name[len(here) :]}" if name.startswith(here) else f"  {name}", words) for name, words in rows]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, words in rows:
+        yield f"{name.ljust(width)}  {words}".rstrip()
+
+
+def _parts(node: Node, depth: int, *, verbose: bool) -> Iterator[tuple[str, str, bool]]:
     """A line for each member that matters, and for those inside it."""
     for member in node.members:
         if not _matters(member):
             continue
-        words = [_model(member)] if member.facts is not None else [_kind(member), size(member.size)]
-        if member.stored_at is not None and node.container in (ContainerKind.APE, ContainerKind.ZIP, ContainerKind.ELF):
+        words = [_model(member)] if member.facts is not None else [_kind(member).removesuffix(" shared object"), size(member.size)]
+        where = (ContainerKind.APE, ContainerKind.ZIP, ContainerKind.ELF) if verbose else (ContainerKind.APE, ContainerKind.ELF)
+        if member.stored_at is not None and node.container in where:
             words.append(f"stored at {member.stored_at:#x}" + _alignment(member.stored_at))
         if member.origin is not None:
             words.append(origin_words(member.origin))
         found = _found(member)
-        yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"      {found}" if found else "")
-        yield from _parts(member, depth + 1)
+        yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"   {found}" if found else ""), bool(found)
+        yield from _parts(member, depth + 1, verbose=verbose)
 
 
 def _stocks(node: Node) -> Iterator[tuple[str, Inventory]]:
@@ -251,57 +267,6 @@ def _made_by(row: TargetRow, read: set[str]) -> str:
     producers = {producer for _, producer, _ in row.facts if producer} or read
     versions = {version for _, _, version in row.facts if version}
     return ", ".join((*sorted(producers), *sorted(versions)))
-
-
-def _remarks(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
-    """What the table hides, in words: uneven coverage, and what there is for GPUs that are not listed."""
-    if payloads[0].kind == ModuleKind.KPACK_REFERENCE:
-        yield "no images here: the device code was split off into a kernel pack, a file of its own"
-    elif payloads[0].vendor == Vendor.AMD:
-        yield from _remarks_amd(payloads, table)
-    elif payloads[0].vendor == Vendor.NVIDIA:
-        yield from _remarks_nvidia(payloads, table)
-
-
-def _remarks_nvidia(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
-    total = len(payloads)
-    sets = Counter(frozenset(image.target for image in payload.images) for payload in payloads)
-    if total > _CATALOGUE and len(sets) > 1 and max(map(len, sets)) == 1:
-        yield "one image a fatbin: each is a module of its own, so what a target lacks only --kernels tells"
-    else:
-        yield from _evenness(len(sets), total, table, "fatbins")
-    ptx = [row.target for row in table if row.target.startswith("compute_")]
-    lacking = sum(count for targets, count in sets.items() if targets.isdisjoint(ptx))
-    if not ptx:
-        yield "no PTX: nothing can be compiled at load time for a GPU that is not listed"
-    elif lacking:
-        yield f"PTX for {', '.join(ptx)}, but none in {lacking} of {total} fatbins"
-
-
-def _remarks_amd(payloads: list[Payload], table: list[TargetRow]) -> Iterator[str]:
-    """Code for an AMD GPU is for one processor alone, unless it is generic or SPIR-V."""
-    bundles = [payload for payload in payloads if payload.kind == ModuleKind.OFFLOAD_BUNDLE]
-    if len(bundles) == len(payloads):
-        sets = Counter(frozenset(image.target for image in payload.images) for payload in bundles)
-        yield from _evenness(len(sets), len(bundles), table, "bundles")
-    kinds = {image.kind for payload in payloads for image in payload.images}
-    if ImageKind.BITCODE in kinds:
-        yield "LLVM bitcode: it becomes code when the program is linked (-fgpu-rdc), kernels are not read"
-    if not any(row.target.endswith("-generic") or row.target == "amdgcnspirv" for row in table) and ImageKind.HSACO in kinds:
-        yield "no generic code and no SPIR-V: a GPU that is not listed loads nothing"
-
-
-def _evenness(sets: int, total: int, table: list[TargetRow], unit: str) -> Iterator[str]:
-    """Whether all modules of a place hold the same targets, and which lack some."""
-    if total > 1 and sets == 1:
-        yield f"all {total} {unit} contain the same targets"
-    elif total > 1:
-        rows = [row for row in table if row.payloads < total]
-        yield f"uneven: {sets} different sets of targets in {total} {unit}"
-        for row in rows[:_MAX_GAPS]:
-            yield f"  {row.target} is missing in {total - row.payloads} of {total} {unit}"
-        if len(rows) > _MAX_GAPS:
-            yield f"  and {len(rows) - _MAX_GAPS} more targets are missing in some"
 
 
 def _removed(payloads: list[Payload]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fatpatch.api.contents import Holder, ReportContents
+from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import plural, safe, size
 from fatpatch.commands._shared.page import grade, page
-from fatpatch.commands._shared.shared_names import shared_beginning
 from fatpatch.commands.report.explored import compared, explored
 from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import Device, family, well_known
