@@ -68,13 +68,17 @@ class Allowance(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """``files``: (pattern, the demands that it changes, by field). ``source`` is the file that it was read from."""
+    """``files``: (pattern, the demands that it changes, by field). ``source`` is the file that it was read from.
+
+    ``fleets``: (name, the names of GPUs).
+    """
 
     demands: Demands = Demands()
     files: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     allow: tuple[Allowance, ...] = ()
     fail_on: str = "error"
     source: str = ""
+    fleets: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def demanding(self) -> bool:
@@ -139,7 +143,7 @@ def _tools(document: Mapping[str, Any]) -> Mapping[str, Any]:
 def parse_policy(document: Mapping[str, Any], source: str = "") -> Policy:
     """The policy that a document states."""
     reader = _PolicyReader(source)
-    rest = {key: value for key, value in document.items() if key not in ("files", "allow", "fail-on", "schema")}
+    rest = {key: value for key, value in document.items() if key not in ("files", "allow", "fail-on", "schema", "fleets")}
     demands = Demands()._replace(**reader.demands(rest, ""))
     files = []
     for index, table in enumerate(reader.tables(document, "files")):
@@ -151,7 +155,7 @@ def parse_policy(document: Mapping[str, Any], source: str = "") -> Policy:
         files.append((pattern, changes))
     allow = tuple(reader.allowance(table, f"allow[{index}]") for index, table in enumerate(reader.tables(document, "allow")))
     fail_on = reader.take(document, "fail-on", "", _one_of(*LEVELS, "never")) or "error"
-    return Policy(demands, tuple(files), allow, fail_on, source)
+    return Policy(demands, tuple(files), allow, fail_on, source, reader.fleets(document))
 
 
 def _toml(path: str) -> dict[str, Any]:
@@ -308,6 +312,12 @@ class _PolicyReader:
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise self.wrong(key, f"tables, each under [[{key}]]", found)
         return found
+
+    def fleets(self, document: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        table = document.get("fleets", {})
+        if not isinstance(table, dict):
+            raise self.wrong("fleets", "a table [fleets]", table)
+        return tuple((str(name), self.take(table, name, "fleets", _texts)) for name in table)
 
     def refuse_unknown(self, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
         for key in table:

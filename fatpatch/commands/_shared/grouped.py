@@ -18,7 +18,7 @@ _GROUPS: Final = {
         "output", "directory", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump",
         "drop_signature",
     ),
-    "Environment": ("driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
+    "Environment": ("fleets", "driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
     "Names": ("python", "index_url", "platform", "python_version", "deps", "plain_http"),
     "Output": ("form", "reports", "ndjson", "html", "verbose", "quiet"),
     "Limits": ("jobs", "max_image_size", "max_download", "public_only"),

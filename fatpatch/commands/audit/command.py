@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from
+from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_option, limits_from
 
 
 @click.command("audit", cls=Grouped)
@@ -18,6 +19,8 @@ from fatpatch.commands._shared.options import image_size_option, jobs_option, li
 @click.option("--html", metavar="PAGE", help="Write an HTML report on the index when done.")
 @click.option("--again", is_flag=True, help="Re-scan unchanged files.")
 @click.option("--ndjson", is_flag=True, help="Print one line of JSON for each file.")
+@click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="Report how many libraries run on this GPU. Repeatable.")
+@fleet_option
 @jobs_option
 @image_size_option
 def command(
@@ -30,17 +33,18 @@ def command(
     html: str | None,
     again: bool,
     ndjson: bool,
+    gpus: tuple[str, ...],
+    fleets: tuple[str, ...],
     jobs: int | None,
     max_image_size: int,
 ) -> int:
     """Scan many files into an index.
 
     FILE may be a file, folder, pattern, URL, an installed distribution (NAME), pypi:NAME, npm:NAME or pid:NUMBER; 'fatpatch query'
-    queries the index. Unchanged files (size and modification time, or ETag)
-    are not scanned again. An interrupted run continues with the same command. Files that no longer exist stay in the index. The exit
-    code is 3 when a file could not be read.
+    queries the index. Unchanged files (size and modification time, or ETag) are not scanned again. An interrupted run continues with the
+    same command. Files that no longer exist stay in the index. The exit code is 3 when a file could not be read.
     """
     from fatpatch.commands.audit import run as auditing
 
-    wish = auditing.AuditRequest(files, files_from, shard, cluster, index, html, jobs, again, ndjson)
+    wish = auditing.AuditRequest(files, files_from, shard, cluster, index, html, jobs, again, ndjson, gpus_of(gpus, fleets))
     return auditing.audit(wish, database, limits_from(max_image_size))

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import click
@@ -19,6 +19,7 @@ from fatpatch.base.words import plural, safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.progress import Progress
+from fatpatch.gpus.devices import find
 from fatpatch.index.database import Database
 from fatpatch.index.record import Examined
 from fatpatch.index.run import audit as run
@@ -44,12 +45,14 @@ class AuditRequest(NamedTuple):
     jobs: int | None
     again: bool
     ndjson: bool
+    gpus: tuple[str, ...] = ()
 
 
 def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
     """Bring the index up to date; the exit code."""
     if wish.html is not None:
         _refuse_other(wish.html)
+    targets = [(name, _target(name)) for name in wish.gpus]
     limits = limits._replace(remote=limits.remote._replace(report=None))
     inputs = _inputs(wish, limits)
     database = Database(path, create=True)
@@ -71,6 +74,8 @@ def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
 
             write_file(wish.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
             quiet.note(f"wrote {wish.html}")
+        for line in _served(database, targets):
+            quiet.note(line)
     finally:
         database.close()
     fresh = result.files - result.unchanged
@@ -81,6 +86,22 @@ def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
     if result.unreadable or result.partly:
         quiet.note(f"  fatpatch query --db {safe(path)} errors")
     return InputError.exit_code if result.unreadable else 0
+
+
+def _target(name: str) -> str:
+    """A usage error for a GPU that is not known, before anything is read."""
+    try:
+        return find(name).target
+    except InputError as error:
+        raise click.UsageError(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message) from error
+
+
+def _served(database: Database, gpus: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """How many libraries of the index run on each GPU, of those with code for its vendor."""
+    for name, target in gpus:
+        _, rows = database.rows("SELECT count(*), coalesce(sum(works), 0) FROM verdict WHERE gpu = ?", (target,))
+        for count, works in rows:
+            yield f"{safe(name)} ({target}): {works} of {plural(count, 'library', 'libraries')} with code for its vendor run"
 
 
 def _refuse_other(page: str) -> None:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from fatpatch.commands._shared import quiet
+from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, TargetName, image_size_option, jobs_option, limits_from
@@ -32,6 +33,7 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 )
 @click.option("--forbid", type=TargetName(), multiple=True, metavar="TARGETS", help="Forbid these targets; * matches any characters.")
 @click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="Require that every file runs on this GPU. Repeatable.")
+@fleet_option
 @click.option("--driver", metavar="VERSION", help="Driver version for --gpu, e.g. 535.154.")
 @click.option("--policy", metavar="FILE", help="Policy file (default: fatpatch.toml, then [tool.fatpatch] in pyproject.toml).")
 @click.option("--no-policy", is_flag=True, help="Ignore policy files.")
@@ -57,6 +59,7 @@ def command(
     require: tuple[str, ...],
     forbid: tuple[str, ...],
     gpus: tuple[str, ...],
+    fleets: tuple[str, ...],
     driver: str | None,
     policy: str | None,
     no_policy: bool,
@@ -90,7 +93,7 @@ def command(
         raise click.UsageError("--init names files in the policy, and standard input has no name\n  hint: give paths")
     if init:
         return checking.write_policy(units, policy, limits_from(max_image_size), sys.stdout.write)
-    asked = policies.PolicyRequest(_words(require), _words(forbid), gpus, driver)
+    asked = policies.PolicyRequest(_words(require), _words(forbid), gpus_of(gpus, fleets, policy), driver)
     held = policies.policy_for(asked, policy, look=not no_policy)
     run = checking.Gate(held, _words(select), _words(ignore), fail_on or held.fail_on, limits_from(max_image_size), jobs)
     outcome = run.check(units, baseline)

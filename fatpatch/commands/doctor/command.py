@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     envvar="FATPATCH_GPU",
     help="GPU name (GTX 1060), target (sm_61, 6.1, gfx1031), PCI id, auto or all. Repeatable.",
 )
+@fleet_option
 @click.option(
     "--driver", metavar="VERSION", envvar="FATPATCH_DRIVER", help="Driver version, e.g. 535.154 (default: report driver-dependent results)."
 )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 def command(
     files: tuple[str, ...],
     gpus: tuple[str, ...],
+    fleets: tuple[str, ...],
     driver: str | None,
     cuda: str | None,
     model: str | None,
@@ -69,7 +72,7 @@ def command(
     from fatpatch.commands.doctor.gpus import environments
     from fatpatch.commands.doctor.run import Consultation, read_model
 
-    gpus = gpus or _own_gpus()
+    gpus = gpus_of(gpus, fleets) or _own_gpus()
 
     model_name = None if model is None else shown_paths([model])[0]
     facts = None if model is None or model_name is None else read_model(model, model_name)

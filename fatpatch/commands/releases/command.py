@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import naming_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
@@ -14,7 +15,8 @@ from fatpatch.commands._shared.options import GpuName, image_size_option, limits
 
 @click.command("releases", cls=Grouped)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--gpu", "gpus", type=GpuName(), multiple=True, required=True, metavar="NAME", help="GPU to judge for. Repeatable.")
+@click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="GPU to judge for, @FILE: a list. Repeatable.")
+@fleet_option
 @click.option("--driver", metavar="VERSION", help="Driver version, e.g. 535.154 (default: the best for each GPU).")
 @click.option("--newest", is_flag=True, help="Stop at the first release that runs on every GPU.")
 @click.option("--bisect", is_flag=True, help="Open only the releases between which an answer changes.")
@@ -29,6 +31,7 @@ from fatpatch.commands._shared.options import GpuName, image_size_option, limits
 def command(
     names: tuple[str, ...],
     gpus: tuple[str, ...],
+    fleets: tuple[str, ...],
     driver: str | None,
     newest: bool,
     bisect: bool,
@@ -52,6 +55,9 @@ def command(
 
     if newest and bisect:
         raise click.UsageError("--newest and --bisect exclude each other")
+    gpus = gpus_of(gpus, fleets)
+    if not gpus:
+        raise click.UsageError("give --gpu or --fleet")
     search = "newest" if newest else "bisect" if bisect else "every"
     request = running.ReleasesRequest(gpus, driver, search, last, prereleases, whole, again)
     found = running.judged(names, shown_paths(names), request, choices(), database, limits_from(max_image_size))
