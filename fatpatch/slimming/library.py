@@ -24,6 +24,7 @@ from fatpatch.scan.coverage import payloads_below, stored_share, target_key
 from fatpatch.scan.walk import inspected
 from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, UNCHANGED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.same_load import modules_without_kernels, same_load_checks
+from fatpatch.slimming.trace import TracedKernels, traced
 
 _BLOCK = 512
 
@@ -33,6 +34,7 @@ class Done(NamedTuple):
 
     plan: RewritePlan
     renewed: Renewed
+    kernels: TracedKernels = TracedKernels()
 
 
 def slim_library(task: LibraryTask) -> LibraryResult:
@@ -56,11 +58,17 @@ def _slimmed(task: LibraryTask) -> LibraryResult:
         if not payloads:
             return found._replace(reason="no device code")
         code = sum(stored_share(image) for payload in payloads for image in payload.images)
-        found = found._replace(code=code, code_after=code)
+        lto = sum(stored_share(image) for payload in payloads for image in payload.images if image.kind == ImageKind.LTO)
+        found = found._replace(code=code, code_after=code, lto=lto, links=bool(lto) and links_device_code(subject.node))
         if reason := _nothing_for(subject.node, request):
             return found._replace(status=LEFT_ALONE, reason=reason)
+        if request.trace:  # while the file is the old one
+            kernels = traced(subject.node, (), request.trace, request.limit)
+            found = found._replace(kept_kernels=kernels.kept)
         pruned = _attempt(subject, request, to)
     found = _with(found, pruned, task)
+    if pruned is not None and request.trace:
+        found = found._replace(kept_kernels=pruned.kernels.kept, lost_kernels=pruned.kernels.lost)
     if request.codec is None:
         return found
     wishes = RecompressRequest(request.codec, host=Options(rebuild=True, compact=True), limit=request.limit)
@@ -68,7 +76,8 @@ def _slimmed(task: LibraryTask) -> LibraryResult:
         if task.to is None:
             return _estimated(found, task, wishes, pruned)
         with _opened(task.to if pruned is not None else task.path, task.shown, request) as subject:
-            return _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, wishes)), task)
+            packed = _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, wishes)), task)
+            return packed._replace(recompressed=found.code_after - packed.code_after)
     except FatpatchError as error:
         if pruned is None:
             raise
@@ -89,6 +98,7 @@ def _estimated(found: LibraryResult, task: LibraryTask, wishes: RecompressReques
         size_after=found.size_after - saved,
         disk_after=max(found.disk_after - saved, 0),
         code_after=found.code_after - saved,
+        recompressed=saved,
         kept=found.kept or tuple(row.target for row in rows if row.images_then),
         notes=tuple(dict.fromkeys((*found.notes, *notes))),
     )
@@ -164,7 +174,8 @@ def _first_that_works(
             plan = planner()
             if plan.edit is None:
                 return None
-            return Done(plan, renew(subject, plan, to, request.limit, lambda both: _more(both, request)))
+            kernels = traced(subject.node, plan.changes, request.trace, request.limit) if request.trace else TracedKernels()
+            return Done(plan, renew(subject, plan, to, request.limit, lambda both: _more(both, request)), kernels)
         except (EditError, UnsupportedError) as error:
             refusal = error
     assert refusal is not None
@@ -179,7 +190,7 @@ def _with(found: LibraryResult, done: Done | None, task: LibraryTask) -> Library
     """The result with one more edit in it."""
     if done is None:
         return found
-    plan, renewed = done
+    plan, renewed = done.plan, done.renewed
     size = renewed.size_after
     estimate = max(found.disk_after - (renewed.size_before - size) - plan.holes, 0)
     disk = _sizes(task.to)[1] if task.to is not None else estimate

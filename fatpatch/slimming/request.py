@@ -18,7 +18,7 @@ FAILED: Final = "failed"
 class SlimRequest(NamedTuple):
     """The GPUs to keep code for, or targets to drop; what else may go; ``codec``: recompress what stays, where that gains.
 
-    ``record``: write undo records; ``limit``: bytes that an image may unpack to.
+    ``record``: write undo records; ``limit``: bytes that an image may unpack to; ``trace``: kernels that a run has loaded.
     """
 
     devices: tuple[Device, ...]
@@ -29,6 +29,7 @@ class SlimRequest(NamedTuple):
     codec: str | None = None
     record: bool = True
     limit: int = 512 << 20
+    trace: frozenset[str] = frozenset()
 
     @property
     def wish(self) -> KeepRequest:
@@ -56,7 +57,9 @@ class LibraryResult(NamedTuple):
     """What became of one library, or would. Sizes in bytes: of the file, on disk, and of its device code.
 
     ``status``: one of the words above, and why. ``removed``: targets of which no image is left, with the bytes of each.
-    ``lost``: targets of GPUs that some module no longer serves. ``checks``: how many held.
+    ``lost``: targets of GPUs that some module no longer serves. ``checks``: how many held. ``lto``: bytes of code for link-time
+    optimization; ``links``: whether the library links device code itself. ``recompressed``: bytes that recompression saves.
+    ``kept_kernels``, ``lost_kernels``: those of a trace that it still holds, and that only removed images held.
     """
 
     shown: str
@@ -73,6 +76,11 @@ class LibraryResult(NamedTuple):
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     checks: int = 0
+    lto: int = 0
+    links: bool = False
+    recompressed: int = 0
+    kept_kernels: tuple[str, ...] = ()
+    lost_kernels: tuple[str, ...] = ()
 
     @property
     def saved(self) -> int:

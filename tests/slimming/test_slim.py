@@ -349,3 +349,50 @@ def test_recompression_gains_or_changes_nothing(tmp_path: Path, libraries: list[
         assert rows[2][path]["disk_after"] <= row["disk_after"] + 4096
         assert rows[1][path]["code_after"] == rows[2][path]["code_after"] <= row["code_after"]
     assert wrong_rows(site) == []
+
+
+def test_a_trace_warns_and_removes_nothing(tmp_path: Path) -> None:
+    """In the sample, only_new is missing from sm_61 and in sm_75."""
+    path, trace = tmp_path / "libkernels.so", tmp_path / "trace"
+    path.write_bytes((SAMPLES / "libkernels.so").read_bytes())
+    trace.write_text("# as CUPTI lists them\nonly_new\nreverse\n_Z6gatherIdEvPT_PKS0_3Bighd\nnowhere\n")
+    plain = json.loads(slim(path, "--for", GPU, "--dry-run", "--format", "json").out)
+    document = json.loads(slim(path, "--for", GPU, "--check", trace, "--dry-run", "--format", "json").out)
+    jsonschema.validate(document, SCHEMA)
+    (row,) = document["packages"][0]["libraries"]
+    assert row["lost_kernels"] == ["only_new"]
+    assert document["trace"] == {"kernels": 4, "unknown": ["nowhere"]}
+    assert row["code_after"] == plain["packages"][0]["libraries"][0]["code_after"]
+    told = slim(path, "--for", GPU, "--check", trace, "--in-place").out
+    assert "warning: libkernels.so: only removed code holds only_new, which the run loaded" in told
+    assert "2 of 4 kernels of the run stay; 1 are in no library here" in told
+    assert "only_new" not in slim(SAMPLES / "libkernels.so", "--for", "T4", "--check", trace, "--dry-run").out
+    assert fatpatch("slim", path, "--for", GPU, "--check", tmp_path / "none", "--dry-run").code == 3
+
+
+def test_alternatives_are_offered_by_name(tmp_path: Path, libraries: list[Path]) -> None:
+    env, site = environment(tmp_path, libraries[:1])
+    (site / "torch").mkdir()
+    (site / "torch/version.py").write_text("cuda: Optional[str] = '13.0'\n")
+    for release in ("118", "126", "130"):
+        (site / f"kernels/libkernels_cuda{release}.so").write_bytes(libraries[0].read_bytes())
+    told = slim(env, "--for", GPU, "--in-place").out
+    assert "not taken: " in told
+    offer = next(line for line in told.splitlines() if line.startswith("not taken: "))
+    assert "libkernels_cuda118.so" in offer
+    assert "libkernels_cuda126.so" in offer
+    assert "load libkernels_cuda130.so" in offer
+    assert all((site / f"kernels/libkernels_cuda{release}.so").exists() for release in ("118", "126", "130"))
+
+
+def test_what_further_options_save(tmp_path: Path) -> None:
+    """Code for link-time optimization is counted, and goes when that is asked for."""
+    code = container(entry(cubin(SAMPLES, 61), kind=2, arch=61, major=1, minor=7), entry(b"LTO" * 4000, kind=8, arch=75))
+    path = build(Host("lto"), tmp_path, (code,))
+    told = slim(path, "--for", GPU, "--dry-run").out
+    assert "--strip-lto would also remove 12.0 kB of code for link-time optimization" in told
+    told = slim(path, "--for", GPU, "--strip-lto", "--recompress", "zstd", "--driver", "580.65.06", "-o", tmp_path / "out.so").out
+    assert "--strip-lto removes 12.0 kB" in told
+    assert "--recompress zstd saves " in told
+    found = json.loads(fatpatch("inspect", tmp_path / "out.so", "--format", "json").out)["files"][0]
+    assert set(found["summary"]["images_by_target"]) == {"sm_61"}

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     "--recompress", "codec", type=click.Choice(["zstd", "lz4"]), help="Recompress what stays; keep the original when not smaller."
 )
 @click.option("--driver", metavar="VERSION", help="Driver that must read the result: 580.65.06, or the CUDA version 13.0.")
+@click.option(
+    "--check", "trace", metavar="TRACE", help="Warn about kernels of a run that only removed code holds: a file with one name a line."
+)
 @click.option("-o", "--output", metavar="OUT", help="Write to a new file or folder; for wheels, the folder of the new wheels.")
 @click.option("--in-place", is_flag=True, help="Edit WHAT itself; 'fatpatch undo WHAT' reverts it.")
 @click.option("--dry-run", is_flag=True, help="Show the plan without writing.")
@@ -59,6 +62,7 @@ def command(
     """
     from fatpatch.commands.slim.run import run
     from fatpatch.slimming.request import SlimRequest
+    from fatpatch.slimming.trace import read_trace
 
     if not (gpus or drop or strip_lto or codec):
         raise click.UsageError('say what to keep or remove: --for "RTX 3060", --drop TARGETS, --strip-lto or --recompress zstd')
@@ -73,7 +77,9 @@ def command(
         raise click.UsageError("-o and --in-place exclude each other")
     from fatpatch.commands._shared.named import split_targets
 
+    trace = options["trace"]
     request = SlimRequest(
+        trace=frozenset() if trace is None else read_trace(str(trace)),
         devices=_devices(gpus),
         drop=split_targets(drop),
         driver=_driver(driver),

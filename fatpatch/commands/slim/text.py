@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fatpatch.base.locator import file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.edit.report import lost_line
@@ -53,6 +54,15 @@ class SlimReport(NamedTuple):
         distinct = {each.shown: each for package in self.packages for each in package.libraries}
         return tuple(sorted(distinct.values(), key=lambda each: (-each.saved, each.shown)))
 
+    @property
+    def unknown_kernels(self) -> frozenset[str]:
+        """Those of the trace that no library holds or held."""
+        return self.request.trace - _kernels_of(self, "kept_kernels") - _kernels_of(self, "lost_kernels")
+
+
+def _kernels_of(report: SlimReport, field: str) -> frozenset[str]:
+    return frozenset(name for each in report.libraries for name in getattr(each, field))
+
 
 def slim_text(report: SlimReport, *, verbose: bool) -> Iterator[str]:
     """The lines for a person: each package, whom it leaves without code, what was left alone and why, and the sum."""
@@ -68,6 +78,8 @@ def slim_text(report: SlimReport, *, verbose: bool) -> Iterator[str]:
     lost = tuple(dict.fromkeys(target for each in changed for target in each.lost))
     yield from lost_line(lost)
     yield from _left_alone(libraries, verbose=verbose)
+    yield from _trace_lines(report)
+    yield from _savings(holding_code(libraries), report.request)
     yield from (safe(offer) for offer in report.offers)
     holding = [each for each in libraries if each.code or each.status in (LEFT_ALONE, FAILED)]
     before, after = sum(each.disk for each in holding), sum(each.disk_after for each in holding)
@@ -86,6 +98,40 @@ def slim_text(report: SlimReport, *, verbose: bool) -> Iterator[str]:
     if any(package.changed and is_nvidias(package.shown) for package in report.packages):
         notes.append(LICENCE)
     yield from (f"note: {safe(note)}" for note in notes)
+
+
+def holding_code(libraries: Sequence[LibraryResult]) -> list[LibraryResult]:
+    """Those with device code."""
+    return [each for each in libraries if each.code]
+
+
+def _savings(libraries: Sequence[LibraryResult], request: SlimRequest) -> Iterator[str]:
+    """What each further option removes, or would."""
+    owners = [each for each in libraries if each.lto]
+    if owners:
+        names = ", ".join(file_name(each.shown) for each in owners[:_SHOWN])
+        total = size(sum(each.lto for each in owners))
+        verb = "removes" if request.strip_lto else "would also remove"
+        yield safe(f"--strip-lto {verb} {total} of code for link-time optimization: {names}")
+        if linking := [file_name(each.shown) for each in owners if each.links]:
+            yield safe(f"  {', '.join(linking)} can link it at run time, as cuFFT does for callbacks: then a program needs it")
+    if request.codec is not None:
+        yield f"--recompress {request.codec} saves {size(sum(each.recompressed for each in libraries))} of device code"
+
+
+def _trace_lines(report: SlimReport) -> Iterator[str]:
+    """What becomes of the kernels that a run has loaded: a warning, nothing is kept for it."""
+    if not report.request.trace:
+        return
+    lost = {name: file_name(each.shown) for each in report.libraries for name in each.lost_kernels}
+    unknown = report.unknown_kernels
+    for name, library in list(lost.items())[:_SHOWN]:
+        yield safe(f"warning: {library}: only removed code holds {name}, which the run loaded")
+    if len(lost) > _SHOWN:
+        yield f"warning: and {len(lost) - _SHOWN} more kernels that the run loaded"
+    kept = len(report.request.trace) - len(lost) - len(unknown)
+    elsewhere = f"; {len(unknown)} are in no library here" if unknown else ""
+    yield f"{kept} of {plural(len(report.request.trace), 'kernel')} of the run stay{elsewhere}"
 
 
 def is_nvidias(shown: str) -> bool:
@@ -157,6 +203,7 @@ def slim_json(report: SlimReport, version: str) -> dict[str, Any]:
             if package.holding
         ],
         "lost": list(dict.fromkeys(target for each in libraries for target in each.lost)),
+        "trace": {"kernels": len(report.request.trace), "unknown": sorted(report.unknown_kernels)} if report.request.trace else None,
         "offers": list(report.offers),
         "notes": list(report.notes),
     }
@@ -178,4 +225,8 @@ def _library(each: LibraryResult) -> dict[str, Any]:
         "lost": list(each.lost),
         "notes": list(each.notes),
         "checks": each.checks,
+        "lto": each.lto,
+        "links_device_code": each.links,
+        "recompressed": each.recompressed,
+        "lost_kernels": list(each.lost_kernels),
     }

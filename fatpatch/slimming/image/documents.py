@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fatpatch.base.errors import FormatError
+from fatpatch.base.records import NamedTuple
 from fatpatch.slimming.image.layer import NewLayer
 from fatpatch.slimming.image.store import INDEX, MANIFEST, ImageFiles, blob_name, plain
 

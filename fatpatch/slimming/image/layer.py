@@ -14,9 +14,10 @@ import re
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Final, cast
 
 from fatpatch.base.errors import FormatError, VerifyError
+from fatpatch.base.records import NamedTuple
 from fatpatch.model.kinds import Codec
 from fatpatch.scan.ledgers import LIBRARY
 from fatpatch.slimming.image.store import plain, refuse_too_large

@@ -9,10 +9,10 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from fatpatch.base.errors import EditError, FormatError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import give_name, sync_folder
 from fatpatch.scan.slim_marks import MARK, mark_bytes

@@ -11,9 +11,10 @@ import posixpath
 import shutil
 import tarfile
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fatpatch.base.errors import EditError, FormatError
+from fatpatch.base.records import NamedTuple
 
 INDEX: Final = "index.json"
 MANIFEST: Final = "manifest.json"
