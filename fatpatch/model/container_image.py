@@ -43,7 +43,7 @@ class PackageFiles(NamedTuple):
 class ContainerImage(NamedTuple):
     """A container image: the name that its index has for it, its platform (linux/amd64), and its layers.
 
-    ``names``: of all libraries in it and of links to them, in small letters.
+    ``names``: of all libraries in it and of links to them, in small letters. ``kernel_files``: as of a node.
     ``deleted``, ``deleted_bytes``: libraries of lower layers that no path leads to, and that the image still carries. ``cuda``: by the
     folder of the packages the release that their PyTorch was built with.
     """
@@ -56,3 +56,4 @@ class ContainerImage(NamedTuple):
     packages: tuple[PackageFiles, ...] = ()
     cuda: tuple[tuple[str, str], ...] = ()
     names: frozenset[str] = frozenset()
+    kernel_files: tuple[str, ...] = ()

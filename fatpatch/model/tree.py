@@ -174,6 +174,7 @@ class Node(NamedTuple):
     inventory: tuple[Inventory, ...] | None = None
     image: ContainerImage | None = None
     origin: FileOrigin | None = None
+    kernel_files: tuple[str, ...] = ()
     slimmed: SlimMark | None = None
 
 

@@ -25,6 +25,7 @@ from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import Codec, ContainerKind
 from fatpatch.model.tree import Member, Node
 from fatpatch.scan.image_packages import PackageTexts, is_package_text
+from fatpatch.scan.kernel_folders import is_kernel_file
 from fatpatch.scan.ledgers import LIBRARY
 
 KIND = ContainerKind.CONTAINER_IMAGE
@@ -109,7 +110,19 @@ def _image(store: BlobStore, ref: ImageRef, locator: str, path: str, reading: La
     members, facts = _files(ref, layers, merged, locator, reading, diagnostics)
     words = ", ".join(filter(None, (ref.platform, plural(len(layers), "layer"))))
     size = store.size if store.root is None else sum(each.size for each in facts.layers)
-    return Node(locator, path, size, KIND, words, members, (), diagnostics.finish(), member_count=len(members), image=facts)
+    return Node(
+        locator,
+        path,
+        size,
+        KIND,
+        words,
+        members,
+        (),
+        diagnostics.finish(),
+        member_count=len(members),
+        image=facts,
+        kernel_files=facts.kernel_files,
+    )
 
 
 def _opened(store: BlobStore, ref: LayerRef, number: int, allowed: int, locator: str, diagnostics: Diagnostics) -> _OpenLayer | None:
@@ -229,7 +242,10 @@ def _files(
         deleted_bytes=sum(size for _, size in gone),
         packages=packages,
         cuda=cuda,
-        names=frozenset(file_name(path).lower() for path in (*live, *merged.links()) if LIBRARY.search(path)),
+        names=frozenset(
+            file_name(path).lower() for path in (*live, *(path for path, link in merged.paths() if link)) if LIBRARY.search(path)
+        ),
+        kernel_files=tuple(sorted(path for path, link in merged.paths() if not link and is_kernel_file(path))),
     )
     return tuple(nodes[path] for path in sorted(nodes)), facts
 

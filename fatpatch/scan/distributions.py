@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import FatpatchError, InputError
@@ -16,6 +16,7 @@ from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.environments import CONDA, site_packages
+from fatpatch.scan.kernel_folders import folder_of, is_kernel_file, kernel_folders
 from fatpatch.scan.ledgers import ARCHIVE, INFO, LIBRARY, MAX_FILES, cuda_of_torch, of_conda, of_node, of_record, text_of
 from fatpatch.scan.walk import Progress, inspected
 
@@ -31,7 +32,7 @@ _HEAD: Final = 4
 class Distribution(NamedTuple):
     """Something installed, or with an empty version the files that nothing owns.
 
-    ``files``: paths below ``root`` that may hold GPU code. ``kind``: python, conda, node, process, or files.
+    ``files``: paths below ``root`` that may hold GPU code. ``kind``: python, conda, node, kernels, process, or files.
     ``info``: its ledger, below ``root``. ``moved``: (path, where its bytes are now); ``unread``: (path, why it is not read).
     """
 
@@ -138,12 +139,21 @@ def opened(distribution: Distribution, limits: Limits, progress: Progress | None
             path=distribution.shown,
             size=sum(node.size for node in members),
             container=ContainerKind.FOLDER,
-            detail="",
+            detail=label.partition(" in ")[0] if distribution.kind == "kernels" else "",
             members=tuple(members),
             payloads=(),
             diagnostics=diagnostics.finish(),
             member_count=len(members),
+            kernel_files=tuple(_kernel_files(distribution)),
         )
+
+
+def _kernel_files(distribution: Distribution) -> Iterator[str]:
+    """All files of the folders of kernel libraries that its objects lie in: indexes have no GPU code, and matter."""
+    root = distribution.root
+    for folder in sorted({path.rpartition("/")[0] for path in distribution.files if is_kernel_file(f"{root}/{path}")}):
+        with suppress(OSError):
+            yield from (f"{folder}/{name}".lstrip("/") for name in sorted(os.listdir(os.path.join(root, folder)))[:MAX_FILES])
 
 
 def places(distribution: Distribution) -> Iterator[tuple[str, str]]:
@@ -260,9 +270,16 @@ def _below(root: str, each: Distribution, path: str) -> str:
 
 
 def _rest(root: str, files: Sequence[str], *, some: bool) -> Iterator[Distribution]:
-    """What none owns, as one."""
-    if files:
-        yield Distribution("other files" if some else os.path.basename(os.path.realpath(root)), "", root, tuple(files))
+    """What none owns: each folder of kernel libraries, and the other files as one."""
+    folders = kernel_folders(files, root)
+    places = {each.folder for each in folders}
+    for each in folders:
+        own = tuple(path for path in files if is_kernel_file(f"{root}/{path}") and folder_of(path) == each.folder)
+        where = each.folder or os.path.basename(os.path.realpath(root))
+        yield Distribution(f"{each.library} kernels in {where}", "", root, own, kind="kernels")
+    left = tuple(path for path in files if not (is_kernel_file(f"{root}/{path}") and folder_of(path) in places))
+    if left:
+        yield Distribution("other files" if some or folders else os.path.basename(os.path.realpath(root)), "", root, left)
 
 
 def _cuda_of_torch(root: str) -> str | None:

@@ -13,6 +13,7 @@ from fatpatch.model.container_image import ContainerImage
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Inventory, ModelFacts, Node, Payload
 from fatpatch.scan.coverage import TreeSummary
+from fatpatch.scan.kernel_folders import KernelFolder, kernel_folders, root_of
 from fatpatch.scan.survey import ImageSurvey, complaint_of
 
 SCHEMA = "fatpatch.inspect/1"
@@ -68,6 +69,8 @@ def _node(
         head["slimmed"] = node.slimmed.document()
     if node.origin is not None:
         head["origin"] = {**node.origin._asdict(), "also": list(node.origin.also)}
+    if node.kernel_files and (folders := kernel_folders(node.kernel_files, root_of(node.detail))):
+        head["kernel_folders"] = [_kernel_folder(each) for each in folders]
     head["inventory"] = None if node.inventory is None else [_inventory(each) for each in node.inventory]
     head["member_count"] = node.member_count
     yield json.dumps(head)[:-1] + ', "members": ['
@@ -183,6 +186,11 @@ def _container_image(image: ContainerImage) -> dict[str, Any]:
         "deleted_bytes": image.deleted_bytes,
         "packages": [{"name": each.name, "version": each.version, "root": each.root} for each in image.packages],
     }
+
+
+def _kernel_folder(folder: KernelFolder) -> dict[str, Any]:
+    targets = [{"target": each.target, "files": each.files, "missing": list(each.missing)} for each in folder.targets]
+    return {"library": folder.library, "folder": folder.folder, "targets": targets}
 
 
 def _inventory(found: Inventory) -> dict[str, Any]:

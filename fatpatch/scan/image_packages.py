@@ -11,6 +11,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.model.container_image import PackageFiles
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
+from fatpatch.scan.kernel_folders import folder_of, is_kernel_file, kernel_folders
 from fatpatch.scan.ledgers import conda_package, cuda_of_torch, name_and_version, record_libraries
 
 _TEXT = lazy_pattern(r"(?:\A|/)(?:[^/]+\.dist-info/(?:RECORD|METADATA)|conda-meta/[^/]+\.json|torch/version\.py)\Z")
@@ -124,8 +125,15 @@ def _parts(node: Node, prefix: str) -> Iterator[ImagePart]:
         release = next((cuda[root] for root in cuda if root == each.root or root.startswith(f"{each.root}/")), None)
         yield ImagePart(shown, _folder(node, shown, members), release, image.names)
     rest = [member for member in node.members if member.locator not in owned]
+    kernels = kernel_folders(member.path for member in rest)
+    for kernel in kernels:
+        own = [member for member in rest if is_kernel_file(member.path) and folder_of(member.path) == kernel.folder]
+        taken = set(map(id, own))
+        rest = [member for member in rest if id(member) not in taken]
+        shown = f"{prefix}{kernel.library} kernels in {kernel.folder}"
+        yield ImagePart(shown, _folder(node, shown, own), None, image.names)
     if rest or node.diagnostics:
-        shown = f"{prefix}{_OTHERS if image.packages else 'files'}"
+        shown = f"{prefix}{_OTHERS if image.packages or kernels else 'files'}"
         part = _folder(node, shown, rest)._replace(diagnostics=node.diagnostics)
         yield ImagePart(shown, part, next(iter(cuda.values()), None) if len(cuda) == 1 else None, image.names)
 
@@ -142,4 +150,11 @@ def _folder(node: Node, shown: str, members: Sequence[Node]) -> Node:
         payloads=(),
         diagnostics=(),
         member_count=len(members),
+        kernel_files=_beside(node.kernel_files, members),
     )
+
+
+def _beside(kernel_files: Sequence[str], members: Sequence[Node]) -> tuple[str, ...]:
+    """Of the files of kernel libraries those that lie in one folder with a member."""
+    folders = {folder_of(member.path) for member in members if is_kernel_file(member.path)}
+    return tuple(path for path in kernel_files if folder_of(path) in folders)

@@ -18,8 +18,9 @@ from fatpatch.gpucode.locate import find_payloads
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ARCHIVES, CONTAINER_FORMATS, HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Container, Inventory, Member, Node, Payload
-from fatpatch.remote.inputs import is_image_layout, is_registry_image
 from fatpatch.remote.opening import open_input
+from fatpatch.scan.image_stores import store_at, store_in
+from fatpatch.scan.kernel_folders import beside, is_kernel_file
 from fatpatch.scan.slim_marks import marked
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ KINDS = tuple(row.kind.value for row in CONTAINER_FORMATS if row.kind not in (Co
 """What a file can be read as."""
 
 _LFS, _POINTER = b"version https://git-lfs", 1024
-_IMAGE_ROOTS = ("index.json", "manifest.json")
 _FORCED = frozenset({ContainerKind.CUBIN, ContainerKind.PTX, ContainerKind.KPACK})
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
 
@@ -69,7 +69,7 @@ def inspected(
     ``kind`` forces the reader of the outermost file. InputError when the file cannot be read.
     """
     label = name or file_name(path)
-    if kind is None and (store := _image_at(path, limits)) is not None:
+    if kind is None and (store := store_at(path, limits)) is not None:
         workspace = unpack.Workspace(limits or Limits(), store.size)
         try:
             yield _TreeWalk(workspace, path, progress, **kept).image(store, join(inside, label), path, depth=0, diagnostics=Diagnostics())
@@ -150,7 +150,7 @@ class _TreeWalk:
             except FatpatchError as error:
                 diagnostics.caught(locator, error)
         container, payloads = self._open(source, locator, kind, diagnostics)
-        if container.kind == ContainerKind.TAR and kind is None and (store := _image_in(source, container)) is not None:
+        if container.kind == ContainerKind.TAR and kind is None and (store := store_in(source, container)) is not None:
             node = self.image(store, locator, path, depth=depth, diagnostics=diagnostics)
             return node._replace(size=file_size if member is None else source.size, packing=packing, source=source)
         if depth == 0 and container.kind == ContainerKind.RAW and source.peek(0, 4) == n.ZIP_LOCAL_MAGIC:  # a member like that is test data
@@ -184,6 +184,7 @@ class _TreeWalk:
             member_count=len(container.members),
             source=source,
             inventory=self._inventory(source, container) if self.all_kinds else None,
+            kernel_files=tuple(each.name for each in container.members if is_kernel_file(each.name)) or (beside(path) if not depth else ()),
         )
 
     def image(self, store: BlobStore, locator: str, path: str, *, depth: int, diagnostics: Diagnostics) -> Node:
@@ -282,29 +283,6 @@ class _TreeWalk:
         if self.workspace.members > self.workspace.limits.members:
             message = f"more than {self.workspace.limits.members} members in this run: the rest is left out"
             raise LimitError(message, locator=where, offset=member.offset)
-
-
-def _image_at(path: str, limits: Limits | None) -> BlobStore | None:
-    """The blobs of an OCI layout that is a folder, or of an image in a registry; None for any other path."""
-    if not is_image_layout(path) and not is_registry_image(path):
-        return None
-    from fatpatch.binfmt.container_image import store
-
-    if is_image_layout(path):
-        return store.FolderStore(path)
-    return store.RegistryStore(path, (limits or Limits()).remote)
-
-
-def _image_in(source: Source, container: Container) -> BlobStore | None:
-    """The blobs of a container image; None where an archive is another one."""
-    if not any(member.name.removeprefix("./") in _IMAGE_ROOTS for member in container.members):
-        return None
-    from fatpatch.binfmt.container_image.manifest import is_image
-    from fatpatch.binfmt.container_image.store import ArchiveStore
-    from fatpatch.binfmt.tar.read import entries
-
-    store = ArchiveStore(source, entries(source, "", Diagnostics()))
-    return store if is_image(store) else None
 
 
 def _bare_container(bare: Bare) -> Container:

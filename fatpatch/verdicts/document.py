@@ -59,6 +59,7 @@ def file_json(found: FileVerdict, remedies: Sequence[Remedy], beside: Sequence[N
         "judged_driver": None if found.environment.driver is None else found.environment.driver.version,
         "trouble": _trouble(found),
         "also": found.hidden or None,
+        "incomplete": found.incomplete or None,
         "libraries": [_library(each) for each in found.libraries],
         "alternatives": [_alternatives(group, found.chosen) for group in found.alternatives],
         "modules": [module_json(module) for module in found.modules],
@@ -87,6 +88,7 @@ def _library(found: FileVerdict) -> Json:
         "summary": headline(found, found.node.locator),
         "trouble": _trouble(found),
         "also": found.hidden or None,
+        "incomplete": found.incomplete or None,
         "needs_driver": _needs(found),
         "modules": len(found.modules),
     }

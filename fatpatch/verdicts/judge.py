@@ -19,6 +19,7 @@ from fatpatch.verdicts.dispatch import HostChecks, host_of
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.jit import total
+from fatpatch.verdicts.kernel_folders import elsewhere_than_here, with_kernel_folders
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
 from fatpatch.verdicts.models import merged, model_inside, no_roads, quant_verdicts, quantised, types_of
@@ -62,6 +63,7 @@ class Doctor:
         units = [self._library(group[0].node, group, environment) for group in groups.values()]
         if len(units) > 1:
             units = [unit for unit in units if not _is_object(unit.node)] or units
+        units = with_kernel_folders(self.node, units, environment, lambda node, own: self._one(node, own, environment))
         if units and self.node.container in _PACKAGES and all(_is_object(unit.node) for unit in units):
             linked = tuple(module for unit in units for module in unit.modules)
             return self._whole([], environment)._replace(for_linkers=linked)
@@ -101,7 +103,8 @@ class Doctor:
         """The verdict of a file with several libraries, or with none."""
         whole = self._empty(self.node, environment, units[0].last_driver if units else None)
         if not units:
-            return whole
+            other = elsewhere_than_here(self.node) if environment.device.vendor == Vendor.AMD else None
+            return whole if other is None else whole._replace(unread=(*whole.unread, other))
         whole = with_modules(whole, [module for unit in units for module in unit.modules], ())
         apart = frozenset(id(module) for unit in units for module in unit.elsewhere)
         linked = frozenset(id(module) for unit in units for module in unit.for_linkers)
@@ -128,6 +131,11 @@ class Doctor:
             cost=total(costs) if costs else None,
             slowest=max((unit.slowest for unit in counted if unit.slowest is not None), key=_seconds, default=None),
         )
+
+    def _one(self, node: Node, units: Sequence[FileVerdict], environment: Environment) -> FileVerdict:
+        """The verdict of several files that are one library."""
+        found = with_modules(self._empty(node, environment, None), [module for unit in units for module in unit.modules], ())
+        return found._replace(unread=tuple(item for unit in units for item in unit.unread))
 
     def _empty(self, node: Node, environment: Environment, last: str | None) -> FileVerdict:
         """The verdict of a file without modules."""

@@ -107,7 +107,7 @@ def _good(found: FileVerdict) -> str:
     """When everything loads."""
     if found.unread:
         return "not-read"
-    if found.unheld:
+    if found.unheld or found.incomplete:
         return "may-fail-in-part"
     if found.mismatch:
         return "may-be-wrong"

@@ -55,6 +55,7 @@ class FileVerdict(NamedTuple):
     ``libraries``: of an archive or package each library by itself; ``alternatives``: groups of those of which a program loads one, and
     ``chosen``: of those the ones that a program of the CUDA release that was asked for loads.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
+    ``incomplete``: what of a folder of kernel libraries is missing for the device.
     ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
     """
 
@@ -80,6 +81,7 @@ class FileVerdict(NamedTuple):
     libraries: tuple[FileVerdict, ...] = ()
     alternatives: tuple[tuple[FileVerdict, ...], ...] = ()
     chosen: tuple[FileVerdict, ...] = ()
+    incomplete: str = ""
 
     @property
     def here(self) -> tuple[Judged, ...]:

@@ -91,15 +91,16 @@ class MergedLayers:
         except _UnusableError as error:
             diagnostics.error(locator, None, f"{entry.name[:80]!a}: {error}", field="entry")
 
-    def links(self) -> Iterator[str]:
-        """The last part of the path of every symbolic link."""
-        left = [self._root]
+    def paths(self) -> Iterator[tuple[str, bool]]:
+        """The path of everything but folders, and whether it is a symbolic link."""
+        left = [("", self._root)]
         while left:
-            for name, entry in left.pop().entries.items():
+            path, folder = left.pop()
+            for name, entry in folder.entries.items():
                 if isinstance(entry, _Folder):
-                    left.append(entry)
-                elif isinstance(entry, _Link):
-                    yield name
+                    left.append((f"{path}/{name}", entry))
+                else:
+                    yield f"{path}/{name}", isinstance(entry, _Link)
 
     def files(self) -> Iterator[tuple[str, FileContent]]:
         """The path of every file that matters, sorted, with its bytes."""

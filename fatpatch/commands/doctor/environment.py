@@ -13,6 +13,7 @@ from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words.layout import middle, wrapped
 from fatpatch.verdicts.words.report import device_words
+from fatpatch.verdicts.words.why import obstacle
 
 _WIDTH = 80
 _NAME = 28
@@ -31,6 +32,11 @@ class DistributionRow(NamedTuple):
     found: tuple[FileVerdict, ...]
     missing: tuple[Needed, ...]
     by_headers: bool = False
+
+    @property
+    def kernels(self) -> bool:
+        """Whether it has a folder of kernel libraries."""
+        return bool(self.found[0].node.kernel_files)
 
     @property
     def worst(self) -> int:
@@ -59,6 +65,7 @@ class FolderVerdict(NamedTuple):
             lines += ["", f"{plural(self.without, 'distribution')} without GPU code"]
             if count := sum(row.by_headers for row in self.rows):
                 lines.append(f"{plural(count, 'distribution')} judged by image headers; 'fatpatch doctor NAME' looks at kernels")
+            lines += self._kernels()
             lines += self._missing()
             lines += self._next(driver)
         return lines
@@ -93,6 +100,12 @@ class FolderVerdict(NamedTuple):
         table = [(middle(safe(row.shown), _NAME), *(outcome_of(each) for each in row.found)) for row in listed]
         yield from columns(("distribution", *names), table, left=frozenset(range(len(names) + 1)))
 
+    def _kernels(self) -> Iterator[str]:
+        """What folders of kernel libraries have not."""
+        reasons = (obstacle(unit) for row in self.rows for found in row.found for unit in (found, *found.libraries) if row.kernels)
+        for reason in dict.fromkeys(filter(None, reasons)):
+            yield from wrapped("", f"{reason}.", "  ")
+
     def _missing(self) -> Iterator[str]:
         missing: dict[str, Needed] = {need.library.name: need for row in self.rows for need in row.missing}
         if not missing:
@@ -109,7 +122,7 @@ class FolderVerdict(NamedTuple):
             (_ORDER.index(outcome_of(found)), row.shown, environment)
             for row in self.rows
             for found, environment in zip(row.found, self.environments, strict=True)
-            if not works(found)
+            if not works(found) and not row.kernels
         ]
         if bad:
             _, shown, environment = min(bad, key=lambda each: each[:2])

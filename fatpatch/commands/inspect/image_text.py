@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.model.container_image import ContainerImage, FileOrigin
 from fatpatch.model.tree import Node
+from fatpatch.scan.kernel_folders import kernel_folders, root_of
 
 _STEP = 60
+_MAX_NAMES = 2
 
 
 def origin_words(origin: FileOrigin) -> str:
@@ -28,6 +30,19 @@ def image_lines(node: Node, *, verbose: bool) -> Iterator[str]:
     for member in node.members:
         if member.image is not None:
             yield from _lines(member, member.image, verbose)
+
+
+def kernel_folder_lines(node: Node) -> Iterator[str]:
+    """Which GPUs a folder of kernel libraries has files for, and what they lack beside their siblings."""
+    for folder in kernel_folders(node.kernel_files, root_of(node.detail)):
+        yield f"  {folder.library} kernels{f' in {safe(folder.folder)}' if folder.folder else ''}:"
+        rows = [(each.target, str(each.files), _missing(each.missing)) for each in folder.targets]
+        yield from (f"    {line}" for line in columns(("target", "files", "lacks, and others have"), rows, left=frozenset({0, 2})))
+
+
+def _missing(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return safe(", ".join(names[:_MAX_NAMES])) + more if names else "-"
 
 
 def _lines(node: Node, image: ContainerImage, verbose: bool) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
-from fatpatch.commands.inspect.image_text import image_lines, origin_words
+from fatpatch.commands.inspect.image_text import image_lines, kernel_folder_lines, origin_words
 from fatpatch.commands.inspect.many import MANY, many_lines
 from fatpatch.commands.inspect.remarks import remarks
 from fatpatch.commands.inspect.resources import resource_lines
@@ -59,6 +59,7 @@ def report(
     if barren:
         yield f"  {plural(barren, 'other member')} read, without GPU code"
     yield from image_lines(node, verbose=verbose)
+    yield from kernel_folder_lines(node)
     for place, stock in _stocks(node):
         yield f"  {safe(place)}: {_stock(stock)}"
     if brief:

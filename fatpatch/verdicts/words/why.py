@@ -25,7 +25,7 @@ def obstacle(found: FileVerdict) -> str:
     if found.trouble is not None:
         return "; ".join(filter(None, (found.hidden, found.trouble[1])))
     if outcome_of(found) not in HOPELESS:
-        return ""
+        return safe(found.incomplete)
     worst = next((module for module in deciding(found)), None)
     return "" if worst is None else safe(worst.verdict.reason)[:_MAX_WHY]
 
@@ -56,6 +56,8 @@ def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[
         if number is not None:
             yield f"CUDA returns error {number}: {error_text(number).text}."
         return
+    for lacking in dict.fromkeys(unit.incomplete for unit in (found, *found.libraries) if unit.incomplete):
+        yield from wrapped("", f"{safe(lacking)}.", "  ")
     if found.libraries and works(found) and not verbose:
         return
     counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
