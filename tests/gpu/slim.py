@@ -15,6 +15,7 @@ GPUs, NCCL runs in two processes. Prints a table for RESULTS.md; with --out it i
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
 import os
@@ -87,6 +88,7 @@ def compute(suite: str) -> dict[str, Any]:
 
 def started(suite: str) -> tuple[str, Iterable[work.Operation]]:
     """The version of what a suite tests, and its operations."""
+    preload()
     if suite == "cupy":
         import cupy
 
@@ -98,6 +100,7 @@ def started(suite: str) -> tuple[str, Iterable[work.Operation]]:
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     about = f"torch {torch.__version__}, {torch.cuda.device_count()} of {torch.cuda.get_device_name()}"
     if suite == "torch":
         return about, work.operations(torch)
@@ -105,6 +108,14 @@ def started(suite: str) -> tuple[str, Iterable[work.Operation]]:
     torch.cuda.set_device(rank)
     torch.distributed.init_process_group("nccl", init_method=f"file://{os.environ['STORE']}", rank=rank, world_size=world)
     return f"{about}, {world} processes", work.nccl_operations(torch, rank, world)
+
+
+def preload() -> None:
+    """Load NVIDIA's libraries of the folder on PYTHONPATH: CuPy would look for them in the environment of the Python that runs this."""
+    folder = Path(os.environ.get("PYTHONPATH", "").split(os.pathsep)[0] or ".") / "nvidia"
+    for name in ("nvJitLink", "cublasLt", "cublas", "cusparse", "cusolver", "cufft", "curand", "nvrtc-builtins", "nvrtc"):
+        for path in sorted(folder.glob(f"*/lib/lib{name}.so.*")):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
 def nccl_processes() -> dict[str, Any]:

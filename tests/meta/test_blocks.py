@@ -54,7 +54,7 @@ def test_what_is_not_run_is_counted() -> None:
     lines = [line for block in RUN for line in block.text.splitlines()]
     assert sum("://" in line for line in lines) == 5
     assert len([line for line in lines if line.startswith("fatpatch ")]) >= 50
-    assert {block.language for block in blocks()} <= {"sh", "console", "python", "toml", "yaml", "text", "json"}
+    assert {block.language for block in blocks()} <= {"sh", "console", "dockerfile", "python", "toml", "yaml", "text", "json"}
 
 
 def test_sessions_show_commands_and_output() -> None:
