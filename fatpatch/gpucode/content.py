@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from fatpatch.base.errors import FatpatchError, FormatError, UnsupportedError
 from fatpatch.base.source import Source
+from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import unpack
-from fatpatch.model.kinds import Codec
+from fatpatch.model.kinds import Codec, ImageKind
 from fatpatch.model.tree import ImageEntry
+
+_LARGE = 16 << 20
+
+
+def read_in_part(image: ImageEntry) -> bool:
+    """Whether an image is so large, and stored so, that its tables are read without the rest."""
+    plain = image.compression == Codec.NONE and image.within is None
+    return plain and image.kind == ImageKind.HSACO and image.stored_bytes > _LARGE
 
 
 class ImageReader:
@@ -31,6 +40,12 @@ class ImageReader:
         if end > len(blob):
             raise FormatError(f"ends at {end:#x}, its blob at {len(blob):#x}", locator=image.locator, field="image offset")
         return blob[start:end]
+
+    def view(self, image: ImageEntry) -> bytes | SourceBytes:
+        """As ``read``; of a large code object that is stored as it is, what is asked for and no more: some have hundreds of megabytes."""
+        if not read_in_part(image):
+            return self.read(image)
+        return SourceBytes(self._source.slice(image.data_offset, image.stored_bytes), self._limit)
 
     def range(self, start: int, end: int) -> bytes:
         """Stored bytes as they are; LimitError when they are more than an image may be."""

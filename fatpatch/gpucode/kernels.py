@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.gpucode.cubin.kernels import cubin_kernels
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.ptx.read import ptx_kernels, ptx_target, ptx_version
@@ -19,20 +20,21 @@ class Reading(NamedTuple):
     producer: str | None
 
 
-def read_image(kind: str, data: bytes, *, detail: bool = True) -> Reading:
-    """Read an image of a kind in WITH_KERNELS; without ``detail`` names and registers suffice.
+def read_image(kind: str, data: bytes | SourceBytes, *, detail: bool = True) -> Reading:
+    """Read an image of a kind in WITH_KERNELS; without ``detail`` names and registers suffice. Code objects alone may be ``SourceBytes``.
 
     FormatError, with the offset in the image, when it is damaged.
     """
-    if kind == ImageKind.SASS:
-        tables = Tables(data)
-        return Reading(cubin_kernels(tables, detail=detail), tables.target(), None, tables.toolkit())
     if kind == ImageKind.HSACO:
         from fatpatch.gpucode.code_object.read import read_code_object
 
         found = read_code_object(data, detail=detail)
         version = found.identity.version
         return Reading(found.kernels, found.target, None if version is None else str(version), found.producer)
+    assert isinstance(data, bytes)
+    if kind == ImageKind.SASS:
+        tables = Tables(data)
+        return Reading(cubin_kernels(tables, detail=detail), tables.target(), None, tables.toolkit())
     if kind == ImageKind.SPIRV:
         from fatpatch.gpucode.spirv import read_module
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
+from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.base.workers import in_batches, in_order
 from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.codec import IMAGE_LIMIT
@@ -139,7 +140,7 @@ def _finding(reader: ImageReader, image: ImageEntry, digest: bool, detail: bool)
     if not image.readable or not (wanted or digest):
         return ImageSurvey(None)
     try:
-        data = reader.read(image)
+        data = reader.view(image)
         sha256 = _sha256(data) if digest else None
         if not wanted:
             return ImageSurvey(None, sha256=sha256)
@@ -150,7 +151,12 @@ def _finding(reader: ImageReader, image: ImageEntry, digest: bool, detail: bool)
         return ImageSurvey(None, problem=(error.message + advice, error.offset, error.field))
 
 
-def _sha256(data: bytes) -> str:
+def _sha256(data: bytes | SourceBytes) -> str:
     import hashlib
 
-    return hashlib.sha256(data).hexdigest()
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    engine = hashlib.sha256()
+    for chunk in data.chunks():
+        engine.update(chunk)
+    return engine.hexdigest()

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from fatpatch.base.errors import FatpatchError, LimitError
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Place, Source
+from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode import flow
-from fatpatch.gpucode.code_object.read import read_code_object
+from fatpatch.gpucode.code_object.read import identity_of, read_code_object
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify
-from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.content import ImageReader, read_in_part
 from fatpatch.gpucode.cubin.bodies import cubin_bodies, encoding, kernel_sections
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.fatbin.driver_view import View, driver_view
@@ -97,7 +98,7 @@ class FactsReader:
             return frozenset(self._known[key].bodies)
         if key not in self._names:
             try:
-                reading = read_image(image.kind, self._bytes(source, image), detail=False)
+                reading = read_image(image.kind, self._view(source, image), detail=False)
                 self._toolkits.setdefault(key, reading.producer)
                 self._names[key] = self._counted(frozenset(row[0] for row in reading.kernels))
             except FatpatchError:  # of an image that is not the one loaded: the answer does not hang on it
@@ -109,7 +110,8 @@ class FactsReader:
         key = (source.place(0), image.locator)
         if key not in self._identities:
             try:
-                self._identities[key] = read_code_object(self._bytes(source, image), detail=False).identity
+                data = self._view(source, image)
+                self._identities[key] = read_code_object(data, detail=False).identity if isinstance(data, bytes) else identity_of(data)
             except FatpatchError as error:
                 self.problems[image.locator] = error.message
                 self._identities[key] = None
@@ -171,6 +173,12 @@ class FactsReader:
     def _bytes(self, source: Source, image: ImageEntry) -> bytes:
         self.spend(image)
         return ImageReader(source, self.limit).read(image)
+
+    def _view(self, source: Source, image: ImageEntry) -> bytes | SourceBytes:
+        """As ``_bytes``; a large code object is no load, since only its tables are read."""
+        if not read_in_part(image):
+            self.spend(image)
+        return ImageReader(source, self.limit).view(image)
 
     def _counted(self, names: frozenset[str]) -> frozenset[str]:
         self._names_left -= sum(map(len, names))

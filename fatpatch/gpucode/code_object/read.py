@@ -6,11 +6,12 @@ Reference: AMDGPU usage, code object metadata (note AMDGPU, type 32); LLVM 22.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.binfmt.elf.elf64 import ADDRESS, FLAGS, LINK, OFFSET, SIZE, SYMBOL, TYPE, ElfTables, Row, header_of, name_budget, notes, rows
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify, same_target
@@ -19,9 +20,10 @@ from fatpatch.gpucode.rows import AmdUsage, Argument, KernelRow
 
 _FIELD = "NT_AMDGPU_METADATA"
 _MAX_COMMENT = 1 << 16
-_MAX_SYMBOLS = 500_000
+_MAX_SYMBOLS = 2_000_000  # rocBLAS for one GPU has 708,335, most of them labels
 _MAX_NOTES = 16 << 20
 _OBJECT = 1
+_HEADER = 64
 _RELEASE = lazy_pattern(rb"\broc-(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\b")
 _COMPILER = lazy_pattern(rb"((?:AMD )?clang) version (\d[\w.]{0,40})")
 
@@ -44,11 +46,14 @@ class CodeObject(NamedTuple):
         return f"{self.identity.target} (in its metadata {noted})"
 
 
-def read_code_object(data: bytes, *, detail: bool = True) -> CodeObject:
-    """Read a code object; without ``detail`` arguments and variables are left out. FormatError when it is damaged."""
+def read_code_object(data: bytes | SourceBytes, *, detail: bool = True) -> CodeObject:
+    """Read a code object; without ``detail`` arguments and variables are left out. FormatError when it is damaged.
+
+    Of one that is too large for memory only tables are read; where its metadata is too, its kernels have names and sizes alone.
+    """
     tables = tables_of(data)
     symbols = _CodeObjectSymbols(tables)
-    documents = list(_metadata(tables))
+    documents = [] if isinstance(data, SourceBytes) and _noted_bytes(tables) > _MAX_NOTES else list(_metadata(tables))
     kernels = [_row(kernel, symbols.sizes, detail=detail) for kernel in _listed(documents)]
     if not kernels:
         kernels = [(name, None, None, None, None, None, None, symbols.sizes.get(name), None) for name in sorted(symbols.kernels)]
@@ -66,14 +71,24 @@ def functions(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield name, data[start : start + symbols.sizes[name]]
 
 
-def tables_of(data: bytes) -> ElfTables:
+def identity_of(data: bytes | SourceBytes) -> CodeObjectHeader:
+    """What the header says of a code object whose sections are in their place. FormatError when they are not."""
+    tables = tables_of(data)
+    for row in tables.rows:
+        if row[TYPE] != n.SHT_NOBITS and row[OFFSET] + row[SIZE] > len(data):
+            message = f"a section ends at {row[OFFSET] + row[SIZE]:#x}, the code object at {len(data):#x}"
+            raise FormatError(message, offset=row[OFFSET], field="sh_size")
+    return identify(data[:64])
+
+
+def tables_of(data: bytes | SourceBytes) -> ElfTables:
     """The sections of a code object. FormatError when it is none, or damaged."""
-    header = header_of(data)
+    header = header_of(data[:_HEADER])
     if header is None or data[:4] != n.ELF_MAGIC:
         raise FormatError(f"expected a code object (7f454c46), got {data[:4].hex()}", offset=0, field="code object")
     if header.machine != n.EM_AMDGPU:
         raise FormatError(f"expected machine {n.EM_AMDGPU} (AMDGPU), got {header.machine}", offset=18, field="e_machine")
-    return ElfTables(data, header, "code object")
+    return ElfTables(cast(bytes, data), header, "code object")  # which asks for its length and for slices alone
 
 
 def _listed(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,14 +126,16 @@ class _CodeObjectSymbols:
         table = data[row[OFFSET] : row[OFFSET] + row[SIZE]]
         total = 0
         for name_at, info, _, index, value, size in rows(SYMBOL, table):
+            code = 0 < index < len(sections) and bool(sections[index][FLAGS] & n.SHF_EXECINSTR)
+            if code:
+                self._places.setdefault(index, set()).add(value)
+            if not info and code:  # a label
+                continue
             raw = strings[name_at : strings.find(b"\0", name_at)]
             total += len(raw)
             if total > name_budget(len(strings)):
                 raise LimitError("the symbol names overlap without end", field="st_name")
             name = raw.decode("utf-8", "backslashreplace")
-            code = 0 < index < len(sections) and bool(sections[index][FLAGS] & n.SHF_EXECINSTR)
-            if code:
-                self._places.setdefault(index, set()).add(value)
             if name.endswith(".kd") and index:
                 self.kernels.add(name[:-3])
             else:
@@ -129,6 +146,10 @@ class _CodeObjectSymbols:
                         self._without[name] = index, value
                 if row[TYPE] == n.SHT_DYNSYM and index and info & 0xF == _OBJECT:
                     self.variables[name] = size
+
+
+def _noted_bytes(tables: ElfTables) -> int:
+    return sum(row[SIZE] for row in tables.rows if row[TYPE] == n.SHT_NOTE)
 
 
 def _metadata(tables: ElfTables) -> Iterator[dict[str, Any]]:
