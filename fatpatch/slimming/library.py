@@ -18,6 +18,7 @@ from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.hostcode.linking import calls_linker
+from fatpatch.hostcode.llamafile import notes_for
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.coverage import payloads_below, stored_share, target_key
@@ -174,6 +175,9 @@ def _first_that_works(
             plan = planner()
             if plan.edit is None:
                 return None
+            plan = plan._replace(
+                notes=(*plan.notes, *notes_for(subject.node, list(dict.fromkeys(each.node.locator for each in plan.changes))))
+            )
             kernels = traced(subject.node, plan.changes, request.trace, request.limit) if request.trace else TracedKernels()
             return Done(plan, renew(subject, plan, to, request.limit, lambda both: _more(both, request)), kernels)
         except (EditError, UnsupportedError) as error:

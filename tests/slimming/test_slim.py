@@ -396,3 +396,21 @@ def test_what_further_options_save(tmp_path: Path) -> None:
     assert "--recompress zstd saves " in told
     found = json.loads(fatpatch("inspect", tmp_path / "out.so", "--format", "json").out)["files"][0]
     assert set(found["summary"]["images_by_target"]) == {"sm_61"}
+
+
+def test_a_llamafile(tmp_path: Path) -> None:
+    """Both libraries in it are slimmed, the model stays where it was, and unzip reads it."""
+    path, out = SAMPLES / "demo.llamafile", tmp_path / "out.llamafile"
+    told = slim(path, "--for", GPU, "-o", out).out
+    assert "1 library with device code takes" in told
+    assert "note: llamafile " in told
+    assert out.stat().st_size < path.stat().st_size
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out) as new:
+        assert new.testzip() is None
+        assert new.namelist() == old.namelist()
+        differing = {name for name in old.namelist() if old.read(name) != new.read(name)}
+        assert differing == {"ggml-cuda.dll", "ggml-cuda.so"}
+    found = json.loads(fatpatch("inspect", out, "--format", "json").out)["files"][0]
+    assert found["summary"]["images_by_target"] == {"sm_60": 2}
+    slim(out, "--for", GPU, "--in-place")
+    assert os.access(out, os.X_OK)

@@ -83,7 +83,7 @@ def slim_text(report: SlimReport, *, verbose: bool) -> Iterator[str]:
     yield from (safe(offer) for offer in report.offers)
     holding = [each for each in libraries if each.code or each.status in (LEFT_ALONE, FAILED)]
     before, after = sum(each.disk for each in holding), sum(each.disk_after for each in holding)
-    would = "would take" if report.dry else "take"
+    would = "would take" if report.dry else "takes" if len(holding) == 1 else "take"
     if changed:
         yield f"{plural(len(holding), 'library', 'libraries')} with device code {would} {size(after)} on disk, {size(before)} before"
         yield f"{sum(each.checks for each in changed)} checks passed; each kept GPU loads the same as before, module by module"
@@ -94,7 +94,7 @@ def slim_text(report: SlimReport, *, verbose: bool) -> Iterator[str]:
     else:
         back = f"undo: {safe(report.undo)}" if report.undo else "no undo record was kept"
         yield f"wrote {safe(report.output or report.shown)}      {back}"
-    notes = list(report.notes)
+    notes = list(dict.fromkeys((*report.notes, *(note for each in changed for note in each.notes if note.startswith("llamafile ")))))
     if any(package.changed and is_nvidias(package.shown) for package in report.packages):
         notes.append(LICENCE)
     yield from (f"note: {safe(note)}" for note in notes)
