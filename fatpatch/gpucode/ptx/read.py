@@ -6,6 +6,7 @@ whole text: PTX of a real library runs to a hundred megabytes.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -36,6 +37,7 @@ _PARAMETER_START = ((100, 0x380), (90, 0x210), (70, 0x160))
 _LINE = 1 << 16
 _MAX_ENTRIES = 100_000
 _HEADER_LIMIT = 1 << 20
+_COMMON_HEADER = 1 << 14
 
 
 def looks_like_ptx(head: bytes) -> bool:
@@ -62,9 +64,10 @@ def ptx_target(text: bytes) -> str | None:
 
 def _first(text: bytes, word: bytes, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
     """The first directive ``word`` as the pattern has it, comments in it or not."""
-    for at in places(text, word):
-        piece = text[at : at + 400]
-        return pattern.match(without_comments(piece) if b"/" in piece else piece)
+    for part in (text[:_LINE], text):  # nearly always at the start, and nothing behind a place makes it a comment
+        for at in places(part, word):
+            piece = text[at : at + 400]
+            return pattern.match(without_comments(piece) if b"/" in piece else piece)
     return None
 
 
@@ -148,7 +151,7 @@ def ptx_kernels(text: bytes) -> list[KernelRow]:
         if len(rows) >= _MAX_ENTRIES:
             raise LimitError(f"more than {_MAX_ENTRIES} entries", field=".entry")
         name, header, _ = found
-        rows.append((name, None, None, None, None, *_described(header, start), None, None))
+        rows.append((name, None, None, None, None, *_described_once(header, name, start), None, None))
     return rows
 
 
@@ -245,6 +248,18 @@ def parameter_start(target: str | None) -> int:
     digits = (target or "").removeprefix("compute_").rstrip("af")
     arch = int(digits) if digits.isdigit() else 0
     return next((start for first, start in _PARAMETER_START if arch >= first), 0)
+
+
+def _described_once(header: bytes, name: str, start: int) -> tuple[int | None, tuple[tuple[int, int], ...]]:
+    """``_described``; headers that differ in the name of their kernel only, which compilers put before each parameter's, are read once."""
+    if len(header) > _COMMON_HEADER:
+        return _described(header, start)
+    return _described_short(header.replace(name.encode("ascii", "backslashreplace") + b"_param_", b"_param_"), start)
+
+
+@functools.lru_cache(maxsize=1024)
+def _described_short(header: bytes, start: int) -> tuple[int | None, tuple[tuple[int, int], ...]]:
+    return _described(header, start)
 
 
 def _described(header: bytes, start: int) -> tuple[int | None, tuple[tuple[int, int], ...]]:
