@@ -6,10 +6,12 @@ to. The walk takes every edge that may exist, so an error makes it miss a stub, 
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from fatpatch.base.errors import LimitError
-from fatpatch.base.records import NamedTuple
 
 REAL: Final = "real"
 HAS_TRAP: Final = "has-trap"
@@ -30,6 +32,9 @@ CALL_OUT, TRAP, EXIT, RETURN, BRANCH, CALL, OPAQUE = 10, 11, 12, 13, 14, 15, 16
 PUSH, POP, PUSH_RETURN, INDIRECT = 20, 21, 22, 23
 _CONTROL = CALL_OUT
 
+_WITH_TARGETS = frozenset({BRANCH, CALL, PUSH, PUSH_RETURN})
+_CONTROLS = re.compile(rb"[\x%02x-\xff]" % _CONTROL)
+_FIRST_CHECK = 32
 _MAX_BLOCKS = 500_000
 _POPPED, _RETURNED = -1, -2  # where pops and indirect returns lead: to every place that was pushed
 
@@ -74,64 +79,85 @@ class CodeSection(Instructions, Protocol):
 
 def controls_of(kinds: bytes) -> list[int]:
     """The numbers of the instructions that transfer control."""
-    return [at for at, kind in enumerate(kinds) if kind >= _CONTROL]
-
-
-class _Block(NamedTuple):
-    """A run of instructions that ends with the first that transfers control; ``end`` is behind it."""
-
-    start: int
-    end: int
-    stop: int
+    return [found.start() for found in _CONTROLS.finditer(kinds)]
 
 
 class _BlockWalk:
-    """All blocks that can be reached from an entry. Every edge is added once, so the work grows with the code only.
+    """All blocks that can be reached from an entry: runs of instructions that end with the first that transfers control.
 
-    A call falls through only when its target can reach a return: ``returning`` are the nodes that can.
+    ``blocks``: by their start the end behind that instruction, and its kind. Every edge is added once, so the work grows with the code
+    only. A call falls through only when its target can reach a return: ``returning`` are the nodes that can, kept where there are calls.
     """
 
     def __init__(self, program: Instructions, budget: BlockBudget) -> None:
         self.program = program
         self.budget = budget
-        self.blocks: dict[int, _Block] = {}
+        self.blocks: dict[int, tuple[int, int]] = {}
+        self.stops: set[int] = set()
         self.before: dict[int, list[int]] = {}
         self.callers: dict[int, list[int]] = {}
         self.pushed: dict[int, set[int]] = {_POPPED: set(), _RETURNED: set()}
         self.popping: set[int] = set()
         self.returning: set[int] = set()
-        self.opaque = False
+        self._calls = program.kinds.find(CALL) >= 0
         self._pending: list[int] = []
         self._fresh: list[int] = []
 
-    def run(self, entry: int) -> None:
-        """Follow every edge."""
-        self._pending.append(entry)
-        while self._pending or self._fresh:
-            if self._fresh:
-                self._spread(self._fresh.pop())
-            else:
-                self._visit(self._pending.pop())
+    @property
+    def opaque(self) -> bool:
+        """Whether a path leads to where nothing is known."""
+        return OPAQUE in self.stops
 
-    def _visit(self, node: int) -> None:
-        if node in self.blocks or node in self.popping:
-            return
-        if node < 0:
-            self.popping.add(node)
-            for target in self.pushed[node]:
-                self._edge(node, target)
-            return
-        self.budget.spend()
-        self._block(node)
+    def run(self, entry: int) -> bool:
+        """Follow every edge. True, and the rest not followed, once a path to an exit is known that works beside one to a trap."""
+        pending, fresh, blocks = self._pending, self._fresh, self.blocks
+        check, trapped = _FIRST_CHECK, False
+        pending.append(entry)
+        while pending or fresh:
+            if fresh:
+                self._spread(fresh.pop())
+                continue
+            node = pending.pop()
+            if node in blocks or node in self.popping:
+                continue
+            if node < 0:
+                self.popping.add(node)
+                for target in self.pushed[node]:
+                    self._edge(node, target)
+                continue
+            self.budget.spend()
+            self._block(node)
+            if len(blocks) >= check or trapped != (TRAP in self.stops):
+                check, trapped = max(check, 2 * len(blocks)), TRAP in self.stops
+                if self.works_and_traps():
+                    return True
+        return False
+
+    def works_and_traps(self) -> bool:
+        """Whether there is a way to a trap, and blocks from which an exit can be reached load from and change global memory."""
+        if TRAP not in self.stops or EXIT not in self.stops:
+            return False
+        kinds, loads, effects = self.program.kinds, False, False
+        for start in self._living():
+            block = self.blocks.get(start)
+            if block is not None:
+                loads = loads or kinds.find(LOAD, start, block[0]) >= 0
+                effects = effects or kinds.find(EFFECT, start, block[0]) >= 0
+                if (loads and effects) or kinds.find(LOAD_EFFECT, start, block[0]) >= 0:
+                    return True
+        return False
 
     def _edge(self, start: int, target: int) -> None:
-        self.before.setdefault(target, []).append(start)
+        if target in self.before:
+            self.before[target].append(start)
+        else:
+            self.before[target] = [start]
         self._pending.append(target)
         if target in self.returning:
             self._returns(start)
 
     def _returns(self, node: int) -> None:
-        if node not in self.returning:
+        if self._calls and node not in self.returning:
             self.returning.add(node)
             self._fresh.append(node)
 
@@ -140,22 +166,20 @@ class _BlockWalk:
         for start in self.before.get(node, ()):
             self._returns(start)
         for caller in self.callers.get(node, ()):
-            self._edge(caller, self.blocks[caller].end)
+            self._edge(caller, self.blocks[caller][0])
 
     def _block(self, start: int) -> None:
-        from bisect import bisect_left
-
         program = self.program
-        size = len(program.kinds)
-        index = bisect_left(program.controls, start)
-        at = program.controls[index] if index < len(program.controls) else size
+        controls, size = program.controls, len(program.kinds)
+        index = bisect_left(controls, start)
+        at = controls[index] if index < len(controls) else size
         if at >= size:  # runs off the end of what is there
             self._stop(start, size, OPAQUE)
             return
         kind, following = program.kinds[at], at + 1
         falls = program.conditional(at)
         targets: tuple[int, ...] = ()
-        if kind in (BRANCH, CALL, PUSH, PUSH_RETURN):
+        if kind in _WITH_TARGETS:
             found = program.targets(at)
             if found is None:
                 kind = CALL_OUT if kind == CALL else OPAQUE
@@ -169,17 +193,23 @@ class _BlockWalk:
         if kind in (POP, INDIRECT):
             targets = (_POPPED if kind == POP else _RETURNED,)
         self._stop(start, following, kind)
-        for target in (*targets, *((following,) if falls or kind == CALL_OUT else ())):
-            self._edge(start, target)
+        before, pending, returning = self.before, self._pending, self.returning
+        for target in (*targets, following) if falls or kind == CALL_OUT else targets:
+            if target in before:  # as ``_edge``: this is the hottest code there is
+                before[target].append(start)
+            else:
+                before[target] = [start]
+            pending.append(target)
+            if target in returning:
+                self._returns(start)
         if kind == CALL:
             self.callers.setdefault(targets[0], []).append(start)
             if targets[0] in self.returning:
                 self._edge(start, following)
 
     def _stop(self, start: int, end: int, kind: int) -> None:
-        self.blocks[start] = _Block(start, end, kind)
-        if kind == OPAQUE:
-            self.opaque = True
+        self.blocks[start] = (end, kind)
+        self.stops.add(kind)
         if kind in (RETURN, OPAQUE):
             self._returns(start)
 
@@ -192,14 +222,18 @@ class _BlockWalk:
 
     def alive(self) -> set[int]:
         """The blocks from which an exit can be reached: the rest ends in a trap on every path."""
-        stack = [block.start for block in self.blocks.values() if block.stop in (EXIT, RETURN, OPAQUE)]
+        return set(self._living())
+
+    def _living(self) -> Iterator[int]:
+        stack = [start for start, (_, stop) in self.blocks.items() if stop in (EXIT, RETURN, OPAQUE)]
         found = set(stack)
+        yield from stack
         while stack:
             for start in self.before.get(stack.pop(), ()):
                 if start not in found:
                     found.add(start)
                     stack.append(start)
-        return found
+                    yield start
 
 
 def classify(program: Instructions, entry: int = 0, *, asserts: bool = False, budget: BlockBudget | None = None) -> str:
@@ -209,10 +243,11 @@ def classify(program: Instructions, entry: int = 0, *, asserts: bool = False, bu
     by the kernels of an image.
     """
     walk = _BlockWalk(program, budget or BlockBudget())
-    walk.run(entry)
-    stops = {block.stop for block in walk.blocks.values()}
+    if walk.run(entry) or walk.works_and_traps():
+        return HAS_TRAP
+    stops = walk.stops
     traps, calls = TRAP in stops, bool(stops & {CALL_OUT, INDIRECT})
-    effects = any(_has(program, block, (EFFECT, LOAD_EFFECT)) for block in walk.blocks.values())
+    effects = any(_changes(program, start, end) for start, (end, _) in walk.blocks.items())
     if walk.opaque:
         return (HAS_TRAP if traps else REAL) if effects else UNKNOWN
     if not traps:
@@ -220,16 +255,15 @@ def classify(program: Instructions, entry: int = 0, *, asserts: bool = False, bu
     if EXIT not in stops:
         return STUB_TRAP
     living = walk.alive()
-    kept = [block for block in walk.blocks.values() if block.start in living]
-    if asserts or any(block.stop in (CALL_OUT, INDIRECT) for block in kept):
+    kept = [(start, *block) for start, block in walk.blocks.items() if start in living]
+    if asserts or any(stop in (CALL_OUT, INDIRECT) for _, _, stop in kept):
         return HAS_TRAP
-    if not any(_has(program, block, (EFFECT, LOAD_EFFECT)) for block in kept):
+    if not any(_changes(program, start, end) for start, end, _ in kept):
         return STUB_GUARDED
-    if any(_has(program, block, (LOAD, LOAD_EFFECT)) for block in kept):
-        return HAS_TRAP
-    first, last = min(block.start for block in kept), max(block.end for block in kept)
+    first, last = min(start for start, _, _ in kept), max(end for _, end, _ in kept)
     return HAS_TRAP if program.stores_parameter(first, last) else PARTIAL  # it fills memory with what the host gave
 
 
-def _has(program: Instructions, block: _Block, kinds: tuple[int, ...]) -> bool:
-    return any(program.kinds.find(kind, block.start, block.end) >= 0 for kind in kinds)
+def _changes(program: Instructions, start: int, end: int) -> bool:
+    """Whether an instruction of [start, end) changes global memory."""
+    return program.kinds.find(EFFECT, start, end) >= 0 or program.kinds.find(LOAD_EFFECT, start, end) >= 0

@@ -89,3 +89,15 @@ def test_too_many_blocks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 200
     with pytest.raises(LimitError):
         flow.classify(Program("B" * count + "X", {index: index + 1 for index in range(count)}, tuple(range(count))))
+
+
+@pytest.mark.parametrize(("second", "expected"), [("B", "has-trap"), (".", "real")])
+def test_a_long_kernel_is_walked_until_it_is_decided(second: str, expected: str) -> None:
+    count = 4000
+    letters = f"B{second}LSXT" + "B." * count + "X"
+    branches = [6 + 2 * index for index in range(count)]
+    targets: dict[int, int | None] = {0: 6, 1: 5, **{at: at + 2 for at in branches}}
+    budget = flow.BlockBudget()
+    left = budget.left
+    assert flow.classify(Program(letters, targets, (0, 1, *branches)), budget=budget) == expected
+    assert (left - budget.left < 10) == (expected == "has-trap")

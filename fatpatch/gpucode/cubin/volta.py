@@ -48,6 +48,12 @@ def _kinds() -> bytes:
     return bytes(table)
 
 
+@functools.lru_cache(maxsize=1)
+def _kinds_of_halves() -> bytes:
+    """By all 16 bits: the upper four are the guard."""
+    return _kinds() * 16
+
+
 def is_real(code: bytes) -> bool:
     """Whether a section has a store to global memory and no trap: real without a walk, and that is nearly all of them."""
     code = code[: len(code) // WIDTH * WIDTH]
@@ -83,8 +89,7 @@ class VoltaSection:
     def __init__(self, code: bytes, arch: int) -> None:
         self._words = _words(code)
         self._wide = arch >= _WIDE_OFFSETS_FROM
-        table = _kinds()
-        kinds = bytearray([table[half & 0xFFF] for half in _halves(code)[::8]])
+        kinds = bytearray(map(_kinds_of_halves().__getitem__, _halves(code)[::8]))
         at = kinds.find(flow.TRAP)
         while at >= 0:
             if self._words[2 * at + 1] >> 20 & 7 != _TRAP_SUBTYPE:
