@@ -27,6 +27,11 @@ def remove_neighbours(path: str) -> None:
     _sweep(os.path.dirname(path) or ".", f"{_stem(path)}-p")
 
 
+def remove_files(folder: str) -> None:
+    """Remove what killed runs have left beside any file of ``folder``."""
+    _sweep(folder, ".fatpatch-")
+
+
 def remove_folders(folder: str) -> None:
     """Remove the temporary folders of killed runs in ``folder``."""
     _sweep(folder, "fatpatch-p")

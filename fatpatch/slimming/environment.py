@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fatpatch.base.errors import EditError
-from fatpatch.base.leftovers import remove_neighbours
+from fatpatch.base.leftovers import remove_files, remove_neighbours
 from fatpatch.base.locking import locked
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import write_file
@@ -34,6 +34,9 @@ def slim_tree(tree: Tree, request: SlimRequest, *, dry: bool, jobs: int, report:
         return _libraries(tree, request, dry=True, jobs=jobs, report=report)
     with locked(tree.root):
         before = load_state(tree.root)
+        if before is not None and not before.done:
+            for folder in {os.path.dirname(each) for each in (*before.files, *before.ledgers)}:
+                remove_files(os.path.join(tree.root, folder))
         state = _begun(tree, request, before)
         remove_neighbours(os.path.join(tree.root, STATE))
         save_state(tree.root, state)

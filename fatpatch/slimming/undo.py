@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from fatpatch.base.errors import EditError, FatpatchError
-from fatpatch.base.leftovers import remove_neighbours
+from fatpatch.base.leftovers import remove_files, remove_neighbours
 from fatpatch.base.locking import locked
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo import undo
@@ -22,6 +22,8 @@ def undo_tree(folder: str) -> int:
     count = 0
     with locked(root):
         remove_neighbours(os.path.join(root, STATE))
+        for folder in {os.path.dirname(each) for each in (*state.files, *state.ledgers)}:
+            remove_files(os.path.join(root, folder))
         failed: FatpatchError | None = None
         for each in (*state.files, *state.ledgers):
             full = os.path.join(root, each)
