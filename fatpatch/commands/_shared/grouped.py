@@ -9,7 +9,7 @@ import click
 _GROUPS: Final = {
     "Code to add": ("cubins", "texts", "fatbins", "objects", "donor", "targets", "retags", "retarget", "allow", "kernels"),
     "What to edit": (
-        "modules", "members", "replace", "rename_hash", "keep", "drop", "gpus", "codec", "level", "compress", "keep_ptx", "strip_lto",
+        "modules", "members", "replace", "rename_hash", "keep", "drop", "codec", "level", "compress", "keep_ptx", "strip_lto",
     ),
     "Policy": ("require", "forbid", "policy", "no_policy", "select", "ignore", "fail_on", "baseline", "write_baseline", "init", "explain"),
     "Filter": ("kernel_pattern", "missing", "kind", "kinds", "selects", "all_kinds", "threshold"),
@@ -18,7 +18,9 @@ _GROUPS: Final = {
         "output", "directory", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump",
         "drop_signature",
     ),
-    "Environment": ("fleets", "driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override"),
+    "GPU and driver": (
+        "gpus", "fleets", "driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override",
+    ),
     "Names": ("python", "index_url", "platform", "python_version", "deps", "plain_http"),
     "Output": ("form", "reports", "ndjson", "html", "verbose", "quiet"),
     "Limits": ("jobs", "max_image_size", "max_download", "public_only"),
@@ -26,12 +28,13 @@ _GROUPS: Final = {
 """Titles, and the parameters below each, by their names in the functions; all others are plain options."""
 
 _OWN: Final = {
-    "check": {"gpus": "Policy", "driver": "Policy"},
+    "check": {"gpus": "Policy", "fleets": "Policy", "driver": "Policy"},
     "diff": {"kernels": "Show"},
-    "doctor": {"gpus": "Environment"},
     "extract": {"targets": "Filter"},
     "inspect": {"kernels": "Show", "targets": "Filter"},
+    "prune": {"gpus": "What to edit"},
     "report": {"policy": "Options"},
+    "slim": {"gpus": "What to edit"},
 }
 """Where an option of a command belongs elsewhere than its name says."""
 
