@@ -8,6 +8,7 @@ from fatpatch.base.errors import InputError
 from fatpatch.base.limits import Remote
 from fatpatch.base.source import Source
 from fatpatch.remote.address import HTTP, OTHERS, scheme_of, shown_address
+from fatpatch.remote.inputs import is_image_layout
 
 
 def open_input(path: str, options: Remote | None = None) -> Source:
@@ -29,7 +30,7 @@ def state_of(path: str, options: Remote | None = None) -> tuple[int | None, int 
     scheme = scheme_of(path)
     if scheme is None:
         try:
-            status = os.stat(path)
+            status = os.stat(os.path.join(path, "index.json") if is_image_layout(path) else path)
         except (OSError, ValueError):
             return None, None, None
         return status.st_size, status.st_mtime_ns, None

@@ -115,3 +115,14 @@ def test_audit_and_report(run: Run, image: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert run("report", image, "-o", tmp_path / "r.html").returncode == 0
     assert "/opt/conda/lib/libbeta.so" in (tmp_path / "r.html").read_text("utf-8")
+
+
+def test_audit_of_a_layout_reads_it_again_when_its_index_changes(run: Run, tmp_path: Path) -> None:
+    """The folder itself keeps its time when a blob and the index are written anew."""
+    layout = as_folder(oci_files([Image([layer(LAYERS[0])])]), tmp_path / "layout")
+    assert run("audit", layout, "--db", tmp_path / "i.db").returncode == 0
+    again = run("audit", layout, "--db", tmp_path / "i.db")
+    assert "1 unchanged" in again.stderr + again.stdout
+    as_folder(oci_files([Image([layer(each) for each in LAYERS])]), layout)
+    third = run("audit", layout, "--db", tmp_path / "i.db")
+    assert "1 unchanged" not in third.stderr + third.stdout

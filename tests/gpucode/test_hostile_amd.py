@@ -134,7 +134,7 @@ def test_symbols_are_counted() -> None:
     data = bytearray(OBJECT)
     shoff = struct.unpack_from("<Q", data, 40)[0]
     struct.pack_into("<I", data, shoff + 64 + 4, 2)
-    struct.pack_into("<Q", data, shoff + 64 + 32, 600_000 * 24)
+    struct.pack_into("<Q", data, shoff + 64 + 32, 2_100_000 * 24)
     with pytest.raises(LimitError):
         read_code_object(bytes(data) + bytes(15 << 20))
 
