@@ -103,9 +103,13 @@ class PackageTexts:
 
 
 def image_parts(node: Node) -> list[ImagePart]:
-    """The packages of a container image, or of each image of several, and what none owns; nothing for any other file."""
+    """The packages of a container image, or of each image of several, and what none owns; nothing for any other file.
+
+    Nothing, too, for an image without packages and kernel libraries: it is judged as one file.
+    """
     if node.image is not None:
-        return list(_parts(node, ""))
+        parts = list(_parts(node, ""))
+        return parts if node.image.packages or len(parts) > 1 else []
     return [part for member in node.members if member.image is not None for part in _parts(member, f"{member.path}: ")]
 
 

@@ -126,3 +126,16 @@ def test_audit_of_a_layout_reads_it_again_when_its_index_changes(run: Run, tmp_p
     as_folder(oci_files([Image([layer(each) for each in LAYERS])]), layout)
     third = run("audit", layout, "--db", tmp_path / "i.db")
     assert "1 unchanged" not in third.stderr + third.stdout
+
+
+def test_an_image_without_packages_is_judged_as_one_file(run: Run, tmp_path: Path) -> None:
+    """There is nothing to tell apart, so the report says why and what to do."""
+    path = as_tar(docker_files([Image([layer([Entry("f", "srv/app/libown.so", DONOR)])])]), tmp_path / "a.tar")
+    done = run("doctor", path, "--gpu", "sm_90", "--driver", "580.65")
+    assert "distribution" not in done.stdout
+    assert "Do this" in done.stdout
+
+
+def test_no_row_of_an_image_is_offered_as_a_name(run: Run, image: Path) -> None:
+    """``fatpatch doctor torch`` would ask about this machine."""
+    assert "Why: fatpatch doctor" not in run("doctor", image, "--gpu", "sm_90").stdout

@@ -45,13 +45,17 @@ class DistributionRow(NamedTuple):
 
 
 class FolderVerdict(NamedTuple):
-    """All distributions of a folder. ``without``: how many hold no GPU code; ``code``: the exit code."""
+    """All distributions of a folder. ``without``: how many hold no GPU code; ``code``: the exit code.
+
+    ``named``: whether its rows can be asked for by their names, as those of a container image cannot.
+    """
 
     shown: str
     environments: tuple[Environment, ...]
     rows: tuple[DistributionRow, ...]
     without: int
     code: int
+    named: bool = True
 
     def first_line(self) -> str:
         """The verdict with the weakest link, on one line."""
@@ -124,7 +128,7 @@ class FolderVerdict(NamedTuple):
             for found, environment in zip(row.found, self.environments, strict=True)
             if not works(found) and not row.kernels
         ]
-        if bad:
+        if bad and self.named:
             _, shown, environment = min(bad, key=lambda each: each[:2])
             option = f" --driver {driver}" if driver and environment.driver else ""
             yield f"Why: fatpatch doctor {safe(shown.split(' ')[0])} --gpu {environment.device.target}{option}"

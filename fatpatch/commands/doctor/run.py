@@ -249,7 +249,7 @@ class Consultation(NamedTuple):
 
     def image(self, unit: NamedUnit, parts: Sequence[ImagePart]) -> FolderVerdict:
         """The verdict on each package of a container image, and on the files that none owns."""
-        return self._whole(unit.shown, map(self._image_part, parts))
+        return self._whole(unit.shown, map(self._image_part, parts))._replace(named=False)
 
     def _whole(self, shown: str, parts: Iterable[_Part]) -> FolderVerdict:
         rows: list[DistributionRow] = []

@@ -26,8 +26,15 @@ class _PlaceRow:
         self.targets = tuple(row.target for row in table)
         self.remarks = tuple(remarks(payloads, table)) if table else ("no images",)
         codecs = sorted({codec for row in table for codec, _, _ in row.facts})
-        images, stored, whole = (sum(getattr(row, field) for row in table) for field in ("images", "stored", "size"))
-        self.cells = [str(len(payloads)), str(images), size(stored), size(whole), ", ".join(codecs)]
+        images = sum(row.images for row in table)
+        sizes = [size(_total([getattr(row, field) for row in table])) for field in ("stored", "size")]
+        self.cells = [str(len(payloads)), str(images), *sizes, ", ".join(codecs)]
+
+
+def _total(sizes: list[int | None]) -> int | None:
+    """The sum; None where one is not known, as of images that share a blob."""
+    known = [each for each in sizes if each is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def many_lines(groups: Mapping[str, list[Payload]], file: str) -> Iterator[str]:
