@@ -18,10 +18,11 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import size as size_words
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.demangle import demangle, readable
-from fatpatch.gpucode.rows import KernelFacts, kernel_of, own_shared, sm_number
+from fatpatch.gpucode.rows import KernelFacts, kernel_of, own_shared
+from fatpatch.model.target import Target, target_key
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 from fatpatch.scan import document as render
-from fatpatch.scan.coverage import all_diagnostics, payloads_below, summarize, target_key, target_table
+from fatpatch.scan.coverage import all_diagnostics, payloads_below, summarize, target_table
 from fatpatch.scan.survey import ImageSurvey, survey
 from fatpatch.scan.walk import inspected
 
@@ -49,7 +50,7 @@ class Kernel(NamedTuple):
     @property
     def shared_bytes(self) -> int | None:
         """Static shared memory as the driver counts it (AMD: LDS)."""
-        return own_shared(self.facts.shared_bytes, sm_number(self.target))
+        return own_shared(self.facts.shared_bytes, Target(self.target).sm)
 
     @property
     def local_bytes(self) -> int | None:

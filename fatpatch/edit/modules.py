@@ -8,8 +8,9 @@ from itertools import takewhile
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target, without_hashes
+from fatpatch.gpucode.signature import ImageSignature, signature_of, without_hashes
 from fatpatch.model.kinds import LAUNCHED, ImageKind, ModuleKind, Vendor
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
 
@@ -81,11 +82,11 @@ def reference_of(
 def _distance(image: ImageEntry, target: str) -> tuple[bool, int]:
     """How far an image is from a target: in SM numbers; for AMD in the digits that the processors share."""
     if image.kind == ImageKind.HSACO:
-        pairs = zip(image.target.split(":")[0], target.split(":")[0], strict=False)
+        pairs = zip(Target(image.target).processor, Target(target).processor, strict=False)
         alike = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
         return False, -alike
     try:
-        return image.kind != ImageKind.SASS, abs(split_target(image.target)[0] - split_target(target)[0])
+        return image.kind != ImageKind.SASS, abs(Target(image.target).level[0] - Target(target).level[0])
     except ValueError:
         return True, 1 << 30
 

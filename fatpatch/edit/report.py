@@ -10,6 +10,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, TargetRewrite
 from fatpatch.gpus.generations import generation
+from fatpatch.model.target import Target
 
 SCHEMA = "fatpatch.edit/1"
 _LARGE_RECORD = 1_000_000
@@ -113,8 +114,8 @@ def _generations(targets: Sequence[str]) -> Iterator[str]:
     """``Volta (sm_70, sm_72)``; targets of no generation known here as they are."""
     groups: dict[str, list[str]] = {}
     for target in targets:
-        number = target.removeprefix("sm_")
-        groups.setdefault(generation(int(number)) if number.isdigit() else "", []).append(target)
+        number = Target(target).sm
+        groups.setdefault("" if number is None else generation(number), []).append(target)
     for name, members in groups.items():
         yield f"{name} ({', '.join(members)})" if name else ", ".join(members)
 

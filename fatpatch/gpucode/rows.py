@@ -59,12 +59,6 @@ def own_shared(size: int | None, arch: int | None) -> int | None:
     return size - _RESERVED if size is not None and reserved else size
 
 
-def sm_number(target: str) -> int | None:
-    """90 of ``sm_90a``; None for what is no machine code of NVIDIA."""
-    digits = target.removeprefix("sm_").rstrip("af")
-    return int(digits) if target.startswith("sm_") and digits.isdigit() else None
-
-
 class Parameter(NamedTuple):
     """One kernel parameter: its place in the parameter block."""
 

@@ -151,12 +151,3 @@ def hashes_of(name: str) -> list[str]:
 
 
 SUFFIX_FLAGS = {"a": n.FLAG_ARCH_SPECIFIC, "f": n.FLAG_FAMILY_SPECIFIC, "": 0}
-_TARGET = lazy_pattern(r"(?:sm|compute)_(\d+)([af]?)")
-
-
-def split_target(target: str) -> tuple[int, str]:
-    """(90, "a") of ``sm_90a`` or ``compute_90a``; ValueError for anything else."""
-    found = _TARGET.fullmatch(target)
-    if found is None:
-        raise ValueError(f"{target!r} is not of the form sm_61, sm_90a or compute_75")
-    return int(found[1]), found[2]

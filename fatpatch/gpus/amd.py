@@ -12,11 +12,10 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.compatibility import best_kin
 from fatpatch.gpus.tables import table
 from fatpatch.model.kinds import ImageKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry
 
 _OVERRIDE = lazy_pattern(r"(\d{1,2})\.(\d{1,3})\.(\d{1,3})\Z", re.ASCII)
-_TARGET = lazy_pattern(r"(gfx[0-9a-z-]+)((?::[a-z]+[+-])*)\Z")
-_FEATURE = lazy_pattern(r":([a-z]+)([+-])")
 _SPIRV = "amdgcnspirv"
 _FOREIGN = frozenset({"openmp", "sycl", "host"})
 _USUAL: Final = {"sramecc": "+", "xnack": "-"}
@@ -60,7 +59,7 @@ def offered(images: Sequence[ImageEntry]) -> list[ImageEntry]:
 
 def choose_object(images: Sequence[ImageEntry], device: str) -> AmdChoice:
     """The first code object for the processor itself, else a generic one, else SPIR-V; features must not contradict the device's."""
-    processor = device.split(":")[0]
+    processor = Target(device).processor
     generic = _row(processor).get("generic", "")
     refused = ""
     for wanted, how, why in (
@@ -69,28 +68,28 @@ def choose_object(images: Sequence[ImageEntry], device: str) -> AmdChoice:
         (_SPIRV, "spirv", "is compiled at load time, by runtimes that can"),
     ):
         for image in images:
-            found = _TARGET.match(image.target)
-            if not wanted or (found[1] if found else image.target) != wanted:
+            found = Target(image.target)
+            if not wanted or found.processor != wanted:
                 continue
-            problem = _contradiction(found[2] if found else "", device)
+            problem = _contradiction(found, Target(device))
             if problem is None:
                 return AmdChoice(image, how, f"{image.target} {why}")
             refused += f"; {image.target} is not loaded: {problem}"
     if refused:
         return AmdChoice(None, "none", refused.removeprefix("; "))
     targets = list(dict.fromkeys(image.target for image in images))
-    alone = ": each is for its own processor alone" if not any(target.split(":")[0].endswith("-generic") for target in targets) else ""
+    alone = ": each is for its own processor alone" if not any(Target(target).generic for target in targets) else ""
     return AmdChoice(None, "none", f"there is no code object for {processor}, only {', '.join(targets) or 'nothing'}{alone}")
 
 
 def switch_for(images: Sequence[ImageEntry], device: str) -> str | None:
     """The setting with which a device would load an object for its own processor: HSA_XNACK=1; None when none would do."""
-    processor, stated = device.split(":")[0], dict(_FEATURE.findall(device))
+    processor, stated = Target(device).processor, dict(Target(device).features)
     runs = {feature: stated.get(feature, usual) for feature, usual in _USUAL.items()}
     for image in images:
-        name, _, features = image.target.partition(":")
-        demanded = dict(_FEATURE.findall(f":{features}"))
-        if name == processor and _row(processor).get("xnack") == "yes":
+        found = Target(image.target)
+        demanded = dict(found.features)
+        if found.processor == processor and _row(processor).get("xnack") == "yes":
             differing = [feature for feature, sign in demanded.items() if runs.get(feature, sign) != sign]
             if differing == ["xnack"]:
                 return f"HSA_XNACK={int(demanded['xnack'] == '+')}"
@@ -104,21 +103,16 @@ def first_processor(target: str) -> str:
     return f"{own}:{features}" if features else own
 
 
-def feature_settings(text: str) -> list[tuple[str, str]]:
-    """(feature, sign) of ``:sramecc+:xnack-``."""
-    return _FEATURE.findall(text)
-
-
 def can_set(processor: str, feature: str) -> bool:
     """Whether a processor has a feature that can be on or off; where the tables do not tell, it may have."""
     return feature in _USUAL and _row(processor).get(feature) != "no"
 
 
-def _contradiction(features: str, device: str) -> str | None:
+def _contradiction(wanted: Target, device: Target) -> str | None:
     """A feature that an object demands and the device runs otherwise, or does not have."""
-    stated = dict(_FEATURE.findall(device))
-    for feature, sign in _FEATURE.findall(features):
-        if not can_set(device.split(":")[0], feature):
+    stated = dict(device.features)
+    for feature, sign in wanted.features:
+        if not can_set(device.processor, feature):
             return f"it demands {feature}{sign}, which {device.split(':')[0]} cannot set"
         runs = stated.get(feature, _USUAL.get(feature, sign))
         if runs != sign:

@@ -11,6 +11,7 @@ from typing import Final
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.tables import table
+from fatpatch.model.target import Target
 
 _SAME: Final = frozenset({"gfx10-3-generic", "gfx12-generic"})
 _MORE: Final = (  # code for a processor, devices, what to say of them with that code
@@ -32,7 +33,7 @@ class Kinship(NamedTuple):
 
 def kinship(code: str, device: str) -> Kinship | None:
     """What is known of a device (gfx1031) with code for another processor (gfx1030); None when nothing speaks for it."""
-    code, device = code.split(":")[0], device.split(":")[0]
+    code, device = Target(code).processor, Target(device).processor
     family = _generic(code)
     if family in _SAME and family == _generic(device) and code != device:
         return Kinship(code, True, f"it has the same instructions as {code}")

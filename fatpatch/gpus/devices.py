@@ -9,13 +9,14 @@ from typing import Final
 
 from fatpatch.base.errors import InputError
 from fatpatch.base.records import NamedTuple
-from fatpatch.gpus.amd import can_set, feature_settings
+from fatpatch.gpus.amd import can_set
 from fatpatch.gpus.generations import generation
 from fatpatch.gpus.products import DOUBTFUL, Product, alike_numbers, loosely_named, named, nearest, products, with_chip, with_pci_id
 from fatpatch.gpus.profiles import own_name
 from fatpatch.gpus.tables import table
 from fatpatch.gpus.toolkits import known_archs, toolkits_for
 from fatpatch.model.kinds import Vendor
+from fatpatch.model.target import Target, named_target
 
 __all__ = ["Device", "all_devices", "candidates", "device_of", "family", "find", "generation", "well_known"]
 
@@ -131,8 +132,8 @@ def _place_of_segment(segment: str) -> tuple[int, str]:
 
 def family(target: str) -> str:
     """The generation of a target: Pascal for sm_61, RDNA2 for gfx1031; empty when it is not known."""
-    if target.startswith("sm_"):
-        return generation(int(target[3:]))
+    if (arch := Target(target).sm) is not None:
+        return generation(arch)
     return next((row["family"] for row in table("amd_targets") if row["gfx"] == target), "")
 
 
@@ -165,27 +166,25 @@ def _checked(text: str) -> str:
 
 def _by_target(text: str) -> Device | None:
     """``sm_61``, ``compute_61``, ``6.1``, ``gfx1031``; None for other text, InputError for a target that does not exist."""
-    lower = text.lower()
-    if found := re.fullmatch(r"(?:sm|compute)_?(\d{2,3}[af]?)|(\d{1,2}\.\d)", lower, re.ASCII):
-        number = found[1] or found[2].replace(".", "")
-        arch = int(number.rstrip("af"))
-        if toolkits_for(f"sm_{number}") is None and arch not in _table_archs():
+    found = named_target(text)
+    if found is None:
+        return None
+    if (arch := found.arch) is not None:
+        if toolkits_for(found) is None and arch not in _table_archs():
             known = " ".join(f"sm_{arch}" for arch in sorted(known_archs()) if arch >= 50)
             raise InputError(f"no GPU with target {text!r} is known", hint=f"known are {known}")
-        if number[-1] in "af" and toolkits_for(f"sm_{number}") is None:
+        if found.suffix and toolkits_for(found) is None:
             raise InputError(f"there is no target {text!r}", hint=f"the GPU is sm_{arch}")
         note = "the name of sm_110 in CUDA 12.8 and 12.9; drivers from 580 on report 11.0" if arch == 101 else ""
         return Device("nvidia", f"compute capability {arch // 10}.{arch % 10}", f"sm_{arch}", arch, "", None, note)
-    if found := re.fullmatch(r"(gfx\d{1,2}[0-9a-f]{2})((?::[a-z]+[+-])*)", lower, re.ASCII):
-        if not any(row["gfx"] == found[1] for row in table("amd_targets")):
-            known = " ".join(row["gfx"] for row in table("amd_targets"))
-            raise InputError(f"no GPU with target {text!r} is known", hint=f"known are {known}")
-        if unknown := [name for name, _ in feature_settings(found[2]) if not can_set(found[1], name)]:
-            raise InputError(f"{found[1]} has no setting {unknown[0]}", hint=f"the GPU is {found[1]}")
-        return Device("amd", lower, lower, None, "", None, "")
-    if lower.startswith("gfx") and lower.endswith("-generic"):
+    if found.generic:
         raise InputError(f"{text!r} is a target for several GPUs", hint="give that of one GPU, such as gfx1030")
-    return None
+    if not any(row["gfx"] == found.processor for row in table("amd_targets")):
+        known = " ".join(row["gfx"] for row in table("amd_targets"))
+        raise InputError(f"no GPU with target {text!r} is known", hint=f"known are {known}")
+    if unknown := [name for name, _ in found.features if not can_set(found.processor, name)]:
+        raise InputError(f"{found.processor} has no setting {unknown[0]}", hint=f"the GPU is {found.processor}")
+    return Device("amd", found, found, None, "", None, "")
 
 
 def _table_archs() -> set[int]:

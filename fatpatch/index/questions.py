@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from fatpatch.base.errors import InputError
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.devices import find
+from fatpatch.model.target import Target
 
 Values = tuple[Any, ...]
 
@@ -29,7 +29,7 @@ def _number(text: str) -> Values:
 
 
 def _one_target(text: str) -> Values:
-    if not re.fullmatch(r"(?:sm|compute|lto)_\d{2,3}[af]?|gfx[0-9a-z-]+(?::[a-z]+[+-])*", text, re.ASCII):
+    if not Target(text).known_form:
         raise InputError(f"expected a target, got {text!r}", hint="such as sm_61, compute_75 or gfx1030")
     return (text,)
 

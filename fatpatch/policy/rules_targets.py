@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fatpatch.base.locator import target_matches
 from fatpatch.gpus.drivers import driver, first_driver_for_ptx, first_zstd_driver, ptx_of_driver
 from fatpatch.model.kinds import Codec, ImageKind, Vendor
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.subject import Hit, RuleSubject
@@ -16,14 +17,9 @@ _SHOWN = 4
 
 def _missing(subject: RuleSubject) -> Iterator[Hit]:
     for target in subject.demands.require:
-        if subject.concerns(vendor_of(target)) and not subject.holding(target):
+        if subject.concerns(Target(target).vendor) and not subject.holding(target):
             there = ", ".join(subject.targets) or "nothing"
             yield Hit(subject.locator, f"no image for {target}; it holds {there}", f"compile with {_flag(target)}", target)
-
-
-def vendor_of(target: str) -> str:
-    """Whose GPUs a target is of."""
-    return "amd" if target.startswith(("gfx", "amdgcn")) else "intel" if target.startswith("spir") else "nvidia"
 
 
 def _flag(target: str) -> str:
@@ -40,7 +36,7 @@ def _uneven(subject: RuleSubject) -> Iterator[Hit]:
     for target in subject.demands.require:
         if not subject.holding(target):
             continue
-        modules = [payload for payload in subject.payloads if payload.vendor == vendor_of(target) and payload.images]
+        modules = [payload for payload in subject.payloads if payload.vendor == Target(target).vendor and payload.images]
         lacking = [payload for payload in modules if not any(target_matches(image.target, target) for image in payload.images)]
         if lacking:
             names = ", ".join(payload.locator.rsplit("!", 1)[-1] for payload in lacking[:_SHOWN])
@@ -67,15 +63,15 @@ def _number(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _arch(target: str) -> int:
-    return int("".join(char for char in target if char.isdigit()) or 0)
-
-
 def _floor(subject: RuleSubject) -> Iterator[Hit]:
     floor = subject.demands.ptx_floor
     if floor is None or not any(payload.vendor == Vendor.NVIDIA for payload in subject.payloads):
         return
-    usable = [image for image in _ptx(subject) if _arch(image.target) <= _arch(floor) and image.target[-1].isdigit()]
+    usable = [
+        image
+        for image in _ptx(subject)
+        if (Target(image.target).arch or 0) <= (Target(floor).arch or 0) and not Target(image.target).suffix
+    ]
     if not usable:
         there = ", ".join(dict.fromkeys(image.target for image in _ptx(subject))) or "none"
         message = f"no PTX for {floor} or lower (there is {there}): nothing can be compiled for GPUs that are not listed"

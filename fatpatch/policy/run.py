@@ -13,12 +13,12 @@ from fatpatch.base.locator import covers, file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.model.kinds import VENDOR_WORDS
+from fatpatch.model.target import Target
 from fatpatch.model.tree import Node
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import Allowance, Demands, Policy, fits
 from fatpatch.policy.rules import RULES, selected
 from fatpatch.policy.rules_run import check_runs, environment_for
-from fatpatch.policy.rules_targets import vendor_of
 from fatpatch.policy.subject import Hit, Inspected, RuleSubject
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics
@@ -178,7 +178,7 @@ def _nothing_at_all(files: Sequence[FileResult], given: Sequence[str], policy: P
         return
     if any(finding.rule in ("FP101", "FP304") for file in files for finding in file.findings):
         return
-    wanted = [vendor_of(target) for target in policy.demands.require]
+    wanted: list[str] = [Target(target).vendor for target in policy.demands.require]
     wanted += [environment_for(name, None).device.vendor for demand in policy.demands.run for name in demand.gpus]
     for vendor in dict.fromkeys(wanted):
         if vendor not in there:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Node, Payload
-from fatpatch.scan.coverage import target_key
 
 _HEAD = """\
 # Written by 'fatpatch check --init': what the release holds today. Keep what is promised, delete what is not.

@@ -11,9 +11,10 @@ from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.debug import debug_kinds
 from fatpatch.gpucode.rows import KernelRow
 from fatpatch.model.kinds import LAUNCHED
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import ImageEntry, Node, Payload, place_of
 from fatpatch.policy.policy import Demands
-from fatpatch.scan.coverage import holders, target_key
+from fatpatch.scan.coverage import holders
 from fatpatch.scan.survey import ImageSurvey, survey
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor, libraries

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fatpatch.base.records import NamedTuple
+from fatpatch.model.target import target_key
 from fatpatch.release.gpus import GpuChange, changes
 from fatpatch.release.pairing import ReleasePair
-from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.library_facts import REAL, STUB, Cell, LibraryFacts, ModuleKernels, TargetFacts
 

@@ -9,13 +9,14 @@ from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import SEPARATOR, escape, file_name
 from fatpatch.base.records import NamedTuple
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.release.code import Codes, codes_of, differing
 from fatpatch.release.difference import LibraryDifference, Moved, difference
 from fatpatch.release.pairing import paired
 from fatpatch.remote.inputs import Input
-from fatpatch.scan.coverage import all_diagnostics, holders, target_key
+from fatpatch.scan.coverage import all_diagnostics, holders
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, size
+from fatpatch.model.target import Target
 from fatpatch.release.difference import Changed, LibraryDifference, ModuleChange, Moved, TargetChange
 from fatpatch.release.gpus import GpuChange
 from fatpatch.verdicts.library_facts import TargetFacts
@@ -128,8 +129,8 @@ def _reasons(changes: Sequence[GpuChange], quote: Quote) -> Iterator[str]:
 
 def _for_any(change: GpuChange) -> str:
     """The reason without the GPU's own number, so that it is the same for its siblings."""
-    number = change.target.removeprefix("sm_")
-    return change.why.replace(f" {number[:-1]}.{number[-1]}", " the GPU") if number.isdigit() else change.why
+    number = Target(change.target).sm
+    return change.why if number is None else change.why.replace(f" {number // 10}.{number % 10}", " the GPU")
 
 
 def _gpu_row(change: GpuChange, quote: Quote) -> tuple[str, ...]:

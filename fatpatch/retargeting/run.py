@@ -14,16 +14,16 @@ from fatpatch.gpucode.cubin.bodies import cubin_bodies
 from fatpatch.gpucode.cubin.launch_bounds import launch_bounds
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.ptx.bodies import ptx_bodies
-from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose
 from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.model.kinds import ImageKind, ModuleKind
+from fatpatch.model.target import Target, target_key
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.retargeting.kernels import Evidence, Level, RetargetVerdict, Used, Wanted, trapped, verdicts
 from fatpatch.retargeting.ptxas import Ptxas, PtxasAnswer
 from fatpatch.retargeting.rewrites import Rewrite, rewritten
 from fatpatch.retargeting.text import Text, for_target
-from fatpatch.scan.coverage import payloads_below, target_key
+from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.pins import pinned
 
 _PASSES = 8
@@ -87,9 +87,9 @@ def _refuse_unknown_level(modules: Sequence[tuple[Node, Payload]], source: str |
 
 def _target(text: str) -> tuple[int, str]:
     try:
-        if not text.startswith("sm_"):
+        if Target(text).sm is None:
             raise ValueError(text)
-        return split_target(text)
+        return Target(text).level
     except ValueError as error:
         raise EditError(f"expected a SASS target, got {text[:40]!r}", hint="such as sm_61") from error
 
@@ -101,7 +101,7 @@ class _Module:
         assert holder.source is not None
         self.payload, self.wishes, self.ptxas = payload, wishes, ptxas
         self.reader = ImageReader(holder.source, wishes.limit)
-        self.arch, _ = split_target(wishes.target)
+        self.arch, _ = Target(wishes.target).level
         self.passes = 0
 
     def run(self) -> Retargeted:
@@ -125,7 +125,7 @@ class _Module:
         texts = [image for image in self.payload.images if image.kind == ImageKind.PTX and image.readable]
         if self.wishes.source is not None:
             return [image for image in texts if image.target == self.wishes.source]
-        levels = [(split_target(image.target), image) for image in texts]
+        levels = [(Target(image.target).level, image) for image in texts]
         usable = [(arch, image) for (arch, suffix), image in levels if not suffix or arch == self.arch]
         high = sorted(((arch, image) for arch, image in usable if arch >= self.arch), key=lambda pair: pair[0])
         low = sorted(((arch, image) for arch, image in usable if arch < self.arch), key=lambda pair: -pair[0])
@@ -133,7 +133,7 @@ class _Module:
 
     def _from(self, image: ImageEntry) -> Retargeted:
         text = Text(self.reader.read(image).rstrip(b"\0"))
-        source, _ = split_target(image.target)
+        source, _ = Target(image.target).level
         data, rewrites = self._rewritten(text)
         answer, lowered, rejected, functions = self._accepted(Text(data), image.options or "")
         if answer.cubin is None:
@@ -142,7 +142,7 @@ class _Module:
         if rows.keys() != text.entries.keys():
             raise FormatError("ptxas finds other kernels in it than were found here", field=".entry")
         used = self._used()
-        levels = [Level(split_target(each.target)[0], Text(self._read(each))) for each in self.payload.images if self._other(each, image)]
+        levels = [Level(Target(each.target).level[0], Text(self._read(each))) for each in self.payload.images if self._other(each, image)]
         evidence = Evidence(
             text, source, self.arch, ptx_bodies(text.data), rejected, rows, launch_bounds(answer.cubin), rewrites, levels, used
         )
@@ -218,13 +218,13 @@ class _Module:
         chosen = choose(self.payload.images, self.arch).image
         near = sorted(
             (image for image in self.payload.images if image.kind == ImageKind.SASS and image is not chosen),
-            key=lambda image: abs(split_target(image.target)[0] - self.arch),
+            key=lambda image: abs(Target(image.target).level[0] - self.arch),
         )
         for image in ([chosen] if chosen is not None and chosen.kind == ImageKind.SASS else []) + near:
             try:
                 data = self.reader.read(image)
                 rows = {row[0]: row for row in read_image("sass", data).kernels}
-                return Used(image.target, split_target(image.target)[0], image is chosen, rows, cubin_bodies(data), launch_bounds(data))
+                return Used(image.target, Target(image.target).level[0], image is chosen, rows, cubin_bodies(data), launch_bounds(data))
             except FatpatchError:
                 continue
         return None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import ImageKind, ModuleKind
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 
 _ISA = {ImageKind.PTX: "ISA {}", ImageKind.SPIRV: "SPIR-V {}"}
-_GFX = lazy_pattern(r"gfx([0-9]{1,2}[0-9a-f]{2})(?::|\Z)", re.ASCII)
-_GENERIC = lazy_pattern(r"gfx(\d{1,2})(?:-(\d))?-generic", re.ASCII)
 _NUMBER = lazy_pattern(r"\d+")
 
 
@@ -41,17 +39,6 @@ class TargetRow:
         self.stored: int | None = 0
         self.size: int | None = 0
         self.facts: set[tuple[str, str | None, str | None]] = set()
-
-
-def target_key(target: str) -> tuple[str, int, str]:
-    """Sorts sm_61 before sm_100, sm_90 before sm_90a, gfx908 before gfx90a and gfx1030; machine code before intermediate code."""
-    if processor := _GFX.match(target):
-        return "gfx", int(processor[1], 16) * 2 + 1, target
-    if family := _GENERIC.match(target):
-        return "gfx", int(f"{family[1]}{family[2] or 0}0", 16) * 2, target
-    number = _NUMBER.search(target)
-    prefix = target[: number.start()] if number else target
-    return ({"sm_": "0"}.get(prefix, prefix), int(number[0]) if number else 0, target)
 
 
 def payloads_below(node: Node) -> Iterator[tuple[Node, Payload]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError
-from fatpatch.gpucode.rows import AmdUsage, KernelRow, own_shared, sm_number
+from fatpatch.gpucode.rows import AmdUsage, KernelRow, own_shared
 from fatpatch.model.container_image import ContainerImage
 from fatpatch.model.kinds import ContainerKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import Diagnostic, ImageEntry, Inventory, ModelFacts, Node, Payload
 from fatpatch.scan.coverage import TreeSummary
 from fatpatch.scan.kernel_folders import KernelFolder, kernel_folders, root_of
@@ -141,7 +142,7 @@ def _kernel(row: KernelRow, image: ImageEntry, demangle: Callable[[str], str | N
         "demangled": demangle(name),
         "registers": registers,
         "shared_bytes": shared,
-        "driver_shared_bytes": own_shared(shared, sm_number(image.target)),
+        "driver_shared_bytes": own_shared(shared, Target(image.target).sm),
         "local_bytes": local,
         "constant_bytes": None if banks is None else dict(banks).get(0, 0),
         "constant_banks": None if banks is None else {str(bank): size for bank, size in banks},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import ImageEntry
-from fatpatch.scan.coverage import target_key
 
 if TYPE_CHECKING:
     from fatpatch.gpucode.rows import KernelRow

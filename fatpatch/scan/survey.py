@@ -14,12 +14,12 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.base.workers import in_batches, in_order
-from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.rows import KernelFacts, KernelRow, kernel_of
 from fatpatch.model.kinds import WITH_KERNELS, Codec, ImageKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
 
 PARALLEL_FROM = 48 << 20
@@ -60,7 +60,7 @@ def complaint_of(image: ImageEntry, finding: ImageSurvey) -> Diagnostic | None:
 def _same_target(image: ImageEntry, read: str) -> bool:
     """Whether an entry's target and that of its image mean the same; that of a cubin has no f."""
     if image.kind == ImageKind.HSACO:
-        return same_target(image.target, read)
+        return Target(image.target).means(read)
     plain = image.target.rstrip("f") if image.kind == ImageKind.SASS else image.target
     return read.rstrip("f") == plain
 

@@ -20,8 +20,9 @@ from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.hostcode.linking import calls_linker
 from fatpatch.hostcode.llamafile import notes_for
 from fatpatch.model.kinds import ImageKind
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Node
-from fatpatch.scan.coverage import payloads_below, stored_share, target_key
+from fatpatch.scan.coverage import payloads_below, stored_share
 from fatpatch.scan.walk import inspected
 from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, UNCHANGED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.same_load import modules_without_kernels, same_load_checks

@@ -11,6 +11,7 @@ from typing import Final
 
 from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.model.kinds import BARE_MODULES, ImageKind, Vendor
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.linking import is_linked, is_relocatable
@@ -159,4 +160,4 @@ def straddles(images: Sequence[ImageEntry], arch: int) -> bool:
 def only_suffixed(images: Sequence[ImageEntry]) -> bool:
     """Whether all code has a suffix a or f: it is for the very GPUs that it names."""
     targets = [image.target for image in images if image.kind in _NATIVE]
-    return bool(targets) and all(target[-1] in "af" for target in targets)
+    return bool(targets) and all(Target(target).suffix for target in targets)

@@ -6,6 +6,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.amd import Override, override_for
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.drivers import Driver
+from fatpatch.model.target import Target
 
 
 class Environment(NamedTuple):
@@ -28,7 +29,7 @@ class Environment(NamedTuple):
     @property
     def pretends(self) -> bool:
         """Whether an AMD GPU is told to be another processor."""
-        return self.own_target is not None and self.own_target.split(":")[0] != self.device.target.split(":")[0]
+        return self.own_target is not None and Target(self.own_target).processor != Target(self.device.target).processor
 
     @property
     def override(self) -> Override | None:

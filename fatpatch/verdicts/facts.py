@@ -22,6 +22,7 @@ from fatpatch.gpucode.messages import cubin_messages, ptx_messages
 from fatpatch.gpucode.ptx.bodies import classified
 from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.model.kinds import Codec, ImageKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.cubin_result import unlinked
@@ -223,8 +224,7 @@ def _shapes(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
 
 def arch_of(image: ImageEntry) -> int:
     """The SM number in an image's target; 0 when there is none."""
-    digits = image.target.rsplit("_", 1)[-1].rstrip("af")
-    return int(digits) if digits.isdigit() else 0
+    return Target(image.target).arch or 0
 
 
 def is_dead(body: str) -> bool:

@@ -10,8 +10,9 @@ from fatpatch.gpus.tables import version_key
 from fatpatch.hostcode.linking import calls_linker
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import ContainerKind, ImageKind, Vendor
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
-from fatpatch.scan.coverage import all_diagnostics, payloads_below, target_key
+from fatpatch.scan.coverage import all_diagnostics, payloads_below
 from fatpatch.verdicts.alternatives import alternatives, chosen_by
 from fatpatch.verdicts.aside import elsewhere, for_linkers, lacks
 from fatpatch.verdicts.beside import Needed, needed

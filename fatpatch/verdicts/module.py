@@ -9,9 +9,9 @@ from fatpatch.base.errors import FatpatchError
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.gpucode import flow
-from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.selection import choose, promised, refused
 from fatpatch.model.kinds import HOSTS, PTX_TEXTS, ImageKind, ModuleKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, ImageFacts, arch_of
@@ -214,7 +214,7 @@ def _why_not(image: ImageEntry, chosen: ImageEntry | None, environment: Environm
         return "concatenated entries are ignored by drivers up to 580"
     if image.kind not in (ImageKind.SASS, ImageKind.PTX):
         return f"entries of kind {image.kind} are not loaded"
-    number, suffix = arch_of(image), split_target(image.target)[1] if image.target[-1] in "af" else ""
+    number, suffix = arch_of(image), Target(image.target).suffix
     if suffix == "a" and number != arch and number >= 90:
         return f"suffix a: for {_name(number)} only"
     if suffix == "f" and number // 10 != arch // 10:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fatpatch.gpucode.code_object.target import CodeObjectHeader, same_target
+from fatpatch.gpucode.code_object.target import CodeObjectHeader
 from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader
@@ -58,18 +59,18 @@ def judge_amd(node: Node, payload: Payload, environment: Environment, reader: Fa
 
 def _refused(image: ImageEntry, identity: CodeObjectHeader) -> str | None:
     """Why the loader refuses the object that the runtime has chosen by its id."""
-    if not same_target(identity.target, image.target) and identity.version != _FIRST_VERSION:
+    if not Target(identity.target).means(image.target) and identity.version != _FIRST_VERSION:
         return f"{image.target} is chosen by its id, but its header says {identity.target}: the loader refuses it"
     if identity.version is not None and identity.version < _FIRST_VERSION:
         return f"{image.target} is of code object version {identity.version}, which runtimes of today refuse"
-    if image.target.split(":")[0].endswith("-generic") and identity.generic_version < _FIRST_GENERIC:
+    if Target(image.target).generic and identity.generic_version < _FIRST_GENERIC:
         return f"{image.target} states no version of the generic target, and the loader wants at least {_FIRST_GENERIC}"
     return None
 
 
 def _passed_over(image: ImageEntry) -> str:
     """Why an image is not the one that is loaded."""
-    if image.target.split(":")[0].endswith("-generic"):
+    if Target(image.target).generic:
         return "for another family, or less fitting"
     return "for another processor or setting" if ":" in image.target else "for another processor"
 

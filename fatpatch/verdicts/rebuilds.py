@@ -8,6 +8,7 @@ from fatpatch.gpus.selection import promised
 from fatpatch.gpus.toolkits import compiles, expansion, is_newest, newest_toolkit_for, releases
 from fatpatch.hostcode import llamafile
 from fatpatch.hostcode.family import PER_TYPE
+from fatpatch.model.target import PTX, Target
 from fatpatch.verdicts.dispatch import DIFFERS
 from fatpatch.verdicts.module import STUB
 from fatpatch.verdicts.remedy import Remedy
@@ -83,7 +84,7 @@ def lower_fails(found: FileVerdict, affected: Sequence[Judged], arch: int, lower
 
 
 def _covered(compiled: Sequence[str], arch: int, found: FileVerdict, affected: Sequence[Judged]) -> tuple[bool | None, str]:
-    numbers = [int(target[3:]) for target in compiled if target.startswith("sm_")]
+    numbers = [number for target in compiled if (number := Target(target).sm) is not None]
     best = max((number for number in numbers if number // 10 == arch // 10 and number <= arch), default=None)
     if best == arch:
         return True, f"sm_{arch} is among them"
@@ -93,7 +94,7 @@ def _covered(compiled: Sequence[str], arch: int, found: FileVerdict, affected: S
         if not promised(best, arch):
             return None, f"this GPU gets sm_{best}, which NVIDIA does not guarantee to run on it"
         return True, f"this GPU gets sm_{best}"
-    ptx = [int(target[8:]) for target in compiled if target.startswith("compute_")]
+    ptx = [Target(target).arch or 0 for target in compiled if Target(target).form == PTX]
     if any(number <= arch for number in ptx):
         return True, "this GPU compiles the PTX at the first start"
     return False, "nothing of that is for this GPU"

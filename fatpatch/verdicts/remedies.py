@@ -14,7 +14,7 @@ from fatpatch.gpus.tables import table, version_key
 from fatpatch.gpus.toolkits import toolkits_for
 from fatpatch.hostcode import llamafile
 from fatpatch.model.kinds import Codec, ImageKind, Vendor
-from fatpatch.scan.coverage import target_key
+from fatpatch.model.target import target_key
 from fatpatch.verdicts.donors import grafts, replacements
 from fatpatch.verdicts.facts import is_dead
 from fatpatch.verdicts.judge import Doctor

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.locator import file_name
-from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpus.amd import offered, override_for, switch_for
 from fatpatch.gpus.compatibility import Kinship, best_kin
 from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry
 from fatpatch.verdicts.donors import grafts
 from fatpatch.verdicts.judge import Doctor
@@ -74,7 +74,7 @@ def _override(target: str, broken: Sequence[Judged], there: Sequence[str]) -> It
 
 def _retag(target: str, broken: Sequence[Judged], there: Sequence[str], shown: str) -> Iterator[Remedy]:
     """A copy of a fitting object under the GPU's own name."""
-    device = target.split(":")[0]
+    device = Target(target).processor
     kin = best_kin(device, there)
     if kin is None or not all(module.payload.kind == ModuleKind.OFFLOAD_BUNDLE for module in broken):
         return
@@ -91,7 +91,9 @@ def _command(kin: Kinship, device: str, shown: str) -> str:
 
 def _common(doctor: Doctor, modules: Sequence[Judged]) -> list[str]:
     """The processors that every one of the modules has an object for, one that is what its id says."""
-    sets = [{image.target.split(":")[0] for image in offered(module.payload.images) if _sound(doctor, module, image)} for module in modules]
+    sets = [
+        {Target(image.target).processor for image in offered(module.payload.images) if _sound(doctor, module, image)} for module in modules
+    ]
     return sorted(set.intersection(*sets)) if sets else []
 
 
@@ -99,4 +101,4 @@ def _sound(doctor: Doctor, module: Judged, image: ImageEntry) -> bool:
     if image.kind != ImageKind.HSACO or not image.readable or module.node.source is None:
         return False
     identity = doctor.reader.header(module.node.source, image)
-    return identity is not None and same_target(identity.target, image.target)
+    return identity is not None and Target(identity.target).means(image.target)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from fatpatch.gpucode import flow
 from fatpatch.model.kinds import ImageKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import Node, Payload
 from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, HostChecks
 from fatpatch.verdicts.environment import Environment
@@ -51,7 +52,7 @@ def with_stubs(
             working = [(target, number) for target, number in working if number <= arch or number // 10 == arch // 10]
         if all(number > arch for _, number in working) and any(is_dead(body) and number >= arch for _, number, body in bodies):
             working = []  # dead as well when compiled for this device or a newer one: it is meant
-        if working and all(target[-1] in "af" and number > arch for target, number in working):
+        if working and all(Target(target).suffix and number > arch for target, number in working):
             working = []  # real for the very GPUs that its targets name, and for none of them is the device
         if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
             working = []  # its name says that it is for a newer generation

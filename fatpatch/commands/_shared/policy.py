@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 
 import click
@@ -10,6 +9,7 @@ import click
 from fatpatch.base.errors import InputError
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpus.toolkits import known_archs
+from fatpatch.model.target import Target
 from fatpatch.policy.policy import MustRun, Policy, find_policy, read_policy, targets
 from fatpatch.policy.rules import RULES
 from fatpatch.policy.rules_run import environment_for
@@ -49,10 +49,10 @@ def _check_targets(names: Sequence[str]) -> None:
     """A usage error for an NVIDIA target that no toolkit compiles, with the nearest ones: a slip must not look like a finding."""
     known = sorted(known_archs())
     for name in names:
-        found = re.fullmatch(r"(sm_|compute_|lto_)(\d+)[af]?", name)
-        if found is not None and int(found[2]) not in known:
-            near = sorted(known, key=lambda arch: abs(arch - int(found[2])))[:3]
-            hint = f"did you mean {' or '.join(f'{found[1]}{arch}' for arch in near)}?"
+        target = Target(name)
+        if (number := target.arch) is not None and target.known_form and number not in known:
+            near = sorted(known, key=lambda arch: abs(arch - number))[:3]
+            hint = f"did you mean {' or '.join(f'{target.form}_{arch}' for arch in near)}?"
             raise _usage(f"no CUDA toolkit known here compiles {name}", hint)
 
 

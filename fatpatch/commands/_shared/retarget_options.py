@@ -8,12 +8,13 @@ import click
 
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.gpus.devices import Device, find
+from fatpatch.model.target import PTX, SASS, Target
 from fatpatch.retargeting.run import Retargeted
 
 
 def target_named(text: str, option: str) -> str:
     """``sm_61`` of itself or of the name of a GPU; a usage error for what is neither."""
-    if text.startswith(("sm_", "compute_")):
+    if Target(text).form in (SASS, PTX):
         return text
     try:
         device = _own() if text.strip().lower() == "auto" else find(text)

@@ -24,10 +24,10 @@ from fatpatch.index.database import Database
 from fatpatch.index.record import Examined
 from fatpatch.index.run import audit as run
 from fatpatch.index.run import shard as part
+from fatpatch.model.target import target_key
 from fatpatch.named.resolve import resolve
 from fatpatch.named.unit import NamingChoices, files_of
 from fatpatch.remote.inputs import Input
-from fatpatch.scan.coverage import target_key
 
 _MOST_LINES = 10_000_000
 _LONGEST = 10_000

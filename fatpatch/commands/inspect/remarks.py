@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fatpatch.model.kinds import ImageKind, ModuleKind, Vendor
+from fatpatch.model.target import Target
 from fatpatch.model.tree import Payload
 from fatpatch.scan.coverage import TargetRow
 
@@ -47,7 +48,7 @@ def _remarks_amd(payloads: list[Payload], table: list[TargetRow]) -> Iterator[st
     kinds = {image.kind for payload in payloads for image in payload.images}
     if ImageKind.BITCODE in kinds:
         yield "LLVM bitcode: it becomes code when the program is linked (-fgpu-rdc), kernels are not read"
-    if not any(row.target.endswith("-generic") or row.target == "amdgcnspirv" for row in table) and ImageKind.HSACO in kinds:
+    if not any(Target(row.target).generic or row.target == "amdgcnspirv" for row in table) and ImageKind.HSACO in kinds:
         yield "no generic code and no SPIR-V: a GPU that is not listed loads nothing"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from fatpatch.base.words import columns, safe
-from fatpatch.gpucode.rows import own_shared, sm_number
-from fatpatch.scan.coverage import target_key
+from fatpatch.gpucode.rows import own_shared
+from fatpatch.model.target import Target, target_key
 
 if TYPE_CHECKING:
     from fatpatch.gpucode.rows import AmdUsage, KernelRow
@@ -24,7 +24,7 @@ def resource_lines(found: Iterable[tuple[str, KernelRow]], show: Callable[[str],
     amd = any(row[8] is not None for _, row in rows)
     header = [*(_AMD if amd else _CUDA), "kernel"]
     more = ", spilled: VGPRs + SGPRs" if amd else ""
-    if not amd and any(own_shared(row[2], sm_number(target)) != row[2] for target, row in rows):
+    if not amd and any(own_shared(row[2], Target(target).sm) != row[2] for target, row in rows):
         more = "; shared in brackets: as the driver counts it, without what the system reserves"
     yield f"resources (bytes; registers of a thread{more})"
     body = [[target, *_cells(row, target, amd=amd), safe(show(row[0]))] for target, row in rows]
@@ -37,7 +37,7 @@ def _cells(row: KernelRow, target: str, *, amd: bool) -> list[str]:
         return [_told(registers), *_amd(usage, shared, local), _told(threads), _told(code)]
     constant = None if banks is None else dict(banks).get(0, 0)
     size = None if parameters is None else max((offset + size for offset, size in parameters), default=0)
-    own = own_shared(shared, sm_number(target))
+    own = own_shared(shared, Target(target).sm)
     both = _told(shared) if own == shared else f"{_told(shared)} ({own})"
     return [_told(registers), both, *map(_told, (local, constant, size, threads, code))]
 

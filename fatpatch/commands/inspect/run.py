@@ -19,9 +19,10 @@ from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import ImageKind
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, place_of
 from fatpatch.named.unit import NamedUnit, opened_unit
-from fatpatch.scan.coverage import TreeSummary, all_diagnostics, payloads_below, summarize, target_key
+from fatpatch.scan.coverage import TreeSummary, all_diagnostics, payloads_below, summarize
 from fatpatch.scan.matrix import Matrix
 from fatpatch.scan.walk import Progress as OnRead
 

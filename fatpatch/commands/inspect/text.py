@@ -13,8 +13,9 @@ from fatpatch.commands.inspect.remarks import remarks
 from fatpatch.commands.inspect.resources import resource_lines
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, ModuleKind, Vendor
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import Inventory, Node, Payload, place_of
-from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_key, target_table
+from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_table
 from fatpatch.scan.matrix import Matrix
 from fatpatch.scan.slim_marks import marks_below
 

@@ -11,7 +11,7 @@ from typing import Any
 from fatpatch.api.contents import Block, Holder
 from fatpatch.base.words import safe
 from fatpatch.gpucode.demangle import readable
-from fatpatch.scan.coverage import target_key
+from fatpatch.model.target import target_key
 from fatpatch.verdicts.library_facts import STUB, Cell, LibraryFacts
 from fatpatch.verdicts.words.kernels import short
 

@@ -14,11 +14,11 @@ from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import Device, family, well_known
 from fatpatch.gpus.fleet import by_target, series
 from fatpatch.model.kinds import VENDOR_WORDS
+from fatpatch.model.target import target_key
 from fatpatch.policy.finding import Finding
 from fatpatch.release import text as diff
 from fatpatch.release.run import ReleaseComparison
 from fatpatch.release.words import Wording, one_line, outcome_words, sections
-from fatpatch.scan.coverage import target_key
 from fatpatch.verdicts.all_gpus import Answer
 from fatpatch.verdicts.library_facts import STUB
 from fatpatch.verdicts.outcome import OUTCOMES

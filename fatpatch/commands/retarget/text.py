@@ -8,8 +8,8 @@ from typing import Any
 
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.gpucode.demangle import readable
-from fatpatch.gpucode.signature import split_target
 from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for
+from fatpatch.model.target import Target
 from fatpatch.retargeting.kernels import IDENTICAL, UNCHANGED, WORDS, RetargetVerdict
 from fatpatch.retargeting.run import Retargeted, RetargetRequest
 
@@ -96,7 +96,7 @@ def _advice(verdicts: Sequence[RetargetVerdict]) -> str:
 
 
 def _repair(target: str) -> str:
-    arch, suffix = split_target(target)
+    arch, suffix = Target(target).level
     newest = newest_toolkit_for(target)
     last = "" if newest is None or is_newest(newest) else f" (CUDA {newest} is the last that can)"
     return f"the exact repair is to compile the source for it{last}: nvcc -gencode arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"

@@ -9,8 +9,8 @@ from fatpatch.edit.graft.plan import Graft
 from fatpatch.edit.payload.bundle import ALIGNMENT
 from fatpatch.edit.transaction.comparison import HostPair
 from fatpatch.gpucode.code_object.read import read_code_object
-from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Payload
 
 
@@ -40,7 +40,9 @@ def bundle_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterat
             if _key(image.target) in fresh:
                 data = new_reader.read(image)
                 given += [] if data == fresh[_key(image.target)].donation.content() else [f"{image.locator} does not hold the given bytes"]
-                targets += [] if same_target(read_code_object(data).target, image.target) else [f"{image.locator} is for another processor"]
+                targets += (
+                    [] if Target(read_code_object(data).target).means(image.target) else [f"{image.locator} is for another processor"]
+                )
         if (found.format, found.version) != (payload.format, payload.version) or _codecs(found) != _codecs(payload):
             packed.append(f"{found.locator} is packed otherwise")
         packed += [f"{image.locator} is not aligned" for image in found.images if _start(image, found) % ALIGNMENT]

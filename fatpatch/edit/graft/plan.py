@@ -19,9 +19,9 @@ from fatpatch.edit.payload.hashes import renames_between
 from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind, Vendor
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
 
@@ -148,16 +148,20 @@ def _equals(item: Match) -> list[ImageEntry]:
 
 def _rival(item: Match) -> str | None:
     """An object for the same processor that leaves open what this one states, or states what this one leaves open."""
-    processor, *features = item.donation.target.split(":")
+    mine = Target(item.donation.target)
     for image in item.module.payload.images:
-        name, *others = image.target.split(":")
-        if image.kind == ImageKind.HSACO and name == processor and {each[:-1] for each in features} != {each[:-1] for each in others}:
+        other = Target(image.target)
+        if (
+            image.kind == ImageKind.HSACO
+            and other.processor == mine.processor
+            and dict(other.features).keys() != dict(mine.features).keys()
+        ):
             return image.target
     return None
 
 
 def _equal_targets(kind: str, first: str, second: str) -> bool:
-    return same_target(first, second) if kind == ImageKind.HSACO else first == second
+    return Target(first).means(second) if kind == ImageKind.HSACO else first == second
 
 
 def _same(item: Match, image: ImageEntry, limit: int) -> bool:

@@ -11,11 +11,12 @@ from fatpatch.edit.match import Match, Skipped
 from fatpatch.edit.modules import ModuleInHost
 from fatpatch.edit.payload.new_image import ImageToAdd, hsaco_donation_of
 from fatpatch.gpucode.code_object.read import metadata_ranges, read_code_object, tables_of
-from fatpatch.gpucode.code_object.target import MACH, identify, same_target
+from fatpatch.gpucode.code_object.target import MACH, identify
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpus.compatibility import kinship
 from fatpatch.gpus.tables import table
 from fatpatch.model.kinds import ImageKind
+from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry
 
 _MACH_AT = 48  # the low byte of e_flags
@@ -55,7 +56,7 @@ def retagged(data: bytes, device: str, locator: str) -> bytes:
     FormatError when it is damaged, EditError when the name does not fit in its place.
     """
     before = read_code_object(data)
-    code = before.identity.target.split(":")[0]
+    code = Target(before.identity.target).processor
     result = bytearray(data)
     result[_MACH_AT] = _CODES[device]
     for at in _noted_targets(data, code):
@@ -96,7 +97,7 @@ def retag_matches(
         for image in module.payload.images:
             if _is_for(image, retag.code):
                 donation = _copied(module, image, retag.device, limit)
-                if not replace and any(same_target(donation.target, target) for target in there):
+                if not replace and any(Target(donation.target).means(target) for target in there):
                     skipped.append(Skipped(donation, f"has an object for {retag.device} already"))
                 else:
                     matches.append(Match(module, donation))
@@ -112,7 +113,7 @@ def retag_matches(
 
 
 def _is_for(image: ImageEntry, processor: str) -> bool:
-    return image.kind == ImageKind.HSACO and image.readable and image.target.split(":")[0] == processor
+    return image.kind == ImageKind.HSACO and image.readable and Target(image.target).processor == processor
 
 
 def _copied(module: ModuleInHost, image: ImageEntry, device: str, limit: int) -> ImageToAdd:
@@ -120,7 +121,7 @@ def _copied(module: ModuleInHost, image: ImageEntry, device: str, limit: int) ->
     source = module.node.source
     locator = join(module.locator, image.target)
     header = identify(ImageReader(source, limit).read(image)[:64]).target
-    if not same_target(header, image.target):
+    if not Target(header).means(image.target):
         message = f"is labelled {image.target}, but its header says {header}: no copy of it can be trusted"
         raise EditError(message, locator=locator, hint="compile the object anew")
 

@@ -11,8 +11,9 @@ from fatpatch.edit.payload.new_image import ImageToAdd
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import pack
 from fatpatch.gpucode.fatbin.entry import HEADER, Header
-from fatpatch.gpucode.signature import SUFFIX_FLAGS, split_target
+from fatpatch.gpucode.signature import SUFFIX_FLAGS
 from fatpatch.model.kinds import Codec, ImageKind
+from fatpatch.model.target import Target
 
 CODEC_FLAGS: dict[str, int] = {Codec.NONE: 0, Codec.LZ4: n.FLAG_LZ4, Codec.ZSTD: n.FLAG_ZSTD}
 HOST_FLAGS = n.FLAG_HOST_LINUX | n.FLAG_HOST_MAC | n.FLAG_HOST_WINDOWS
@@ -26,7 +27,7 @@ def entry_bytes(donation: ImageToAdd, *, codec: str, host: int, relocatable: boo
 
     PTX that goes into a relocatable module is compiled without linking, as nvcc asks for it.
     """
-    arch, suffix = split_target(donation.target)
+    arch, suffix = Target(donation.target).level
     assert donation.signature.version is not None
     major, minor = donation.signature.version
     is_ptx = donation.kind == ImageKind.PTX

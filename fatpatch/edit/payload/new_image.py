@@ -11,16 +11,16 @@ from fatpatch.binfmt.elf.elf64 import header_of
 from fatpatch.edit.payload.hashes import rename_hashes
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.read import read_code_object
-from fatpatch.gpucode.code_object.target import same_target
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.gpucode.ptx.read import looks_like_ptx
-from fatpatch.gpucode.signature import ImageSignature, signature_of, split_target
+from fatpatch.gpucode.signature import ImageSignature, signature_of
 from fatpatch.model.kinds import ImageKind
+from fatpatch.model.target import Target, target_key
 from fatpatch.model.tree import ImageEntry, Node
 from fatpatch.remote.address import shown_address
 from fatpatch.remote.opening import open_input
-from fatpatch.scan.coverage import payloads_below, target_key
+from fatpatch.scan.coverage import payloads_below
 
 _64_BIT_ADDRESSES = 0x400
 _KINDS = (ImageKind.SASS, ImageKind.PTX, ImageKind.HSACO)
@@ -55,7 +55,7 @@ class ImageToAdd(NamedTuple):
     @property
     def arch(self) -> int:
         """The SM number of CUDA code."""
-        return split_target(self.target)[0]
+        return Target(self.target).level[0]
 
     def renamed(self, renames: dict[str, str]) -> ImageToAdd:
         """The same with module ids replaced (same lengths), and the signature read again."""
@@ -152,7 +152,7 @@ def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
 
     if image.kind == ImageKind.HSACO:
         given = hsaco_donation_of(image.locator, content, donor=holder.locator, path=holder.path, host=holder.container)
-        if not same_target(image.target, given.target):
+        if not Target(image.target).means(given.target):
             message = f"is labelled {image.target}, but its header says {given.target}: a runtime refuses it"
             raise EditError(message, locator=image.locator, hint="choose another donor")
         return given

@@ -21,8 +21,9 @@ from fatpatch.gpucode.fatbin.read import read_fatbin
 from fatpatch.gpucode.frames import StreamBudget
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ModuleKind
+from fatpatch.model.target import target_key
 from fatpatch.model.tree import ImageEntry, Node, Payload
-from fatpatch.scan.coverage import stored_share, target_key
+from fatpatch.scan.coverage import stored_share
 
 
 class Change(NamedTuple):

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from fatpatch.base.errors import EditError
 from fatpatch.base.locator import target_matches
 from fatpatch.base.records import NamedTuple
-from fatpatch.gpus.amd import choose_object, feature_settings, offered
+from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.gpus.devices import Device
 from fatpatch.gpus.fleet import by_target
 from fatpatch.gpus.selection import DEVICES, choose
 from fatpatch.model.kinds import ImageKind, Vendor
+from fatpatch.model.target import Target, target_key
 from fatpatch.model.tree import ImageEntry, Node, Payload
-from fatpatch.scan.coverage import payloads_below, target_key
+from fatpatch.scan.coverage import payloads_below
 
 _LOADABLE = frozenset({"sass", "ptx", "hsaco", "spirv"})
 
@@ -102,7 +103,7 @@ def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[Im
     for device in wish.devices:
         yield from loaded(payload, device.target, device.arch, chooser)
     if wish.keep_ptx:
-        texts = [image for image in payload.images if image.kind == ImageKind.PTX and image.target[-1] not in "af"]
+        texts = [image for image in payload.images if image.kind == ImageKind.PTX and not Target(image.target).suffix]
         yield from (image for image in texts if image.target == max((each.target for each in texts), key=target_key))
 
 
@@ -184,9 +185,9 @@ def _taken(payload: Payload, target: str, arch: int | None, chooser: _Chooser) -
 
 def _modes(target: str, payloads: Sequence[Payload]) -> list[str]:
     """The target as it is, and with every setting that objects for it demand: a user may switch XNACK."""
-    processor = target.split(":")[0]
+    processor = Target(target).processor
     images = (image for payload in payloads if payload.vendor == Vendor.AMD for image in payload.images)
-    demanded = [image.target for image in images if image.target.split(":")[0] == processor and feature_settings(image.target)]
+    demanded = [image.target for image in images if Target(image.target).processor == processor and Target(image.target).features]
     return list(dict.fromkeys([target, *demanded]))
 
 
@@ -199,7 +200,7 @@ def _losses(
     """
     lost: list[str] = []
     broken: list[Loss] = []
-    named = {device.target.split(":")[0] for device in devices}
+    named = {Target(device.target).processor for device in devices}
     payloads = [payload for _, payload in modules]
     pairs = [(each, _without(each, dropped[each.locator]) if each.locator in dropped else each) for each in payloads]
     for target, arch in _targets(payloads):
@@ -211,7 +212,7 @@ def _losses(
                 still = True
             elif before is not None:
                 without.append(Loss(payload.locator, target, before.target))
-        if without and (target.split(":")[0] in named if named else still):
+        if without and (Target(target).processor in named if named else still):
             broken += without
         elif without:
             lost.append(target)

@@ -14,9 +14,10 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.binfmt.elf.elf64 import ADDRESS, FLAGS, LINK, OFFSET, SIZE, SYMBOL, TYPE, ElfTables, Row, header_of, name_budget, notes, rows
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify, same_target
+from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify
 from fatpatch.gpucode.metadata import unpacked
 from fatpatch.gpucode.rows import AmdUsage, Argument, KernelRow
+from fatpatch.model.target import Target
 
 _FIELD = "NT_AMDGPU_METADATA"
 _MAX_COMMENT = 1 << 16
@@ -41,7 +42,7 @@ class CodeObject(NamedTuple):
     def target(self) -> str:
         """The target of the header; with that of the metadata where they contradict each other."""
         noted = self.noted_target
-        if noted is None or same_target(noted, self.identity.target):
+        if noted is None or Target(noted).means(self.identity.target):
             return self.identity.target
         return f"{self.identity.target} (in its metadata {noted})"
 

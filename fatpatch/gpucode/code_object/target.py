@@ -42,10 +42,3 @@ def identify(header: bytes) -> CodeObjectHeader:
         xnack, sramecc = _FEATURE.get(flags >> 8 & 3, ""), _FEATURE.get(flags >> 10 & 3, "")
     target = name + (f":sramecc{sramecc}" if sramecc else "") + (f":xnack{xnack}" if xnack else "")
     return CodeObjectHeader(target, version, flags >> 24 if version is not None and version >= _V6 else 0)
-
-
-def same_target(first: str, second: str) -> bool:
-    """Whether two targets mean the same: their features have no order (``gfx90a:sramecc+:xnack-``)."""
-    processor, *features = first.split(":")
-    other, *others = second.split(":")
-    return processor == other and sorted(features) == sorted(others)

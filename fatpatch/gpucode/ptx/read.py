@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from fatpatch.base.errors import LimitError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.gpucode.rows import KernelRow
+from fatpatch.model.target import Target
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NUMBER = rb"(?:0[xX][0-9a-fA-F]{1,16}|0[bB][01]{1,64}|[0-9]{1,20})U?"
@@ -245,8 +246,7 @@ def parameter_start(target: str | None) -> int:
     Found with ptxas 12.9 for every target from sm_50 on: 0x160 before sm_90, 0x210 for sm_90, 0x380 from sm_100 on; before sm_70 the
     place among the parameters is aligned.
     """
-    digits = (target or "").removeprefix("compute_").rstrip("af")
-    arch = int(digits) if digits.isdigit() else 0
+    arch = Target(target or "").arch or 0
     return next((start for first, start in _PARAMETER_START if arch >= first), 0)
 
 

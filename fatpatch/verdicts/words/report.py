@@ -9,7 +9,7 @@ from fatpatch.base.words import plural, safe
 from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.hostcode import llamafile
 from fatpatch.model.kinds import ImageKind, Vendor
-from fatpatch.scan.coverage import target_key
+from fatpatch.model.target import target_key
 from fatpatch.scan.slim_marks import marks_below
 from fatpatch.verdicts.alternatives import common, variant
 from fatpatch.verdicts.beside import Needed

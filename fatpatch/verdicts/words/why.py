@@ -8,7 +8,7 @@ from fatpatch.base.locator import SEPARATOR
 from fatpatch.base.words import plural, safe
 from fatpatch.gpus.cuda_errors import error_text
 from fatpatch.model.kinds import ImageKind, Vendor
-from fatpatch.scan.coverage import target_key
+from fatpatch.model.target import target_key
 from fatpatch.verdicts.aside import is_chosen_by_host
 from fatpatch.verdicts.load_result import NO_IMAGE
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
