@@ -48,6 +48,9 @@ class Backing:
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Make the [start, end) of all ranges ready to be read by path; nothing to do where they lie here."""
 
+    def idle(self) -> None:
+        """Let go of a descriptor that the next read opens again; of anything else nothing."""
+
     def close(self) -> None:
         """Let go of what is held open."""
 
@@ -94,6 +97,9 @@ class _File(Backing):
             return os.lseek(self.descriptor, offset, os.SEEK_DATA)
         except OSError as error:
             return _NO_DATA if error.errno == errno.ENXIO else offset
+
+    def idle(self) -> None:
+        self.close()
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -344,6 +350,10 @@ class Source:
             at += len(lane) * 8
             step = min(step * 2, CHUNK)
         return -1
+
+    def idle(self) -> None:
+        """Let go of a descriptor until the next read: thousands of files must not hold thousands of them."""
+        self._backing.idle()
 
     def close(self) -> None:
         """Close the file behind this window and all its slices; a later read opens it again, if it is still there."""

@@ -15,6 +15,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
+from fatpatch.scan.coverage import members_below
 from fatpatch.scan.environments import CONDA, site_packages
 from fatpatch.scan.kernel_folders import folder_of, is_kernel_file, kernel_folders
 from fatpatch.scan.ledgers import ARCHIVE, INFO, LIBRARY, MAX_FILES, cuda_of_torch, of_conda, of_node, of_record, text_of
@@ -133,6 +134,9 @@ def opened(distribution: Distribution, limits: Limits, progress: Progress | None
             except FatpatchError as error:
                 diagnostics.error(locator, None, error.message)
                 continue
+            for each in (*members_below(node), node):
+                if each.source is not None:
+                    each.source.idle()
             members.append(node._replace(path=path))
         yield Node(
             locator=escape(label),

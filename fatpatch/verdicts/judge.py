@@ -34,6 +34,7 @@ from fatpatch.verdicts.results import FileVerdict, Judged, Need
 from fatpatch.verdicts.stubs import with_stubs
 
 _MAX_HOSTS: Final = 64
+_MAX_OPEN: Final = 32
 _NOT_READ: Final = HostChecks(None, (), False, None, f"only the host code of the first {_MAX_HOSTS} libraries is read")
 
 
@@ -189,6 +190,8 @@ class Doctor:
                 arch = environment.device.arch
                 suspects = () if arch is None else doubtful(settled, host, arch, needed)
                 result[index] = Judged(node, payload, settled, host, suspects, needed is not None)
+            if node.source is not None and len(groups) > _MAX_OPEN:
+                node.source.idle()
         return [result[index] for index in range(len(pairs))]
 
     def _host(self, node: Node, payloads: Sequence[Payload]) -> HostChecks:
@@ -232,6 +235,8 @@ class Doctor:
 
     def _judge_amd(self, node: Node, payload: Payload, environment: Environment) -> Judged:
         module = judge_amd(node, payload, environment, self.reader)
+        if node.source is not None and len(self.pairs) > _MAX_OPEN:
+            node.source.idle()
         return Judged(node, payload, module, HostChecks(None, (), False, None, "AMD host code is not read"))
 
 

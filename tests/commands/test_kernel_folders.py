@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders.archive import zip_file
 from builders.container_image import Entry, Image, as_tar, docker_files, layer
-from builders.kernel_folder import hipblaslt, miopen, rocblas
-from conftest import SAMPLES, Run
+from builders.kernel_folder import DAT, hipblaslt, miopen, object_for, rocblas
+from conftest import ROOT, SAMPLES, Run
 
 from fatpatch.scan.kernel_folders import kernel_folders
 
@@ -139,3 +142,19 @@ def test_types_that_only_some_gpus_have_are_no_gap() -> None:
     (folder,) = kernel_folders(f"rocblas/library/{name}" for name in names)
     assert {each.target: each.missing for each in folder.targets} == {"gfx900": (), "gfx90a": (), "gfx942": ()}
     assert [each.files for each in folder.targets] == [3, 3, 4]
+
+
+def test_thousands_of_objects_and_few_descriptors(tmp_path: Path) -> None:
+    """hipBLASLt has more files for one GPU than a process may have open."""
+    folder = hipblaslt(tmp_path, ["gfx942", "gfx1100"])
+    for number in range(200):
+        for gfx in ("gfx942", "gfx1100"):
+            (folder / f"TensileLibrary_T{number}_{gfx}.co").write_bytes(object_for(gfx))
+            (folder / f"TensileLibrary_T{number}_{gfx}.dat").write_bytes(DAT)
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128));"
+        "from fatpatch.commands import main; sys.argv = ['fatpatch', 'doctor', sys.argv[1], '--gpu', 'gfx1100']; main()"
+    )
+    command = [sys.executable, "-c", program, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout.startswith("WILL RUN")) == (0, True), done.stderr
