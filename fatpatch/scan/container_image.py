@@ -234,6 +234,7 @@ def _files(
     live = {path for names in paths.values() for path in names}
     gone = [number for path, number in merged.dead.items() if path not in live]
     packages, cuda = texts.packages()
+    nodes = {path: texts.marked(node, path) for path, node in nodes.items()}
     facts = ContainerImage(
         name=ref.name,
         platform=ref.platform,

@@ -10,11 +10,13 @@ from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.container_image import PackageFiles
 from fatpatch.model.kinds import ContainerKind
+from fatpatch.model.slim_mark import SlimMark
 from fatpatch.model.tree import Node
 from fatpatch.scan.kernel_folders import folder_of, is_kernel_file, kernel_folders
 from fatpatch.scan.ledgers import conda_package, cuda_of_torch, name_and_version, record_libraries
+from fatpatch.scan.slim_marks import MARK, mark_in
 
-_TEXT = lazy_pattern(r"(?:\A|/)(?:[^/]+\.dist-info/(?:RECORD|METADATA)|conda-meta/[^/]+\.json|torch/version\.py)\Z")
+_TEXT = lazy_pattern(r"(?:\A|/)(?:[^/]+\.dist-info/(?:RECORD|METADATA|fatpatch-slim\.json)|conda-meta/[^/]+\.json|torch/version\.py)\Z")
 _MAX_TEXT = 64 << 20
 _MAX_METADATA = 64 << 10
 _MAX_FILES = 500_000
@@ -48,6 +50,12 @@ class PackageTexts:
         self._by_conda: set[str] = set()
         self._cuda: dict[str, str] = {}
         self._left = _MAX_FILES
+        self._marks: dict[str, tuple[int, SlimMark]] = {}
+
+    def marked(self, node: Node, path: str) -> Node:
+        """The node of the file at ``path`` with the mark of a slimmed distribution that names it with its size."""
+        size, mark = self._marks.get(path, (-1, None))
+        return node._replace(slimmed=mark) if mark is not None and size == node.size else node
 
     def takes(self, paths: Sequence[str]) -> bool:
         """Whether a file is such a text by any of its names."""
@@ -87,6 +95,12 @@ class PackageTexts:
             self._files[folder] = self._taken(root, record_libraries(text))
         elif name == "METADATA":
             self._names[folder] = name_and_version(posixpath.basename(folder), text[:_MAX_METADATA])
+        elif name == MARK:
+            mark = mark_in(text)
+            if mark is not None:
+                sizes = mark.files[: self._left]
+                self._left -= len(sizes)
+                self._marks.update({posixpath.normpath(posixpath.join(root, inner)): (size, mark) for inner, size in sizes})
         elif name == "version.py":
             cuda = cuda_of_torch(text)
             if cuda is not None:

@@ -103,7 +103,7 @@ def read_mark(path: str) -> SlimMark | None:
         if os.path.getsize(path) > _MAX_MARK:
             return None
         with open(path, "rb") as stream:
-            return _parsed(stream.read(_MAX_MARK))
+            return mark_in(stream.read(_MAX_MARK))
     except OSError:
         return None
 
@@ -118,12 +118,13 @@ def _of_wheel(path: str) -> SlimMark | None:
             if info is None or info.file_size > _MAX_MARK:
                 return None
             with archive.open(info) as stream:
-                return _parsed(stream.read(_MAX_MARK))
+                return mark_in(stream.read(_MAX_MARK))
     except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 
-def _parsed(data: bytes) -> SlimMark | None:
+def mark_in(data: bytes | str) -> SlimMark | None:
+    """The mark in the text of a file; None for what is none."""
     import json
 
     try:

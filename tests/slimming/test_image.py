@@ -167,6 +167,7 @@ def test_layers_digests_and_documents(form: str, tmp_path: Path, libraries: list
             if number == 2:
                 assert wrong_rows(site / SITE) == []
             shutil.rmtree(site)
+    assert "built for sm_61 only (slimmed for GeForce GTX 1080 on " in fatpatch("inspect", out).out
     assert fatpatch("slim", path, "--for", GPU, "-o", out).code == 6
     assert fatpatch("slim", path, "--for", GPU, "--in-place").code == 2
 
