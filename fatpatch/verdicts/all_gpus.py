@@ -27,6 +27,7 @@ def answers(doctor: Doctor) -> dict[str, dict[str, Answer]]:
     """By the locator of the holder, then by target, each with the best driver that its GPUs can have; vendors without code are left out."""
     vendors = {payload.vendor for _, payload in payloads_below(doctor.node)}
     found: dict[str, dict[str, Answer]] = {}
+    doctor.read_ahead(Environment(device) for device, _ in every_target() if device.vendor in vendors)
     for device, _ in every_target():
         if device.vendor in vendors:
             for node, verdict in libraries(doctor.judge(Environment(device))):

@@ -27,7 +27,7 @@ from fatpatch.model.tree import ImageEntry, Payload
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.cubin_result import unlinked
 from fatpatch.verdicts.jit import Cost, estimated
-from fatpatch.verdicts.opened import ImageContent, OpenedImages
+from fatpatch.verdicts.opened import ImageContent, ImageOutline, OpenedImages
 
 _Key = tuple[Place, str]
 _FREE = 8 << 30
@@ -91,6 +91,19 @@ class FactsReader:
         if key not in self._known:
             self._known[key] = self._read(source, image, content)
         return self._known[key]
+
+    def adopt(self, source: Source, raw: ImageEntry, image: ImageEntry, outline: ImageOutline, facts: ImageFacts) -> bool:
+        """Keep what another process has read of an image; False, and it is not kept, when the file asks for more than is sensible."""
+        try:
+            self.spend(image)
+            self._counted(frozenset(facts.bodies))
+        except LimitError:
+            return False
+        self.opened.adopt(source, raw, outline)
+        self._known.setdefault((source.place(0), image.locator), facts)
+        if facts.toolkit is not None:
+            self._toolkits.setdefault((source.place(0), image.locator), facts.toolkit)
+        return True
 
     def names(self, source: Source, image: ImageEntry) -> frozenset[str] | None:
         """The kernel names of an image, without looking at their code; None when it cannot be read."""

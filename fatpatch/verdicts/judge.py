@@ -29,6 +29,7 @@ from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.nvidias import is_nvidias
 from fatpatch.verdicts.outcome import counting
 from fatpatch.verdicts.quants import launched
+from fatpatch.verdicts.read_ahead import read_ahead
 from fatpatch.verdicts.requirements import against_host, needs, out_of_reach, trouble
 from fatpatch.verdicts.results import FileVerdict, Judged, Need
 from fatpatch.verdicts.stubs import with_stubs
@@ -172,8 +173,13 @@ class Doctor:
                 if image.locator in self.reader.problems:
                     yield Diagnostic(image.locator, "error", None, self.reader.problems[image.locator])
 
+    def read_ahead(self, environments: Iterable[Environment]) -> None:
+        """Read what these GPUs load with all processors, where that is worth it; what follows is judged the same without."""
+        read_ahead([pair for pair in self.pairs if pair[1].vendor == Vendor.NVIDIA], environments, self.reader)
+
     def _judge_nvidia(self, environment: Environment, only: str | None = None) -> list[Judged]:
         pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == Vendor.NVIDIA and only in (None, node.locator)]
+        read_ahead(pairs, [environment], self.reader)
         loaded = [judge(node, payload, environment, self.reader) for node, payload in pairs]
         groups: dict[str, list[int]] = {}
         for index, (node, _) in enumerate(pairs):

@@ -176,18 +176,25 @@ def _open(chosen: _ChosenImage, environment: Environment) -> tuple[Fate, ImageCo
         return Fate(INVALID_IMAGE, None, reason), None
     if (known := opened.known(source, image)) is not None:
         return Fate(), known
+    content = open_image(source, image, limit, opened)
+    return (_unpack_failure(image), None) if content is None else (Fate(), content)
+
+
+def open_image(source: Source, image: ImageEntry, limit: int, opened: OpenedImages) -> ImageContent | None:
+    """What an image of a fatbin holds; None when it cannot be unpacked. LimitError when that may be for its size alone."""
+    chosen = _ChosenImage(source, image, limit, opened)
     if image.compression == Codec.NONE:
-        return Fate(), opened.opened(source, image, chosen.stored())
+        return opened.opened(source, image, chosen.stored())
     size = image.blob_size or 0
     if not image.stored_bytes or image.data_offset + image.stored_bytes > source.size or size > _most(image):
-        return _unpack_failure(image), None
+        return None
     if max(size, image.stored_bytes) > limit:
         unpack(b"", image.compression, max(size, image.stored_bytes), limit=limit)  # perhaps not too much for the driver: LimitError
     try:
         data = chosen.unpacked()
     except (FatpatchError, ValueError):
-        return _unpack_failure(image), None
-    return Fate(), opened.opened(source, image, data)
+        return None
+    return opened.opened(source, image, data)
 
 
 def _most(image: ImageEntry) -> int:

@@ -39,14 +39,18 @@ class ImageContent(NamedTuple):
 class OpenedImages:
     """The outlines of the images of one file that were opened so far; ``seen``: what was found in their bodies."""
 
-    def __init__(self) -> None:
-        self.seen = SeenBodies()
+    def __init__(self, seen: SeenBodies | None = None) -> None:
+        self.seen = seen or SeenBodies()
         self._outlines: dict[Place, ImageOutline] = {}
 
     def known(self, source: Source, image: ImageEntry) -> ImageContent | None:
         """What is known of an image that was opened before."""
         found = self._outlines.get(source.place(image.offset))
         return None if found is None else ImageContent(found)
+
+    def adopt(self, source: Source, image: ImageEntry, outline: ImageOutline) -> None:
+        """Remember an image that another process has opened."""
+        self._outlines[source.place(image.offset)] = outline
 
     def opened(self, source: Source, image: ImageEntry, data: bytes) -> ImageContent:
         """An image with its bytes."""

@@ -130,7 +130,7 @@ class Consultation(NamedTuple):
                     elif self.fleet:
                         rows = [
                             fleet.FleetRow(self._judged(_part_of(unit, node, doctor), subject), subject.names)
-                            for subject in self._subjects(node)
+                            for subject in self._subjects(node, doctor)
                         ]
                         for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
                             mine = [row for row in rows if row.found.environment.device.vendor == vendor]
@@ -202,7 +202,7 @@ class Consultation(NamedTuple):
     def _json_rows(self, part: _Part, others: Sequence[Other]) -> tuple[int, list[dict[str, Any]]]:
         """(exit code, the objects of one unit): one a GPU."""
         rows, code = [], 0
-        for subject in self._subjects(part.node):
+        for subject in self._subjects(part.node, part.doctor):
             found = self._judged(part, subject)
             code = _worse_of(code, [found])
             if self.fleet:
@@ -222,12 +222,12 @@ class Consultation(NamedTuple):
     def _image_part(self, part: ImagePart) -> _Part:
         return _Part(part.shown, part.node, Doctor(part.node, limit=self.limits.image), part.cuda, part.names)
 
-    def _subjects(self, node: Node) -> Iterator[GpuToJudge]:
-        """In a fleet of all targets only those of vendors whose code is in the file."""
+    def _subjects(self, node: Node, doctor: Doctor) -> list[GpuToJudge]:
+        """In a fleet of all targets only those of vendors whose code is in the file; what they load is read for all of them at once."""
         vendors = {payload.vendor for _, payload in payloads_below(node)}
-        for subject in self.environments:
-            if not subject.names or not vendors or subject.environment.device.vendor in vendors:
-                yield subject
+        subjects = [each for each in self.environments if not each.names or not vendors or each.environment.device.vendor in vendors]
+        doctor.read_ahead(subject.environment for subject in subjects)
+        return subjects
 
     def _judged(self, part: _Part, subject: GpuToJudge) -> FileVerdict:
         """The verdict; of alternatives the one that the PyTorch of the unit's environment picks, unless --cuda says another."""
