@@ -172,6 +172,13 @@ def test_layers_digests_and_documents(form: str, tmp_path: Path, libraries: list
     assert fatpatch("slim", path, "--for", GPU, "--in-place").code == 2
 
 
+def test_a_layer_that_is_not_read_is_said(tmp_path: Path, libraries: list[Path]) -> None:
+    path = as_tar(docker_files([Image(three_layers(tmp_path, libraries), "xz")]), tmp_path / "image.tar")
+    told = slim(path, "--for", GPU, "-o", tmp_path / "out.tar").out
+    assert "layer 2 is no tar archive, plain or packed by gzip or zstd: it is left as it is" in told
+    assert (tmp_path / "out.tar").read_bytes() == path.read_bytes()
+
+
 def test_nothing_to_do_copies(tmp_path: Path, libraries: list[Path]) -> None:
     path = FORMS["docker"](three_layers(tmp_path, libraries), tmp_path)
     slim(path, "--for", "RTX 3060", "--for", GPU, "--for", "V100", "--for", "T4", "--keep-ptx", "-o", tmp_path / "out.tar")

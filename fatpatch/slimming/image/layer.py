@@ -68,15 +68,18 @@ def _is_code(each: tarfile.TarInfo, stream: IO[bytes]) -> bool:
 
 
 def opened_layer(stored: str, path: str, shown: str) -> LayerArchive | None:
-    """Unpack a stored layer into the file ``path``; None when it is no tar archive (an attestation, say)."""
+    """A stored layer, unpacked into the file ``path`` where it is compressed; None when it is no tar archive (an attestation, say)."""
     with open(stored, "rb") as stream:
         head = stream.read(4)
     codec = Codec.GZIP if head[:2] == b"\x1f\x8b" else Codec.ZSTD if head == b"\x28\xb5\x2f\xfd" else None
     try:
-        with _reader(stored, codec) as source, open(path, "xb") as sink:
-            while data := source.read(_STEP):
-                refuse_too_large(len(data), os.path.dirname(path), shown)
-                sink.write(data)
+        if codec is None:
+            path = stored
+        else:
+            with _reader(stored, codec) as source, open(path, "xb") as sink:
+                while data := source.read(_STEP):
+                    refuse_too_large(len(data), os.path.dirname(path), shown)
+                    sink.write(data)
         with tarfile.open(path, "r:") as archive:
             members = []
             for each in archive:

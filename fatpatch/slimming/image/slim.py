@@ -65,13 +65,18 @@ def slim_image(path: str, shown: str, output: str | None, request: SlimRequest, 
     request = request._replace(record=False)
     with tempfile.TemporaryDirectory(prefix=folder_prefix(), dir=home) as scratch:
         image = opened(path, shown, scratch)
-        planned, told = [], []
+        planned, told, notes = [], [], list[str]()
         for number, name in enumerate(layer_names(image), 1):
             stored = image.path(name)
             assert stored is not None
             _refuse_other_bytes(name, stored, shown)
             archive = opened_layer(stored, os.path.join(scratch, f"layer-{number}.tar"), shown)
             if archive is None:
+                notes += (
+                    []
+                    if _is_statement(stored)
+                    else [f"layer {number} is no tar archive, plain or packed by gzip or zstd: it is left as it is"]
+                )
                 continue
             folder = os.path.join(scratch, f"libraries-{number}")
             os.mkdir(folder)
@@ -83,12 +88,12 @@ def slim_image(path: str, shown: str, output: str | None, request: SlimRequest, 
         if output is None or not any(each.changes for each in planned):
             if output is not None:
                 _copy_unchanged(path, output)
-            return SlimmedImage(tuple(told), ())
+            return SlimmedImage(tuple(told), tuple(notes))
         layers = dict(_new_layers(planned, request, today, scratch))
         words = mark_of(request, {}, today).words
         found = rewritten(image, layers, words, scratch)
         _write(found.files, image, output, scratch)
-    return SlimmedImage(tuple(told), found.notes)
+    return SlimmedImage(tuple(told), (*notes, *found.notes))
 
 
 def _libraries(
@@ -174,6 +179,12 @@ def _refuse_other_bytes(name: str, stored: str, shown: str) -> None:
     """FormatError when a layer is not what its digest says: the new digest would hide that."""
     if name.startswith("blobs/sha256/") and facts_of(stored).sha256.hex() != name.rpartition("/")[2]:
         raise FormatError(f"{name} is not what its digest says", locator=shown)
+
+
+def _is_statement(path: str) -> bool:
+    """Whether a layer is a JSON document, as those of attestations are."""
+    with open(path, "rb") as stream:
+        return stream.read(1) == b"{"
 
 
 def _copy_unchanged(path: str, output: str) -> None:
