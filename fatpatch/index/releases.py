@@ -11,8 +11,11 @@ from fatpatch.base.limits import Fetched, Limits
 from fatpatch.base.records import NamedTuple
 from fatpatch.index.database import Database
 from fatpatch.index.record import KeptRelease
+from fatpatch.model.kinds import Vendor
 from fatpatch.named.unit import NamedUnit, opened_unit
 from fatpatch.remote.address import scheme_of, shown_address
+from fatpatch.remote.opening import open_input
+from fatpatch.scan.samples import sampled
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.header_doctor import HeaderDoctor
 from fatpatch.verdicts.header_record import HeaderRecord, record_of, tree_of
@@ -71,11 +74,12 @@ class ReleaseReader:
             unit = release.unit()
             address, state = _identity(unit)
             kept = None if self.again else self.database.release(address, state)
-            if kept is not None and kept.sampled is not None and not self.samples:
+            samples = self.samples and all(each.device.vendor == Vendor.NVIDIA for each in environments)
+            if kept is not None and kept.sampled is not None and not samples:
                 kept = None
             fresh = kept is None
             if kept is None:
-                record, fetched = self._read(unit)
+                record, fetched = self._read(unit, samples=samples)
                 kept = KeptRelease(address, state, __version__, record.text, record.modules, record.sampled, fetched)
                 self.database.keep_release(kept)
             doctor = HeaderDoctor(tree_of(kept.headers, release.file), limit=self.limits.image)
@@ -85,13 +89,27 @@ class ReleaseReader:
         fetched = kept.fetched if fresh else 0
         return JudgedRelease(release.version, release.file, answers, kept.modules, kept.sampled, fetched, kept=not fresh)
 
-    def _read(self, unit: NamedUnit) -> tuple[HeaderRecord, int]:
-        """The headers, and how many bytes were fetched for them."""
+    def _read(self, unit: NamedUnit, *, samples: bool) -> tuple[HeaderRecord, int]:
+        """The headers, and how many bytes were fetched for them. Samples are taken of wheels on servers, for NVIDIA GPUs alone."""
         told: list[Fetched] = []
         limits = self.limits._replace(remote=self.limits.remote._replace(report=told.append))
-        with opened_unit(unit, limits, self.on_read) as node:
-            record = record_of(node)
+        record = None
+        if samples and unit.path.partition("#")[0].endswith(".whl") and scheme_of(unit.path):
+            record = _samples(unit, limits)
+        if record is None:
+            with opened_unit(unit, limits, self.on_read) as node:
+                record = record_of(node)
         return record, sum(each.fetched for each in told)
+
+
+def _samples(unit: NamedUnit, limits: Limits) -> HeaderRecord | None:
+    """A record of samples; None where the wheel must be read whole."""
+    source = open_input(unit.path, limits.remote)
+    try:
+        found = sampled(source, unit.shown)
+    finally:
+        source.close()
+    return None if found is None else record_of(found.root, found.sampled, max(found.modules, found.sampled))
 
 
 def every(releases: Sequence[ReleaseToJudge], reader: ReleaseReader, asked: Sequence[Environment]) -> Iterator[JudgedRelease]:

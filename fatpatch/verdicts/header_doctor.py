@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from fatpatch.gpucode.vacant import is_without_kernels
 from fatpatch.gpus.amd import choose_object, offered
 from fatpatch.gpus.drivers import cuda_of_ptx
 from fatpatch.gpus.selection import choose
@@ -26,10 +27,6 @@ from fatpatch.verdicts.results import Judged
 
 _HOST: Final = HostChecks(None, (), False, None, "host code is not read")
 _TEXTS: Final = frozenset({ImageKind.PTX, ImageKind.RELOCATABLE_PTX})
-_NO_KERNEL: Final = 1400
-"""Bytes that a cubin of one empty kernel has at least; smaller images hold variables or nothing (measured with ptxas 11.8 to 13.0)."""
-_NO_ENTRY: Final = 200
-"""Bytes of PTX that is a head alone: .version, .target and .address_size with their comments."""
 _HOW: Final = {"native": NATIVE, "generic": COMPATIBLE, "spirv": JIT}
 
 
@@ -54,23 +51,12 @@ class HeaderDoctor(Doctor):
         return tuple(for_linkers(modules, links=lambda: True))
 
 
-def is_vacant(payload: Payload) -> bool:
-    """Whether no image of a module can have a kernel, by their sizes."""
-    return bool(payload.images) and all(_without_kernels(image) for image in payload.images)
-
-
-def _without_kernels(image: ImageEntry) -> bool:
-    size = image.size if image.size is not None else image.stored_size
-    most = {ImageKind.SASS: _NO_KERNEL, ImageKind.PTX: _NO_ENTRY}.get(image.kind)
-    return size is not None and most is not None and size < most
-
-
 def _loaded(node: Node, payload: Payload, environment: Environment) -> ModuleVerdict:
     arch = environment.device.arch
     assert arch is not None
     choice = choose(payload.images, arch, force_ptx=environment.force_ptx, disable_ptx=environment.disable_ptx)
     image, error, reason = choice.image, choice.error, choice.reason
-    if is_vacant(payload) and node.container in HOSTS:
+    if is_without_kernels(payload) and node.container in HOSTS:
         return _verdict(payload, EMPTY, None, image, f"{reason}; by its size none of it has a kernel")
     if image is None:
         return _verdict(payload, FAILS, error, None, reason)

@@ -11,11 +11,11 @@ from typing import Any, Final
 from fatpatch.base.errors import FormatError
 from fatpatch.base.locator import join
 from fatpatch.base.records import NamedTuple
+from fatpatch.gpucode.vacant import is_without_kernels
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload, Wrapper
 from fatpatch.scan.coverage import all_diagnostics, holders
-from fatpatch.verdicts.header_doctor import is_vacant
 
 _MOST_MODULES: Final = 100_000
 _MOST_NOTES: Final = 20
@@ -57,7 +57,7 @@ def _library(node: Node) -> dict[str, Any]:
         images = [_image(image) for image in payload.images]
         wrapper = None if payload.wrapper is None else payload.wrapper.version
         found = list(payload.found_by) == ["file"]
-        row = [payload.vendor, payload.kind, payload.section, wrapper, found, is_vacant(payload), payload.fillers, images]
+        row = [payload.vendor, payload.kind, payload.section, wrapper, found, is_without_kernels(payload), payload.fillers, images]
         key = json.dumps(row)
         rows[key] = (rows.get(key, (0, row))[0] + 1, row)
     return {

@@ -1,0 +1,101 @@
+"""A part of a deflate stream (RFC 1951) unpacked from its middle: where a block begins is found by trying, as pugz and rapidgzip do.
+
+Bytes that refer to what lies before the part are not known. The part is unpacked twice, with different bytes in their place: what is the
+same both times is taken as known.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from fatpatch.base.patterns import lazy_pattern
+from fatpatch.base.records import NamedTuple
+
+_WINDOW: Final = 32 << 10
+_FIRST, _SECOND = bytes(_WINDOW), b"\xff" * _WINDOW
+_STEP: Final = 4096
+_PROBE: Final = 8192
+_SEARCHED: Final = 96 << 10
+_GROWTH: Final = 32
+_CLASS: Final = b"[" + b"".join(b"\\x%02x" % each for each in range(256) if each & 7 == 4 and each >> 3 < 30) + b"]"
+_DYNAMIC = lazy_pattern(_CLASS)
+"""The first byte of a block with codes of its own that is not the last: bits 0, 0, 1, then the number of literal codes, at most 29."""
+
+
+class DeflatePart(NamedTuple):
+    """``data``: the bytes, ``other``: the same with other bytes in place of the unknown ones. ``start``: the offset in the part where
+    they begin. ``ended``: the stream ends with them. ``packed``: what they were unpacked
+    from.
+    """
+
+    data: bytes
+    other: bytes
+    start: int
+    ended: bool
+    packed: bytes = b""
+
+    def packed_before(self, place: int) -> int:
+        """How many of the packed bytes the data before a place takes."""
+        stream = zlib.decompressobj(-15, zdict=_FIRST)
+        stream.decompress(self.packed, max(place, 1))
+        return len(self.packed) - len(stream.unconsumed_tail)
+
+    def known(self, start: int, end: int) -> bool:
+        """Whether the bytes [start, end) are there and known."""
+        return 0 <= start < end <= len(self.data) and self.data[start:end] == self.other[start:end]
+
+    def likely(self, start: int, end: int) -> bool:
+        """Whether the bytes [start, end) are there, and known or zero: what copies zeros from before the part is not known to be so."""
+        pairs = zip(self.data[start:end], self.other[start:end], strict=False)
+        return 0 <= start < end <= len(self.data) and all(one == two or not one for one, two in pairs)
+
+
+def from_start(packed: bytes, most: int) -> bytes:
+    """The first ``most`` bytes that a stream unpacks to, as far as ``packed`` goes; nothing of what is no stream."""
+    try:
+        return zlib.decompressobj(-15).decompress(packed, most)
+    except zlib.error:
+        return b""
+
+
+def from_middle(packed: bytes) -> DeflatePart | None:
+    """What a part of a stream unpacks to, from the first block on whose beginning is found; None where none is.
+
+    Bounded: 96 KiB are searched, and at most 32 times the bytes of the part are unpacked.
+    """
+    most = _GROWTH * len(packed)
+    for at, shift in _starts(packed):
+        rest = _shifted(packed[at:], shift)
+        first, second = zlib.decompressobj(-15, zdict=_FIRST), zlib.decompressobj(-15, zdict=_SECOND)
+        try:
+            data, other = first.decompress(rest, most), second.decompress(rest, most)
+        except zlib.error:
+            continue
+        return DeflatePart(data, other, at, first.eof, rest)
+    return None
+
+
+def _starts(packed: bytes) -> Iterator[tuple[int, int]]:
+    """(byte, bit) of places where a block seems to begin: what follows unpacks for 8 KiB."""
+    for base in range(0, min(len(packed), _SEARCHED), _STEP):
+        window = packed[base : base + _STEP + _PROBE]
+        for shift in range(8):
+            bits = _shifted(window, shift)
+            for found in _DYNAMIC.finditer(bits, 0, _STEP):
+                at = found.start()
+                if at + 1 >= len(bits) or bits[at + 1] & 31 > 29:
+                    continue
+                trial = zlib.decompressobj(-15, zdict=_FIRST)
+                try:
+                    unpacked = trial.decompress(bits[at : at + _PROBE], _GROWTH * _PROBE)
+                except zlib.error:
+                    continue
+                if trial.eof or len(unpacked) >= min(_PROBE, len(bits) - at) // 2:
+                    yield base + at, shift
+
+
+def _shifted(data: bytes, bits: int) -> bytes:
+    """The bytes from a bit on, the lowest first."""
+    return (int.from_bytes(data, "little") >> bits).to_bytes(len(data), "little") if bits else data
