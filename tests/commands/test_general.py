@@ -77,6 +77,7 @@ def test_a_wrong_word_gets_a_suggestion(run: Run) -> None:
     for arguments, words in (
         (["docter", "x"], "did you mean doctor?"),
         (["check", "libkernels.so", "--require", "sm_999"], "did you mean sm_"),
+        (["check", "libkernels.so", "--require", "sm61"], "expected targets such as sm_86"),
         (["doctor", "libkernels.so", "--gpu", "RTX 9090"], "RTX 5090"),
         (["doctor", "libkernels.so", "--gpu", "GTX 106"], "GTX 1060"),
         (["doctor", "libkernels.so", "--gpus", "1060"], "--gpu"),

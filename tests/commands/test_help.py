@@ -72,3 +72,14 @@ def test_commands_are_grouped_with_whole_summaries() -> None:
     assert [title for title in GROUPS if f"\n{title}:\n" not in text] == []
     for name in COMMANDS:
         assert re.search(rf"^  {name} +[A-Z].*\.$", text, re.MULTILINE), name
+
+
+def test_overwrite_and_force_mean_one_thing() -> None:
+    """--overwrite replaces a file, --force passes over a refusal: never the other way round."""
+    for name, command in EVERY.items():
+        for parameter in command.params:
+            words = (getattr(parameter, "help", "") or "").lower()
+            if "--overwrite" in parameter.opts:
+                assert words.startswith("overwrite "), name
+            elif "--force" in parameter.opts:
+                assert not re.search("overwrite|replace|exist", words), name

@@ -62,13 +62,17 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "sql",
     [
-        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c",
         "SELECT zeroblob(900000000)",
-        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c ORDER BY n DESC",
-        "SELECT printf('%.*c', 900000000, 'x')",
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (
+                "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c",
+                "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c ORDER BY n DESC",
+                "SELECT printf('%.*c', 900000000, 'x')",
+            )
+        ),
     ],
 )
-@pytest.mark.slow
 def test_questions_without_end(run: Run, index: Path, sql: str) -> None:
     done = run("query", "--db", index, "--sql", sql)
     assert done.returncode in (3, 4)
