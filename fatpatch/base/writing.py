@@ -19,7 +19,7 @@ def write_file(path: str, pieces: Iterable[bytes], *, replace: bool, sync: bool 
     """
     folder, name = os.path.split(path)
     if replace and os.path.lexists(path) and not (os.path.isfile(path) or os.path.islink(path)):
-        raise EditError("is there already, and is no regular file", locator=path, hint="give another name")
+        raise EditError("is there already, and is not a regular file", locator=path, hint="give another name")
     temporary = ""
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=prefix_for(path), suffix=".tmp", dir=folder or ".")

@@ -142,7 +142,7 @@ class _Twins:
             return list(modules)
         if any(len(fitting) not in (1, len(group)) for fitting in files.values()):
             listed = listed_names([module.locator for module in modules])
-            raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="say which with --module LOCATOR")
+            raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="name one with --module LOCATOR")
         return [fitting[position if len(fitting) > 1 else 0] for fitting in files.values()]
 
 
@@ -152,7 +152,7 @@ def _candidates(modules: Sequence[ModuleInHost], donation: ImageToAdd) -> tuple[
     if not modules:
         return [], f"is for {VENDOR_WORDS[donation.vendor]} GPUs, and the file has no code for those"
     if not names:
-        return [], "has no kernels, so nothing tells which module it belongs to"
+        return [], "has no kernels, so its module is unknown"
     links = (True, False) if donation.signature.relocatable is None else (donation.signature.relocatable,)
     same_link = [module for module in modules if module.relocatable in links and module.names]
     unread = next((module for module in modules if module.names is None), None)

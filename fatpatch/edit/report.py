@@ -44,7 +44,7 @@ def result_lines(
         change = f"the file would {'grow' if grown > 0 else 'shrink'} by {size(abs(grown))}" if grown else "the file would keep its size"
         yield f"dry run: nothing was written; {change}"
     else:
-        back = f"undo: {safe(told.undo)}" if told.undo else "no record was kept: there is no way back"
+        back = f"undo: {safe(told.undo)}" if told.undo else "no undo record was written: the edit cannot be reverted"
         if told.record is not None and told.record > _LARGE_RECORD:
             back += f"      (its record takes {size(told.record)}; --no-undo keeps none)"
         yield f"wrote {safe(told.output or '')} ({'+' if grown >= 0 else '-'}{size(abs(grown))})      {back}"

@@ -44,7 +44,7 @@ def overridden(value: str) -> str:
     found = _OVERRIDE.match(value)
     if found is None or int(found[1]) > 63 or int(found[2]) > 255 or int(found[3]) > 255:
         hint = "three decimal numbers: 10.3.0 for gfx1030, 9.0.10 for gfx90a"
-        raise InputError(f"{value[:40]!r} is no value for HSA_OVERRIDE_GFX_VERSION: the runtime would find no GPU", hint=hint)
+        raise InputError(f"{value[:40]!r} is not a value for HSA_OVERRIDE_GFX_VERSION: the runtime would find no GPU", hint=hint)
     return f"gfx{int(found[1])}{int(found[2]):x}{int(found[3]):x}"
 
 
@@ -116,7 +116,7 @@ def _contradiction(wanted: Target, device: Target) -> str | None:
             return f"it demands {feature}{sign}, which {device.split(':')[0]} cannot set"
         runs = stated.get(feature, _USUAL.get(feature, sign))
         if runs != sign:
-            return f"it demands {feature}{sign}, and the GPU runs {feature}{runs} unless it is told otherwise"
+            return f"it demands {feature}{sign}, and the GPU runs {feature}{runs} unless configured otherwise"
     return None
 
 

@@ -15,11 +15,11 @@ from fatpatch.model.target import Target
 
 _SAME: Final = frozenset({"gfx10-3-generic", "gfx12-generic"})
 _MORE: Final = (  # code for a processor, devices, what to say of them with that code
-    ("gfx1100", ("gfx1101",), "often done, not promised: it has as many registers as gfx1100, but other hazards"),
-    ("gfx1100", ("gfx1102", "gfx1103"), "often done, not promised: gfx1100 code may use more registers than it has"),
-    ("gfx1100", ("gfx1150", "gfx1151", "gfx1152", "gfx1153"), "often done, not promised: a later revision with other hazards"),
-    ("gfx1010", ("gfx1011", "gfx1012", "gfx1013"), "plausible, not promised: it has all instructions of gfx1010 and more"),
-    ("gfx900", ("gfx902", "gfx90c"), "plausible, not promised: it has all instructions of gfx900 and more"),
+    ("gfx1100", ("gfx1101",), "often done, not guaranteed: it has as many registers as gfx1100, but other hazards"),
+    ("gfx1100", ("gfx1102", "gfx1103"), "often done, not guaranteed: gfx1100 code may use more registers than it has"),
+    ("gfx1100", ("gfx1150", "gfx1151", "gfx1152", "gfx1153"), "often done, not guaranteed: a later revision with other hazards"),
+    ("gfx1010", ("gfx1011", "gfx1012", "gfx1013"), "plausible, not guaranteed: it has all instructions of gfx1010 and more"),
+    ("gfx900", ("gfx902", "gfx90c"), "plausible, not guaranteed: it has all instructions of gfx900 and more"),
 )
 
 

@@ -219,7 +219,7 @@ def _decide(text: str, found: Sequence[Product]) -> Device:
         return device_of(certain[0])
     ask = _ASK_ID["amd" if all(product.vendor == Vendor.AMD for product in found) else "nvidia"]
     if not certain:
-        raise InputError(f"the name {text!r} does not tell which GPU it is", hint=f"it may be {_listed(found)}; {ask}")
+        raise InputError(f"the name {text!r} does not identify the GPU", hint=f"it may be {_listed(found)}; {ask}")
     names = {product.name.lower() for product in certain}
     if len(names) == 1:
         raise InputError(f"several GPUs are called {certain[0].name}", hint=f"{', '.join(map(_told, certain))}: {ask}")

@@ -56,7 +56,7 @@ def driver(version: str) -> Driver:
         return _of_release(shown[1])
     plain = plain_version(version)
     if plain is None:
-        raise InputError(f"{version[:60]!r} is no driver version", hint=_EXAMPLE)
+        raise InputError(f"{version[:60]!r} is not a driver version", hint=_EXAMPLE)
     number = int(plain.split(".")[0])
     branches = _branches()
     row = next((row for row in reversed(branches) if row.numbers[0] <= number), None)
@@ -91,7 +91,7 @@ def _of_release(cuda: str) -> Driver:
 
 
 def plain_version(text: str) -> str | None:
-    """A version as NVIDIA writes it: "552.22" for Windows' "31.0.15.5222"; None when the text is no version."""
+    """A version as NVIDIA writes it: "552.22" for Windows' "31.0.15.5222"; None when the text is not a version."""
     text = text.strip()
     if re.fullmatch(r"\d{1,2}\.\d{1,2}\.\d{1,2}\.\d{4}", text, re.ASCII):
         digits = text.replace(".", "")[-5:]

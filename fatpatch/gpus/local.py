@@ -104,7 +104,7 @@ def _nvidia_device(line: str) -> Device | None:
     row = next((row for row in products() if row.arch == arch and row.words == words(name)), None)
     if row is not None:
         return device_of(row)._replace(name=name, note="")
-    note = "the name is not in the tables; the compute capability is what the driver tells"
+    note = "the name is not in the tables; the compute capability is what the driver reports"
     return Device("nvidia", name or f"compute capability {arch // 10}.{arch % 10}", f"sm_{arch}", arch, "", None, note)
 
 
@@ -127,7 +127,7 @@ def _amd_device(version: int, device_id: int) -> Device:
     rows = [row for row in with_pci_id(f"{device_id:04x}", "amd") if row.target == target]
     row: Product | None = rows[0] if rows else None
     if row is None:
-        return Device("amd", target, target, None, "", None, "the PCI id is not in the tables; the target is what the driver tells")
+        return Device("amd", target, target, None, "", None, "the PCI id is not in the tables; the target is what the driver reports")
     names = {each.name for each in rows}
     note = "" if len(names) == 1 else f"the PCI id is that of {len(names)} names"
     return device_of(row)._replace(note=note)

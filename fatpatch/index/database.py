@@ -70,7 +70,7 @@ class Database:
     def __init__(self, path: str, *, create: bool) -> None:
         self.path = path
         if path in ("", ":memory:"):
-            raise InputError(f"{path!r} is no name of a file", hint="give the name of the index, such as index.sqlite")
+            raise InputError(f"{path!r} is not a file name", hint="give the name of the index, such as index.sqlite")
         if not create and not os.path.isfile(path):
             raise InputError("is not a fatpatch index", locator=path, hint=f"'fatpatch audit FILE... --db {path}' makes one")
         with self._told():
@@ -117,7 +117,7 @@ class Database:
         self._connection.execute("COMMIT")
 
     def _check(self) -> None:
-        """Errors for what is no index, or has more in it than one: views and triggers would do work of their own."""
+        """Errors for what is not an index, or has more in it than one: views and triggers would do work of their own."""
         if self._one("PRAGMA application_id") != _APPLICATION:
             raise FormatError("is a database, but no index of fatpatch", locator=self.path)
         version = self._one("PRAGMA user_version")

@@ -70,13 +70,13 @@ def versions_of(name: str, choices: NamingChoices) -> list[NodeRelease]:
     registry = choices.index_url or _configured() or NPM
     page = f"{registry.rstrip('/')}/{quote(name, safe='@')}"
     if scheme_of(page) not in HTTP:
-        raise InputError("is no npm registry", locator=shown_address(registry), hint="give an address such as https://registry.npmjs.org/")
+        raise InputError("is not an npm registry", locator=shown_address(registry), hint="give a URL such as https://registry.npmjs.org/")
     text = page_text(with_credentials(page), choices.remote, _ACCEPT)
     try:
         document: Any = json.loads(text)
         rows = list(_rows(document, name))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError("is no document of an npm registry", locator=shown_address(page)) from error
+        raise FormatError("is not an npm registry document", locator=shown_address(page)) from error
     if not rows:
         raise InputError("has no versions", locator=f"npm:{name}", hint="look at the name")
     return sorted(rows, key=lambda each: _order(each.version), reverse=True)

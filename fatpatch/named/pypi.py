@@ -67,7 +67,7 @@ def releases_of(name: str, choices: NamingChoices, version: str | None = None) -
     try:
         pinned = None if version is None else Version(version)
     except InvalidVersion as error:
-        raise InputError(f"{version!r} is no version", locator=f"pypi:{name}", hint="such as 2.9.0") from error
+        raise InputError(f"{version!r} is not a version", locator=f"pypi:{name}", hint="such as 2.9.0") from error
     best: dict[Version, tuple[tuple[int, int], IndexFile]] = {}
     for each in files:
         if not each.name.endswith(".whl") or not _takes(each.requires_python, minor) or (each.yanked and pinned is None):
@@ -87,7 +87,7 @@ def files_of_project(name: str, choices: NamingChoices) -> list[IndexFile]:
     settings = pip_settings()
     indexes: Sequence[str] = settings.indexes if choices.index_url is None else (choices.index_url,)
     if not indexes:
-        raise InputError("pip is told to ask no index", locator=f"pypi:{name}", hint="name one with --index URL")
+        raise InputError("pip is configured to use no index", locator=f"pypi:{name}", hint="name one with --index URL")
     files: list[IndexFile] = []
     trouble: FatpatchError | None = None
     for index in indexes:

@@ -39,7 +39,7 @@ def wanted_tags(platform: str | None, python_version: str | None) -> list[Tag]:
     else:
         name = _SHORT.get(platform.lower(), platform.lower().replace("-", "_").replace(".", "_"))
         if not _PLATFORM.fullmatch(name):
-            raise InputError(f"{platform[:40]!r} is no platform tag", hint="such as manylinux_2_28_x86_64, win_amd64, linux")
+            raise InputError(f"{platform[:40]!r} is not a platform tag", hint="such as manylinux_2_28_x86_64, win_amd64, linux")
         platforms = list(_expanded(name))
     version = (3, minor)
     found = [*tags.cpython_tags(version, platforms=platforms), *tags.compatible_tags(version, f"cp3{minor}", platforms)]
@@ -54,7 +54,7 @@ def python_minor(version: str | None) -> int:
         return sys.version_info.minor
     found = _VERSION.fullmatch(version)
     if found is None:
-        raise InputError(f"{version[:20]!r} is no version of Python 3", hint="such as 3.11")
+        raise InputError(f"{version[:20]!r} is not a version of Python 3", hint="such as 3.11")
     return int(found[1])
 
 

@@ -27,7 +27,7 @@ def read_baseline(path: str) -> frozenset[str]:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA or not isinstance(document.get("findings"), list):
-        raise InputError(f"is no baseline ({SCHEMA})", locator=path, hint="--write-baseline FILE writes one")
+        raise InputError(f"is not a baseline ({SCHEMA})", locator=path, hint="--write-baseline FILE writes one")
     rows = [row for row in document["findings"] if isinstance(row, dict)]
     return frozenset(str(row.get("fingerprint")) for row in rows)
 

@@ -23,7 +23,7 @@ _READING: Final = (
         "It is encrypted, larger than a limit, nested too deeply, or says two things at once. It could hold anything.",
     ),
     Rule(
-        "FP004", "no-gpu-code", "error", "a file that was named holds no GPU code, and the policy demands some",
+        "FP004", "no-gpu-code", "error", "a file that was named holds no GPU code, and the policy requires some",
         "A CPU-only build, or the wrong file. Files that a folder merely contains are ignored; if nothing at all holds GPU code, "
         "that is found, too.",
     ),

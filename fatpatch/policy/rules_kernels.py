@@ -89,12 +89,12 @@ RULES = (
     ),
     Rule(
         "FP601", "debug-info", "error", "an image holds debug information",
-        "Device debug information (nvcc -G) comes with unoptimised code and tells names and paths of the source.",
+        "Device debug information (nvcc -G) comes with unoptimised code and shows names and paths of the source.",
         _debug,
     ),
     Rule(
         "FP602", "line-info", "warning", "an image holds line tables",
-        "Line tables (-lineinfo) cost space and tell paths of the source; the code is the same.",
+        "Line tables (-lineinfo) take space and show paths of the source; the code is the same.",
         _lines,
     ),
     Rule(

@@ -102,7 +102,7 @@ RULES = (
         "supports, and traps or does nothing. The list of targets looks fine, and the program aborts.",
     ),
     Rule(
-        "FP303", "cannot-tell", "error", "whether a GPU runs the file cannot be told",
+        "FP303", "cannot-tell", "error", "cannot tell whether a GPU runs the file",
         "A part of the file could not be read, or its code is elsewhere. What is not known is never called fine.",
     ),
     Rule(
@@ -119,7 +119,7 @@ RULES = (
         "is full or cannot be written. Add SASS, or accept it with `accept = [\"slow-start\"]`.",
     ),
     Rule(
-        "FP307", "not-promised", "warning", "it probably runs, but nobody promises it",
+        "FP307", "not-promised", "warning", "it probably runs, but that is not guaranteed",
         "NVIDIA does not guarantee that SASS runs across minor versions on Tegra parts; AMD guarantees nothing across processors.",
     ),
 )  # fmt: skip

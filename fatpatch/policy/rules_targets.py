@@ -126,7 +126,7 @@ RULES = (
     ),
     Rule(
         "FP104", "file-missing", "error", "a file that the policy names is not there",
-        "A `[[files]]` pattern without a star is a promise that this file exists and holds GPU code. It was renamed, or left out of the "
+        "A `[[files]]` pattern without a star is a requirement that this file exists and has GPU code. It was renamed, or left out of the "
         "release. Where only a part of a release is checked, as before a commit, use `--ignore FP104`.",
     ),
     Rule(

@@ -193,7 +193,7 @@ def _missing_files(files: Sequence[FileResult], policy: Policy, selection: Selec
     there = frozenset[str]().union(*(file.promised for file in files))
     for pattern, _ in policy.files:
         if pattern not in there and not any(char in pattern for char in "*?") and selected("FP104", *selection):
-            message = f"no file with GPU code is called {pattern}, which the policy promises"
+            message = f"no file with GPU code is called {pattern}, which the policy names"
             remedy = "put it back, or take it out of [[files]]; where only a part of a release is checked: --ignore FP104"
             yield _of_run("FP104", policy.source or pattern, message, pattern, remedy)
 

@@ -9,7 +9,7 @@ from fatpatch.model.target import target_key
 from fatpatch.model.tree import Node, Payload
 
 _HEAD = """\
-# Written by 'fatpatch check --init': what the release holds today. Keep what is promised, delete what is not.
+# Written by 'fatpatch check --init': what the release holds today. Keep what you require, delete the rest.
 # 'fatpatch check FILE...' finds this file by itself; 'fatpatch check --explain FP101' tells what a rule is for.
 
 fail-on = "error"

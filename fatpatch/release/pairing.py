@@ -68,7 +68,7 @@ class _Pairing:
     def match(self, key: _Key, *, among_all: bool = False) -> None:
         """Pair those whose key occurs once on each side: of those without a partner, or among all.
 
-        Of libx_cuda118 and libx_cuda121 the number is no version: where several differ by their numbers alone, none is another's next.
+        Of libx_cuda118 and libx_cuda121 the number is not a version: where several differ by their numbers alone, none is another's next.
         """
         olds, news = (_by(each, key) for each in (self.every if among_all else (self.left.values(), self.right.values())))
         for value, fitting in news.items():

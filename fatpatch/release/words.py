@@ -97,7 +97,7 @@ def one_line(found: LibraryDifference) -> str:
         (len(found.other_code), "kernel with different code", "kernels with different code"),
     )
     parts += [plural(count, one, several) for count, one, several in counts if count]
-    return "; ".join(parts) or ("other bytes: nothing that is compared here tells them apart" if found.other_bytes else "")
+    return "; ".join(parts) or ("other bytes: nothing that is compared here differs" if found.other_bytes else "")
 
 
 def _gpus(changes: Sequence[GpuChange], quote: Quote) -> Iterator[ReportSection]:

@@ -44,10 +44,10 @@ def parts_of(url: str, shown: str) -> tuple[SplitResult, str | None]:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
     except ValueError as error:
-        raise InputError("is no address", locator=shown, hint="write for example https://host/file.whl") from error
+        raise InputError("is not a URL", locator=shown, hint="write for example https://host/file.whl") from error
     clean = all(33 <= ord(char) < 127 for char in url)
     if scheme not in HTTP or not host or not clean:
-        raise InputError("is no address that can be read", locator=shown, hint="write for example https://host/file.whl, spaces as %20")
+        raise InputError("is not a URL that can be read", locator=shown, hint="write for example https://host/file.whl, spaces as %20")
     authorization = None
     if parts.username is not None:
         import base64

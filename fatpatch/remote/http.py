@@ -218,7 +218,7 @@ class HttpFile:
                 return
             except UnicodeError as error:  # a name that no host can have
                 connection.close()
-                raise self._error(f"{shown_address(target.netloc)[:80]!r} is no name of a host") from error
+                raise self._error(f"{shown_address(target.netloc)[:80]!r} is not a host name") from error
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 raise _TroubleError(_words(error)) from error

@@ -81,7 +81,7 @@ def _in_folder(index: str, name: str) -> list[IndexFile]:
     """Of a folder of projects that of the project, or of a flat one all that is in it."""
     folder = next((path for path in (os.path.join(index, name), index) if os.path.isdir(path)), None)
     if folder is None:
-        raise InputError("is no folder", locator=index, hint="give a folder of wheels, or the address of a simple index")
+        raise InputError("is not a folder", locator=index, hint="give a folder of wheels, or the URL of a simple index")
     return [IndexFile(os.path.join(folder, file)) for file in sorted(os.listdir(folder))]
 
 
@@ -94,7 +94,7 @@ def _on_server(index: str, name: str, options: Remote) -> list[IndexFile]:
     try:
         parser.feed(text)
     except (AssertionError, ValueError) as error:  # what the parser of the standard library raises for broken declarations
-        raise FormatError("is no page of a simple index", locator=shown_address(page)) from error
+        raise FormatError("is not a page of a simple index", locator=shown_address(page)) from error
     return parser.found
 
 
@@ -114,7 +114,7 @@ def _of_json(text: str, page: str) -> list[IndexFile]:
         document: Any = json.loads(text)
         return [_row(row, page) for row in document["files"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError("is no page of a simple index", locator=shown_address(page)) from error
+        raise FormatError("is not a page of a simple index", locator=shown_address(page)) from error
 
 
 def _row(row: Any, page: str) -> IndexFile:

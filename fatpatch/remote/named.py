@@ -30,7 +30,7 @@ class NamedFile:
         except Exception as error:
             raise self._error(error) from error
         if about.get("type") == "directory" or not isinstance(about.get("size"), int):
-            raise InputError("is no file whose size is known", locator=self._shown)
+            raise InputError("is not a file of known size", locator=self._shown)
         self.size: int = about["size"]
         if self.size > options.most:
             message = f"is larger than the {options.most:#x} bytes that may be fetched"

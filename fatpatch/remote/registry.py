@@ -53,7 +53,7 @@ def image_name(text: str) -> ImageName:
     if not _HOST.match(host):
         raise InputError("names no registry", locator=text[:200], hint=_HINT)
     if not _NAME.match(name) or not (_DIGEST.match(digest) if at else _TAG.match(tag)):
-        raise InputError("is no name of an image", locator=text[:200], hint=_HINT)
+        raise InputError("is not a name of an image", locator=text[:200], hint=_HINT)
     return ImageName(host, name, digest if at else tag)
 
 

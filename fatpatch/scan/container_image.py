@@ -143,7 +143,7 @@ def _opened(store: BlobStore, ref: LayerRef, number: int, allowed: int, locator:
     source = stored if reader is None else reader.source()
     if not tar.probe(source) and any(source.peek(0, tar.BLOCK)):
         problem = "" if reader is None or reader.problem is None else f": {reader.problem.message}"
-        diagnostics.not_read(locator, 0, f"{where} is no tar archive that is read{problem}")
+        diagnostics.not_read(locator, 0, f"{where} is not a tar archive that fatpatch can read{problem}")
         return None
     return _OpenLayer(ref, stored, codec, source, reader, hashed)
 

@@ -79,7 +79,7 @@ class _FolderContents(NamedTuple):
 def installed(folder: str, shown: str) -> Installed:
     """What is installed in a folder: an environment, a site-packages folder, or any folder with libraries. InputError when it is none."""
     if not os.path.isdir(folder):
-        raise InputError("is no folder", locator=shown)
+        raise InputError("is not a folder", locator=shown)
     found: list[Distribution] = []
     recorded: list[Distribution] = []
     names: set[str] = set()

@@ -30,7 +30,9 @@ def environment_of(python: str) -> str:
     folder, scripts = os.path.split(os.path.dirname(os.path.abspath(python)))
     if os.path.isfile(python):
         return folder if scripts.lower() in _SCRIPTS else os.path.join(folder, scripts)  # on Windows conda's python.exe is in its folder
-    raise InputError("is no Python and no environment", locator=python, hint="such as .venv, .venv/bin/python or /opt/conda/envs/NAME")
+    raise InputError(
+        "is neither a Python nor an environment", locator=python, hint="such as .venv, .venv/bin/python or /opt/conda/envs/NAME"
+    )
 
 
 def is_environment(folder: str) -> bool:

@@ -94,7 +94,7 @@ def _conda_rows(ledger: bytes, locator: str) -> list[dict[str, Any]]:
         rows = json.loads(ledger)["paths_data"]["paths"]
         return [row for row in rows if isinstance(row["_path"], str)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"is no document of conda-meta: {error}", locator=locator) from error
+        raise FormatError(f"is not a conda-meta document: {error}", locator=locator) from error
 
 
 def _unhashed(text: str) -> bytes:
@@ -115,7 +115,7 @@ def conda_document(old: bytes, changed: Mapping[str, FileFacts], locator: str) -
                 row["sha256_in_prefix"] = facts.sha256.hex()
                 row["size_in_bytes"] = facts.size
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError(f"is no document of conda-meta: {error}", locator=locator) from error
+        raise FormatError(f"is not a conda-meta document: {error}", locator=locator) from error
     return json.dumps(document, indent=2, ensure_ascii=False).encode()
 
 

@@ -89,7 +89,7 @@ def _conda(root: str) -> Iterator[Package]:
             files = [path for path in document["files"] if isinstance(path, str) and _is_library(path)]
             yield Package(str(document["name"]), str(document["version"]), tuple(files), f"{_META}/{name}", "")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"is no document of conda-meta: {error}", locator=f"{_META}/{name}") from error
+            raise InputError(f"is not a conda-meta document: {error}", locator=f"{_META}/{name}") from error
 
 
 def _is_library(path: str) -> bool:

@@ -53,7 +53,7 @@ def wheel_of(path: str) -> Wheel:
     """Read the file name. InputError when it is not that of a wheel."""
     parts = os.path.basename(path).removesuffix(".whl").split("-")
     if not path.endswith(".whl") or len(parts) not in (5, 6) or not zipfile.is_zipfile(path):
-        raise InputError("is no wheel, or not named as one", locator=path, hint="NAME-VERSION-PYTHON-ABI-PLATFORM.whl")
+        raise InputError("is not a wheel, or is not named as one", locator=path, hint="NAME-VERSION-PYTHON-ABI-PLATFORM.whl")
     build = parts[2] if len(parts) == 6 else ""
     return Wheel(path, parts[0], parts[1], build, "-".join(parts[-3:]))
 

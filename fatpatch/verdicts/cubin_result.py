@@ -24,7 +24,7 @@ def loaded(head: bytes, size: int, arch: int, *, eager: Callable[[], bytes] | No
     ``labelled``: a fatbin entry chose it, so a wrong target is error 300, not 209.
     """
     if head[:4] != n.ELF_MAGIC:
-        return Fate(INVALID_IMAGE, None, "it is no cubin")
+        return Fate(INVALID_IMAGE, None, "it is not a cubin")
     identity = identify(head)
     if identity is None:
         return Fate(INVALID_IMAGE, None, "its ELF header is cut")

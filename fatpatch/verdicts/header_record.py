@@ -47,7 +47,7 @@ def tree_of(text: str, name: str) -> Node:
         members = tuple(_node(name, library) for library in document["libraries"])
         notes = tuple(Diagnostic(str(place), "warning", None, str(words), NOT_READ) for place, words in document["unread"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise FormatError("is no record of headers", locator=name) from error
+        raise FormatError("is not a record of headers", locator=name) from error
     return Node(name, name, 0, ContainerKind.ZIP, "", members, (), notes, member_count=len(members))
 
 

@@ -272,7 +272,7 @@ def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[Imag
     if content.outline.elf:
         return Fate(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
     if not ptx_fate.is_ptx(data):
-        return Fate(INVALID_IMAGE, None, "it is no PTX")
+        return Fate(INVALID_IMAGE, None, "it is not PTX")
     if environment.disable_ptx:
         return _JIT_REFUSED
     others = [

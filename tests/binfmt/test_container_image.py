@@ -287,7 +287,7 @@ def test_links_in_circles_and_entries_that_cannot_be(tmp_path: Path) -> None:
     assert any("circle" in each for each in found)
     assert any("a hard link to itself" in each for each in found)
     assert any("a hard link to nothing" in each for each in found)
-    assert any("is no folder" in each for each in found)
+    assert any("is not a folder" in each for each in found)
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])

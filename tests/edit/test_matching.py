@@ -349,7 +349,7 @@ def test_unknown_member(graft: Graft, tmp_path: Path) -> None:
         (("libab.so", "--dry-run"), "give an image"),
         (("libab.so", "--from", "a.fatbin", "--dry-run"), "--from and --target go together"),
         (("libab.so", "--target", "sm_90", "--cubin", "a.sm_90.cubin", "--dry-run"), "--from and --target go together"),
-        (("libab.so", "--cubin", "a.sm_90.cubin"), "say where the result goes"),
+        (("libab.so", "--cubin", "a.sm_90.cubin"), "name the output"),
         (("libab.so", "--cubin", "a.sm_90.cubin", "-o", "out.so", "--in-place"), "exclude each other"),
         (("libab.so", "--cubin", "a.sm_90.cubin", "-o", "libab.so"), "use --in-place"),
         (("libab.so", "--cubin", "a.sm_90.cubin", "-o", "./libab.so", "--overwrite"), "use --in-place"),

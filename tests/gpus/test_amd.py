@@ -63,7 +63,7 @@ def test_advice() -> None:
     assert override_for("gfx1031", ["gfx1100"]) is None
     assert override_for("gfx1010", ["gfx1030"]) is None  # another generation of the instruction set
     assert override_for("gfx906", ["gfx900"]) is None
-    assert "not promised" in override_for("gfx1102", ["gfx1100"]).caution
+    assert "not guaranteed" in override_for("gfx1102", ["gfx1100"]).caution
 
 
 @pytest.mark.parametrize(

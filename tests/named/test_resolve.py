@@ -45,7 +45,7 @@ def test_names_of_distributions(environment: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="no such distribution") as error:
         one("completely-else")
     assert "pypi:NAME" in str(error.value.hint)
-    with pytest.raises(InputError, match="is no Python and no environment"):
+    with pytest.raises(InputError, match="is neither a Python nor an environment"):
         one("x", python=str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some_kernels").write_bytes(library(75))

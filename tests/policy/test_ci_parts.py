@@ -92,7 +92,7 @@ def test_one_run_writes_several_formats(run: Run, tmp_path: Path) -> None:
     assert JUnitXml.fromfile(str(junit)).failures == 1
     plain.write_text("mine")
     done = run(*arguments[:5], "--report", f"text={plain}")
-    assert (done.returncode, "exists already and is no text report" in done.stderr, plain.read_text()) == (6, True, "mine")
+    assert (done.returncode, "exists already and is not a text report" in done.stderr, plain.read_text()) == (6, True, "mine")
     assert run(*arguments[:5], "--report", "html=x").returncode == 2
 
 

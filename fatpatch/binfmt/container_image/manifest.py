@@ -102,7 +102,7 @@ def digest_problem(source: Source, digest: str | None) -> str | None:
     """Why the bytes are not those of a digest; None where they are, or where it cannot be told."""
     algorithm, _, said = (digest or "").partition(":")
     if _ALGORITHMS.get(algorithm) != len(said):
-        return None if digest is None else f"{digest[:80]!a} is no digest that is known"
+        return None if digest is None else f"{digest[:80]!a} is not a known digest"
     engine = hashlib.new(algorithm)
     for chunk in source.chunks():
         engine.update(chunk)
@@ -184,7 +184,7 @@ class _ManifestReader:
         ]
         if not any(word in layer.media_type for layer in layers for word in _OF_LAYERS) and layers:
             self.diagnostics.not_read(
-                self.locator, 0, f"manifest {at.digest[:80]!a}: its layers are no file systems ({layers[0].media_type[:80]!a})"
+                self.locator, 0, f"manifest {at.digest[:80]!a}: its layers are not file systems ({layers[0].media_type[:80]!a})"
             )
             return
         refs = [LayerRef(layer.digest, layer.digest, None, layer.size, None, layer.media_type) for layer in layers]
@@ -194,7 +194,7 @@ class _ManifestReader:
         """The images of a docker-archive."""
         for each in listed:
             if not isinstance(each, dict):
-                self._error(f"an entry of {MANIFEST} is no object", "manifest")
+                self._error(f"an entry of {MANIFEST} is not an object", "manifest")
                 continue
             path = _text(each, "Config")
             facts = self.document(path, "config", _digest_in(path)) if path else {}
@@ -234,7 +234,7 @@ class _ManifestReader:
         try:
             return json.loads(source.read(0, source.size))
         except (ValueError, RecursionError) as error:
-            self._error(f"the {what} {name[:80]!a} is no JSON: {error!s:.80}", what)
+            self._error(f"the {what} {name[:80]!a} is not JSON: {error!s:.80}", what)
             return None
 
     def _error(self, message: str, field: str) -> None:

@@ -209,7 +209,7 @@ class MergedLayers:
             if entry is None:
                 entry = folder.entries[part] = _Folder(self._layer)
             if not isinstance(entry, _Folder):
-                raise _UnusableError(f"lies below {part[:80]!a}, which is no folder")
+                raise _UnusableError(f"lies below {part[:80]!a}, which is not a folder")
             entry.layer = self._layer
             folder = entry
         return folder

@@ -48,7 +48,7 @@ class ElfFile:
         if not self.loads:
             raise UnsupportedError("has no loadable segment", locator=locator)
         if any(segment.alignment & segment.alignment - 1 or segment.alignment > _MAX_ALIGNMENT for segment in self.loads):
-            raise UnsupportedError("a segment's alignment is no power of two, or absurd", locator=locator)
+            raise UnsupportedError("a segment's alignment is not a power of two, or absurd", locator=locator)
         if any(
             segment.address + segment.memory_size > _ADDRESSES or segment.offset + segment.file_size > _ADDRESSES for segment in self.loads
         ):

@@ -63,7 +63,7 @@ class EditRequest(NamedTuple):
     def destination(self, path: str) -> Destination:
         """A usage error when the options do not say it, or contradict each other."""
         if bool(self.output) + self.in_place + self.dry_run == 0:
-            raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+            raise click.UsageError("name the output: -o OUT, --in-place, or --dry-run to write nothing")
         if self.output and self.in_place:
             raise click.UsageError("-o and --in-place exclude each other")
         if self.output is not None and same_file(self.output, path):
@@ -114,7 +114,7 @@ def opened(path: str, to: Destination, limits: Limits) -> Iterator[Opened]:
     shown = shown_paths([path])[0]
     if to.path is not None and to.path != os.path.realpath(path) and os.path.lexists(to.path):
         if not os.path.isfile(to.path):
-            raise EditError("is no regular file", locator=to.path, hint="give the name of the new file")
+            raise EditError("is not a regular file", locator=to.path, hint="give the name of the new file")
         if not to.overwrite:
             raise EditError("exists already", locator=to.path, hint="choose another name, or --overwrite to replace it")
     real = os.path.realpath(path)
@@ -156,7 +156,7 @@ def renewed(command: str, file: str, given: EditRequest, plan_of: Callable[[Node
         notes = [*plan.notes, *notes_on(source, to, [] if plan.edit is None else list(plan.edit.members))]
         output, undo = written(source, to, changed=plan.edit is not None)
     if had_record and not to.record and plan.edit is not None:
-        notes.append("the record of earlier edits is gone too: they cannot be reverted either")
+        notes.append("the record of earlier edits was removed, too: they cannot be reverted")
     record = os.path.getsize(journal.path_beside(to.path)) if undo is not None and to.path is not None else None
     told = EditReport(
         command, source.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, to.path if copied else None

@@ -21,7 +21,7 @@ def target_named(text: str, option: str) -> str:
     except InputError as error:
         raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint=option) from error
     if device.arch is None:
-        raise click.BadParameter(f"{device.name} is no GPU of NVIDIA's: ptxas makes no code for it", param_hint=option)
+        raise click.BadParameter(f"{device.name} is not an NVIDIA GPU: ptxas makes no code for it", param_hint=option)
     return device.target
 
 

@@ -112,7 +112,7 @@ def _refuse_other(page: str) -> None:
         with open(page, "rb") as there:
             if there.read(64).lstrip().lower().startswith(b"<!doctype html"):
                 return
-    raise EditError("is there already, and is no page", locator=page, hint="give another name for the page")
+    raise EditError("is there already, and is not a page", locator=page, hint="give another name for the page")
 
 
 def _inputs(wish: AuditRequest, limits: Limits) -> list[Input]:
@@ -135,7 +135,7 @@ def _listed(path: str) -> Iterator[str]:
         with stream:
             for count, line in enumerate(iter(partial(stream.readline, _LONGEST + 1), "")):
                 if count >= _MOST_LINES or len(line) > _LONGEST:
-                    raise InputError("is no list of files: too many lines, or one that is too long", locator=path)
+                    raise InputError("is not a list of files: too many lines, or one that is too long", locator=path)
                 name = line.strip()
                 if name and not name.startswith("#"):
                     yield name

@@ -70,7 +70,7 @@ class Checked(NamedTuple):
 
         data = self.rendered(form).encode("utf-8", "backslashreplace")
         if os.path.lexists(path) and not _begins_as(path, data):
-            raise EditError(f"exists already and is no {form} report", locator=path, hint="choose another name for --report")
+            raise EditError(f"exists already and is not a {form} report", locator=path, hint="choose another name for --report")
         write_file(path, [data], replace=True, sync=False)
 
     def write_summary(self) -> None:

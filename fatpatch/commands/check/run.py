@@ -90,7 +90,7 @@ def write_policy(units: Sequence[NamedUnit], path: str | None, limits: Limits, o
             error.locator = error.locator or each.shown
             raise
     if not promised:
-        message = "no file holds GPU code: there is nothing to promise"
+        message = "no file has GPU code: there is nothing to require"
         raise InputError(message, locator=units[0].shown, hint="look whether the right files were given")
     write_file(target, [piece.encode() for piece in starter(_distinct(promised))], replace=False)
     out(f"wrote {target}: {plural(len(promised), 'file')} with GPU code; now run: {_command(units, target)}\n")

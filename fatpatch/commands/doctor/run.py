@@ -49,7 +49,7 @@ def read_model(path: str, shown: str) -> ModelFacts:
     """What the header of a GGUF file says. InputError for another kind of file."""
     with _named(path, shown), inspected(path) as node:
         if node.facts is None:
-            raise InputError("is no GGUF model", locator=shown, hint="give the .gguf file, or a llamafile that has one inside as FILE")
+            raise InputError("is not a GGUF model", locator=shown, hint="give the .gguf file, or a llamafile that has one inside as FILE")
         return node.facts
 
 

@@ -129,7 +129,7 @@ def command(
     if (donor is None) != (not targets):
         raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
     if bool(output) + in_place + extracted + dry_run == 0:
-        raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+        raise click.UsageError("name the output: -o OUT, --in-place, or --dry-run to write nothing")
     if bool(output) + in_place + extracted > 1:
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
     if output is not None and same_file(output, file):
@@ -137,7 +137,7 @@ def command(
     if output is not None and any(same_file(output, given) for given in (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))):
         raise click.UsageError("-o names one of the images' files: give a new name")
     if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
-        raise click.BadParameter(f"{driver!r} is no driver version known here; write for example 535.154", param_hint="--driver")
+        raise click.BadParameter(f"{driver!r} is not a known driver version; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
     wishes = GraftRequest(
         modules=modules,
@@ -204,7 +204,7 @@ def _extracted(file: str, limits: Limits) -> list[str]:
     with inspected(file, limits=limits) as node:
         if not is_llamafile(node):
             hint = "give the llamafile, or graft into the file itself with --in-place"
-            raise EditError("is no llamafile with a GPU library inside", locator=file, hint=hint)
+            raise EditError("is not a llamafile with a GPU library inside", locator=file, hint=hint)
         if renews_copies(node):
             hint = "graft into the llamafile itself, with -o OUT"
             raise EditError("renews its extracted copy at every start, so a change there would not last", locator=file, hint=hint)

@@ -28,7 +28,7 @@ def _remarks_nvidia(payloads: list[Payload], table: list[TargetRow]) -> Iterator
     total = len(payloads)
     sets = Counter(frozenset(image.target for image in payload.images) for payload in payloads)
     if total > _CATALOGUE and len(sets) > 1 and max(map(len, sets)) == 1:
-        yield "one image a fatbin: each is a module of its own, so what a target lacks only --kernels tells"
+        yield "one image a fatbin: each is a module of its own, so only --kernels shows what a target lacks"
     else:
         yield from _evenness(len(sets), total, table, "fatbins")
     ptx = [row.target for row in table if row.target.startswith("compute_")]

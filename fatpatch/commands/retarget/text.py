@@ -65,7 +65,7 @@ def _reasons(verdicts: Sequence[RetargetVerdict], *, verbose: bool) -> Iterator[
     for (number, why), kernels in ranked[:_SHOWN]:
         yield f"{number}: {plural(len(kernels), 'kernel')}, such as {safe(readable(kernels[0]), _SHOWN_NAME)}: {safe(why, 300)}"
     if len(ranked) > _SHOWN:
-        yield f"and {plural(len(ranked) - _SHOWN, 'more reason')}; -v tells all"
+        yield f"and {plural(len(ranked) - _SHOWN, 'more reason')}; -v lists all"
 
 
 def _problems(found: Sequence[Retargeted]) -> Iterator[str]:

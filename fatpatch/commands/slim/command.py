@@ -65,14 +65,14 @@ def command(
     from fatpatch.slimming.trace import read_trace
 
     if not (gpus or drop or strip_lto or codec):
-        raise click.UsageError('say what to keep or remove: --for "RTX 3060", --drop TARGETS, --strip-lto or --recompress zstd')
+        raise click.UsageError('name what to keep or remove: --for "RTX 3060", --drop TARGETS, --strip-lto or --recompress zstd')
     if gpus and drop:
         raise click.UsageError("--for and --drop exclude each other")
     if keep_ptx and not gpus:
         raise click.UsageError("--keep-ptx goes with --for")
     output, in_place, dry = options["output"], bool(options["in_place"]), bool(options["dry_run"])
     if bool(output) + in_place + dry == 0:
-        raise click.UsageError("say where the result goes: -o OUT, --in-place, or --dry-run to only look")
+        raise click.UsageError("name the output: -o OUT, --in-place, or --dry-run to write nothing")
     if output and in_place:
         raise click.UsageError("-o and --in-place exclude each other")
     from fatpatch.commands._shared.named import split_targets

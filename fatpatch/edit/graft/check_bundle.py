@@ -44,7 +44,7 @@ def bundle_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterat
                     [] if Target(read_code_object(data).target).means(image.target) else [f"{image.locator} is for another processor"]
                 )
         if (found.format, found.version) != (payload.format, payload.version) or _codecs(found) != _codecs(payload):
-            packed.append(f"{found.locator} is packed otherwise")
+            packed.append(f"{found.locator} uses another codec")
         packed += [f"{image.locator} is not aligned" for image in found.images if _start(image, found) % ALIGNMENT]
     yield check_of("entries of every bundle as planned", ids)
     yield check_of("old code objects byte-identical", kept)

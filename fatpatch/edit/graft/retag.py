@@ -39,7 +39,7 @@ class Retag(NamedTuple):
         for name in (code, device):
             if name not in known:
                 hint = "write for example gfx1030:gfx1031: the processor of the objects, then that of the copies"
-                raise InputError(f"{text[:60]!r}: {name[:30]!r} is no AMD processor that is known here", hint=hint)
+                raise InputError(f"{text[:60]!r}: {name[:30]!r} is not a known AMD processor", hint=hint)
         if code == device:
             raise InputError(f"{text[:60]!r}: both are the same processor", hint="name the processor of the copies second")
         if kinship(code, device) is None:

@@ -76,7 +76,7 @@ def cubin_donation(path: str, limit: int) -> ImageToAdd:
     if identity is None or identity.elf.machine != n.EM_CUDA:
         machine = "an ELF header cut short" if identity is None else f"machine {identity.elf.machine}"
         raise EditError(
-            f"is no cubin: expected e_machine {n.EM_CUDA} (CUDA), got {machine}", locator=name, hint="a host binary goes to --from"
+            f"is not a cubin: expected e_machine {n.EM_CUDA} (CUDA), got {machine}", locator=name, hint="a host binary goes to --from"
         )
     return _donation(name, "sass", data)
 

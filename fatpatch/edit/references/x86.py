@@ -51,7 +51,7 @@ _NOT_ADDRESSES = (
     *("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt"),
     *("in", "out", "int", "ret", "enter", "call", "j"),
 )
-"""Beginnings of mnemonics whose constant is no address in data."""
+"""Beginnings of mnemonics whose constant is not an address in data."""
 _MAX32 = 1 << 31
 
 

@@ -51,7 +51,7 @@ def pruned(node: Node, wishes: PruneRequest) -> tuple[Sequence[tuple[Node, Paylo
     """(the modules that were looked at, those that change, notes, what was chosen). EditError as of ``plan_prune``."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in KINDS]
     if not everything:
-        raise EditError("holds no fatbin and no bundle: there is nothing to take out", locator=node.locator)
+        raise EditError("holds no fatbin and no bundle: there is nothing to remove", locator=node.locator)
     modules = pinned(everything, wishes.modules, wishes.members)
     choice = chosen(everything, wishes.wish, modules, force=wishes.force)
     changes, notes = list[Change](), list(choice.notes)

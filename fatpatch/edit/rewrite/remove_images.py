@@ -25,7 +25,7 @@ def thinned(node: Node, payload: Payload, dropped: Collection[ImageEntry], limit
         return _fatbin(node, payload, {image.offset for image in dropped}, fill=fill or stays_in_place(node, payload))
     if payload.kind == ModuleKind.OFFLOAD_BUNDLE:
         return _bundle(node, payload, {image.identifier for image in dropped}, limit)
-    raise UnsupportedError(f"is a {payload.kind.replace('_', ' ')}: nothing can be taken out of it", locator=payload.locator)
+    raise UnsupportedError(f"is a {payload.kind.replace('_', ' ')}: nothing can be removed from it", locator=payload.locator)
 
 
 def _fatbin(node: Node, payload: Payload, dropped: set[int], *, fill: bool) -> Change | None:

@@ -139,7 +139,7 @@ def _refuse_foreign_record(path: str) -> None:
         journal.load(path)
     except FatpatchError as error:
         hint = "choose another name for the result"
-        raise EditError("is there already, and is no record of fatpatch", locator=journal.path_beside(path), hint=hint) from error
+        raise EditError("is there already, and is not a fatpatch undo record", locator=journal.path_beside(path), hint=hint) from error
 
 
 def _edits_so_far(path: str, source: Source, to: Destination) -> tuple[Edit, ...]:

@@ -77,7 +77,7 @@ def _syncing(descriptor: int) -> Iterator[None]:
 
 def _advice(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "there is no room on the disk; nothing was changed"
+        return "no space left on the disk; nothing was changed"
     return "give a place that you may write to with -o; nothing was changed"
 
 

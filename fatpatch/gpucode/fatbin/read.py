@@ -152,7 +152,7 @@ class _Chain:
 
     def _complain(self, header: Header, data: bytes, where: str) -> None:
         if not any(data[: HEADER.size]):
-            message = "zero bytes counted by the container's payload size: a driver hangs on them for ever"
+            message = "zero bytes counted by the container's payload size: a driver hangs on them"
             self.diagnostics.error(where, self.at, message, field="entry header")
         elif data[:4] == n.FATBIN_MAGIC_BYTES:
             message = f"the container claims to reach {self.declared:#x}, but the next fatbin starts here"

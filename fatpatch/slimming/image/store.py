@@ -61,7 +61,7 @@ class ImageFiles(NamedTuple):
             with open(path, "rb") as stream:
                 return json.load(stream)
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"{name[:100]!a} is no JSON document: {error}", locator=self.shown) from error
+            raise FormatError(f"{name[:100]!a} is not a JSON document: {error}", locator=self.shown) from error
 
 
 def is_image(path: str) -> bool:
@@ -128,7 +128,7 @@ def blob_name(digest: str) -> str:
     """Where a layout keeps a digest. FormatError for what is none."""
     algorithm, _, number = str(digest).partition(":")
     if not (algorithm.isalnum() and number.isalnum()):
-        raise FormatError(f"{str(digest)[:100]!a} is no digest")
+        raise FormatError(f"{str(digest)[:100]!a} is not a digest")
     return f"blobs/{algorithm}/{number}"
 
 
