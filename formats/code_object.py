@@ -1,4 +1,4 @@
-"""AMD code object: the ELF file that holds machine code for one AMD processor."""
+"""AMD code object: the ELF file that holds the instructions of one AMD processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cubin: the ELF file that holds one module's machine code for one target."""
+"""Cubin: the ELF file that holds one module's SASS for one target."""
 
 from __future__ import annotations
 

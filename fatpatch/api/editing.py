@@ -84,8 +84,8 @@ class Plan:
         """Write the result to ``path``, or over the file itself; the document of what was done.
 
         The file is read and the edit planned again, so that a change in between is no danger. The result is read from scratch and checked
-        before it gets its name. With ``record`` it can be taken back by ``fatpatch.undo``. EditError, and nothing written, where
-        something stands against it; VerifyError where the result is not as planned.
+        before it gets its name. With ``record`` ``fatpatch.undo`` can revert it. EditError, and nothing written, where
+        it is refused; VerifyError where the result is not as planned.
         """
         real = os.path.realpath(self.path)
         target = real if path is None else os.fspath(path)
@@ -171,7 +171,7 @@ def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str
 
 
 def undo(path: PathLike, *, last: bool = False) -> Undone:
-    """Give a file the very bytes back that it had before its edits, or before the last one. EditError when there is no record."""
+    """Restore the bytes that a file had before its edits, or before the last one. EditError when there is no record."""
     refuse_address(os.fspath(path))
     return take_back(os.fspath(path), last=last)
 

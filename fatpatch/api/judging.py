@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Verdict:
-    """Whether a file runs on a GPU: true only when nothing stands against it."""
+    """Whether a file runs on a GPU: true only when nothing is incompatible."""
 
     def __init__(self, doctor: Doctor, found: FileVerdict, shown: str) -> None:
         self.facts = found

@@ -78,7 +78,7 @@ def refused(device: int) -> frozenset[int]:
 
 
 def promised(arch: int, device: int) -> bool:
-    """Whether NVIDIA promises that plain machine code for ``arch`` runs on ``device``.
+    """Whether NVIDIA guarantees that plain SASS for ``arch`` runs on ``device``.
 
     Not within Tegra nor between Tegra and desktop parts (CUDA C++ Programming Guide, binary compatibility, note).
     """
@@ -123,7 +123,7 @@ def _entry(image: ImageEntry) -> _Entry:
 
 
 def _known(arch: int) -> bool:
-    """Unknown numbers (1, 9, 91) are passed over; those above the newest in this table are taken to exist."""
+    """Unknown numbers (1, 9, 91) are skipped; those above the newest in this table are taken to exist."""
     return arch in _ARCHS or arch > max(_ARCHS)
 
 

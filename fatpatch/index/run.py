@@ -1,4 +1,4 @@
-"""A run over many files: what is known and unchanged is passed over, the rest examined in processes and stored as it comes."""
+"""A run over many files: what is known and unchanged is skipped, the rest examined in processes and stored as it comes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def location_of(given: Input) -> str:
 
 
 class _Changed:
-    """The files to examine, looked up one by one when they are asked for; those that are known are counted and passed over."""
+    """The files to examine, looked up one by one when they are asked for; those that are known are counted and skipped."""
 
     def __init__(self, inputs: Iterable[Input], database: Database, limits: Limits) -> None:
         self.unchanged = 0

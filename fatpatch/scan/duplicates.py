@@ -43,7 +43,7 @@ class SameKernel(NamedTuple):
 
 
 class Duplicates(NamedTuple):
-    """The most costly first. ``images`` and ``stored`` are of the whole file, ``kernels`` and ``code`` of all machine code for CUDA."""
+    """The most costly first. ``images`` and ``stored`` are of the whole file, ``kernels`` and ``code`` of all SASS."""
 
     images: int
     stored: int

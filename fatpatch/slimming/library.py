@@ -40,7 +40,7 @@ class Done(NamedTuple):
 
 
 def slim_library(task: LibraryTask) -> LibraryResult:
-    """Slim one file. What stands against it is in the result: other libraries go on."""
+    """Slim one file. A refusal is in the result: other libraries go on."""
     try:
         return _slimmed(task)
     except VerifyError as error:

@@ -102,7 +102,7 @@ def _joined(base: str, path: str) -> str:
 
 
 def _standing(root: str, path: str) -> bool | None:
-    """True for a file below the root; False for a link out of it; None for what is no file, or lies elsewhere."""
+    """True for a file below the root; False for a link out of it; None for anything else."""
     full = os.path.join(root, path)
     if not os.path.isfile(full):
         return None

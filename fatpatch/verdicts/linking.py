@@ -1,7 +1,7 @@
 """Relocatable device code: modules that the runtime links, and what a missing image means for them (reference: graft, RDC; measured).
 
 A file made with -rdc holds the relocatable modules (section __nv_relfatbin) and the image that was linked of them. Where the linked
-one has nothing for a GPU, the runtime links the others when it loads them; where these lack it too, the program sees error 500.
+one has nothing for a GPU, the runtime links the others when it loads them; where these lack it too, CUDA returns error 500.
 """
 
 from __future__ import annotations

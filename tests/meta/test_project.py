@@ -113,33 +113,6 @@ def test_the_action_of_the_docs_is_one() -> None:
     assert set(given) <= set(yaml.safe_load((ROOT / "action.yml").read_text())["inputs"])
 
 
-LEFT_COLUMN = (
-    "otherwise, each only where", "against what they promise", "that nobody needs", "the very bytes", "ready questions", "Ask no server",
-    "Say instead", "hangs on the driver", "passed over", "Tell the effect", "least level that fails", "Also what is allowed",
-    "Read what is unchanged", "How hard to try", "nothing is demanded", "is no index", "there is no question", "does not give it",
-    "which is no public address", "or its record is gone", "taken back", "stands against it", "fare otherwise", "kernels gone",
-    "machine code for", "is machine code", "members where they were", "program sees error", "in the dark, and on paper", "Light or dark",
-    "files of an index", "of the makers", "a maker",
-)  # fmt: skip
-"""Sentences that were replaced, and words that have a usual one."""
-
-
-def test_plain_words_in_help_and_documentation() -> None:
-    from fatpatch.commands import COMMANDS, load
-
-    texts = {page.name: page.read_text() for page in PAGES if page.name != "CHANGELOG.md"}
-    for name in COMMANDS:
-        command = load(name)
-        words = [command.help or "", *(getattr(parameter, "help", "") or "" for parameter in command.params)]
-        texts[f"fatpatch {name}"] = "\n".join(words)
-        summary = command.get_short_help_str(200)
-        assert len(summary) < 60, (name, summary)
-        for parameter in command.params:
-            assert len(getattr(parameter, "help", "") or "") <= 110, (name, parameter.name)
-    found = [(name, phrase) for name, text in texts.items() for phrase in LEFT_COLUMN if phrase in text]
-    assert not found
-
-
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     import pytest
 
@@ -153,17 +126,6 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reference/commands/index.html").is_file()
-
-
-def test_spelling() -> None:
-    import pytest
-
-    pytest.importorskip("codespell_lib")
-    done = subprocess.run(
-        [sys.executable, "-m", "codespell_lib", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "fatpatch", "formats"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.stdout == ""
 
 
 def test_every_container_reader_has_the_shape() -> None:

@@ -21,7 +21,7 @@ def crc_of(source: Source) -> int:
 
 
 def sum_problems(source: Source, members: Iterable[Member], limits: Limits) -> Iterator[str]:
-    """Members that do not unpack, or not to what the directory says, each by its name. Those without a sum are passed over."""
+    """Members that do not unpack, or not to what the directory says, each by its name. Those without a sum are skipped."""
     workspace = Workspace(limits, source.size)
     try:
         for member in members:

@@ -68,7 +68,7 @@ class PowerShellCompletion(_Files):
         return words[1:], os.environ.get("COMP_CWORD", "").strip("'\"")
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
-        """A line, for a word that is no file."""
+        """A line, for a word that is not a path."""
         return f"{item.value}\t{item.help or ''}" if item.type not in _PATHS else ""
 
 

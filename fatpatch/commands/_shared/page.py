@@ -23,7 +23,7 @@ def page(
 ) -> str:
     """The text of a page. ``parts``: (id, name) of what the navigation lists; ``explored``: what the script shows, one a file.
 
-    ``mode``: kernels of a release, a diff of two, or the files of an index.
+    ``mode``: kernels of a release, a diff of two, or the indexed files.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

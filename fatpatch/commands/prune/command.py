@@ -1,4 +1,4 @@
-"""``fatpatch prune``: images that nobody needs taken out of a file that is linked already."""
+"""``fatpatch prune``: remove unneeded device code from a linked file."""
 
 from __future__ import annotations
 

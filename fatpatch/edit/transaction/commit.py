@@ -32,7 +32,7 @@ Examine = Callable[[TreeComparison], Sequence[CheckResult]]
 
 
 class Destination(NamedTuple):
-    """Where the result goes. ``path`` None: nowhere, the plan alone is wanted. Without ``record`` there is no way back."""
+    """Where the result goes. ``path`` None: nowhere, the plan alone is wanted. Without ``record`` it cannot be reverted."""
 
     path: str | None
     overwrite: bool = False

@@ -21,7 +21,7 @@ from fatpatch.scan.walk import walked
 
 
 class Undone(NamedTuple):
-    """How many edits were taken back, the size now, and its sha256 where it was recorded."""
+    """How many edits were reverted, the size now, and its sha256 where it was recorded."""
 
     edits: int
     size: int

@@ -141,7 +141,7 @@ def _fates(rows: Mapping[tuple[str, str], Sequence[str]], *, verbose: bool) -> I
 
 
 def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
-    """Why the other images are passed over, for the group that fares worst."""
+    """Why the other images are ignored, for the group with the worst result."""
     if found.trouble is not None or (found.libraries and works(found) and not verbose):
         return
     counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
