@@ -86,3 +86,8 @@ class LibraryResult(NamedTuple):
     def saved(self) -> int:
         """Bytes that are free on disk afterwards, an undo record not counted."""
         return max(self.disk - self.disk_after, 0)
+
+
+def by_length(result: LibraryResult) -> LibraryResult:
+    """The result where holes do not count: an archive stores them as zeros, and what unpacks it writes them."""
+    return result._replace(disk=result.size, disk_after=result.size_after)

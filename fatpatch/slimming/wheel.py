@@ -24,7 +24,7 @@ from fatpatch.slimming.environment import Report
 from fatpatch.slimming.ledger import FileFacts, facts_of, record_lines
 from fatpatch.slimming.library import slim_library
 from fatpatch.slimming.mark import mark_of
-from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest
+from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest, by_length
 
 _LIBRARY: Final = lazy_pattern(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|exe|cubin|fatbin|hsaco|co)\Z", re.IGNORECASE)
 _BUILD: Final = lazy_pattern(r"(\d*)")
@@ -78,7 +78,7 @@ def slim_wheel(
         results = []
         for result in in_order(slim_library, tasks, jobs):
             report(result)
-            results.append(result)
+            results.append(by_length(result))
         changed = {
             each.filename: task.path for each, task, result in zip(libraries, tasks, results, strict=True) if result.status == SLIMMED
         }

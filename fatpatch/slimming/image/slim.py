@@ -22,7 +22,7 @@ from fatpatch.slimming.image.store import ImageFiles, opened, plain, write_store
 from fatpatch.slimming.ledger import FileFacts, conda_document, facts_of, hashes_in, record_lines
 from fatpatch.slimming.library import slim_library
 from fatpatch.slimming.mark import mark_of
-from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest
+from fatpatch.slimming.request import SLIMMED, LibraryResult, LibraryTask, SlimRequest, by_length
 
 Report = Callable[[LibraryResult], None]
 
@@ -113,7 +113,7 @@ def _libraries(
     changes, results = dict[int, _Change](), list[LibraryResult]()
     for number, (each, result) in enumerate(zip(libraries, in_order(slim_library, tasks(), jobs), strict=True)):
         report(result)
-        results.append(result)
+        results.append(by_length(result))
         path = os.path.join(folder, str(number))
         if result.status == SLIMMED and not dry:
             changes[by_member[id(each)]] = _Change(hashes[number], path)
