@@ -157,3 +157,34 @@ def test_an_index_with_releases_is_an_index(run: Run, shop: Shop, tmp_path: Path
 def test_records_that_are_none(text: str) -> None:
     with pytest.raises(FormatError):
         tree_of(text, "x")
+
+
+def test_doctor_names_the_release(run: Run, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    index = ("--index", f"{shop.url}/simple")
+    done = run("doctor", "pypi:kernels", "--gpu", "GTX 1060", "--releases", *index)
+    assert done.returncode == 1
+    assert "pip install kernels==2.0" in done.stdout, done.stdout + done.stderr
+    document = json.loads(run("doctor", "pypi:kernels", "--gpu", "H100", "--releases", "--format", "json", *index).stdout)
+    rows = {row["title"]: row for row in document["files"][0]["remedies"]}
+    assert (rows["another release"]["works"], rows["another release"]["command"]) == (False, None)
+    assert (tmp_path / "cache/fatpatch/releases.sqlite").is_file()
+    gone = run("doctor", "pypi:kernels", "--gpu", "GTX 1060", *index)
+    assert "another release" not in gone.stdout, "only when it is asked for"
+
+
+@pytest.mark.parametrize(
+    ("shown", "project"),
+    [
+        ("pypi:xgboost==2.1.0/xgboost-2.1.0-py3-none-any.whl", "xgboost"),
+        ("dist/torch-2.9.0+cu128-cp311-cp311-linux_x86_64.whl", "torch"),
+        ("nvidia-cublas-cu12 12.9.1", "nvidia-cublas-cu12"),
+        ("libx.so", None),
+        ("pid:12 python3", None),
+        ("other files", None),
+    ],
+)
+def test_the_project_of_a_name(shown: str, project: str | None) -> None:
+    from fatpatch.commands.doctor.older import project_of
+
+    assert project_of(shown) == project

@@ -21,7 +21,7 @@ _GROUPS: Final = {
     "GPU and driver": (
         "gpus", "fleets", "driver", "cuda", "model", "candidates", "force_ptx_jit", "disable_ptx_jit", "eager", "hsa_override",
     ),
-    "Names": ("python", "index_url", "platform", "python_version", "deps", "plain_http"),
+    "Names": ("python", "index_url", "platform", "python_version", "deps", "releases", "plain_http"),
     "Output": ("form", "reports", "ndjson", "html", "verbose", "quiet"),
     "Limits": ("jobs", "max_image_size", "max_download", "public_only"),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import click
 
 from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.naming import named_units, naming_options
+from fatpatch.commands._shared.naming import choices, named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.standard_input import InputFile
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--eager", is_flag=True, help="Assume CUDA_MODULE_LOADING=EAGER.")
 @click.option("--hsa-override", metavar="M.m.s", help="Assume HSA_OVERRIDE_GFX_VERSION on Linux, for AMD GPUs.")
 @click.option("--deps", is_flag=True, help="Also judge what pip would install with pypi:NAME.")
+@click.option("--releases", is_flag=True, help="Look for a release of the package that runs, on pip's index.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all modules, kernels and ignored images.")
 @naming_options
@@ -58,6 +59,7 @@ def command(
     eager: bool,
     hsa_override: str | None,
     deps: bool,
+    releases: bool,
     form: str,
     verbose: bool,
     max_image_size: int,
@@ -92,6 +94,7 @@ def command(
         candidates=tuple(zip(candidates, shown_paths(candidates), strict=True)),
         limits=limits_from(max_image_size),
         verbose=verbose,
+        releases=choices() if releases else None,
     )
     if candidates and (run.fleet or len(files) > 1):
         raise click.UsageError("--candidate is for one FILE on one GPU")
@@ -105,7 +108,6 @@ def command(
 
 def _with_dependencies(files: tuple[str, ...]) -> list[NamedUnit]:
     """Projects of an index, each with what pip would install beside it."""
-    from fatpatch.commands._shared.naming import choices
     from fatpatch.named.dependencies import with_dependencies
 
     if not files or not all(file.startswith("pypi:") for file in files):
@@ -115,7 +117,6 @@ def _with_dependencies(files: tuple[str, ...]) -> list[NamedUnit]:
 
 def _active() -> NamedUnit:
     """The environment that --python names, else the active one."""
-    from fatpatch.commands._shared.naming import choices
     from fatpatch.named.resolve import environment
 
     return environment(choices())

@@ -24,7 +24,7 @@ from fatpatch.gpucode.demangle import readable
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import Vendor
 from fatpatch.model.tree import ModelFacts, Node
-from fatpatch.named.unit import NamedUnit, opened_unit
+from fatpatch.named.unit import NamedUnit, NamingChoices, opened_unit
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
 from fatpatch.scan.image_packages import ImagePart, image_parts
 from fatpatch.scan.walk import inspected
@@ -90,6 +90,7 @@ class Consultation(NamedTuple):
     candidates: tuple[tuple[str, str], ...]
     limits: Limits
     verbose: bool
+    releases: NamingChoices | None = None
 
     @property
     def fleet(self) -> bool:
@@ -299,7 +300,13 @@ class Consultation(NamedTuple):
         for other in others:
             judge = Doctor(other.node, limit=self.limits.image, model=doctor.model, model_name=doctor.model_name)
             candidates.append(Candidate(other.shown, judge, judge.judge(found.environment)))
-        return remedies(doctor, found, "FILE" if node.path == SHOWN else node.path, candidates)
+        rows = remedies(doctor, found, "FILE" if node.path == SHOWN else node.path, candidates)
+        if self.releases is None or works(found):
+            return rows
+        from fatpatch.commands.doctor.older import other_release
+
+        more = other_release(node.path, found.environment, self.releases, self.limits)
+        return rows if more is None else (more, *rows) if more.works else (*rows, more)
 
 
 def _part_of(unit: NamedUnit, node: Node, doctor: Doctor) -> _Part:
