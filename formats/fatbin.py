@@ -69,17 +69,7 @@ FATBIN = Struct(
     "entries" / FixedSized(this.header.payload_size, GreedyRange(ENTRY)) * "no count, no index, no end mark",
 )
 
-KINDS = (
-    ("0x0", "filler: bytes that were an image; version and sizes as in any entry, all else zero; no driver looks at it"),
-    ("0x1", "PTX text"),
-    ("0x2", "cubin (ELF)"),
-    ("0x4", "text cubin of old toolkits"),
-    ("0x8", "NVVM / LTO-IR; obfuscated when flag 0x10000 is set"),
-    ("0x20", "index"),
-    ("0x40", "relocatable PTX"),
-    ("0x80", "Tile IR (13.x)"),
-    ("0x100", "concatenated entry (13.x): several images in one compressed blob; driver 580 ignores it"),
-)
+KINDS = tuple((f"{number:#x}", words) for number, _, _, words in n.FATBIN_ENTRIES)
 
 FLAGS = (
     ("0x1", "64-bit"),

@@ -24,6 +24,18 @@ KIND_INDEX: Final = 0x20
 KIND_RELOCATABLE_PTX: Final = 0x40
 KIND_TILE_IR: Final = 0x80
 KIND_CONCATENATED: Final = 0x100
+FATBIN_ENTRIES: Final = (
+    (KIND_FILLER, "", "", "filler: bytes that were an image; version and sizes as in any entry, all else zero; no driver looks at it"),
+    (KIND_PTX, "ptx", "compute_", "PTX text"),
+    (KIND_ELF, "sass", "sm_", "cubin (ELF)"),
+    (KIND_TEXT_CUBIN, "text-cubin", "sm_", "text cubin of old toolkits"),
+    (KIND_NVVM, "lto", "lto_", "NVVM / LTO-IR; obfuscated when flag 0x10000 is set"),
+    (KIND_INDEX, "index", "index_", "index"),
+    (KIND_RELOCATABLE_PTX, "reloc-ptx", "compute_", "relocatable PTX"),
+    (KIND_TILE_IR, "tileir", "tile_", "Tile IR (13.x)"),
+    (KIND_CONCATENATED, "concat", "concat_", "concatenated entry (13.x): several images in one compressed blob; driver 580 ignores it"),
+)
+"""Each kind of entry: its number, the kind of image it holds (empty: none), what its target begins with, and words."""
 
 FLAG_64BIT: Final = 0x1
 FLAG_DEBUG: Final = 0x2

@@ -19,16 +19,7 @@ LOOKAHEAD = 320
 
 MAX_HEADER_SIZE = 1 << 20
 _MAX_SUB_HEADER = 1 << 16
-KIND_NAMES = {
-    n.KIND_PTX: (ImageKind.PTX, "compute_"),
-    n.KIND_ELF: (ImageKind.SASS, "sm_"),
-    n.KIND_TEXT_CUBIN: (ImageKind.TEXT_CUBIN, "sm_"),
-    n.KIND_NVVM: (ImageKind.LTO, "lto_"),
-    n.KIND_INDEX: (ImageKind.INDEX, "index_"),
-    n.KIND_RELOCATABLE_PTX: (ImageKind.RELOCATABLE_PTX, "compute_"),
-    n.KIND_TILE_IR: (ImageKind.TILE_IR, "tile_"),
-    n.KIND_CONCATENATED: (ImageKind.CONCATENATED, "concat_"),
-}
+KIND_NAMES = {number: (ImageKind(kind), prefix) for number, kind, prefix, _ in n.FATBIN_ENTRIES if kind}
 _UNKNOWN = (ImageKind.UNKNOWN, "unknown_")
 _NEEDS_ARCH = frozenset({n.KIND_PTX, n.KIND_ELF, n.KIND_NVVM, 0x10})
 
