@@ -17,7 +17,6 @@ from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew, r
 from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.comparison import TreeComparison
 from fatpatch.edit.transaction.file_stamp import state_of
-from fatpatch.hostcode.linking import calls_linker
 from fatpatch.hostcode.llamafile import notes_for
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.target import target_key
@@ -29,6 +28,7 @@ from fatpatch.slimming.same_load import modules_without_kernels, same_load_check
 from fatpatch.slimming.trace import TracedKernels, traced
 
 _BLOCK = 512
+_LINKER = b"nvJitLinkCreate"
 
 
 class Done(NamedTuple):
@@ -215,10 +215,11 @@ def _with(found: LibraryResult, done: Done | None, task: LibraryTask) -> Library
 
 
 def links_device_code(node: Node) -> bool:
-    """Whether LTO entries of a file are there to be linked at run time."""
-    return any(
-        calls_linker(holder) for holder, payload in payloads_below(node) if any(image.kind == ImageKind.LTO for image in payload.images)
-    )
+    """Whether LTO entries of a file are there to be linked at run time: whether its library names the linker's function anywhere."""
+    holders = {
+        holder.locator: holder for holder, payload in payloads_below(node) if any(image.kind == ImageKind.LTO for image in payload.images)
+    }
+    return any(each.source is not None and each.source.find(_LINKER, 0, each.size) >= 0 for each in holders.values())
 
 
 def _sizes(path: str) -> tuple[int, int]:

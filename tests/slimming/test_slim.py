@@ -396,6 +396,9 @@ def test_what_further_options_save(tmp_path: Path) -> None:
     path = build(Host("lto"), tmp_path, (code,))
     told = slim(path, "--for", GPU, "--dry-run").out
     assert "--strip-lto would also remove 12.0 kB of code for link-time optimization" in told
+    assert "link it at run time" not in told
+    linking = build(Host("linking", extra='.section .lrodata,"a",@progbits\n.asciz "__nvJitLinkCreate"\n'), tmp_path, (code,))
+    assert "needs it: they link it at run time" in slim(linking, "--for", GPU, "--dry-run").out
     told = slim(path, "--for", GPU, "--strip-lto", "--recompress", "zstd", "--driver", "580.65.06", "-o", tmp_path / "out.so").out
     assert "--strip-lto removes 12.0 kB" in told
     assert "--recompress zstd saves " in told

@@ -114,7 +114,7 @@ def _savings(libraries: Sequence[LibraryResult], request: SlimRequest) -> Iterat
         verb = "removes" if request.strip_lto else "would also remove"
         yield safe(f"--strip-lto {verb} {total} of code for link-time optimization: {names}")
         if linking := [file_name(each.shown) for each in owners if each.links]:
-            yield safe(f"  {', '.join(linking)} can link it at run time, as cuFFT does for callbacks: then a program needs it")
+            yield safe(f"  a program that uses callbacks or own operations of {', '.join(linking)} needs it: they link it at run time")
     if request.codec is not None:
         yield f"--recompress {request.codec} saves {size(sum(each.recompressed for each in libraries))} of device code"
 
