@@ -8,9 +8,11 @@ from fatpatch.gpucode.demangle import readable
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver, on_jetson_linux
 from fatpatch.model.kinds import Vendor
+from fatpatch.policy.kernel_files import folder_of_holder
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.subject import Hit, RuleSubject
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.kernel_folders import folder_trouble
 from fatpatch.verdicts.outcome import OUTCOMES, deciding, outcome_of, works
 from fatpatch.verdicts.remedies import remedies
 from fatpatch.verdicts.results import FileVerdict
@@ -29,6 +31,11 @@ def check_runs(subject: RuleSubject) -> Iterator[tuple[str, Hit]]:
         for name in demand.gpus:
             environment = environment_for(name, demand.driver)
             if not subject.concerns(environment.device.vendor):
+                continue
+            if (folder := folder_of_holder(subject)) is not None:
+                if folder.first and environment.device.vendor == Vendor.AMD and (words := folder_trouble(folder.folder, environment)):
+                    key = f"{environment.device.target} folder"
+                    yield "FP301", Hit(subject.locator, f"{name} ({environment.device.target}): {words}", "", key)
                 continue
             found = _own(subject, environment)
             outcome = "no-code" if found is None else outcome_of(found)

@@ -9,6 +9,7 @@ from fatpatch.gpus.drivers import driver, first_driver_for_ptx, first_zstd_drive
 from fatpatch.model.kinds import Codec, ImageKind, Vendor
 from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry
+from fatpatch.policy.kernel_files import FolderOfHolder, folder_of_holder
 from fatpatch.policy.rule import Rule
 from fatpatch.policy.subject import Hit, RuleSubject
 
@@ -16,10 +17,30 @@ _SHOWN = 4
 
 
 def _missing(subject: RuleSubject) -> Iterator[Hit]:
+    if (found := folder_of_holder(subject)) is not None:
+        yield from _missing_in_folder(subject, found)
+        return
     for target in subject.demands.require:
         if subject.concerns(Target(target).vendor) and not subject.holding(target):
             there = ", ".join(subject.targets) or "nothing"
             yield Hit(subject.locator, f"no image for {target}; it holds {there}", f"compile with {_flag(target)}", target)
+
+
+def _missing_in_folder(subject: RuleSubject, found: FolderOfHolder) -> Iterator[Hit]:
+    """Of a folder of kernel libraries, in which each file is for one GPU, what none is for or what is incomplete."""
+    there = [each.target for each in found.folder.targets]
+    for target in subject.demands.require if found.first else ():
+        if Target(target).vendor != Vendor.AMD:
+            continue
+        fitting = [each for each in found.folder.targets if target_matches(each.target, target) or each.target == target.split(":")[0]]
+        where = f"{found.folder.library} in {found.folder.folder or 'this folder'}"
+        if not fitting:
+            message = f"no files for {target} of {where}; it has {', '.join(there)}"
+            yield Hit(subject.locator, message, f"build {found.folder.library} for {target} too", target)
+        for each in fitting:
+            if each.missing:
+                names = ", ".join(each.missing[:_SHOWN])
+                yield Hit(subject.locator, f"{where} lacks files for {each.target} that others have: {names}", "", f"{target} incomplete")
 
 
 def _flag(target: str) -> str:

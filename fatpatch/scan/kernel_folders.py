@@ -5,6 +5,7 @@ Sources: how ROCm 5 to 7 install them; rocBLAS issues 1267, 1331 and 1339; TheRo
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -40,11 +41,12 @@ class TargetFiles(NamedTuple):
 
 
 class KernelFolder(NamedTuple):
-    """One folder: whose it is (Tensile where its name does not say), its path, and what is there by processor."""
+    """One folder: whose it is (Tensile where its name does not say), its path, what is there by processor, its first code object."""
 
     library: str
     folder: str
     targets: tuple[TargetFiles, ...]
+    first: str = ""
 
     def of(self, processor: str) -> TargetFiles | None:
         """What is there for a processor such as gfx1030."""
@@ -56,6 +58,11 @@ def is_kernel_file(path: str) -> bool:
     return _TENSILE.search(path) is not None or _PLACE.search(path) is not None
 
 
+def is_object(path: str) -> bool:
+    """Whether a file of a kernel library is a code object, by its name."""
+    return path.endswith(_OBJECT)
+
+
 def folder_of(path: str) -> str:
     """The folder of a kernel library that a file lies in, without the part for one GPU."""
     folder = path.rpartition("/")[0]
@@ -64,22 +71,41 @@ def folder_of(path: str) -> str:
 
 
 def beside(path: str) -> tuple[str, ...]:
-    """The files of the folder of kernels that a library loads, where it lies on this machine, below the folder of the library."""
-    found = _LIBRARY.match(os.path.basename(path))
-    if found is None:
+    """Of a library on this machine the files of its folder of kernels, of a file in such a folder all files there.
+
+    Their paths are below the folder of the library, or below the folder itself.
+    """
+    if (found := _LIBRARY.match(os.path.basename(path))) is not None:
+        home, place = os.path.dirname(os.path.realpath(path)), f"{found[1].lower()}/library"
+    elif is_object(path) and is_kernel_file(path.replace(os.sep, "/")):
+        home, place = folder_of(os.path.abspath(path).replace(os.sep, "/")), ""
+    else:
         return ()
-    home = os.path.dirname(os.path.realpath(path))
-    place = f"{found[1].lower()}/library"
+    try:
+        return _files_in(home, place, os.stat(os.path.join(home, place)).st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@functools.lru_cache(maxsize=4)
+def _files_in(home: str, place: str, _changed: int) -> tuple[str, ...]:
+    """The files of a folder of kernels, and of those in it for one GPU; kept, since each of thousands asks for its siblings."""
     names: list[str] = []
-    for folder, folders, files in os.walk(os.path.join(home, place)):
+    root = os.path.join(home, place) if place else home
+    for folder, folders, files in os.walk(root):
         here = os.path.relpath(folder, home).replace(os.sep, "/")
-        names += [f"{here}/{name}" for name in sorted(files)]
-        folders[:] = sorted(each for each in folders if _GFX.fullmatch(each)) if here == place else []
+        names += [name if here == "." else f"{here}/{name}" for name in sorted(files)]
+        folders[:] = sorted(each for each in folders if _GFX.fullmatch(each)) if folder == root else []
     return tuple(names[:_MAX_FILES])
 
 
 def kernel_folders(paths: Iterable[str], root: str = "") -> list[KernelFolder]:
     """The folders of kernel libraries that some paths make; ``root``: where they lie, which may say whose they are."""
+    return list(_folders(tuple(paths), root))
+
+
+@functools.lru_cache(maxsize=8)
+def _folders(paths: tuple[str, ...], root: str) -> tuple[KernelFolder, ...]:
     groups: dict[str, list[str]] = {}
     for count, path in enumerate(paths):
         if count < _MAX_FILES and is_kernel_file(f"{root}/{path}"):
@@ -90,8 +116,8 @@ def kernel_folders(paths: Iterable[str], root: str = "") -> list[KernelFolder]:
         name = TENSILE if place is None else _NAMES[(place[1] or place[2]).lower()]
         targets = tuple(_by_target(files, complete=name != MIOPEN))
         if targets:
-            found.append(KernelFolder(name, folder, targets))
-    return found
+            found.append(KernelFolder(name, folder, targets, min(filter(is_object, files), default="")))
+    return tuple(found)
 
 
 def _by_target(paths: list[str], *, complete: bool) -> Iterator[TargetFiles]:

@@ -62,7 +62,7 @@ def folders_below(node: Node) -> list[KernelFolder]:
 
 def _with_beside(unit: FileVerdict, environment: Environment) -> FileVerdict:
     """The verdict on a library, which needs its folder of kernels."""
-    for folder in kernel_folders(unit.node.kernel_files) if not unit.node.members else ():
+    for folder in kernel_folders(unit.node.kernel_files) if not unit.node.members and not is_kernel_file(unit.node.path) else ():
         files = _of(folder, environment.device.target.split(":")[0])
         if files is None and unit.trouble is None:
             return unit._replace(trouble=(None, _nothing(folder, environment)))
@@ -95,6 +95,14 @@ def _of(folder: KernelFolder, processor: str) -> TargetFiles | None:
     """The files for a processor, or for the family that it belongs to."""
     generic = next((each for each in folder.targets if first_processor(each.target) == processor), None)
     return folder.of(processor) or generic
+
+
+def folder_trouble(folder: KernelFolder, environment: Environment) -> str:
+    """What stands against a folder on a GPU, by the names of its files; empty where nothing does."""
+    files = _of(folder, environment.device.target.split(":")[0])
+    if files is None:
+        return _nothing(folder, environment)
+    return _lacking(folder, files.missing) if files.missing else ""
 
 
 def _nothing(folder: KernelFolder, environment: Environment) -> str:

@@ -158,3 +158,36 @@ def test_thousands_of_objects_and_few_descriptors(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout.startswith("WILL RUN")) == (0, True), done.stderr
+
+
+def findings(run: Run, what: Path, *options: str) -> list[tuple[str, str]]:
+    document = json.loads(run("check", what, *options, "--format", "json").stdout)
+    return [(finding["rule"], finding["message"]) for finding in document["findings"]]
+
+
+@pytest.mark.parametrize("form", ["folder", "wheel"])
+def test_check_holds_a_demand_against_the_folder_once(run: Run, rocm: Path, tmp_path: Path, form: str) -> None:
+    """Not against each file, which is for one GPU; what no file is for, and what is incomplete, fails."""
+    what = rocm
+    if form == "wheel":
+        what = tmp_path / "a-1-py3-none-any.whl"
+        what.write_bytes(
+            zip_file([(path.relative_to(rocm).as_posix().encode(), path.read_bytes()) for path in rocm.rglob("*") if path.is_file()])
+        )
+    assert findings(run, what, "--require", "gfx1100") == []
+    assert findings(run, what, "--gpu", "gfx1100") == []
+    lacking = findings(run, what, "--require", "gfx900")
+    assert [rule for rule, _ in lacking] == ["FP101", "FP101"]
+    assert any("no files for gfx900 of hipBLASLt" in message for _, message in lacking)
+    assert any(LACKING in message for _, message in lacking)
+    failing = findings(run, what, "--gpu", "gfx1036")
+    assert [rule for rule, _ in failing] == ["FP301", "FP301"]
+    assert any("rocBLAS ends the program" in message for _, message in failing)
+    (blas,) = findings(run, what, "--gpu", "gfx1101", "--gpu", "gfx1100")[:1]
+    assert blas[0] == "FP301"
+
+
+def test_a_file_that_is_named_itself_is_checked_itself(run: Run, rocm: Path) -> None:
+    path = rocm / "lib/rocblas/library/Kernels.so-000-gfx1100.hsaco"
+    assert findings(run, path, "--require", "gfx1100") == []
+    assert [rule for rule, _ in findings(run, path, "--require", "gfx1030")] == ["FP101"]
