@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from fatpatch.base.patterns import lazy_pattern
@@ -19,6 +20,9 @@ _STEP: Final = 4096
 _PROBE: Final = 8192
 _SEARCHED: Final = 96 << 10
 _GROWTH: Final = 32
+_LONG: Final = 4
+"""The high byte of the length of a stored block that counts: at least 1 KiB."""
+
 _CLASS: Final = b"[" + b"".join(b"\\x%02x" % each for each in range(256) if each & 7 == 4 and each >> 3 < 30) + b"]"
 _DYNAMIC = lazy_pattern(_CLASS)
 """The first byte of a block with codes of its own that is not the last: bits 0, 0, 1, then the number of literal codes, at most 29."""
@@ -66,8 +70,7 @@ def from_middle(packed: bytes) -> DeflatePart | None:
     Bounded: 96 KiB are searched, and at most 32 times the bytes of the part are unpacked.
     """
     most = _GROWTH * len(packed)
-    for at, shift in _starts(packed):
-        rest = _shifted(packed[at:], shift)
+    for at, rest in chain(_dynamic(packed), _stored(packed)):
         first, second = zlib.decompressobj(-15, zdict=_FIRST), zlib.decompressobj(-15, zdict=_SECOND)
         try:
             data, other = first.decompress(rest, most), second.decompress(rest, most)
@@ -77,8 +80,15 @@ def from_middle(packed: bytes) -> DeflatePart | None:
     return None
 
 
-def _starts(packed: bytes) -> Iterator[tuple[int, int]]:
-    """(byte, bit) of places where a block seems to begin: what follows unpacks for 8 KiB."""
+def _stored(packed: bytes) -> Iterator[tuple[int, bytes]]:
+    """(byte, the stream from there) of places where a block that is not packed seems to begin: its length, and the same inverted."""
+    for at in range(1, min(len(packed) - 4, _SEARCHED)):
+        if packed[at] ^ packed[at + 2] == 0xFF and packed[at + 1] ^ packed[at + 3] == 0xFF and packed[at + 1] >= _LONG:
+            yield at - 1, b"\0" + packed[at:]
+
+
+def _dynamic(packed: bytes) -> Iterator[tuple[int, bytes]]:
+    """(byte, the stream from there) of places where a block with codes of its own seems to begin: what follows unpacks for 8 KiB."""
     for base in range(0, min(len(packed), _SEARCHED), _STEP):
         window = packed[base : base + _STEP + _PROBE]
         for shift in range(8):
@@ -93,7 +103,7 @@ def _starts(packed: bytes) -> Iterator[tuple[int, int]]:
                 except zlib.error:
                     continue
                 if trial.eof or len(unpacked) >= min(_PROBE, len(bits) - at) // 2:
-                    yield base + at, shift
+                    yield base + at, _shifted(packed[base + at :], shift)
 
 
 def _shifted(data: bytes, bits: int) -> bytes:
