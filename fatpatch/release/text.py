@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.shared_names import shared_beginning
+from fatpatch.base.shell_word import shell_word
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.release.difference import LibraryDifference
 from fatpatch.release.pairing import ReleasePair
@@ -50,7 +50,7 @@ def text(found: ReleaseComparison, show: Callable[[str], str], *, every: bool, v
     harmed = [(each, change) for each in _different(found) for change in each.gpus if change.worked and not change.works]
     if harmed:
         yield ""
-        yield f"Why: fatpatch doctor {safe(shlex.quote(harmed[0][0].pair.facts.file))} --gpu {harmed[0][1].target}"
+        yield f"Why: fatpatch doctor {safe(shell_word(harmed[0][0].pair.facts.file))} --gpu {harmed[0][1].target}"
 
 
 def _detailed(found: ReleaseComparison, *, verbose: bool) -> list[LibraryDifference]:

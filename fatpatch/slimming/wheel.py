@@ -150,7 +150,7 @@ def _write(
         else:
             shutil.copyfile(wheel.path, temporary)
         shutil.copymode(wheel.path, temporary)
-        with open(temporary, "rb") as stream:
+        with open(temporary, "r+b") as stream:  # Windows syncs what may be written
             os.fsync(stream.fileno())
         give_name(temporary, path, replace=False)
         sync_folder(os.path.dirname(path) or ".")

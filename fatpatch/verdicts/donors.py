@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.shell_word import shell_word
 from fatpatch.gpucode.signature import without_hashes
 from fatpatch.model.kinds import ImageKind
 from fatpatch.scan.coverage import payloads_below
@@ -76,7 +76,7 @@ def _command(found: FileVerdict, affected: Sequence[Judged], shown: str, donor: 
         *(["--replace"] if any(image.target == target for module in affected for image in module.payload.images) else []),
         *(["--in-place"] if shown.endswith(".whl") else ["-o", out]),  # an installer reads a wheel's name
     ]
-    return " ".join(map(shlex.quote, words))
+    return " ".join(map(shell_word, words))
 
 
 def _offers(candidate: Candidate, target: str) -> list[frozenset[str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.shell_word import shell_word
 from fatpatch.gpus.drivers import cuda_of_ptx
 from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.gpus.generations import generation
@@ -112,7 +112,7 @@ def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
 
 def _edits(found: FileVerdict, shown: str) -> Iterator[Remedy]:
     """What fatpatch itself can do to the file: entries written plainly, another codec, code made of its own PTX."""
-    name, driver, arch = shlex.quote(shown), found.environment.driver, found.environment.device.arch
+    name, driver, arch = shell_word(shown), found.environment.driver, found.environment.device.arch
     lacking = [module for module in found.here if module.verdict.cuda_error == NO_IMAGE]
     nothing = [module for module in found.here if module.verdict.image is None]
     if any(image.within is not None for module in nothing for image in module.payload.images):
@@ -151,7 +151,7 @@ def _retarget(doctor: Doctor, found: FileVerdict, shown: str) -> Iterator[Remedy
         f"(class 1); it takes ptxas of CUDA {cuda_of_ptx(newest) or 'unknown'} or newer"
     )
     fine = real == kernels and len(modules) == len([each for each in found.here if each.verdict.verdict == FAILS])
-    yield Remedy("compile its PTX now", f"fatpatch graft {shlex.quote(shown)} --retarget sm_{arch} -o OUT", fine or None, why)
+    yield Remedy("compile its PTX now", f"fatpatch graft {shell_word(shown)} --retarget sm_{arch} -o OUT", fine or None, why)
 
 
 def _modules(count: int) -> str:

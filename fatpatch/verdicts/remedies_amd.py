@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.locator import file_name
@@ -86,7 +85,7 @@ def _command(kin: Kinship, device: str, shown: str) -> str:
     place = ["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{file_name(shown)}"]
     path = f"./{shown}" if shown.startswith("-") else shown
     force = [] if kin.same else ["--force"]
-    return shlex.join(["fatpatch", "graft", path, "--retag", f"{kin.code}:{device}", *force, *place])
+    return " ".join(map(shell_word, ["fatpatch", "graft", path, "--retag", f"{kin.code}:{device}", *force, *place]))
 
 
 def _common(doctor: Doctor, modules: Sequence[Judged]) -> list[str]:

@@ -10,7 +10,7 @@ from conftest import ROOT
 FACTS = ROOT / "docs/facts"
 ROWS = dict(re.findall(r"^\| ([^|]+?) \| (?:\[[^\]]+\]\()?([^|)]+)", (FACTS / "index.md").read_text("utf-8"), re.MULTILINE))
 HEADINGS = {page.name: re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE) for page in FACTS.glob("*.md")}
-CITED = re.compile(r"(?:\breference|\bReferences?): ([^\n]*(?:\n[^\n]+)?)")
+CITED = re.compile(r"(?:\breference|\bReferences?): (?!str\b)([^\n]*(?:\n[^\n]+)?)")
 
 
 def citations() -> list[tuple[Path, str]]:

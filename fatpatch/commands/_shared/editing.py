@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.overlay import Overlay
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.shell_word import shell_word
 from fatpatch.commands._shared.options import limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress as ProgressLine
 from fatpatch.edit.report import EditReport, edit_json, edit_text
@@ -139,7 +139,7 @@ def written(file: Opened, to: Destination, *, changed: bool) -> tuple[str | None
     if not changed or to.path is None:
         return None, None
     output = file.path if to.path == file.subject.path else to.path
-    return output, f"fatpatch undo {shlex.quote(output)}" if to.record else None
+    return output, f"fatpatch undo {shell_word(output)}" if to.record else None
 
 
 def renewed(command: str, file: str, given: EditRequest, plan_of: Callable[[Node, Progress], RewritePlan], max_image_size: int) -> int:

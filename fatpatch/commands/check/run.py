@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 
 import click
@@ -12,6 +11,7 @@ from fatpatch.base.errors import EditError, FatpatchError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.shell_word import shell_word
 from fatpatch.base.words import columns, plural, safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.progress import Progress
@@ -99,7 +99,7 @@ def write_policy(units: Sequence[NamedUnit], path: str | None, limits: Limits, o
 
 def _command(units: Sequence[NamedUnit], policy: str) -> str:
     words = ["fatpatch", "check", *(_word(unit) for unit in units), *([] if policy == FILE else ["--policy", policy])]
-    return safe(" ".join(map(shlex.quote, words)))
+    return safe(" ".join(map(shell_word, words)))
 
 
 def _word(unit: NamedUnit) -> str:

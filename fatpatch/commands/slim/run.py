@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import click
 from fatpatch import __version__
 from fatpatch.base.errors import EditError, InputError, VerifyError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
+from fatpatch.base.shell_word import shell_word
 from fatpatch.base.words import size
 from fatpatch.commands._shared.options import make_folder, shown_paths
 from fatpatch.commands.slim.text import SlimmedPackage, SlimReport, slim_json, slim_text
@@ -112,7 +112,7 @@ def _file_run(what: str, shown: str, request: SlimRequest, output: str | None, *
         shutil.copyfile(real, output)
         shutil.copymode(real, output)
     changed = result.status == SLIMMED and to is not None
-    undo = f"fatpatch undo {shlex.quote(what)}" if changed and request.record else None
+    undo = f"fatpatch undo {shell_word(what)}" if changed and request.record else None
     return SlimReport(shown, request, (SlimmedPackage(shown, (result,)),), dry, (output or what) if changed else None, undo)
 
 
@@ -120,7 +120,7 @@ def _folder_run(what: str, shown: str, request: SlimRequest, output: str | None,
     if output is None or dry:
         tree = tree_of(what, shown)
         results = slim_tree(tree, request, dry=dry, jobs=jobs, report=_progress(), today=_today())
-        undo = None if dry or not request.record else f"fatpatch undo {shlex.quote(what)}"
+        undo = None if dry or not request.record else f"fatpatch undo {shell_word(what)}"
         return _report(tree, shown, request, results, dry, None if dry else what, undo)
     if os.path.lexists(output):
         raise EditError("exists already", locator=output, hint="choose another name")

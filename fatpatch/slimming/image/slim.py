@@ -201,7 +201,7 @@ def _write(files: dict[str, str], image: ImageFiles, output: str, scratch: str) 
         os.mkdir(made)
     write_store(files, image.links, made, archive=image.archive)
     if image.archive:
-        with open(made, "rb") as stream:
+        with open(made, "r+b") as stream:  # Windows syncs what may be written
             os.fsync(stream.fileno())
         give_name(made, output, False)
     else:
