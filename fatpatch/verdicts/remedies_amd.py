@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.locator import file_name
+from fatpatch.base.shell_word import shell_word
 from fatpatch.gpus.amd import offered, override_for, switch_for
 from fatpatch.gpus.compatibility import Kinship, best_kin
 from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind
