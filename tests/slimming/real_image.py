@@ -124,9 +124,26 @@ def build(venv: Path, folder: Path) -> None:
 
 def answer(image: Path, bundle: Path) -> str:
     """What the program prints in the unpacked image."""
-    run("umoci", "unpack", "--rootless", "--image", f"{image}:app", bundle)
-    command = ("bwrap", "--bind", bundle / "rootfs", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "--chdir", "/")
-    return run(*command, "/opt/venv/bin/python", "/app/main.py").strip()
+    if not bundle.exists():
+        run("umoci", "unpack", "--rootless", "--image", f"{image}:app", bundle)
+    for name in ("dev", "proc", "tmp"):
+        (bundle / "rootfs" / name).mkdir(exist_ok=True)
+    command = (
+        "bwrap",
+        "--ro-bind",
+        bundle / "rootfs",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--tmpfs",
+        "/tmp",
+        "--unshare-all",
+        "--chdir",
+        "/",
+    )
+    return run(*command, "--setenv", "LOGNAME", "root", "/opt/venv/bin/python", "/app/main.py").strip().splitlines()[-1]
 
 
 def size_of(folder: Path) -> float:
