@@ -55,31 +55,44 @@ class Backing:
         """Let go of what is held open."""
 
 
-class _File(Backing):
+class WindowedBacking(Backing):
+    """A backing whose small reads go through one window, since headers come in clusters and a system call costs more than 2 KiB."""
+
+    __slots__ = ("window",)
+
+    def __init__(self) -> None:
+        self.window = (0, b"")
+
+    def read(self, offset: int, size: int) -> bytes:
+        if size > _SMALL:
+            return self._read(offset, size)
+        start, data = self.window
+        inside = offset - start
+        if inside < 0 or inside + size > len(data):
+            inside, data = 0, self._read(offset, _WINDOW)
+            self.window = (offset, data)
+        return data[inside : inside + size]
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """As ``read``, from what lies below the window."""
+        raise NotImplementedError
+
+
+class _File(WindowedBacking):
     """One open file; ``pread`` where the system has it, else a locked seek and read.
 
     Small reads go through one window, since headers come in clusters and a system call costs more than 2 KiB.
     """
 
-    __slots__ = ("_lock", "_window", "descriptor")
+    __slots__ = ("_lock", "descriptor")
     path: str
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.descriptor = -1
-        self._window = (0, b"")
+        super().__init__()
         self.descriptor = _open(path)
         self._lock = threading.Lock()
-
-    def read(self, offset: int, size: int) -> bytes:
-        if size > _SMALL:
-            return self._read(offset, size)
-        start, data = self._window
-        inside = offset - start
-        if inside < 0 or inside + size > len(data):
-            inside, data = 0, self._read(offset, _WINDOW)
-            self._window = (offset, data)
-        return data[inside : inside + size]
 
     def _read(self, offset: int, size: int) -> bytes:
         if self.descriptor < 0:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 from typing import IO
 
-from fatpatch.base.source import Backing, Source
-
-_SMALL = 512
-_WINDOW = 4096
+from fatpatch.base.source import Source, WindowedBacking
 
 
-class SpoolFile(Backing):
+class SpoolFile(WindowedBacking):
     """A file that grows; its bytes are read at any time. It is removed by its owner."""
 
-    __slots__ = ("_stream", "_window", "size")
+    __slots__ = ("_stream", "size")
 
     def __init__(self, stream: IO[bytes], path: str) -> None:
         self.path = path
         self._stream = stream
-        self._window = (0, b"")
+        super().__init__()
         self.size = 0
 
     def write(self, data: bytes) -> None:
@@ -31,22 +28,12 @@ class SpoolFile(Backing):
     def cut(self, size: int) -> None:
         """Forget what was written from ``size`` on."""
         self.size = size
-        self._window = (0, b"")
+        self.window = (0, b"")
         self._stream.truncate(size)
 
     def source(self, start: int) -> Source:
         """A source over what was written from ``start`` on."""
         return Source(self, start, self.size - start)
-
-    def read(self, offset: int, size: int) -> bytes:
-        if size > _SMALL:
-            return self._read(offset, size)
-        start, data = self._window
-        inside = offset - start
-        if inside < 0 or inside + size > len(data):
-            inside, data = 0, self._read(offset, _WINDOW)
-            self._window = (offset, data)
-        return data[inside : inside + size]
 
     def _read(self, offset: int, size: int) -> bytes:
         if hasattr(os, "pread"):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from fatpatch.base.errors import FatpatchError, FormatError, InputError, UnsupportedError
+from fatpatch.base.errors import FormatError, InputError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import target_matches
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, safe
 from fatpatch.commands._shared import quiet
-from fatpatch.commands._shared.console import print_error
+from fatpatch.commands._shared.file_loop import FileLoop
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import SHOWN
@@ -58,13 +58,12 @@ class InspectRequest(NamedTuple):
 
 
 class Run:
-    """All files of one command line; ``code`` is the exit code so far."""
+    """All files of one command line."""
 
     def __init__(self, wish: InspectRequest, units: list[NamedUnit]) -> None:
         self.wish = wish
         self.units = units
-        self.code = 0
-        self.errors: list[FatpatchError] = []
+        self.loop = FileLoop()
 
     def write(self, form: str, out: Writer) -> int:
         """Write every file in the form asked for; the exit code."""
@@ -76,29 +75,23 @@ class Run:
             from fatpatch.scan import document as json
 
             pieces = (self._json(node) for node in self._nodes())
-            for piece in json.lines(pieces) if form == "ndjson" else json.document(pieces, self.errors):
+            for piece in json.lines(pieces) if form == "ndjson" else json.document(pieces, self.loop.errors):
                 out(piece)
-        return self.code
+        return self.loop.code
 
     def _nodes(self) -> Iterator[Node]:
         """The trees, one after the other; a file that cannot be read is an error on stderr and the next one follows."""
         for unit in self.units:
             without = 0
             for each in unit.units:
-                try:
-                    with Progress(each.shown) as progress, self._open(each, progress.at) as node:
-                        if unit.whole and not (any(payloads_below(node)) or any(all_diagnostics(node))):
-                            without += 1
-                            continue
-                        chosen = self._chosen(node)
-                        if self.wish.targets:
-                            self._refuse_nothing(node, chosen, each.shown)
-                        yield chosen
-                except FatpatchError as error:
-                    error.speak_of(each.path, each.shown)
-                    self.errors.append(error)
-                    self.code = worse(self.code, error.exit_code)
-                    print_error(error)
+                with self.loop.file(each.path, each.shown), Progress(each.shown) as progress, self._open(each, progress.at) as node:
+                    if unit.whole and not (any(payloads_below(node)) or any(all_diagnostics(node))):
+                        without += 1
+                        continue
+                    chosen = self._chosen(node)
+                    if self.wish.targets:
+                        self._refuse_nothing(node, chosen, each.shown)
+                    yield chosen
             if unit.whole:
                 quiet.note(f"{safe(unit.shown)}: {plural(without, 'unit')} without GPU code")
 
@@ -163,9 +156,9 @@ class Run:
     def _note(self, diagnostics: Iterable[Diagnostic]) -> None:
         for item in diagnostics:
             if item.level == "error":
-                self.code = worse(self.code, FormatError.exit_code)
+                self.loop.code = worse(self.loop.code, FormatError.exit_code)
             elif item.field == NOT_READ:
-                self.code = worse(self.code, UnsupportedError.exit_code)
+                self.loop.code = worse(self.loop.code, UnsupportedError.exit_code)
 
     def _json(self, node: Node) -> Iterator[str]:
         from fatpatch.gpucode.demangle import demangle

@@ -8,11 +8,9 @@ from typing import Any
 
 import click
 
-from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
-from fatpatch.commands._shared.console import print_error
-from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.file_loop import FileLoop
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.inspect import what_if_text as render
 from fatpatch.edit.rewrite.what_if import saving, what_if
@@ -28,27 +26,20 @@ def tell_savings(files: Sequence[tuple[str, str]], text: str, kind: str | None, 
         wish = what_if(text)
     except ValueError as error:
         raise click.BadParameter(f"expected {error}, got {text!r}", param_hint="--what-if") from error
-    code = 0
+    loop = FileLoop()
     rows: list[dict[str, Any]] = []
     for path, shown in files:
-        try:
-            with (
-                Progress(shown) as progress,
-                inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
-            ):
-                found = saving(node, wish, limit=limits.image, progress=progress.at) if any(payloads_below(node)) else None
-                diagnostics = all_diagnostics(node)
-                print_diagnostics(diagnostics)
+        with (
+            loop.file(path, shown),
+            Progress(shown) as progress,
+            inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
+        ):
+            found = saving(node, wish, limit=limits.image, progress=progress.at) if any(payloads_below(node)) else None
+            loop.tell(list(all_diagnostics(node)))
             if form == "json":
                 rows.append(render.file_json(shown, found))
             else:
                 out("".join(f"{line}\n" for line in render.text(shown, found, wish)))
-            if any(item.level == "error" for item in diagnostics):
-                code = worse(code, FormatError.exit_code)
-        except FatpatchError as error:
-            error.speak_of(path, shown)
-            code = worse(code, error.exit_code)
-            print_error(error)
     if form == "json":
         out(json.dumps(render.document(rows, wish), indent=1) + "\n")
-    return code
+    return loop.code

@@ -1,0 +1,37 @@
+"""The loop over files of a command: what cannot be read is an error on stderr, and the next file follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fatpatch.base.errors import FatpatchError, FormatError
+from fatpatch.commands._shared.console import print_error
+from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.model.tree import Diagnostic
+
+
+class FileLoop:
+    """``code`` is the exit code so far, ``errors`` are those of files that could not be read."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.errors: list[FatpatchError] = []
+
+    @contextmanager
+    def file(self, path: str = "", shown: str = "") -> Iterator[None]:
+        """One file, whose errors end with it; they speak of it by ``shown``, where that is given."""
+        try:
+            yield
+        except FatpatchError as error:
+            if shown:
+                error.speak_of(path, shown)
+            self.errors.append(error)
+            self.code = worse(self.code, error.exit_code)
+            print_error(error)
+
+    def tell(self, diagnostics: Sequence[Diagnostic]) -> None:
+        """Print what is damaged or was not read; damage is an exit code."""
+        print_diagnostics(diagnostics)
+        if any(item.level == "error" for item in diagnostics):
+            self.code = worse(self.code, FormatError.exit_code)
