@@ -6,12 +6,12 @@ to. The walk takes every edge that may exist, so an error makes it miss a stub, 
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, Protocol
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.patterns import lazy_pattern
 
 REAL: Final = "real"
 HAS_TRAP: Final = "has-trap"
@@ -33,7 +33,7 @@ PUSH, POP, PUSH_RETURN, INDIRECT = 20, 21, 22, 23
 _CONTROL = CALL_OUT
 
 _WITH_TARGETS = frozenset({BRANCH, CALL, PUSH, PUSH_RETURN})
-_CONTROLS = re.compile(rb"[\x%02x-\xff]" % _CONTROL)
+_CONTROLS = lazy_pattern(rb"[\x%02x-\xff]" % _CONTROL)
 _FIRST_CHECK = 32
 _MAX_BLOCKS = 500_000
 _POPPED, _RETURNED = -1, -2  # where pops and indirect returns lead: to every place that was pushed

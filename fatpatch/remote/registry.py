@@ -9,21 +9,23 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from fatpatch.base.errors import FormatError, InputError, UnauthorizedError
 from fatpatch.base.limits import Fetched, Remote
+from fatpatch.base.patterns import lazy_pattern
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.remote.inputs import REGISTRY as PREFIX
 from fatpatch.remote.opening import open_input
 
-_HOST = re.compile(r"(?:localhost|(?=[^/]*[.:])[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?\Z")
-_NAME = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*\Z")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})\Z")
-_PARAMETER = re.compile(r'([a-z_]+)="([^"]{0,2000})"', re.IGNORECASE)
-_LOCAL = re.compile(r"(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?\Z")
+_HOST = lazy_pattern(r"(?:localhost|(?=[^/]*[.:])[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?\Z")
+_NAME = lazy_pattern(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*\Z")
+_TAG = lazy_pattern(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_DIGEST = lazy_pattern(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})\Z")
+_PARAMETER = lazy_pattern(r'([a-z_]+)="([^"]{0,2000})"', re.IGNORECASE)
+_LOCAL = lazy_pattern(r"(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?\Z")
 _ACCEPT: Final = ", ".join((
     "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",

@@ -10,15 +10,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 
-_PLACE = re.compile(r"(?:\A|/)(rocblas|hipblaslt|hipsparselt)/library/(?:gfx[0-9a-z]{3,12}/)?[^/]+\Z|(?:\A|/)(miopen)/db/[^/]+\Z", re.I)
-_TENSILE = re.compile(r"(?:\A|/)(?:TensileLibrary_|TensileLiteLibrary_|Kernels\.so-\d|hipblasltTransform|extop_)[^/]*\Z")
-_GFX = re.compile(r"(?<![a-z0-9])gfx([0-9]{1,2}[0-9a-f]{2})((?:-?(?:xnack|sramecc)[+-])*)(?![0-9a-z])", re.I)
-_LIBRARY = re.compile(r"(?:lib)?(rocblas|hipblaslt|hipsparselt)(?:\.so(?:\.[0-9.]+)?|\.dll)\Z", re.I)
+_PLACE = lazy_pattern(r"(?:\A|/)(rocblas|hipblaslt|hipsparselt)/library/(?:gfx[0-9a-z]{3,12}/)?[^/]+\Z|(?:\A|/)(miopen)/db/[^/]+\Z", re.I)
+_TENSILE = lazy_pattern(r"(?:\A|/)(?:TensileLibrary_|TensileLiteLibrary_|Kernels\.so-\d|hipblasltTransform|extop_)[^/]*\Z")
+_GFX = lazy_pattern(r"(?<![a-z0-9])gfx([0-9]{1,2}[0-9a-f]{2})((?:-?(?:xnack|sramecc)[+-])*)(?![0-9a-z])", re.I)
+_LIBRARY = lazy_pattern(r"(?:lib)?(rocblas|hipblaslt|hipsparselt)(?:\.so(?:\.[0-9.]+)?|\.dll)\Z", re.I)
 _OBJECT, _INDEX = (".co", ".hsaco"), (".dat", ".dat.zlib")
 _NAMES = {"rocblas": "rocBLAS", "hipblaslt": "hipBLASLt", "hipsparselt": "hipSPARSELt", "miopen": "MIOpen"}
-_NEEDED = re.compile(
+_NEEDED = lazy_pattern(
     r"(?:TensileLibrary_(?:lazy_)?\*\.dat(?:\.zlib)?|Kernels\.so-\d+-\*\.hsaco|extop_\*\.co|hipblasltTransform_\*\.hsaco)\Z"
 )
 """Files without which a GPU's other files are of no use; the star stands for the GPU."""

@@ -6,11 +6,11 @@ A mark counts for a file that it names and that has the size that it had then: a
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.model.slim_mark import SlimMark
 from fatpatch.model.tree import Node
 
@@ -18,7 +18,7 @@ MARK: Final = "fatpatch-slim.json"
 """In ``*.dist-info``, and at the root of a slimmed folder."""
 
 SCHEMA: Final = "fatpatch.slimmed/1"
-_IN_WHEEL: Final = re.compile(r"[^/]+\.dist-info/fatpatch-slim\.json\Z")
+_IN_WHEEL: Final = lazy_pattern(r"[^/]+\.dist-info/fatpatch-slim\.json\Z")
 _SITES: Final = frozenset({"site-packages", "dist-packages"})
 _MAX_MARK: Final = 64 << 20
 _MAX_DEPTH: Final = 40

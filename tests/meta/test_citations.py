@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from conftest import ROOT
@@ -15,7 +17,13 @@ CITED = re.compile(r"(?:\breference|\bReferences?): (?!str\b)([^\n]*(?:\n[^\n]+)
 
 def citations() -> list[tuple[Path, str]]:
     paths = [path for folder in ("fatpatch", "formats") for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [(path, text) for path in paths for text in CITED.findall(path.read_text("utf-8"))]
+    return [(path, text) for path in paths for prose in _prose(path.read_text("utf-8")) for text in CITED.findall(prose)]
+
+
+def _prose(code: str) -> Iterator[str]:
+    """Docstrings and comments."""
+    yield from (node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    yield from re.findall(r"^ *#.*$", code, re.MULTILINE)
 
 
 def test_every_source_is_listed() -> None:

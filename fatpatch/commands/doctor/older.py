@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.commands._shared.kept import releases_index
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.index.database import Database
@@ -18,9 +18,9 @@ from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.remedy import Remedy
 
 _PROJECTS: Final = (
-    re.compile(r"pypi:([A-Za-z0-9._-]+)=="),
-    re.compile(r"([A-Za-z0-9._]+)-[^-]+(?:-[^-]+){3,4}\.whl\Z"),
-    re.compile(r"([A-Za-z0-9._-]+) \d\S*\Z"),
+    lazy_pattern(r"pypi:([A-Za-z0-9._-]+)=="),
+    lazy_pattern(r"([A-Za-z0-9._]+)-[^-]+(?:-[^-]+){3,4}\.whl\Z"),
+    lazy_pattern(r"([A-Za-z0-9._-]+) \d\S*\Z"),
 )
 _LAST: Final = 20
 

@@ -10,20 +10,20 @@ import gzip
 import hashlib
 import io
 import os
-import re
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Final, cast
 
 from fatpatch.base.errors import FormatError, VerifyError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.kinds import Codec
 from fatpatch.scan.ledgers import LIBRARY
 from fatpatch.slimming.image.store import plain, refuse_too_large
 
-_RECORD: Final = re.compile(r"(?:\A|/)[^/]+\.dist-info/RECORD\Z")
-_CONDA: Final = re.compile(r"(?:\A|/)conda-meta/[^/]+\.json\Z")
+_RECORD: Final = lazy_pattern(r"(?:\A|/)[^/]+\.dist-info/RECORD\Z")
+_CONDA: Final = lazy_pattern(r"(?:\A|/)conda-meta/[^/]+\.json\Z")
 _HEADS: Final = (b"\x7fELF", b"MZ")
 _PROGRAM: Final = 1 << 20
 _MAX_MEMBERS: Final = 2_000_000
