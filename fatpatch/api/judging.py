@@ -23,6 +23,7 @@ from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.release import text as diff_words
 from fatpatch.release.run import ReleaseComparison, compare
 from fatpatch.verdicts import document as doctor_json
+from fatpatch.verdicts.claims import contradiction
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.operations import operations
@@ -44,6 +45,8 @@ class Verdict:
         self.remedies: tuple[Remedy, ...] = remedies(doctor, found, shown, ())
         self._shown, self._beside = shown, doctor.beside(found)
         self._failing = operations(doctor.lacking(found), readable)
+        self.contradicts_name = contradiction(doctor.node, shown, doctor.limit)
+        """What contradicts the CUDA release in the file's name, in words; None where nothing does."""
 
     def __bool__(self) -> bool:
         return works(self.facts)
@@ -70,7 +73,8 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The object that ``fatpatch doctor --format json`` prints for the file (schema fatpatch.doctor/2, "files")."""
-        return plain(doctor_json.file_json(self.facts, self.remedies, self._beside, self._failing, self._shown))
+        row = doctor_json.file_json(self.facts, self.remedies, self._beside, self._failing, self._shown)
+        return plain({**row, "contradicts_name": self.contradicts_name})
 
     def _lines(self, *, verbose: bool) -> Iterator[str]:
         return doctor_words.report(self.facts, self.remedies, self._shown, readable, self._beside, self._failing, verbose=verbose)
