@@ -20,9 +20,9 @@ DIFFERENT: Final = 3
 STUB: Final = 4
 REJECTED: Final = 5
 WORDS: Final = {
-    IDENTICAL: "identical body at another level",
-    UNCHANGED: "assembles, launch shape unchanged",
-    DIFFERENT: "launch shape differs or cannot be known",
+    IDENTICAL: "identical code in PTX for another target",
+    UNCHANGED: "compiles, launch shape unchanged",
+    DIFFERENT: "launch shape differs or is unknown",
     STUB: "the source body is a stub",
     REJECTED: "rejected by ptxas",
 }

@@ -30,7 +30,7 @@ def retarget_text(
     counts = Counter((verdict.number, verdict.taken) for verdict in verdicts)
     pairs = {number: (counts[number, True], counts[number, False]) for number in WORDS}
     rows = [(str(number), WORDS[number], str(taken + traps), str(taken), str(traps)) for number, (taken, traps) in pairs.items()]
-    yield from (f"  {line}" for line in columns(("class", "", "kernels", "taken", "traps"), rows, left=frozenset({0, 1})))
+    yield from (f"  {line}" for line in columns(("class", "", "kernels", "included", "traps"), rows, left=frozenset({0, 1})))
     yield ""
     yield from _reasons(verdicts, verbose=verbose)
     yield from _problems(found)
@@ -38,13 +38,13 @@ def retarget_text(
     made = [each for each in found if each.image is not None]
     there = sum(any(image.target == wishes.target for image in each.payload.images) for each in made)
     if there:
-        yield f"{wishes.target} code is in {plural(there, 'module')} of these already: to graft in its place takes --replace"
+        yield f"{wishes.target} code is in {plural(there, 'module')} of these already: 'graft' needs --replace"
     if not made:
         hint = _advice(verdicts)
-        yield f"nothing was made{hint}"
+        yield f"no image was compiled{hint}"
     elif directory is None:
         total = size(sum(len(each.image or b"") for each in made))
-        yield f"{plural(len(made), 'image')} can be made, {total}: -o DIR writes them, 'graft --retarget {wishes.target}' puts them in"
+        yield f"{plural(len(made), 'image')} can be compiled, {total}: -o DIR writes them, 'graft --retarget {wishes.target}' adds them"
     else:
         yield f"{plural(files, 'file')} written to {safe(directory)}, and index.json"
     yield _repair(wishes.target)
@@ -54,7 +54,7 @@ def _reasons(verdicts: Sequence[RetargetVerdict], *, verbose: bool) -> Iterator[
     """With ``verbose`` every kernel; else the reasons, the most frequent first, each with a kernel."""
     if verbose:
         for verdict in verdicts:
-            yield f"{verdict.number} {'taken' if verdict.taken else 'trap '}  {safe(verdict.kernel)}  {safe(verdict.why)}"
+            yield f"{verdict.number} {'included' if verdict.taken else 'trap    '}  {safe(verdict.kernel)}  {safe(verdict.why)}"
             yield from (f"           {caution}" for caution in verdict.cautions)
         return
     reasons: dict[tuple[int, str], list[str]] = {}
@@ -77,29 +77,29 @@ def _problems(found: Sequence[Retargeted]) -> Iterator[str]:
     lost = [kernel for each in found if each.image is not None for kernel in each.lost]
     if lost:
         first = safe(readable(lost[0]), _SHOWN_NAME)
-        yield f"beware: {plural(len(lost), 'kernel')} that this GPU runs today would end in a trap, such as {first}"
+        yield f"warning: {plural(len(lost), 'kernel')} that this GPU runs today would become traps, such as {first}"
 
 
 def _cautions(taken: Sequence[RetargetVerdict]) -> Iterator[str]:
     unverified = sum(verdict.number == UNCHANGED for verdict in taken)
     if unverified:
-        yield f"UNVERIFIED: {plural(unverified, 'kernel')} may compute wrong numbers: they were written for another GPU; try each"
+        yield f"UNVERIFIED: {plural(unverified, 'kernel')} may compute wrong results: they were written for another GPU; test each"
     counts = Counter(caution for verdict in taken for caution in verdict.cautions)
     for caution, count in counts.most_common(_SHOWN):
-        yield f"beware: {plural(count, 'kernel')}: {caution}"
+        yield f"warning: {plural(count, 'kernel')}: {caution}"
 
 
 def _advice(verdicts: Sequence[RetargetVerdict]) -> str:
     if any(verdict.number == UNCHANGED for verdict in verdicts):
-        return ": no kernel is proven to be the same; --allow unverified takes those of class 2"
+        return ": no kernel is proven to be the same; --allow unverified includes those of class 2"
     return ""
 
 
 def _repair(target: str) -> str:
     arch, suffix = Target(target).level
     newest = newest_toolkit_for(target)
-    last = "" if newest is None or is_newest(newest) else f" (CUDA {newest} is the last that can)"
-    return f"the exact repair is to compile the source for it{last}: nvcc -gencode arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"
+    last = "" if newest is None or is_newest(newest) else f" (CUDA {newest} is the last that supports it)"
+    return f"exact repair: recompile the source{last}: nvcc -gencode arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"
 
 
 def retarget_json(
