@@ -38,6 +38,7 @@ def page(
     folder = files("fatpatch.commands._shared") / "pages"
     style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
     names = [each["name"] for each in explored]
+    shared = shared_beginning(names)
     more = [("kernels", _TITLES[mode])] if explored else []
     more += [("bytes", "Bytes")] if explored and mode == "kernels" else []
     return environment.get_template(template).render(
@@ -47,12 +48,12 @@ def page(
         style=style,
         script=script,
         data=_embedded({"mode": mode, "holders": list(explored)}),
-        parts=[{"id": name, "name": words} for name, words in (*parts, *more)],
+        parts=[{"id": name, "name": words.removeprefix(shared)} for name, words in (*parts, *more)],
         explorer=bool(explored),
         treemap=bool(explored) and mode == "kernels",
         explorer_title=_TITLES[mode],
         holders=names,
-        shared=shared_beginning(names),
+        shared=shared,
         **values,
     )
 
