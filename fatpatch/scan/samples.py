@@ -6,7 +6,6 @@ entry headers. A chain of entries that is longer than a part is followed by jump
 
 from __future__ import annotations
 
-import re
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,22 +13,22 @@ from typing import Final
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.locator import join
-from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source, SourceStream
 from fatpatch.binfmt.deflate import DeflatePart, from_middle, from_start
 from fatpatch.binfmt.elf import read as elf
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.fatbin.entry import HEADER, Header, label_of, plausible
+from fatpatch.gpucode.fatbin.entry import HEADER, Header
 from fatpatch.gpucode.fatbin.read import CONTAINER, STRICT_MAGIC
 from fatpatch.gpucode.vacant import is_without_kernels
 from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.model.kinds import Codec, ContainerKind, ImageKind, ModuleKind, Vendor
+from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind, Vendor
 from fatpatch.model.tree import ImageEntry, Node, Payload, Section, Wrapper
+from fatpatch.scan.entry_headers import candidates, entry_of, header_at
 from fatpatch.scan.ledgers import LIBRARY
 from fatpatch.scan.spread import spread
 
-_ENOUGH: Final = 3
+_ENOUGH: Final = 2
 _LEAST: Final = 4 << 20
 """Packed bytes of all libraries of a wheel from which on samples are taken."""
 
@@ -41,17 +40,13 @@ _GUESSED: Final = 6
 _LEARNT: Final = 16
 """By so much the estimate of a jump may be wrong: a sixth of its way, or a sixteenth after one that succeeded."""
 
-_KINDS: Final = (n.KIND_ELF, n.KIND_PTX)
-_USUAL: Final = b"\0" + struct.pack("<HI", n.ENTRY_VERSION, n.ENTRY_HEADER_SIZE)
-_BEGIN = lazy_pattern(rb"(?=[\x00-\x02]\x00[\x00\x01][\x00\x01][\x00\x40-\xf8]\x00\x00\x00.{20}[\x14-\xc8]\x00\x00\x00)", re.DOTALL)
-_LONGEST: Final = 512
-_ARCHS: Final = (20, 200)
 _ENOUGH_PACKED: Final = 12 << 10
 _NEAR: Final = 320 << 10
 _PARTS: Final = 24
 _GOLDEN: Final = 0.6180339887498949
 """By it places are spread evenly over the region, however many are taken."""
 
+_OF_ONE_PLACE: Final = 3
 _MOST_FOUND: Final = 60
 _SMALL: Final = 64 << 10
 _BUDGET: Final = 4_500_000
@@ -106,8 +101,9 @@ def sampled(source: Source, name: str) -> SampledTree | None:
     chosen = [tables[index] for index in spread([library.name for library, _ in tables])]
     members, count = [], 0
     for library, table in chosen:
-        payloads = _payloads(library, table, join(name, library.name), _BUDGET // len(chosen))
-        if not _alike(payloads, table):
+        region = _Region(library, table, _BUDGET // len(chosen))
+        payloads = _payloads(region, join(name, library.name))
+        if not _alike(payloads, region):
             return None
         count += len(payloads)
         members.append(Node(join(name, library.name), library.name, library.size, ContainerKind.ELF, table.detail, (), tuple(payloads), ()))
@@ -125,17 +121,14 @@ def _end(library: _Packed, size: int) -> DeflatePart | None:
     return from_middle(library.source.peek(library.source.size - size, size))
 
 
-def _alike(payloads: Sequence[Payload], table: _Table) -> bool:
-    """Whether the modules stand for all: several with kernels, all for the same targets; or nearly all that there are."""
+def _alike(payloads: Sequence[Payload], region: _Region) -> bool:
+    """Whether the modules stand for all: several with kernels, from several places or nearly all that there are, for the same targets.
+
+    No header that was met anywhere may be for another target: modules of one kind often lie together.
+    """
     full = [payload for payload in payloads if not is_without_kernels(payload)]
     targets = {frozenset((image.kind, image.target) for image in payload.images) for payload in full}
-    return _enough(payloads, table) and len(targets) == 1
-
-
-def _enough(payloads: Sequence[Payload], table: _Table) -> bool:
-    """Whether so many modules with kernels were found that no more are looked for: some, or all but one."""
-    full = sum(not is_without_kernels(payload) for payload in payloads)
-    return full >= _ENOUGH or (full > 0 and 0 < table.modules <= len(payloads) + 1)
+    return region.enough(payloads) and len(targets) == 1 and region.met <= next(iter(targets))
 
 
 def _libraries(source: Source) -> list[_Packed]:
@@ -189,17 +182,20 @@ def _table(library: _Packed) -> _Table | None:
     return _Table(container.detail, start, max(region.offset + region.size for region in regions) - start, modules)
 
 
-def _payloads(library: _Packed, table: _Table, locator: str, budget: int) -> list[Payload]:
-    """Whole modules from some places of the library's fatbins, within so many packed bytes."""
-    region = _Region(library, table, budget)
+def _payloads(region: _Region, locator: str) -> list[Payload]:
+    """Whole modules from some places of a library's fatbins, within the budget."""
     found: list[Payload] = []
     for spot in region.spots():
+        before = len(found)
         for headers in region.modules(spot):
             where = join(locator, f"fatbin[{len(found)}]")
-            images = [_entry(header, join(where, str(index)), index) for index, header in enumerate(headers)]
+            images = [entry_of(header, join(where, str(index)), index) for index, header in enumerate(headers)]
             found.append(_payload(images, where, len(found)))
-            if _enough(found, table) or len(found) >= _MOST_FOUND:
-                return found
+            if len(found) - before >= _OF_ONE_PLACE or region.enough(found):
+                break
+        region.places += any(not is_without_kernels(each) for each in found[before:])
+        if region.enough(found) or len(found) >= _MOST_FOUND:
+            break
     return found
 
 
@@ -221,10 +217,14 @@ class _Spot(NamedTuple):
 
 
 class _Region:
-    """The fatbins of a library in its packed bytes: where they lie is estimated, and what is read is counted."""
+    """The fatbins of a library in its packed bytes: where they lie is estimated, and what is read is counted.
+
+    ``places``: how many gave modules with kernels; ``met``: the targets of every header in what was read.
+    """
 
     def __init__(self, library: _Packed, table: _Table, budget: int) -> None:
         self.source, self.left, self.table = library.source, budget, table
+        self.places, self.met = 0, set[tuple[ImageKind, str]]()
         packed, rest = library.source.size, library.size - table.size
         fatbins = max(packed - int(rest * _TEXT_RATIO), packed // 4)
         self.start = max(min(int(table.start * _TEXT_RATIO), packed - fatbins), 0)
@@ -251,7 +251,7 @@ class _Region:
                 left = CONTAINER.unpack_from(current.part.data, current.place)[3]
                 current = current._replace(place=current.place + CONTAINER.size)
             while left is None or left > 0:  # entries of a module whose beginning was not seen lead to the next one
-                header = _header(current.part, current.place)
+                header = header_at(current.part, current.place)
                 if header is None:
                     break
                 step = header.header_size + header.payload_size
@@ -288,7 +288,19 @@ class _Region:
         """A part, as long as the budget lasts."""
         at = max(min(at, self.source.size - size), 0)
         part = from_middle(data) if (data := self._packed(at, size)) else None
-        return None if part is None else _Spot(part, at)
+        if part is None:
+            return None
+        for place in candidates(part):
+            header = header_at(part, place) if part.known(place, place + HEADER.size) else None
+            if header is not None:
+                entry = entry_of(header, "", 0)
+                self.met.add((entry.kind, entry.target))
+        return _Spot(part, at)
+
+    def enough(self, payloads: Sequence[Payload]) -> bool:
+        """Whether so many modules with kernels were found that no more are looked for: of several places, or all but one."""
+        full = sum(not is_without_kernels(payload) for payload in payloads)
+        return self.places >= _ENOUGH or (full > 0 and 0 < self.table.modules <= len(payloads) + 1)
 
     def _packed(self, at: int, size: int) -> bytes:
         if self.left < size:
@@ -309,7 +321,7 @@ def _ratio(spot: _Spot) -> float:
 def _is_fatbin(part: DeflatePart, at: int) -> bool:
     """Whether the header of a fatbin and of its first entry are at a place."""
     here = part.likely(at, at + CONTAINER.size) and part.data.startswith(STRICT_MAGIC, at)
-    return here and _header(part, at + CONTAINER.size) is not None
+    return here and header_at(part, at + CONTAINER.size) is not None
 
 
 def _first(spot: _Spot) -> _Spot | None:
@@ -318,7 +330,7 @@ def _first(spot: _Spot) -> _Spot | None:
     while (at := spot.part.data.find(STRICT_MAGIC, at + 1)) >= 0:
         if _is_fatbin(spot.part, at):
             return spot._replace(place=at)
-    place = min((each for each in _candidates(spot.part) if _header(spot.part, each) is not None), default=None)
+    place = min((each for each in candidates(spot.part) if header_at(spot.part, each) is not None), default=None)
     return None if place is None else spot._replace(place=place)
 
 
@@ -326,56 +338,11 @@ def _nearest(spot: _Spot, guess: int) -> _Spot | None:
     """The spot at the fatbin or entry header that is nearest to a place in the packed bytes."""
     share = (guess - spot.at - spot.part.start) / max(len(spot.part.packed), 1)
     middle = int(len(spot.part.data) * share)
-    heads = [each for each in _candidates(spot.part) if _header(spot.part, each) is not None]
+    heads = [each for each in candidates(spot.part) if header_at(spot.part, each) is not None]
     heads += [each - CONTAINER.size for each in heads if _is_fatbin(spot.part, each - CONTAINER.size)]
     inner = {each + CONTAINER.size for each in heads if _is_fatbin(spot.part, each)}
     best = min((each for each in heads if each not in inner), key=lambda each: abs(each - middle), default=None)
     return None if best is None else spot._replace(place=best)
-
-
-def _candidates(part: DeflatePart) -> Iterator[int]:
-    """Where entry headers of SASS and PTX may begin: kind, version and the usual size of a header, each byte of which may be unknown."""
-    return (found.start() for found in _BEGIN.finditer(part.data))
-
-
-def _header(part: DeflatePart, at: int) -> Header | None:
-    """The entry header at a place, when it can be one. Unknown bytes of the version and the header's size are those that they must be."""
-    if not part.likely(at, at + HEADER.size):
-        return None
-    data = bytearray(part.data[at : at + HEADER.size])
-    if sum(map(int.__eq__, data, part.other[at : at + HEADER.size])) < HEADER.size // 2:
-        return None
-    if part.data[at] != part.other[at]:  # PTX has the version of its language there, 3.0 and up, where SASS has 1.x
-        if not part.known(at + 24, at + 28):
-            return None
-        data[0] = n.KIND_PTX if max(struct.unpack_from("<HH", data, 24)) > 2 else n.KIND_ELF
-    if data[0] not in _KINDS:
-        return None
-    for index, usual in enumerate(_USUAL, 1):
-        if part.data[at + index] != part.other[at + index]:
-            data[index] = usual
-    header = Header._make(HEADER.unpack(data))
-    usual_header = plausible(header) and header.version == n.ENTRY_VERSION and header.header_size <= _LONGEST
-    return header if usual_header and 0 < header.payload_size < 1 << 31 and _ARCHS[0] <= header.arch <= _ARCHS[1] else None
-
-
-def _entry(header: Header, locator: str, index: int) -> ImageEntry:
-    label = label_of(header.kind, header.version, header.minor, header.major, header.arch, header.flags)
-    plain = label.codec == Codec.NONE
-    return ImageEntry(
-        locator=locator,
-        kind=label.kind,
-        target=label.target,
-        code_version=label.code_version if label.kind in (ImageKind.PTX, ImageKind.SASS) else None,
-        compression=label.codec,
-        stored_size=header.payload_size,
-        size=header.payload_size if plain else header.uncompressed_size,
-        offset=index,
-        data_offset=index,
-        stored_bytes=header.payload_size if plain else header.compressed_size,
-        flags=header.flags,
-        kind_code=header.kind,
-    )
 
 
 def _payload(images: list[ImageEntry], locator: str, index: int) -> Payload:
