@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 
 from fatpatch.base.shared_names import shared_beginning
@@ -39,6 +38,8 @@ def _total(sizes: list[int | None]) -> int | None:
 
 def many_lines(groups: Mapping[str, list[Payload]], file: str) -> Iterator[str]:
     """The lines for places with their payloads; ``file`` is left out of their names, and so is what all begin with."""
+    import textwrap
+
     names = {place: place.removeprefix(f"{file}!") for place in groups}
     beginning = shared_beginning(list(names.values()))
     sections = {name.rpartition("!")[2] for name in names.values()}
