@@ -34,7 +34,7 @@ _OWN: Final = {
     "inspect": {"kernels": "Show", "targets": "Filter"},
     "prune": {"gpus": "What to edit"},
     "report": {"policy": "Options"},
-    "slim": {"gpus": "What to edit"},
+    "slim": {"gpus": "What to edit", "trace": "What to edit"},
 }
 """Where an option of a command belongs elsewhere than its name says."""
 

@@ -57,8 +57,9 @@ def command(
 ) -> int:
     """Remove device code that your GPUs do not load.
 
-    WHAT is a virtual or conda environment, a site-packages folder, a wheel, a folder of wheels, or a library. Each library is edited and
-    verified as by 'fatpatch prune': every kept GPU must load the same code as before. RECORD and conda-meta get the new hashes.
+    WHAT is a virtual or conda environment, a site-packages folder, a wheel, a folder of wheels, a container image (docker-archive or OCI
+    layout), a llamafile or a library. Each library is edited and verified as by 'fatpatch prune': every kept GPU must load the same code as
+    before. RECORD and conda-meta get the new hashes, an image gets new digests.
     """
     from fatpatch.commands.slim.run import run
     from fatpatch.slimming.request import SlimRequest
