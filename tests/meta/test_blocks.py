@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +49,10 @@ RUN = [block for block in SHELL if block.language != "console" and "command" not
 
 def test_what_is_not_run_is_counted() -> None:
     """A new exception is a decision: it changes a number here."""
-    assert sorted(block.comment for block in SHELL if block.comment) == [
-        "main command", "not run: asks package indexes", "not run: asks package indexes", "not run: installs packages", "not run: installs packages", "not run: installs packages", "test command",
-    ]  # fmt: skip
+    assert Counter(block.comment for block in SHELL if block.comment) == {
+        "main command": 1, "test command": 1,
+        "not run: installs packages": 3, "not run: asks package indexes": 2, "not run: reads an installation": 1,
+    }  # fmt: skip
     lines = [line for block in RUN for line in block.text.splitlines()]
     assert sum("://" in line for line in lines) == 5
     assert len([line for line in lines if line.startswith("fatpatch ")]) >= 50
