@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT
+from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, header_of, section_rows, segments
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ContainerKind
@@ -40,21 +40,23 @@ def machine_of(source: Source) -> int | None:
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """Sections and loadable segments; what lies outside the file is a diagnostic and left out."""
     data = source.peek(0, HEADER.size)
-    if len(data) < HEADER.size or data[4:6] != b"\x02\x01":
+    header = header_of(data)
+    if header is None or data[4:6] != b"\x02\x01":
         if (cubin := _cubin32(data)) is not None:
             diagnostics.not_read(locator, 4, f"{cubin}: not read; CUDA 6.5 and its GPUs are the last that use such")
             return Container(kind=KIND, detail=cubin)
-        words = "ends inside its ELF header" if len(data) < HEADER.size else "is not 64-bit little-endian: sections are not read"
+        words = "ends inside its ELF header" if header is None else "is not 64-bit little-endian: sections are not read"
         diagnostics.warning(locator, 4, words, field="e_ident")
-        return Container(kind=KIND, detail="truncated" if len(data) < HEADER.size else "32-bit or big-endian")
-    _, kind, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, names = HEADER.unpack(data)
-    if phnum and (phentsize != SEGMENT.size or phoff + phnum * SEGMENT.size > source.size):
+        return Container(kind=KIND, detail="truncated" if header is None else "32-bit or big-endian")
+    kind, machine, phoff, shoff = header.type, header.machine, header.phoff, header.shoff
+    phnum, shnum, names = header.phnum, header.shnum, header.shstrndx
+    if phnum and (header.phentsize != SEGMENT.size or phoff + phnum * SEGMENT.size > source.size):
         diagnostics.error(locator, 32, f"{phnum} program headers at {phoff:#x} do not fit in {source.size:#x} bytes", field="e_phoff")
         phnum = 0
     if shoff and shnum == 0 and shoff + SECTION.size <= source.size:  # gABI: the real count is in section 0
-        first = SECTION.unpack(source.read(shoff, SECTION.size))
-        shnum, names = min(first[5], _MAX_HEADERS), first[6] if names == 0xFFFF else names
-    if shnum and (shentsize != SECTION.size or shoff + shnum * SECTION.size > source.size):
+        (first,) = section_rows(source.read(shoff, SECTION.size))
+        shnum, names = min(first.size, _MAX_HEADERS), first.link if names == 0xFFFF else names
+    if shnum and (header.shentsize != SECTION.size or shoff + shnum * SECTION.size > source.size):
         message = f"{shnum} section headers at {shoff:#x} do not fit in {source.size:#x} bytes: searched without them"
         diagnostics.error(locator, 40, message, field="e_shoff")
         shnum = 0
@@ -78,12 +80,17 @@ def _cubin32(data: bytes) -> str | None:
 def _segments(source: Source, offset: int, count: int) -> tuple[Section, ...]:
     result = []
     table = source.read(offset, count * SEGMENT.size) if count else b""
-    for index, (kind, flags, start, address, _, stored, _, _) in enumerate(SEGMENT.iter_unpack(table)):
-        if kind == n.PT_LOAD and start < source.size and stored:
-            size = min(stored, source.size - start)
+    for index, row in enumerate(segments(table)):
+        if row.type == n.PT_LOAD and row.offset < source.size and row.file_size:
+            size = min(row.file_size, source.size - row.offset)
             result.append(
                 Section(
-                    name=f"LOAD[{index}]", offset=start, size=size, address=address, writable=bool(flags & 2), executable=bool(flags & 1)
+                    name=f"LOAD[{index}]",
+                    offset=row.offset,
+                    size=size,
+                    address=row.address,
+                    writable=bool(row.flags & 2),
+                    executable=bool(row.flags & 1),
                 )
             )
     return tuple(result[:_MAX_SEGMENTS])
@@ -91,17 +98,16 @@ def _segments(source: Source, offset: int, count: int) -> tuple[Section, ...]:
 
 def _has_interpreter(source: Source, offset: int, count: int) -> bool:
     table = source.read(offset, count * SEGMENT.size)
-    return any(row[0] == 3 for row in SEGMENT.iter_unpack(table))
+    return any(row.type == n.PT_INTERP for row in segments(table))
 
 
 def _sections(source: Source, offset: int, count: int, names: int, locator: str, diagnostics: Diagnostics) -> tuple[Section, ...]:
     if not count:
         return ()
-    table = list(SECTION.iter_unpack(source.read(offset, count * SECTION.size)))
+    table = section_rows(source.read(offset, count * SECTION.size))
     strings = b""
     if names < count:
-        start, size = table[names][4:6]
-        strings = source.peek(start, min(size, 1 << 24))
+        strings = source.peek(table[names].offset, min(table[names].size, 1 << 24))
     if not strings:
         diagnostics.warning(locator, 62, f"section names are not readable (string table {names} of {count})", field="e_shstrndx")
     result = []
