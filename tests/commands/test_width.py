@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from builders import elf
 from builders.cubin import cubin
 from builders.fatbin import container, entry
-from conftest import Run
+from conftest import SAMPLES, Run
 
 FOLDER = "project/_internal/backends/cuda/"
 OLD = "project_with_a_long_name-1.0.0-cp311-cp311-manylinux_2_28_x86_64.whl"
@@ -96,3 +98,35 @@ def test_a_refusal_is_short(run: Run, wheels: Path) -> None:
     assert len(done.stderr.splitlines()) <= 3
     assert len(done.stderr) < 600
     assert "_ZN" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_kernel_names_are_shortened_on_a_terminal_only(run: Run) -> None:
+    import fcntl
+    import os
+    import pty
+    import struct
+    import termios
+
+    command = ["inspect", str(SAMPLES / "libkernels.so"), "--kernels", "--target", "sm_61"]
+    whole = run(*command).stdout
+    assert "void gather<double>(double*, double const*, Big, unsigned char, double)" in whole
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environ = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    done = subprocess.Popen([sys.executable, "-m", "fatpatch", *command], stdout=theirs, stderr=subprocess.DEVNULL, env=environ)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    assert done.wait() == 0
+    rows = [line.rstrip() for line in shown.decode().splitlines() if "gather<" in line]
+    assert len(rows) == 2
+    assert all(len(row) <= 60 and "..." in row and row.endswith("double)") for row in rows)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
+from fatpatch.commands._shared.console import room_behind
 from fatpatch.commands.inspect.image_text import image_lines, kernel_folder_lines, origin_words
 from fatpatch.commands.inspect.many import MANY, many_lines
 from fatpatch.commands.inspect.remarks import remarks
@@ -29,6 +30,7 @@ _CAPTIONS = {
 }
 _MAX_NAMES = 3
 _MAX_COLUMNS = 64
+_MARGIN = 4
 _LOOKED_FOR = (
     "looked for: CUDA fatbins (by section, wrapper and magic), cubins, PTX, AMD offload bundles, code objects and kernel packs; "
     "not for SPIR-V and Metal, which --all-kinds counts"
@@ -93,7 +95,10 @@ def report(
 
 
 def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str, *, filtered: bool) -> Iterator[str]:
-    """The kernel x target matrix, names last so that the cells line up. ``filtered``: the user asked for some kernels only."""
+    """The kernel x target matrix, names last so that the cells line up, and on a terminal shortened in the middle to fit a line.
+
+    ``filtered``: the user asked for some kernels only.
+    """
     order = matrix.columns()
     if len(order) > _MAX_COLUMNS:
         yield f"{len(order)} targets are too many for a table: choose with --target, or use --format csv"
@@ -103,6 +108,11 @@ def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str, *, fi
         yield "no kernel matches" if filtered else "no kernels were read"
         return
     rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
+    taken = _MARGIN + sum(max(len(row[index]) for row in [order, *rows]) + 2 for index in range(len(order)))
+    if (room := room_behind(taken)) is not None:
+        from fatpatch.verdicts.words.layout import middle
+
+        rows = [[*row[:-1], middle(row[-1], room)] for row in rows]
     yield caption
     yield from (f"  {line}" for line in columns([*order, "kernel"], rows, left=frozenset({len(order)})))
 
