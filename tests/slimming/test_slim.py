@@ -332,7 +332,7 @@ def _wait_for_workers(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 def test_killed_in_some_places(tmp_path: Path, libraries: list[Path]) -> None:
-    _killed(tmp_path, libraries[:2], 20)
+    _killed(tmp_path, libraries[:2], 8)
 
 
 @pytest.mark.slow
