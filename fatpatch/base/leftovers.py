@@ -66,4 +66,13 @@ def _alive(process: int) -> bool:
         return False
     except (OSError, OverflowError):
         return True
-    return True
+    return not _ended(process)
+
+
+def _ended(process: int) -> bool:
+    """Whether a process has ended and waits for its parent to notice, which the first process of a container may never do (Linux)."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as stream:
+            return stream.read(4096).rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False

@@ -22,7 +22,9 @@ def open_input(path: str, options: Remote | None = None) -> Source:
     if scheme in OTHERS:
         return _named(path, options)
     known = ", ".join(sorted(HTTP | OTHERS))
-    raise InputError(f"addresses with {scheme}: are not read", locator=shown_address(path), hint=f"read are {known}, and paths")
+    raise InputError(
+        f"{scheme}: URLs are not supported", locator=shown_address(path), hint=f"supported: {known}; name a local file by its path"
+    )
 
 
 def state_of(path: str, options: Remote | None = None) -> tuple[int | None, int | None, str | None]:

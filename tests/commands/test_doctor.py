@@ -257,7 +257,7 @@ def test_what_cannot_be_read_is_never_fine(run: Run, tmp_path: Path) -> None:
         (("--gpu", "Pascal"), 2, "is a generation"),
         (("--gpu", "1060", "--driver", "nonsense"), 2, "535.154"),
         (("--gpu", "gfx1030", "--hsa-override", "10.3"), 2, "10.3.0"),
-        (("--gpu", "1060", "--model", "donor.dll"), 3, "no GGUF model"),
+        (("--gpu", "1060", "--model", "donor.dll"), 3, "is not a GGUF model"),
         (("--gpu", "1060", "--candidate", "MANIFEST.toml"), 3, "holds no GPU code"),
         ((), 2, "--gpu"),
     ],

@@ -570,7 +570,7 @@ def test_a_stranger_in_the_place_of_the_record(old: dict[str, bytes], run: Run, 
     path, out = fresh(tmp_path / "lib.so", old["lib.so"]), tmp_path / "out"
     beside(out).write_bytes(old["lib.so"])
     done = ok(run("graft", path, *DONORS["lib.so"], "-o", out), 6)
-    assert "no record of fatpatch" in done.stderr
+    assert "is not a fatpatch undo record" in done.stderr
     assert beside(out).read_bytes() == old["lib.so"]
     assert not out.exists()
 

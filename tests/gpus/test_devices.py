@@ -182,7 +182,7 @@ def test_no_more_than_eight_candidates() -> None:
 
 @pytest.mark.parametrize("text", ["Graphics Device", "AMD Radeon Graphics", "GeForce GPU"])
 def test_placeholders_never_decide(text: str) -> None:
-    with pytest.raises(InputError, match="does not tell which GPU") as caught:
+    with pytest.raises(InputError, match="does not identify the GPU") as caught:
         find(text)
     assert "PCI id" in (caught.value.hint or "")
 
@@ -229,7 +229,7 @@ def test_every_row_gives_its_own_target_or_asks() -> None:
         found = answer(product.name)
         if isinstance(found, InputError):
             asked += 1
-            assert "several GPUs are called" in found.message or "does not tell which" in found.message, product
+            assert "several GPUs are called" in found.message or "does not identify" in found.message, product
             assert f"({product.target}" in (found.hint or ""), product
         elif (product.name, product.target) in doubtful:
             assert f"({product.target}, {product.chips[0]})" in found.note

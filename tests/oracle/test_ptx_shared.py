@@ -16,7 +16,8 @@ import fatpatch
 from fatpatch.gpucode.cubin.kernels import cubin_kernels
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.kernels import read_image
-from fatpatch.gpucode.rows import own_shared, sm_number
+from fatpatch.gpucode.rows import own_shared
+from fatpatch.model.target import Target
 
 pytestmark = pytest.mark.oracle
 HEAD = ".version 8.3\n.target sm_80\n.address_size 64\n"
@@ -142,7 +143,7 @@ def test_every_text_of_the_corpus(ptxas: Path, tmp_path: Path) -> None:
                     results["not compiled"] += 1
                     continue
                 made = {row[0]: row for row in cubin_kernels(Tables(cubin.read_bytes()), detail=True)}
-                arch = sm_number("sm_" + image.target.removeprefix("compute_"))
+                arch = Target("sm_" + image.target.removeprefix("compute_")).sm
                 for kernel_row in read_image("ptx", text).kernels:
                     shared = own_shared(made[kernel_row[0]][2], arch)
                     assert kernel_row[6] == made[kernel_row[0]][6], (image.locator, kernel_row[0])

@@ -483,7 +483,7 @@ def test_bad_addresses(run: Run, url: str) -> None:
     done = run("inspect", url)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
-    assert "address" in done.stderr
+    assert "URL" in done.stderr
 
 
 @pytest.fixture

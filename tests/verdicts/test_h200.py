@@ -12,10 +12,11 @@ from conftest import ROOT
 
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.kernels import read_image
-from fatpatch.gpucode.rows import own_shared, sm_number
+from fatpatch.gpucode.rows import own_shared
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
 from fatpatch.gpus.selection import choose
+from fatpatch.model.target import Target
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
@@ -84,5 +85,5 @@ def test_static_shared_memory_is_what_the_driver_counts(modules: Path) -> None:
                 for row in read_image("sass", reader.read(image)).kernels:
                     if row[0] in shared and shared[row[0]] >= 0:
                         seen += 1
-                        assert own_shared(row[2], sm_number(image.target)) == shared[row[0]], (digest, row[0])
+                        assert own_shared(row[2], Target(image.target).sm) == shared[row[0]], (digest, row[0])
     assert seen > 500
