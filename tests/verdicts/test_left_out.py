@@ -1,0 +1,53 @@
+"""A kernel that is real only above the device, in a library that has code for the device in other modules: it was left out on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import elf
+from builders.cubin import cubin
+from builders.fatbin import container, entry
+
+from fatpatch.gpus.devices import find
+from fatpatch.scan.walk import inspected
+from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.judge import Doctor
+
+STUB, REAL = b"trap;", b".reg .b64 %rd<2>;\nld.param.u64 %rd1, [p];\nst.global.u32 [%rd1], 1;"
+
+
+def text(arch: int, body: bytes) -> bytes:
+    return b".version 8.4\n.target sm_%d\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n%s\nret;\n}\n\0" % (arch, body)
+
+
+def guarded(real_from: int) -> bytes:
+    """A module whose kernel is a trap for 8.0 and works from ``real_from`` on."""
+    return container(entry(text(80, STUB), arch=80, options=b""), entry(text(real_from, REAL), arch=real_from, options=b""))
+
+
+def broken(tmp_path: Path, *modules: bytes) -> list[str]:
+    """The kernels that are called broken on an RTX 3060 (8.6)."""
+    path = tmp_path / "lib.so"
+    path.write_bytes(elf.shared_object([(".nv_fatbin", b"".join(module + bytes(-len(module) % 8) for module in modules))]))
+    with inspected(str(path)) as node:
+        found = Doctor(node, limit=1 << 26).judge(Environment(find("RTX 3060")))
+        return [kernel.name for module in found.modules for kernel in module.verdict.kernels if kernel.defect]
+
+
+@pytest.mark.parametrize(
+    ("arch", "defects"),
+    [(86, []), (80, ["k"]), (89, ["k"])],
+    ids=["a module for this device", "one for a lower device", "one for a higher device"],
+)
+def test_real_above_the_device_only(tmp_path: Path, arch: int, defects: list[str]) -> None:
+    other = container(entry(cubin(arch=arch), kind=2, arch=arch))
+    assert broken(tmp_path, guarded(89), other) == defects
+
+
+def test_an_alarm_that_stays(tmp_path: Path) -> None:
+    """Alone, or where the kernel is real for the device itself."""
+    assert broken(tmp_path, guarded(89)) == ["k"]
+    other = container(entry(cubin(arch=86), kind=2, arch=86))
+    with_own = container(entry(text(80, STUB), arch=80, options=b""), entry(text(86, REAL), arch=86, options=b""))
+    assert broken(tmp_path, with_own, other) == []  # compute_86 is loaded
