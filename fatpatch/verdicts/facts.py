@@ -70,6 +70,7 @@ class FactsReader:
         self._names: dict[_Key, frozenset[str] | None] = {}
         self._views: dict[Place, View] = {}
         self._origins: dict[Place, int] = {}
+        self._native: dict[Place, frozenset[int]] = {}
         self.opened = OpenedImages()
 
     def spend(self, image: ImageEntry) -> None:
@@ -84,6 +85,14 @@ class FactsReader:
         if key not in self._views:
             self._views[key] = driver_view(source, payload.offset, payload.locator)
         return self._views[key]
+
+    def native(self, source: Source, payloads: Iterable[Payload]) -> frozenset[int]:
+        """The SM numbers for which the modules of a library have SASS."""
+        key = source.place(0)
+        if key not in self._native:
+            images = (image for payload in payloads for image in payload.images)
+            self._native[key] = frozenset(arch_of(image) for image in images if image.kind == ImageKind.SASS)
+        return self._native[key]
 
     def facts(self, source: Source, image: ImageEntry, content: ImageContent | None = None) -> ImageFacts:
         """Of one image; ``content`` is what it holds when it was opened just now."""

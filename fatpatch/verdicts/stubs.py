@@ -44,7 +44,6 @@ def with_stubs(
     assert arch is not None
     agreement = host.agrees(arch, image_arch)
     above = {} if image_arch == arch or agreement == EQUAL else _above(node, payload, image_arch, reader)
-    left_out = _builds_for(node, arch)
     judged = {}
     for kernel in dead:
         bodies = above.get(kernel.name, ())
@@ -55,8 +54,8 @@ def with_stubs(
             working = []  # dead as well when compiled for this device or a newer one: it is meant
         if working and all(Target(target).suffix and number > arch for target, number in working):
             working = []  # real for the very GPUs that its targets name, and for none of them is the device
-        if left_out and all(number > arch for _, number in working):
-            working = []  # other modules have code for this very device: here it was left out on purpose
+        if working and all(number > arch for _, number in working) and arch in reader.native(node.source, node.payloads):
+            working = []  # other modules have code for this very device, as in vLLM 0.33: here it was left out on purpose
         if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
             working = []  # its name says that it is for a newer generation
         real = tuple(target for target, _ in working)
@@ -74,14 +73,6 @@ def with_stubs(
         for kernel in verdict.kernels
     )
     return settle(verdict._replace(kernels=kernels))
-
-
-def _builds_for(node: Node, arch: int) -> bool:
-    """Whether a library has code for this very device in some module: what another module lacks was then chosen, kernel by kernel.
-
-    vLLM 0.33 builds most for sm_86, and its FP8 kernels for sm_75, sm_80 and sm_89: they are traps on 8.6, which it never asks for them.
-    """
-    return any(image.kind == ImageKind.SASS and arch_of(image) == arch for payload in node.payloads for image in payload.images)
 
 
 def _printing(node: Node, verdict: ModuleVerdict, reader: FactsReader) -> frozenset[str]:
