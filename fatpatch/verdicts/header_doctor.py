@@ -22,7 +22,7 @@ from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.load_result import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
-from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, ModuleVerdict
+from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, ModuleVerdict, verdict_on
 from fatpatch.verdicts.results import Judged
 
 _HOST: Final = HostChecks(None, (), False, None, "host code is not read")
@@ -83,20 +83,5 @@ def _refusals(image: ImageEntry, environment: Environment) -> Iterator[tuple[int
 def _verdict(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:
     versions = [each.code_version for each in payload.images if each.kind == ImageKind.PTX and each.code_version]
     newest = max(versions, key=version_key, default=None)
-    return ModuleVerdict(
-        locator=payload.locator,
-        offset=payload.offset,
-        size=payload.size,
-        verdict=verdict,
-        cuda_error=error,
-        outcome=None,
-        image=image,
-        target=None if image is None else image.target,
-        reason=reason,
-        lost=(),
-        kernels=(),
-        cost=None,
-        measured=False,
-        toolkit=None if newest is None or payload.wrapper is None else cuda_of_ptx(newest),
-        vacant=verdict == EMPTY,
-    )
+    toolkit = None if newest is None or payload.wrapper is None else cuda_of_ptx(newest)
+    return verdict_on(payload, verdict, error, image, reason)._replace(toolkit=toolkit, vacant=verdict == EMPTY)

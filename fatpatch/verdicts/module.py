@@ -72,10 +72,10 @@ class ModuleVerdict(NamedTuple):
     image: ImageEntry | None
     target: str | None
     reason: str
-    lost: tuple[tuple[str, str], ...]
-    kernels: tuple[KernelVerdict, ...]
-    cost: Cost | None
-    measured: bool
+    lost: tuple[tuple[str, str], ...] = ()
+    kernels: tuple[KernelVerdict, ...] = ()
+    cost: Cost | None = None
+    measured: bool = False
     toolkit: str | None = None
     unlinked: tuple[tuple[str, int], ...] = ()
     origin: str | None = None
@@ -154,21 +154,14 @@ def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lo
     verdict = FAILS
     if image is not None and fate.good:
         verdict = JIT if image.kind in PTX_TEXTS else NATIVE if arch_of(image) == environment.device.arch else COMPATIBLE
-    return ModuleVerdict(
-        locator=payload.locator,
-        offset=payload.offset,
-        size=payload.size,
-        verdict=verdict,
-        cuda_error=fate.error,
-        outcome=fate.outcome,
-        image=image,
-        target=None if image is None else image.target,
-        reason=reason,
-        lost=lost,
-        kernels=(),
-        cost=None,
-        measured=loading.measured,
-    )
+    made = verdict_on(payload, verdict, fate.error, image, reason)
+    return made._replace(outcome=fate.outcome, lost=lost, measured=loading.measured)
+
+
+def verdict_on(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:
+    """The verdict on a module by the image that is chosen of it, before its kernels are looked at."""
+    target = None if image is None else image.target
+    return ModuleVerdict(payload.locator, payload.offset, payload.size, verdict, error, None, image, target, reason)
 
 
 def _missing(

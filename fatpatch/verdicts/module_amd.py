@@ -15,7 +15,7 @@ from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.load_result import NO_IMAGE
-from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, ModuleVerdict
+from fatpatch.verdicts.module import COMPATIBLE, FAILS, JIT, NATIVE, ModuleVerdict, verdict_on
 
 _HOW = {"native": NATIVE, "generic": COMPATIBLE, "spirv": JIT}
 _FIRST_VERSION, _FIRST_GENERIC = 3, 1
@@ -77,18 +77,4 @@ def _passed_over(image: ImageEntry) -> str:
 
 def _verdict(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:
     lost = tuple((each.target, _passed_over(each)) for each in payload.images if each is not image and each.size)
-    return ModuleVerdict(
-        locator=payload.locator,
-        offset=payload.offset,
-        size=payload.size,
-        verdict=verdict,
-        cuda_error=error,
-        outcome=None,
-        image=image,
-        target=None if image is None else image.target,
-        reason=reason,
-        lost=tuple(dict.fromkeys(lost)),
-        kernels=(),
-        cost=None,
-        measured=False,
-    )
+    return verdict_on(payload, verdict, error, image, reason)._replace(lost=tuple(dict.fromkeys(lost)))
