@@ -1,4 +1,4 @@
-"""Marks of slimmed files, found beside them: in a distribution's own folder, at the root of a slimmed folder, in a wheel.
+"""Marks of slimmed files: in a distribution's own folder, at the root of a slimmed folder, in a wheel, or beside a single file.
 
 A mark counts for a file that it names and that has the size that it had then: an installer that replaced the file made it void.
 """
@@ -16,6 +16,9 @@ from fatpatch.model.tree import Node
 
 MARK: Final = "fatpatch-slim.json"
 """In ``*.dist-info``, and at the root of a slimmed folder."""
+
+BESIDE: Final = ".fatpatch-slim.json"
+"""After the name of a file that was slimmed by itself."""
 
 SCHEMA: Final = "fatpatch.slimmed/1"
 _IN_WHEEL: Final = lazy_pattern(r"[^/]+\.dist-info/fatpatch-slim\.json\Z")
@@ -64,8 +67,11 @@ def mark_from(document: Any) -> SlimMark | None:
 
 
 def _of_file(path: str) -> SlimMark | None:
-    """The mark that names a file, in one of the folders above it."""
+    """The mark that names a file, beside it or in one of the folders above it."""
     real = os.path.realpath(path)
+    own = read_mark(real + BESIDE)
+    if own is not None and dict(own.files).get(os.path.basename(real)) == os.path.getsize(real):
+        return own
     folder = os.path.dirname(real)
     for _ in range(_MAX_DEPTH):
         marks = _marks_in(folder) if os.path.basename(folder) in _SITES else _root_mark(folder)

@@ -4,10 +4,10 @@
 usage: slim.py run [ENV] [--scratch DIR] [--out DIR]    copies ENV (the one of this Python) twice, slims both copies for this GPU
                                                         (one with --strip-lto --recompress zstd), and compares
        slim.py compare BEFORE AFTER...                  environments or site-packages folders
-       slim.py compute SUITE                            in this process: torch, nccl, cupy or jax
+       slim.py compute SUITE                            in this process: torch, nccl, cupy, jax or xgboost
 
-Needs Python and PyTorch; CuPy and JAX where they are; ``run`` also needs fatpatch. Every operation (slim_operations.py) runs on inputs made
-on the CPU from fixed seeds, and the SHA-256 of its result is compared: lazy and eager loading, the original twice, so that what is not
+Needs Python and PyTorch; CuPy, JAX and XGBoost where they are; ``run`` also needs fatpatch. Every operation (slim_operations.py,
+xgboost_operations.py) runs on inputs made on the CPU from fixed seeds, and the SHA-256 of its result is compared: lazy and eager loading, the original twice, so that what is not
 repeatable is known. A library that a process loads from another folder than the one that is examined counts as a difference. With two
 GPUs, NCCL runs in two processes. Prints a table for RESULTS.md; with --out it is also written there, beside slim's own documents.
 """
@@ -32,7 +32,7 @@ from typing import Any
 import slim_operations as work
 
 MODES = ("LAZY", "EAGER")
-SUITES = ("torch", "nccl", "cupy", "jax")
+SUITES = ("torch", "nccl", "cupy", "jax", "xgboost")
 SECONDS = 280
 AT_ONCE = 4
 LEAST = ("--strip-lto", "--recompress", "zstd")
@@ -97,6 +97,11 @@ def started(suite: str) -> tuple[str, Iterable[work.Operation]]:
         import jax
 
         return f"jax {jax.__version__} on {jax.devices()[0]}", work.jax_operations(jax)
+    if suite == "xgboost":
+        import xgboost
+        import xgboost_operations
+
+        return f"xgboost {xgboost.__version__}", xgboost_operations.operations(xgboost)
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
@@ -178,10 +183,10 @@ def foreign(folder: Path, paths: Iterable[str]) -> list[str]:
     return out
 
 
-def compare(before: Path, after: list[Path], say: Any) -> int:
+def compare(before: Path, after: list[Path], say: Any, suites: Iterable[str] = SUITES) -> int:
     """Compare each with the first, print a line a suite and mode; the number of differences."""
     differing = 0
-    for suite in SUITES:
+    for suite in suites:
         for mode in MODES:
             start = time.monotonic()
             with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -252,7 +257,7 @@ def slimmed(site: Path, to: Path, more: tuple[str, ...], say: Any) -> dict[str, 
     return document
 
 
-def run(env: Path, scratch: Path, out: Path | None) -> int:
+def run(env: Path, scratch: Path, out: Path | None, suites: Iterable[str] = SUITES) -> int:
     """Copy, slim, compare."""
     lines: list[str] = []
 
@@ -273,7 +278,7 @@ def run(env: Path, scratch: Path, out: Path | None) -> int:
         if out is not None:
             (out / f"{name}.json").write_text(json.dumps(document))
         folders.append(scratch / name)
-    return compare(site, folders, say)
+    return compare(site, folders, say, suites)
 
 
 def main() -> int:
@@ -282,14 +287,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--suite", action="append", choices=SUITES, help="only these")
     given = parser.parse_args()
     if given.action == "compute":
         print(json.dumps(compute(given.names[0])))
         return 0
     if given.action == "compare":
         before, *after = map(Path, given.names)
-        return min(compare(before, after, print), 1)
-    return min(run(Path(given.names[0]) if given.names else Path(sys.prefix), given.scratch, given.out), 1)
+        return min(compare(before, after, print, given.suite or SUITES), 1)
+    return min(run(Path(given.names[0]) if given.names else Path(sys.prefix), given.scratch, given.out, given.suite or SUITES), 1)
 
 
 if __name__ == "__main__":

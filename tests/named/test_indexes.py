@@ -217,3 +217,20 @@ def test_dependencies_are_those_of_pip(run: Run, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError):
             dependencies.units_of(report, "x")
     assert run("doctor", "x.so", "--deps", "--gpu", "H100").returncode == 2
+
+
+def test_audit_of_a_wheel_for_another_platform(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linux, windows = (f"kernels-1.0-cp310-cp310-{platform}.whl" for platform in ("manylinux_2_28_x86_64", "win_amd64"))
+    with index() as shop:
+        shop.project("kernels", [linux, windows])
+        for name, arch in ((linux, 61), (windows, 90)):
+            shop.wheel(name, {"kernels/lib.so": library(arch)})
+        monkeypatch.setenv("PIP_INDEX_URL", f"{shop.url}/simple")
+        database = tmp_path / "index.db"
+        asked = ("audit", "pypi:kernels", "--db", database, "--gpu", "H100", "--python-version", "3.10")
+        done = run(*asked, "--platform", "win_amd64")
+        assert done.returncode == 0, done.stderr
+        assert "1 of 1 library with code for its vendor run" in done.stderr
+        assert run(*asked, "--platform", "manylinux_2_28_x86_64").returncode == 0
+        assert "win_amd64" in (answer := run("query", "--db", database, "targets").stdout), answer
+        assert run(*asked, "--platform", "macosx_11_0_arm64").returncode == 3

@@ -63,6 +63,23 @@ def test_of_a_wheel_and_of_a_plain_folder(tmp_path: Path, libraries: list[Path])
     assert "slimmed on " in fatpatch("inspect", folder / "libplain.so").out
 
 
+def test_of_a_file_alone(tmp_path: Path, libraries: list[Path]) -> None:
+    """Its mark lies beside it: for another GPU's run it is replaced, and undo removes it."""
+    path = tmp_path / "libplain.so"
+    path.write_bytes(libraries[0].read_bytes())
+    out = tmp_path / "out.so"
+    slim(path, "--for", GPU, "-o", out)
+    assert WORDS in fatpatch("inspect", out).out
+    assert WORDS in flat(fatpatch("doctor", out, "--gpu", "T4").out)
+    assert not list(tmp_path.glob("libplain.so.*"))
+    slim(path, "--for", GPU, "--in-place")
+    assert WORDS in fatpatch("inspect", path).out
+    assert fatpatch("undo", path).code == 0
+    assert path.read_bytes() == libraries[0].read_bytes()
+    assert "slimmed" not in fatpatch("inspect", path).out
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["libplain.so", "out.so", "out.so.fatpatch-slim.json"]
+
+
 @pytest.mark.parametrize("text", ["[", "[]", '{"schema": 3}', '{"schema": "fatpatch.slimmed/1", "files": []}', "\0", "9" * 5000])
 def test_a_broken_mark_says_nothing(tmp_path: Path, libraries: list[Path], text: str) -> None:
     env, site = environment(tmp_path, libraries[:1])

@@ -23,6 +23,26 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
 
 def naming_options(command: _Command) -> _Command:
     """--python, --index, --platform and --python-version, for commands that take more than files."""
+    index = click.option(
+        "--index",
+        "index_url",
+        metavar="URL",
+        expose_value=False,
+        callback=_keep,
+        help="Index for pypi:NAME and npm:NAME (default: pip's, npm's).",
+    )
+    return environment_option(index(platform_options(command)))
+
+
+def environment_option(command: _Command) -> _Command:
+    """--python, where an installed distribution is looked for."""
+    return click.option(
+        "--python", metavar="PATH", expose_value=False, callback=_keep, help="Environment, or its Python, for NAME (default: active)."
+    )(command)
+
+
+def platform_options(command: _Command) -> _Command:
+    """--platform and --python-version, by which a wheel or an image is picked, and --plain-http."""
     for option in (
         click.option("--plain-http", is_flag=True, expose_value=False, callback=keep, help="Ask the registry of oci:HOST/NAME by http."),
         click.option(
@@ -34,17 +54,6 @@ def naming_options(command: _Command) -> _Command:
             expose_value=False,
             callback=_keep,
             help="Platform of the wheel for pypi:NAME (win_amd64), or of a container image (linux/arm64).",
-        ),
-        click.option(
-            "--index",
-            "index_url",
-            metavar="URL",
-            expose_value=False,
-            callback=_keep,
-            help="Index for pypi:NAME and npm:NAME (default: pip's, npm's).",
-        ),
-        click.option(
-            "--python", metavar="PATH", expose_value=False, callback=_keep, help="Environment, or its Python, for NAME (default: active)."
         ),
     ):
         command = option(command)

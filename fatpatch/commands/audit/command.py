@@ -6,6 +6,7 @@ import click
 
 from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
+from fatpatch.commands._shared.naming import environment_option, platform_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_option, limits_from
 
 
@@ -21,6 +22,8 @@ from fatpatch.commands._shared.options import GpuName, image_size_option, jobs_o
 @click.option("--ndjson", is_flag=True, help="Print one line of JSON for each file.")
 @click.option("--gpu", "gpus", type=GpuName(), multiple=True, metavar="NAME", help="Report how many libraries run on this GPU. Repeatable.")
 @fleet_option
+@environment_option
+@platform_options
 @jobs_option
 @image_size_option
 def command(

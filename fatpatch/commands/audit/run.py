@@ -18,6 +18,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet
+from fatpatch.commands._shared.naming import choices
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.gpus.devices import find
 from fatpatch.index.database import Database
@@ -26,7 +27,7 @@ from fatpatch.index.run import audit as run
 from fatpatch.index.run import shard as part
 from fatpatch.model.target import target_key
 from fatpatch.named.resolve import resolve
-from fatpatch.named.unit import NamingChoices, files_of
+from fatpatch.named.unit import files_of
 from fatpatch.remote.inputs import Input
 
 _MOST_LINES = 10_000_000
@@ -123,7 +124,7 @@ def _inputs(wish: AuditRequest, limits: Limits) -> list[Input]:
         from fatpatch.remote.index import wheels
 
         names = [address for name in names for address in wheels(wish.simple_index, name, limits.remote)]
-    units = resolve(names, names, NamingChoices(remote=limits.remote))
+    units = resolve(names, names, choices()._replace(remote=limits.remote))
     inputs = files_of(units)
     return inputs if wish.shard is None else part(inputs, *_shard(wish.shard))
 

@@ -17,13 +17,16 @@ from fatpatch.base.errors import EditError, InputError, VerifyError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
 from fatpatch.base.shell_word import shell_word
 from fatpatch.base.words import size
+from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.options import make_folder, shown_paths
 from fatpatch.commands.slim.text import SlimmedPackage, SlimReport, slim_json, slim_text
 from fatpatch.remote.opening import refuse_address
+from fatpatch.scan.slim_marks import BESIDE, mark_bytes
 from fatpatch.slimming.environment import slim_tree
 from fatpatch.slimming.image.slim import slim_image
 from fatpatch.slimming.image.store import is_image
 from fatpatch.slimming.library import slim_library
+from fatpatch.slimming.mark import mark_of
 from fatpatch.slimming.request import FAILED, SLIMMED, LibraryResult, LibraryTask, SlimRequest
 from fatpatch.slimming.state import STATE
 from fatpatch.slimming.tree import Tree, tree_of
@@ -112,6 +115,9 @@ def _file_run(what: str, shown: str, request: SlimRequest, output: str | None, *
         shutil.copyfile(real, output)
         shutil.copymode(real, output)
     changed = result.status == SLIMMED and to is not None
+    if changed and to is not None:
+        mark = mark_of(request, {os.path.basename(to): result.size_after}, _today())
+        write_file(to + BESIDE, [mark_bytes(mark)], replace=True)
     undo = f"fatpatch undo {shell_word(what)}" if changed and request.record else None
     return SlimReport(shown, request, (SlimmedPackage(shown, (result,)),), dry, (output or what) if changed else None, undo)
 

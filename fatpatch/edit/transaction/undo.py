@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fatpatch.base.errors import EditError, InputError, VerifyError
 from fatpatch.base.locking import locked
@@ -17,6 +17,7 @@ from fatpatch.edit.transaction.file_stamp import FileStamp, refuse_changed, stat
 from fatpatch.edit.transaction.undo_record import Edit, digest, is_at, undone
 from fatpatch.edit.transaction.write import write_overlay
 from fatpatch.model.tree import Node
+from fatpatch.scan.slim_marks import BESIDE
 from fatpatch.scan.walk import walked
 
 
@@ -36,6 +37,9 @@ def undo(path: str, *, last: bool = False) -> Undone:
     path = os.path.realpath(path)
     with locked(path):
         result, more = _once(path, last=last)
+        if not os.path.lexists(journal.path_beside(path)):  # the original is back: what slim wrote beside the file is void
+            with suppress(OSError):
+                os.unlink(path + BESIDE)
     return result if not more else _and_one(undo(path))
 
 
