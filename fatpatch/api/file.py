@@ -112,9 +112,8 @@ class Image:
 
     def read(self) -> bytes:
         """The image, unpacked. FatpatchError when it is damaged or larger than the limit of its file."""
-        assert self._holder.source is not None
         self._file.require_open()
-        return ImageReader(self._holder.source, self._file.limits.image).read(self.facts)
+        return ImageReader(self._holder.content, self._file.limits.image).read(self.facts)
 
 
 class Module(NamedTuple):

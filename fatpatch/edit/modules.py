@@ -96,5 +96,4 @@ def _with_kernels(payload: Payload) -> Iterator[ImageEntry]:
 
 
 def _signature(holder: Node, image: ImageEntry, limit: int, *, detail: bool) -> ImageSignature:
-    assert holder.source is not None
-    return signature_of(image.kind, ImageReader(holder.source, limit).read(image), options=image.options, detail=detail)
+    return signature_of(image.kind, ImageReader(holder.content, limit).read(image), options=image.options, detail=detail)

@@ -9,7 +9,6 @@ from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import FatpatchError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.binfmt.elf.layout import ElfFile
-from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.pe.authenticode import PeSignature, signature_of
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.binfmt.zip.sums import sum_problems
@@ -19,7 +18,6 @@ from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.edit.host.second_reader import opinion, second_opinion
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.undo import original
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Node, Payload
 from fatpatch.scan.coverage import all_diagnostics, members_below
@@ -83,13 +81,12 @@ def _image_problems(node: Node, limits: Limits) -> Iterator[str]:
 
 
 def _host_problems(node: Node) -> Iterator[str]:
-    assert node.source is not None
     try:
         if node.container == ContainerKind.ELF:
-            elf = ElfFile(node.source, node.locator)
+            elf = ElfFile(node.content, node.locator)
             yield from (f"{node.locator}: {problem}" for problem in segment_problems(elf))
         else:
-            pe = PeFile(node.source, node.locator)
+            pe = PeFile(node.content, node.locator)
             yield from (f"{node.locator}: {problem}" for problem in section_problems(pe))
             said, real = checksum_field(pe)
             if said not in (0, real):
@@ -103,13 +100,11 @@ def _host_problems(node: Node) -> Iterator[str]:
 def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
     if node.source is None or node.image is not None or (node.packing not in (None, Codec.DEFLATE) and node.stored_at is None):
         return
-    container = identify(node.source, node.locator, Diagnostics())
-    yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, container.members, limits))
+    yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, node.layout.members, limits))
 
 
 def _record_problems(path: str, node: Node) -> Iterator[str]:
-    assert node.source is not None
     try:
-        journal.refuse_cut_off(node.source, journal.load(path), path)
+        journal.refuse_cut_off(node.content, journal.load(path), path)
     except FatpatchError as error:
         yield error.message

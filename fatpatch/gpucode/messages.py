@@ -7,19 +7,16 @@ PTX the strings are byte lists of ``.global`` variables.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from fatpatch.base.patterns import lazy_pattern
-from fatpatch.binfmt.elf.elf64 import INFO, SYMBOL, TYPE, Row
+from fatpatch.binfmt.elf.elf64 import SYMBOL, TYPE
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.bodies import encoding, kernel_sections
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.ptx.bodies import body_words
 
-_REL, _RELA = struct.Struct("<QQ"), struct.Struct("<QQq")
-_SHT_REL, _SHT_RELA = 9, 4
 _MAX_STRINGS = 64
 _MAX_KERNELS = 2000
 _MAX_LENGTH = 2000
@@ -66,7 +63,8 @@ class _Strings:
         """Offset in a section -> (symbol, addend) of its relocation."""
         found = {}
         for prefix in (b".rel", b".rela"):
-            for at, symbol, addend in _relocations(self._tables, self._tables.by_name().get(prefix + section)):
+            row = self._tables.by_name().get(prefix + section)
+            for at, symbol, addend in () if row is None else self._tables.relocations(row):
                 found[at] = (symbol, addend)
         return found
 
@@ -80,16 +78,6 @@ class _Strings:
             return None
         end = self._data.find(b"\0", start, start + _MAX_LENGTH)
         return self._data[start:end].decode("utf-8", "backslashreplace") if end > start else None
-
-
-def _relocations(tables: Tables, row: Row | None) -> Iterator[tuple[int, int, int]]:
-    """(offset, symbol, addend) of each relocation of a section."""
-    if row is None or row[TYPE] not in (_SHT_REL, _SHT_RELA) or row[INFO] < 0:
-        return
-    data = tables.content(row)
-    form = _RELA if row[TYPE] == _SHT_RELA else _REL
-    for offset, info, *addend in form.iter_unpack(data[: len(data) // form.size * form.size]):
-        yield offset, info >> 32, addend[0] if addend else 0
 
 
 def ptx_messages(text: bytes, kernels: Iterable[str], arch: int) -> dict[str, str]:

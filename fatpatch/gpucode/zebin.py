@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from fatpatch.base.errors import FormatError
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.source import Source
+from fatpatch.binfmt.ar import read as ar
 from fatpatch.binfmt.elf.elf64 import ElfTables, header_of
 from fatpatch.formats import numbers as n
+from fatpatch.model.diagnostics import Diagnostics
 
-_AR_HEADER = 60
 _MAX_MEMBERS = 1000
 _CODE = b".text."
 _NO_KERNELS = (".text.Intel_Symbol_Table_Void_Program",)
@@ -26,7 +28,10 @@ def read_zebin(data: bytes) -> Zebin:
     """Read a zebin or an archive of them; FormatError when it is neither."""
     kernels: dict[str, None] = {}
     devices: dict[str, None] = {}
-    members = list(_members(data)) if data.startswith(n.AR_MAGIC) else [("", data)]
+    members = [("", data)]
+    if data.startswith(n.AR_MAGIC):
+        archive = ar.read(Source.of(data), "", Diagnostics()).members[:_MAX_MEMBERS]
+        members = [(each.name, data[each.offset : each.offset + each.size]) for each in archive]
     for name, content in members:
         if content[:4] != n.ELF_MAGIC:
             continue
@@ -36,18 +41,6 @@ def read_zebin(data: bytes) -> Zebin:
     if not data.startswith((n.AR_MAGIC, n.ELF_MAGIC)):
         raise FormatError(f"expected an ELF file or an ar archive, got {data[:8].hex()}", offset=0, field="zebin")
     return Zebin(tuple(kernels), tuple(devices))
-
-
-def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    at = len(n.AR_MAGIC)
-    for _ in range(_MAX_MEMBERS):
-        header = data[at : at + _AR_HEADER]
-        size = header[48:58].strip()
-        if len(header) < _AR_HEADER or not size.isdigit():
-            return
-        start = at + _AR_HEADER
-        yield header[:16].strip().rstrip(b"/").decode("ascii", "backslashreplace"), data[start : start + int(size)]
-        at = start + int(size) + (int(size) & 1)
 
 
 def _kernels(data: bytes) -> Iterator[str]:

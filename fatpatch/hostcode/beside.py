@@ -9,14 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from fatpatch.base.errors import FatpatchError
 from fatpatch.base.locator import file_name
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK
-from fatpatch.binfmt.elf import read as elf
-from fatpatch.binfmt.pe import read as pe
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Node, Section
 
@@ -47,13 +43,9 @@ def libraries_beside(node: Node) -> tuple[Beside, ...]:
     """NVIDIA's libraries that a library or program loads, imported ones first; none for other files, and where nothing can be read."""
     if node.source is None or node.container not in HOSTS:
         return ()
-    try:
-        container = (elf if node.container == ContainerKind.ELF else pe).read(node.source, node.locator, Diagnostics())
-    except FatpatchError:
-        return ()
     found: dict[str, Beside] = {}
-    for sections, imported in ((_IMPORTS, True), (_TEXTS, node.container == ContainerKind.PE and not _has_table(container.sections))):
-        for part in container.sections:
+    for sections, imported in ((_IMPORTS, True), (_TEXTS, node.container == ContainerKind.PE and not _has_table(node.layout.sections))):
+        for part in node.layout.sections:
             if part.name.startswith(sections):
                 for name, base in _names(node, part):
                     found.setdefault(name, Beside(name, base, imported))
@@ -70,13 +62,12 @@ def _has_table(sections: tuple[Section, ...]) -> bool:
 
 def _names(node: Node, part: Section) -> Iterator[tuple[str, str]]:
     """The names in one section, without what payloads hold."""
-    assert node.source is not None
     holes = sorted((payload.offset, payload.offset + payload.size) for payload in node.payloads)
     at, end = part.offset, part.offset + min(part.size, _MAX_BYTES)
     for low, high in [*holes, (end, end)]:
         stop = min(low, end)
         while at < stop:
-            data = node.source.peek(at, min(CHUNK + _EDGE, stop - at))
+            data = node.content.peek(at, min(CHUNK + _EDGE, stop - at))
             for match in _NAMES[node.container].finditer(data):
                 yield match[0].decode(), match[1].decode()
             at += CHUNK

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from typing import Final
 
-from fatpatch.base.errors import FatpatchError
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK, Source
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, ContainerKind
-from fatpatch.model.tree import Container, Node, Section
+from fatpatch.model.tree import Node, Section
 
 SEARCH_LIMIT: Final = 256 << 20
 """Bytes of code, and of constants, that are looked at in one file."""
@@ -75,11 +72,7 @@ def read_host(node: Node) -> tuple[HostCode | None, str]:
     """The host code of a node; None and the reason where fatpatch cannot read it."""
     if node.source is None or node.container not in HOSTS:
         return None, f"{node.container} is not an ELF or PE file: its host code is not read"
-    try:
-        reader = import_module(f"fatpatch.binfmt.{node.container}.read")
-        container: Container = reader.read(node.source, node.locator, Diagnostics())
-    except FatpatchError as error:
-        return None, f"its headers cannot be read: {error.message}"
+    container = node.layout
     if not container.detail.startswith("x86-64"):
         return None, f"{container.detail or 'this machine'} is not x86-64: its host code is not read"
     if container.relocatable or "object file" in container.detail:

@@ -11,6 +11,7 @@ from itertools import islice
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.binfmt.elf.elf64 import HEADER, RELA, SECTION, SEGMENT, SYMBOL, ElfHeader, dynamic, header_of, rows, section_rows, segments
+from fatpatch.binfmt.pe.tables import IMPORTS, PeTables
 from fatpatch.formats import numbers as n
 from fatpatch.hostcode.code import HostCode
 from fatpatch.hostcode.constants import occurrences
@@ -133,11 +134,11 @@ def _local(host: HostCode, header: ElfHeader, name: bytes) -> Iterator[int]:
 def _pe_slots(host: HostCode, name: bytes) -> Iterator[int]:
     """The addresses of the import table that hold the function."""
     source = host.source
-    at = int.from_bytes(source.peek(0x3C, 4), "little") + 24  # the optional header
-    if source.peek(at, 2) != b"\x0b\x02":
+    tables = PeTables(source)
+    if not tables.wide:
         return
-    base = int.from_bytes(source.peek(at + 24, 8), "little")
-    descriptor, left = host.offset_of(base + int.from_bytes(source.peek(at + 120, 4), "little")), _MAX_IMPORTS
+    base = tables.base
+    descriptor, left = host.offset_of(base + tables.directory(IMPORTS)[0]), _MAX_IMPORTS
     while descriptor is not None and left > 0:
         row = source.peek(descriptor, 20)
         if len(row) < 20 or not any(row):

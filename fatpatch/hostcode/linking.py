@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fatpatch.base.errors import FatpatchError
-from fatpatch.binfmt.elf import read as elf
-from fatpatch.binfmt.pe import read as pe
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Node
 
@@ -31,9 +27,5 @@ def mentions(node: Node, names: Sequence[bytes]) -> bool:
 def _occurs(node: Node, needles: Sequence[bytes], sections: Sequence[str]) -> bool:
     if node.source is None or node.container not in HOSTS:
         return False
-    try:
-        container = (elf if node.container == ContainerKind.ELF else pe).read(node.source, node.locator, Diagnostics())
-    except FatpatchError:
-        return False
-    parts = [part for part in container.sections if part.name.startswith(tuple(sections))] or list(container.segments)
+    parts = [part for part in node.layout.sections if part.name.startswith(tuple(sections))] or list(node.layout.segments)
     return any(node.source.find(needle, part.offset, part.offset + part.size) >= 0 for part in parts for needle in needles)

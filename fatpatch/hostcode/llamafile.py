@@ -29,9 +29,8 @@ def is_llamafile(node: Node) -> bool:
 
 def version_of(node: Node) -> str | None:
     """The version that the program states of itself before its first member; None when it does not."""
-    assert node.source is not None
-    end = min((member.stored_at for member in node.members if member.stored_at is not None), default=node.source.size)
-    body = node.source.slice(0, min(end, _SEARCHED, node.source.size))
+    end = min((member.stored_at for member in node.members if member.stored_at is not None), default=node.content.size)
+    body = node.content.slice(0, min(end, _SEARCHED, node.content.size))
     overlap = b""
     for chunk in body.chunks():
         found = _VERSION.search(overlap + chunk)

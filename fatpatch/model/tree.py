@@ -8,7 +8,7 @@ defining its class ten times as long, at every start.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
@@ -152,10 +152,14 @@ class Inventory(NamedTuple):
     entry_points: tuple[tuple[str, int], ...]
 
 
+_NOT_READ: Final = Container(kind=ContainerKind.RAW)
+
+
 class Node(NamedTuple):
     """A file, or a member of one, with all that was found in it and below it.
 
-    ``image``: of a container image; ``origin``: of a file in one; ``slimmed``: the mark that ``slim`` left beside it.
+    ``layout``: its sections, segments and members, as its reader found them; ``image``: of a container image; ``origin``: of a file in
+    one; ``slimmed``: the mark that ``slim`` left beside it.
     """
 
     locator: str
@@ -176,6 +180,13 @@ class Node(NamedTuple):
     origin: FileOrigin | None = None
     kernel_files: tuple[str, ...] = ()
     slimmed: SlimMark | None = None
+    layout: Container = _NOT_READ
+
+    @property
+    def content(self) -> Source:
+        """The bytes of a file that is open. Folders, container images and files that only their headers are known of have none."""
+        assert self.source is not None
+        return self.source
 
 
 def place_of(payload: Payload) -> str:

@@ -17,8 +17,7 @@ Codes = Mapping[tuple[str, str], frozenset[bytes]]
 
 def codes_of(node: Node, limit: int) -> Codes:
     """The code of every kernel of a library. What cannot be read is left out: the diagnostics tell it."""
-    assert node.source is not None
-    reader = ImageReader(node.source, limit)
+    reader = ImageReader(node.content, limit)
     found: dict[tuple[str, str], set[bytes]] = {}
     for payload in node.payloads:
         for image in payload.images:

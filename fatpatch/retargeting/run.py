@@ -98,9 +98,8 @@ class _Module:
     """The work on one module."""
 
     def __init__(self, holder: Node, payload: Payload, wishes: RetargetRequest, ptxas: Ptxas) -> None:
-        assert holder.source is not None
         self.payload, self.wishes, self.ptxas = payload, wishes, ptxas
-        self.reader = ImageReader(holder.source, wishes.limit)
+        self.reader = ImageReader(holder.content, wishes.limit)
         self.arch, _ = Target(wishes.target).level
         self.passes = 0
 

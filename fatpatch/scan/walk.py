@@ -184,6 +184,7 @@ class _TreeWalk:
             member_count=len(container.members),
             source=source,
             inventory=self._inventory(source, container) if self.all_kinds else None,
+            layout=container,
             kernel_files=tuple(each.name for each in container.members if is_kernel_file(each.name)) or (beside(path) if not depth else ()),
         )
 

@@ -61,13 +61,12 @@ Answer = tuple[str | None, int | None, str | None]
 
 
 def _answer(node: Node, payload: Payload, environment: Environment, limit: int) -> Answer:
-    assert node.source is not None
     device = environment.device
     if device.arch is None:
         image = choose_object(offered(payload.images), device.target).image
         return (None if image is None else image.target), None, None
-    view = driver_view(node.source, payload.offset, payload.locator) if payload.kind == ModuleKind.FATBIN else None
-    loading = load(node.source, payload, environment, limit, view)
+    view = driver_view(node.content, payload.offset, payload.locator) if payload.kind == ModuleKind.FATBIN else None
+    loading = load(node.content, payload, environment, limit, view)
     loads = loading.image is not None and loading.fate.good
     return (loading.image.target if loading.image is not None and loads else None), loading.fate.error, loading.fate.outcome
 

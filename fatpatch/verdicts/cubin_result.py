@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from fatpatch.base.errors import LimitError
-from fatpatch.binfmt.elf.elf64 import INFO, SYMBOL, TYPE, Row, name_budget
+from fatpatch.binfmt.elf.elf64 import HEADER, INFO, SYMBOL, TYPE, Row, name_budget
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, Fate
 
-_ELF_HEADER_SIZE = 64
-_SHT_REL, _SHT_RELA = 9, 4
 _OWN_DATA = (b".nv.global", b".nv.constant2", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
 DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 
@@ -31,7 +29,7 @@ def loaded(head: bytes, size: int, arch: int, *, eager: Callable[[], bytes] | No
     if identity.elf.machine != n.EM_CUDA or head[4:6] != b"\2\1":
         return Fate(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
     if identity.elf.sections_end > size:
-        if size <= _ELF_HEADER_SIZE:
+        if size <= HEADER.size:
             return Fate(INVALID_IMAGE, None, "it is cut behind its ELF header")
         return Fate(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
     if not identity.sound(size) or identity.arch is None or identity.elf.shnum == 0:
@@ -68,12 +66,13 @@ def unlinked(tables: Tables) -> dict[str, int]:
     names = {id(row): name for name, row in tables.by_name().items()}
     codes: dict[str, int] = {}
     for row in tables.rows:
-        if row[TYPE] not in (_SHT_REL, _SHT_RELA) or not 0 <= row[INFO] < len(tables.rows):
+        if row[INFO] >= len(tables.rows):
             continue
         place, _, kernel = names.get(id(tables.rows[row[INFO]]), b"").lstrip(b".").partition(b".")
         if place != b"text" or not kernel:
             continue
-        for section, name in _referred(tables, row, symbols):
+        for _, symbol, _ in tables.relocations(row):
+            section, name = symbols.at(symbol) or (-1, b"")
             code = 0
             if section == 0 and name and name not in DRIVERS_OWN:
                 code = NOT_FOUND
@@ -106,13 +105,3 @@ class _CubinSymbols:
                 raise LimitError("the symbol names overlap without end", field="st_name")
             self._known[index] = (section, name)
         return self._known[index]
-
-
-def _referred(tables: Tables, row: Row, symbols: _CubinSymbols) -> Iterator[tuple[int, bytes]]:
-    """(section index, name) of the symbol of each relocation, in their order."""
-    size = 24 if row[TYPE] == _SHT_RELA else 16
-    data = tables.content(row)
-    for at in range(0, len(data) // size * size, size):
-        symbol = symbols.at(int.from_bytes(data[at + 12 : at + 16], "little"))
-        if symbol is not None:
-            yield symbol

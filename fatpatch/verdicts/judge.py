@@ -219,11 +219,10 @@ class Doctor:
 
     def _everywhere(self, node: Node, payloads: Sequence[Payload]) -> frozenset[str]:
         """The kernels of all images of a file."""
-        assert node.source is not None
         images = [
             image for payload in payloads for image in payload.images if image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable
         ]
-        return frozenset[str]().union(*(self.reader.names(node.source, image) or () for image in images))
+        return frozenset[str]().union(*(self.reader.names(node.content, image) or () for image in images))
 
     def names(self, node: Node, payload: Payload) -> frozenset[str]:
         """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""

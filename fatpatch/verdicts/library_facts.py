@@ -122,11 +122,10 @@ def read_whole(facts: LibraryFacts, node: Node, reader: FactsReader, *, jobs: in
 
 def _digest(node: Node) -> str:
     """Of all payloads, whatever their order."""
-    assert node.source is not None
     digests = []
     for payload in node.payloads:
         result = hashlib.sha256()
-        for chunk in node.source.chunks(payload.offset, payload.size):
+        for chunk in node.content.chunks(payload.offset, payload.size):
             result.update(chunk)
         digests.append(result.digest())
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()

@@ -94,9 +94,8 @@ class ModuleVerdict(NamedTuple):
 
 def judge(node: Node, payload: Payload, environment: Environment, reader: FactsReader) -> ModuleVerdict:
     """Load one fatbin, cubin or PTX of a node on a device; whether its dead bodies are defects is for ``stubs`` to say."""
-    assert node.source is not None
     try:
-        loading = _loaded(node.source, payload, environment, reader)
+        loading = _loaded(node.content, payload, environment, reader)
     except FatpatchError as error:  # a limit of ours: what the driver makes of it is not known, and that is not "fine"
         loading = Loading(None, Fate(), f"cannot be judged: {error.message}")
     if payload.fillers and not payload.images and loading.image is None:
@@ -104,21 +103,21 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     lost = tuple(_lost(payload, loading.image, environment))
     verdict = _verdict_of(payload, loading, environment, lost)
     if loading.image is None or not loading.fate.good:
-        toolkit = reader.toolkit(node.source, payload) if payload.wrapper is not None else None
-        if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and is_empty(node.source, payload, reader):
+        toolkit = reader.toolkit(node.content, payload) if payload.wrapper is not None else None
+        if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and is_empty(node.content, payload, reader):
             fate = EMPTY if node.container in HOSTS else FAILS  # a host asks an empty module for nothing
             return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
-    facts = reader.facts(node.source, loading.image, loading.content)
+    facts = reader.facts(node.content, loading.image, loading.content)
     if facts.problem:
         return verdict._replace(verdict=FAILS, reason=f"{verdict.reason}; but its kernels cannot be read: {facts.problem}")
-    if node.container in HOSTS and verdict.verdict == JIT and is_empty(node.source, payload, reader):
+    if node.container in HOSTS and verdict.verdict == JIT and is_empty(node.content, payload, reader):
         return verdict._replace(verdict=EMPTY, vacant=True, reason=f"{verdict.reason}; it does nothing", toolkit=facts.toolkit)
     if not facts.bodies:
         return verdict._replace(verdict=EMPTY, reason=f"{verdict.reason}; it has no kernels", cost=facts.cost, toolkit=facts.toolkit)
     kernels = [KernelVerdict(name, verdict.verdict, body) for name, body in facts.bodies.items()]
     kernels += _missing(node, payload, loading.image, facts, environment, reader)
-    origin = reader.origin(node.source, payload, loading.image) if payload.wrapper is not None else None
+    origin = reader.origin(node.content, payload, loading.image) if payload.wrapper is not None else None
     return verdict._replace(kernels=tuple(kernels), cost=facts.cost, toolkit=facts.toolkit, unlinked=facts.unlinked, origin=origin)
 
 
@@ -171,7 +170,6 @@ def _missing(
 
     What only images for other devices have is meant for those.
     """
-    assert node.source is not None
     arch = environment.device.arch
     assert arch is not None
     nearer = [
@@ -182,7 +180,7 @@ def _missing(
     ]
     holders: dict[str, list[str]] = {}
     for image in nearer:
-        for name in (reader.names(node.source, image) or frozenset()) - facts.bodies.keys():
+        for name in (reader.names(node.content, image) or frozenset()) - facts.bodies.keys():
             holders.setdefault(name, []).append(image.target)
     for name, targets in sorted(holders.items()):
         yield KernelVerdict(name, FAILS, "missing", True, tuple(targets), broken=True)

@@ -47,8 +47,7 @@ def judge_amd(node: Node, payload: Payload, environment: Environment, reader: Fa
         why = "Windows does not look at HSA_OVERRIDE_GFX_VERSION, and " if deaf else ""
         return _verdict(payload, FAILS, NO_IMAGE, None, why + choice.reason)
     if image.kind == ImageKind.HSACO:
-        assert node.source is not None
-        identity = reader.identity(node.source, image)
+        identity = reader.identity(node.content, image)
         if identity is None:
             return _verdict(payload, FAILS, None, image, f"{image.target} cannot be read: {reader.problems[image.locator]}")
         if (refusal := _refused(image, identity)) is not None:

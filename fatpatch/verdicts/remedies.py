@@ -137,9 +137,8 @@ def _retarget(doctor: Doctor, found: FileVerdict, shown: str) -> Iterator[Remedy
         return
     kernels, real = 0, 0
     for module in modules:
-        assert module.node.source is not None
         assert module.verdict.image is not None
-        bodies = doctor.reader.facts(module.node.source, module.verdict.image).bodies
+        bodies = doctor.reader.facts(module.node.content, module.verdict.image).bodies
         kernels += len(bodies)
         real += sum(not is_dead(body) for body in bodies.values())
     if not kernels:

@@ -35,7 +35,6 @@ def with_stubs(
     """The verdict with its dead kernels judged. ``needed``: the kernels that a model launches, None when no model is given."""
     if verdict.image is None:
         return settle(verdict)
-    assert node.source is not None
     printing = _printing(node, verdict, reader)
     dead = [kernel for kernel in verdict.kernels if (is_dead(kernel.body) or kernel.name in printing) and not kernel.defect]
     if not dead:
@@ -54,7 +53,7 @@ def with_stubs(
             working = []  # dead as well when compiled for this device or a newer one: it is meant
         if working and all(Target(target).suffix and number > arch for target, number in working):
             working = []  # real for the very GPUs that its targets name, and for none of them is the device
-        if working and all(number > arch for _, number in working) and arch in reader.native(node.source, node.payloads):
+        if working and all(number > arch for _, number in working) and arch in reader.native(node.content, node.payloads):
             working = []  # other modules have code for this very device, as in vLLM 0.33: here it was left out on purpose
         if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
             working = []  # its name says that it is for a newer generation
@@ -66,8 +65,8 @@ def with_stubs(
         word = (EMPTY if kernel.body == flow.EMPTY else STUB) if defect else kernel.verdict
         judged[kernel.name] = kernel._replace(verdict=word, defect=defect, broken=broken, real_in=real, note=note)
     defects = [name for name, kernel in judged.items() if kernel.defect]
-    messages = reader.messages(node.source, verdict.image, defects) if defects else {}
-    shapes = reader.shapes(node.source, verdict.image, defects) if defects else {}
+    messages = reader.messages(node.content, verdict.image, defects) if defects else {}
+    shapes = reader.shapes(node.content, verdict.image, defects) if defects else {}
     kernels = tuple(
         judged[kernel.name]._replace(message=messages.get(kernel.name), shape=shapes.get(kernel.name)) if kernel.name in judged else kernel
         for kernel in verdict.kernels
@@ -77,10 +76,9 @@ def with_stubs(
 
 def _printing(node: Node, verdict: ModuleVerdict, reader: FactsReader) -> frozenset[str]:
     """Kernels that call out, store nothing and have a message to print: where another image has a body that works, they are stubs."""
-    assert node.source is not None
     assert verdict.image is not None
     suspects = [kernel.name for kernel in verdict.kernels if kernel.body == flow.CALL_ONLY]
-    return frozenset(reader.messages(node.source, verdict.image, suspects)) if suspects else frozenset()
+    return frozenset(reader.messages(node.content, verdict.image, suspects)) if suspects else frozenset()
 
 
 def _launched(name: str, bodies: Sequence[tuple[str, int, str]], host: HostChecks, arch: int, image_arch: int) -> bool | None:
@@ -123,10 +121,9 @@ def _decide(exact: bool, agreement: str, launched: bool | None, real: bool) -> t
 
 def _above(node: Node, payload: Payload, image_arch: int, reader: FactsReader) -> dict[str, tuple[tuple[str, int, str], ...]]:
     """Kernel -> (target, SM number, class of its body) in the images for more than the chosen one."""
-    assert node.source is not None
     found: dict[str, list[tuple[str, int, str]]] = {}
     for image in payload.images:
         if image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable and arch_of(image) > image_arch:
-            for name, body in reader.facts(node.source, image).bodies.items():
+            for name, body in reader.facts(node.content, image).bodies.items():
                 found.setdefault(name, []).append((image.target, arch_of(image), body))
     return {name: tuple(rows) for name, rows in found.items()}

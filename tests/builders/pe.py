@@ -5,7 +5,7 @@ import struct
 
 def dll(sections: list[tuple[bytes, bytes]], *, base: int = 0x180000000) -> bytes:
     """A minimal PE32+ DLL; section addresses are 0x1000, 0x2000, ..."""
-    optional = struct.pack("<H", 0x20B) + bytes(22) + struct.pack("<Q", base) + bytes(208)
+    optional = struct.pack("<H", 0x20B) + bytes(22) + struct.pack("<Q", base) + bytes(76) + struct.pack("<I", 16) + bytes(128)
     header = b"MZ" + bytes(58) + struct.pack("<I", 64)
     start = 0x400
     table, body = b"", b""

@@ -14,7 +14,7 @@ from builders.layouts import build_layout, parse_layout
 
 from fatpatch.base.errors import FormatError
 from fatpatch.binfmt.elf import elf64
-from fatpatch.binfmt.pe import read as pe_reader
+from fatpatch.binfmt.pe import tables as pe_tables
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.formats import cubin as cubin_format
 from fatpatch.formats import elf, kpack, nvinfo, offload_binary, offload_bundle, pe, tar, wrapper
@@ -62,8 +62,8 @@ HOT = [
     (elf64.SECTION, elf.SECTION),
     (elf64.SEGMENT, elf.SEGMENT),
     (elf64.SYMBOL, elf.SYMBOL),
-    (pe_reader.FILE_HEADER, pe.FILE_HEADER),
-    (pe_reader.SECTION, pe.SECTION),
+    (pe_tables.FILE_HEADER, pe.FILE_HEADER),
+    (pe_tables.SECTION, pe.SECTION),
     (zip_reader.END, zip_format.END),
     (zip_reader.END64, zip_format.END64),
     (zip_reader.LOCATOR64, zip_format.LOCATOR64),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import HEADER, SEGMENT, header_of, segments
+from fatpatch.binfmt.elf.elf64 import SEGMENT, ElfHeader, header_of, segments
 from fatpatch.binfmt.pe import read as pe
 from fatpatch.binfmt.zip import read as zip
 from fatpatch.formats import numbers as n
@@ -29,17 +29,15 @@ def probe(source: Source) -> bool:
     return source.peek(0, 8) in n.APE_MAGICS
 
 
-def elf_headers(source: Source) -> tuple[bytes, ...]:
-    """The 64-byte ELF headers that the shell script writes, decoded from its octal."""
+def elf_headers(source: Source) -> tuple[ElfHeader, ...]:
+    """The ELF headers that the shell script writes, decoded from its octal."""
     script = source.peek(0, PROLOGUE)
     decoded = (re.sub(_OCTAL, lambda digit: bytes([int(digit[1], 8) & 0xFF]), found[1]) for found in re.finditer(_PRINTF, script))
-    return tuple(header for header in decoded if len(header) >= HEADER.size)
+    return tuple(header for each in decoded if (header := header_of(each)) is not None)
 
 
-def _end(source: Source, header: bytes) -> int:
+def _end(source: Source, elf: ElfHeader) -> int:
     """Where the last segment ends that an ELF header leads to."""
-    elf = header_of(header)
-    assert elf is not None
     table = source.peek(elf.phoff, min(elf.phnum, _MAX_SEGMENTS) * SEGMENT.size) if elf.phentsize == SEGMENT.size else b""
     return max((each.offset + each.file_size for each in segments(table) if each.type == n.PT_LOAD), default=0)
 
@@ -47,8 +45,7 @@ def _end(source: Source, header: bytes) -> int:
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
     """The architectures it runs on, its PE sections, and its zip members at their absolute offsets."""
     headers = elf_headers(source)
-    machines = [int.from_bytes(header[18:20], "little") for header in headers]
-    words = [_NAMES.get(machine, f"machine {machine}") for machine in machines]
+    words = [_NAMES.get(header.machine, f"machine {header.machine}") for header in headers]
     sections: tuple[Section, ...] = ()
     segments: tuple[Section, ...] = ()
     if pe.probe(source):

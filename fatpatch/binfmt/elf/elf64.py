@@ -12,12 +12,14 @@ from typing import Final
 
 from fatpatch.base.errors import FormatError, LimitError
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
 
 HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION: Final = struct.Struct("<IIQQQQIIQQ")
 SEGMENT: Final = struct.Struct("<IIQQQQQQ")
 SYMBOL: Final = struct.Struct("<IBBHQQ")
+REL: Final = struct.Struct("<QQ")
 RELA: Final = struct.Struct("<QQq")
 DYNAMIC: Final = struct.Struct("<qQ")
 
@@ -26,6 +28,8 @@ Row = tuple[int, int, int, int, int, int, int, int, int, int]
 TYPE, FLAGS, ADDRESS, OFFSET, SIZE, LINK, INFO = 1, 2, 3, 4, 5, 6, 7
 _MAX_OVERLAP = 4  # times the file: sections of real files do not overlap
 _MAX_NAMES = 3  # times the string table: real tables share few tails
+_MAX_HEADERS = 1 << 16
+_EXTENDED = 0xFFFF
 
 
 class ElfHeader(NamedTuple):
@@ -92,6 +96,14 @@ class SectionRow(NamedTuple):
 def header_of(data: bytes) -> ElfHeader | None:
     """The header in the first 64 bytes, whatever they start with; None when there are fewer."""
     return ElfHeader._make(HEADER.unpack_from(data)) if len(data) >= HEADER.size else None
+
+
+def counted(source: Source, header: ElfHeader) -> ElfHeader:
+    """The header with the real number of sections and that of their names, which stand in section 0 where they are large (gABI)."""
+    if not header.shoff or header.shnum or header.shoff + SECTION.size > source.size:
+        return header
+    (first,) = section_rows(source.read(header.shoff, SECTION.size))
+    return header._replace(shnum=min(first.size, _MAX_HEADERS), shstrndx=first.link if header.shstrndx == _EXTENDED else header.shstrndx)
 
 
 def rows(layout: struct.Struct, data: bytes) -> Iterator[tuple[int, ...]]:

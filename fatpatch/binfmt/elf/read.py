@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from fatpatch.base.source import Source
-from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, header_of, section_rows, segments
+from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, counted, header_of, section_rows, segments
 from fatpatch.formats import numbers as n
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Section
 
 KIND = ContainerKind.ELF
-_MAX_HEADERS = 1 << 16
 _MAX_NAME = 1 << 10
 _MAX_SEGMENTS = 512
 _MACHINES = {
@@ -48,19 +47,17 @@ def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
         words = "ends inside its ELF header" if header is None else "is not 64-bit little-endian: sections are not read"
         diagnostics.warning(locator, 4, words, field="e_ident")
         return Container(kind=KIND, detail="truncated" if header is None else "32-bit or big-endian")
+    header = counted(source, header)
     kind, machine, phoff, shoff = header.type, header.machine, header.phoff, header.shoff
-    phnum, shnum, names = header.phnum, header.shnum, header.shstrndx
+    phnum, shnum = header.phnum, header.shnum
     if phnum and (header.phentsize != SEGMENT.size or phoff + phnum * SEGMENT.size > source.size):
         diagnostics.error(locator, 32, f"{phnum} program headers at {phoff:#x} do not fit in {source.size:#x} bytes", field="e_phoff")
         phnum = 0
-    if shoff and shnum == 0 and shoff + SECTION.size <= source.size:  # gABI: the real count is in section 0
-        (first,) = section_rows(source.read(shoff, SECTION.size))
-        shnum, names = min(first.size, _MAX_HEADERS), first.link if names == 0xFFFF else names
-    if shnum and (header.shentsize != SECTION.size or shoff + shnum * SECTION.size > source.size):
+    if shnum and not header.sections_fit(source.size):
         message = f"{shnum} section headers at {shoff:#x} do not fit in {source.size:#x} bytes: searched without them"
         diagnostics.error(locator, 40, message, field="e_shoff")
         shnum = 0
-    sections = _sections(source, shoff, shnum, names, locator, diagnostics)
+    sections = _sections(source, shoff, shnum, header.shstrndx, locator, diagnostics)
     kind_words = _TYPES.get(kind, f"type {kind}")
     if kind == n.ET_DYN and phnum and _has_interpreter(source, phoff, phnum):
         kind_words = "position-independent executable"

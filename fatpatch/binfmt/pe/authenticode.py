@@ -11,12 +11,11 @@ from typing import Any
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
+from fatpatch.binfmt.pe.tables import SECURITY, PeTables, signature_at
 
 LARGEST = 256 << 20
 """Bytes of a file whose digest is still checked: LIEF holds it in memory."""
-_PE_OFFSET, _OPTIONAL, _SECURITY = 0x3C, 24, 4
 _COMMON_NAME = lazy_pattern(r"(?:^|, )CN=((?:\\.|[^,\\])+)")
-_DIRECTORIES = {0x10B: 96, 0x20B: 112}
 
 
 class PeSignature(NamedTuple):
@@ -33,11 +32,7 @@ class PeSignature(NamedTuple):
 
 def is_signed(source: Source) -> bool:
     """Whether the header of a PE file names an attribute certificate table."""
-    if source.peek(0, 2) != b"MZ":
-        return False
-    at = int.from_bytes(source.peek(_PE_OFFSET, 4), "little") + _OPTIONAL
-    directories = _DIRECTORIES.get(int.from_bytes(source.peek(at, 2), "little"))
-    return directories is not None and any(source.peek(at + directories + 8 * _SECURITY, 8))
+    return signature_at(source) is not None and any(PeTables(source).directory(SECURITY))
 
 
 def signature_of(source: Source) -> PeSignature | None:

@@ -6,80 +6,50 @@ import bisect
 import struct
 from collections.abc import Iterator
 
-from fatpatch.base.errors import EditError, UnsupportedError
+from fatpatch.base.errors import EditError, FormatError, UnsupportedError
 from fatpatch.base.overlay import Write
-from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.binfmt.pe.read import FILE_HEADER, SECTION
+from fatpatch.binfmt.pe.tables import (
+    FILE_ALIGNMENT,
+    HEADERS_SIZE,
+    IMAGE_SIZE,
+    RELOCATIONS,
+    RELOCATIONS_STRIPPED,
+    SECTION,
+    SECTION_ALIGNMENT,
+    PeSection,
+    PeTables,
+)
 
-EXECUTABLE, WRITABLE = 0x20000000, 0x80000000
-_PE32_PLUS = 0x20B
 _FULL32 = 0xFFFFFFFF
 _MAX_ALIGNMENT = 1 << 24
-SECURITY, RELOCATIONS = 4, 5
 _POINTER_SIZES = {10: 8, 3: 4}
 """Bytes of what a base relocation of a type relocates: DIR64, HIGHLOW."""
-_RELOCATIONS_STRIPPED = 0x1
 _BLOCK = struct.Struct("<II")
 _MAX_RELOCATIONS = 64 << 20
-_WORD, _LONG, _HALF = struct.Struct("<Q"), struct.Struct("<I"), struct.Struct("<H")
-# Offsets in the PE32+ optional header (PE/COFF specification, optional header)
-INITIALIZED_DATA, IMAGE_SIZE, CHECKSUM, DIRECTORIES = 8, 56, 64, 112
-_BASE, _SECTION_ALIGNMENT, _FILE_ALIGNMENT, _HEADERS_SIZE, _DIRECTORY_COUNT = 24, 32, 36, 60, 108
+_LONG, _HALF = struct.Struct("<I"), struct.Struct("<H")
 
 
-class PeSection(NamedTuple):
-    """A section header; field names follow formats/pe.py."""
-
-    name: bytes
-    virtual_size: int
-    address: int
-    raw_size: int
-    offset: int
-    relocations: int
-    line_numbers: int
-    relocation_count: int
-    line_number_count: int
-    flags: int
-
-    @property
-    def end(self) -> int:
-        """The first address behind it in memory, where Windows wants the next section, rounded up."""
-        return self.address + (self.virtual_size or self.raw_size)
-
-
-class PeFile:
+class PeFile(PeTables):
     """The headers of a PE32+ file; UnsupportedError when it is of another kind."""
 
     def __init__(self, source: Source, locator: str) -> None:
-        self.source, self.locator = source, locator
-        self.file_header = int.from_bytes(source.read(0x3C, 4), "little") + 4
-        self.machine, count, _, _, _, optional_size, self._flags = FILE_HEADER.unpack(source.read(self.file_header, FILE_HEADER.size))
-        self.optional = self.file_header + FILE_HEADER.size
-        if optional_size < DIRECTORIES or self.half(0) != _PE32_PLUS:
+        super().__init__(source)
+        self.locator = locator
+        if not self.wide:
             raise UnsupportedError("only 64-bit PE files (PE32+) can be edited", locator=locator)
-        self.table = self.optional + optional_size
-        self.sections = [PeSection._make(row) for row in SECTION.iter_unpack(source.read(self.table, count * SECTION.size))]
+        if self.count > len(self.sections):
+            message = f"{self.count} sections announced, room for {len(self.sections)}"
+            raise FormatError(message, locator=locator, offset=self.file_header + 2, field="NumberOfSections")
         if not self.sections:
             raise UnsupportedError("has no sections", locator=locator)
         self._by_address = sorted(self.sections, key=lambda section: section.address)
         self._starts = [section.address for section in self._by_address]
-        self.base = _WORD.unpack(source.read(self.optional + _BASE, 8))[0]
-        self.section_alignment = self.long(_SECTION_ALIGNMENT) or 0x1000
-        self.file_alignment = self.long(_FILE_ALIGNMENT) or 0x200
+        self.section_alignment = self.long(SECTION_ALIGNMENT) or 0x1000
+        self.file_alignment = self.long(FILE_ALIGNMENT) or 0x200
         powers = all(each & each - 1 == 0 for each in (self.section_alignment, self.file_alignment))
         if not powers or not 0x200 <= self.file_alignment <= 0x10000 or not 0x1000 <= self.section_alignment <= _MAX_ALIGNMENT:
             raise UnsupportedError("its section or file alignment is not one of a DLL or program", locator=locator)
-
-    def half(self, at: int) -> int:
-        """A 16-bit field of the optional header."""
-        value: int = _HALF.unpack(self.source.read(self.optional + at, 2))[0]
-        return value
-
-    def long(self, at: int) -> int:
-        """A 32-bit field of the optional header."""
-        value: int = _LONG.unpack(self.source.read(self.optional + at, 4))[0]
-        return value
 
     def put(self, at: int, value: int) -> Write:
         """The write of a 32-bit field of the optional header."""
@@ -95,17 +65,6 @@ class PeFile:
         """The write of a section header."""
         self.refuse_wide(*section[1:])
         return Write.of(self.table + index * SECTION.size, SECTION.pack(*section))
-
-    def signature(self) -> tuple[int, int]:
-        """File offset and size of the Authenticode table; (0, 0) when there is none."""
-        return self.directory(SECURITY)
-
-    def directory(self, index: int) -> tuple[int, int]:
-        """The two numbers of a data directory: address (a file offset for the signature) and size."""
-        at = DIRECTORIES + index * 8
-        if self.long(_DIRECTORY_COUNT) <= index or self.optional + at + 8 > self.table:
-            return 0, 0
-        return self.long(at), self.long(at + 4)
 
     @property
     def last(self) -> int:
@@ -133,7 +92,7 @@ class PeFile:
     @property
     def fixed(self) -> bool:
         """Whether it can only be loaded at the address it was linked for, so that no relocations say where its pointers are."""
-        return bool(self._flags & _RELOCATIONS_STRIPPED) or not self.directory(RELOCATIONS)[1]
+        return bool(self.flags & RELOCATIONS_STRIPPED) or not self.directory(RELOCATIONS)[1]
 
     def relocated(self) -> Iterator[tuple[int, int]]:
         """(address, bytes) of all pointers that the base relocations name."""
@@ -155,4 +114,4 @@ class PeFile:
         """Whether another section header fits behind the table, over zeros, before the first section's bytes."""
         end = self.table + (len(self.sections) + 1) * SECTION.size
         first = min((section.offset for section in self.sections if section.offset), default=0)
-        return end <= min(self.long(_HEADERS_SIZE), first) and not any(self.source.read(end - SECTION.size, SECTION.size))
+        return end <= min(self.long(HEADERS_SIZE), first) and not any(self.source.read(end - SECTION.size, SECTION.size))

@@ -172,7 +172,6 @@ def renewed(command: str, file: str, given: EditRequest, plan_of: Callable[[Node
 
 def _copy(subject: EditedFile, to: Destination) -> None:
     """The file itself as the result, where there is nothing to change: whoever asked for a file is given one."""
-    assert subject.node.source is not None
     assert to.path is not None
-    write_overlay(Overlay.of(subject.node.source, ()), to.path, like=subject.path, replace=to.overwrite, verify=lambda _: None)
+    write_overlay(Overlay.of(subject.node.content, ()), to.path, like=subject.path, replace=to.overwrite, verify=lambda _: None)
     journal.save(to.path, ())

@@ -16,9 +16,7 @@ from fatpatch.model.tree import ImageEntry, Payload
 
 def bundle_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterator[CheckResult]:
     """The checks of all edited bundles of one host file; reading a compressed one checks its hash."""
-    assert pair.old.source is not None
-    assert pair.new.source is not None
-    old_reader, new_reader = ImageReader(pair.old.source, limit), ImageReader(pair.new.source, limit)
+    old_reader, new_reader = ImageReader(pair.old.content, limit), ImageReader(pair.new.content, limit)
     ids: list[str] = []
     kept, given, packed, targets = [], [], [], []
     for payload in {graft.module.locator: graft.module.payload for graft in grafts}.values():

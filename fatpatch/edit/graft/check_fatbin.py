@@ -59,13 +59,12 @@ def _in_order(wanted: list[Source], there: list[Source]) -> bool:
 
 
 def _image_problems(graft: Graft, holder: Node, fatbin: Payload, limit: int) -> Iterator[str]:
-    assert holder.source is not None
     donation = graft.donation
     found = [image for image in fatbin.images if image.target == donation.target and image.kind == donation.kind]
     if len(found) != 1:
         yield f"{fatbin.locator} has {len(found)} images for {donation.target}"
         return
-    data = ImageReader(holder.source, limit).read(found[0])
+    data = ImageReader(holder.content, limit).read(found[0])
     wanted = donation.content() + (b"\0" if donation.kind == ImageKind.PTX else b"")
     if data.rstrip(b"\0") != wanted.rstrip(b"\0") or (donation.kind == ImageKind.PTX and not data.endswith(b"\0")):
         yield f"{found[0].locator} does not hold the given bytes"

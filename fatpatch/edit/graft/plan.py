@@ -165,9 +165,8 @@ def _equal_targets(kind: str, first: str, second: str) -> bool:
 
 
 def _same(item: Match, image: ImageEntry, limit: int) -> bool:
-    assert item.module.node.source is not None
     try:
-        data = ImageReader(item.module.node.source, limit).read(image)
+        data = ImageReader(item.module.node.content, limit).read(image)
     except FatpatchError:
         return False
     return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
@@ -241,16 +240,15 @@ def _renewed(grafts: Sequence[Graft], wishes: GraftRequest) -> list[NewPayload]:
 def _new_payload(group: Sequence[Graft], wishes: GraftRequest) -> NewPayload:
     """The payload of one module with all that it is given."""
     module = group[0].module
-    assert module.node.source is not None
     donations = [graft.donation for graft in group]
     replaced = {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None}
     if module.vendor == Vendor.AMD:
         if wishes.codec is not None:
             hint = "leave --compress out: a bundle stays packed as it is"
             raise EditError("--compress is for fatbins, and this is an AMD bundle", locator=module.locator, hint=hint)
-        return new_bundle(module.node.source, module.payload, donations, replaced, limit=wishes.limit)
+        return new_bundle(module.node.content, module.payload, donations, replaced, limit=wishes.limit)
     return new_fatbin(
-        module.node.source,
+        module.node.content,
         module.payload,
         donations,
         replaced,

@@ -117,8 +117,7 @@ def _is_for(image: ImageEntry, processor: str) -> bool:
 
 
 def _copied(module: ModuleInHost, image: ImageEntry, device: str, limit: int) -> ImageToAdd:
-    assert module.node.source is not None
-    source = module.node.source
+    source = module.node.content
     locator = join(module.locator, image.target)
     header = identify(ImageReader(source, limit).read(image)[:64]).target
     if not Target(header).means(image.target):

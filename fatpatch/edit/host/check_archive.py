@@ -8,10 +8,8 @@ from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.limits import Limits
 from fatpatch.base.overlay import same_bytes
 from fatpatch.base.source import Source
-from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.sums import sum_problems
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member, Node
 from fatpatch.scan.walk import located
@@ -24,22 +22,20 @@ def archive_checks(old_node: Node, new_node: Node, edited: set[str], *, rebuilt:
 
     In an archive written anew the others have moved, and each is compared byte for byte.
     """
-    assert old_node.source is not None
-    assert new_node.source is not None
     before, after = _members(old_node), _members(new_node)
     others = {where: member for where, member in before.items() if where not in edited}
     moved = [f"{where} has changed its place or size" for where, member in others.items() if after.get(where) != member]
     yield check_of("same members in the same order", [] if list(before) == list(after) else ["the list of members has changed"])
     if rebuilt:
-        yield check_of("other members byte-identical", _content_problems(old_node.source, new_node.source, others, after))
+        yield check_of("other members byte-identical", _content_problems(old_node.content, new_node.content, others, after))
     else:
         yield check_of("other members unchanged", moved)
     if list(before) == list(after):
         changed = [(before[where], after[where]) for where in sorted(edited)]
         pairs = [(before[where], after[where]) for where in before] if rebuilt else changed
         yield check_of("alignment and packing kept", _placing_problems(pairs))
-        yield check_of("local headers agree with the directory", _header_problems(new_node.source, [new for _, new in changed]))
-        yield check_of("check sums of replaced members right", sum_problems(new_node.source, [new for _, new in changed], Limits()))
+        yield check_of("local headers agree with the directory", _header_problems(new_node.content, [new for _, new in changed]))
+        yield check_of("check sums of replaced members right", sum_problems(new_node.content, [new for _, new in changed], Limits()))
 
 
 def _content_problems(old: Source, new: Source, before: Mapping[str, Member], after: Mapping[str, Member]) -> Iterator[str]:
@@ -52,9 +48,7 @@ def _content_problems(old: Source, new: Source, before: Mapping[str, Member], af
 
 
 def _members(node: Node) -> dict[str, Member]:
-    assert node.source is not None
-    container = identify(node.source, node.locator, Diagnostics())
-    return {where: member for member, where in located(container.members, node.locator)}
+    return {where: member for member, where in located(node.layout.members, node.locator)}
 
 
 def _placing_problems(pairs: list[tuple[Member, Member]]) -> Iterator[str]:

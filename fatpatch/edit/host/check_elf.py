@@ -10,12 +10,10 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import same_bytes
 from fatpatch.binfmt.elf.elf64 import HEADER, SECTION, SEGMENT, SectionRow, Segment
 from fatpatch.binfmt.elf.layout import ElfFile
-from fatpatch.binfmt.identify import identify
 from fatpatch.edit.host.check_memory import Place, memory_problems
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import HEADS, read_wrappers
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node, Section
 
 _GIVEN_UP = (n.PT_LOAD, n.PT_NULL, n.PT_NOTE)
@@ -24,9 +22,7 @@ _KEPT = (n.PT_GNU_STACK, n.PT_GNU_PROPERTY, n.PT_GNU_RELRO, n.PT_TLS, n.PT_DYNAM
 
 def elf_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[CheckResult]:
     """Segments, sections, and the relocations of the wrappers; of a compacted file all that is loaded."""
-    assert old_node.source is not None
-    assert new_node.source is not None
-    old, new = ElfFile(old_node.source, old_node.locator), ElfFile(new_node.source, new_node.locator)
+    old, new = ElfFile(old_node.content, old_node.locator), ElfFile(new_node.content, new_node.locator)
     yield check_of("segments ascending, apart and congruent", segment_problems(new))
     if compacted:
         yield check_of("sections and other program headers where they were in memory", _moved_problems(old, new))
@@ -93,8 +89,7 @@ def _relocation_problems(old: ElfFile, new: ElfFile, node: Node, moves: Mapping[
         if place != place_now or addend_now != wanted.get(addend, addend):
             yield f"the relocation at {place:#x} leads to {addend_now:#x}"
     by_place = {place: addend for place, addend, _ in new_rows}
-    container = identify(new.source, node.locator, Diagnostics())
-    for pointer in read_wrappers(new.source, container):
+    for pointer in read_wrappers(new.source, node.layout):
         if pointer.magic not in HEADS:
             continue
         at = pointer.wrapper.offset + 8
@@ -128,8 +123,7 @@ def _in_memory(row: Segment) -> tuple[int, int, int, int]:
 
 
 def _memory_problems(node: Node, old: ElfFile, new: ElfFile, moves: Mapping[int, int]) -> Iterator[str]:
-    container = identify(old.source, node.locator, Diagnostics())
-    wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, container)}
+    wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, node.layout)}
     addends = {old.address_of(at) for place, _, at in old.relative_relocations()[0] if place in wrappers}
     start = old.address_of(0)
     apart = [(word, word + 8) for word in (*wrappers, *addends)]
@@ -141,7 +135,7 @@ def _memory_problems(node: Node, old: ElfFile, new: ElfFile, moves: Mapping[int,
             apart.append((old.address_of(offset), old.address_of(offset) + size))
     spans = [(segment.address, segment.address + segment.file_size) for segment in old.loads]
     payloads = {_room_of(old, offset) for offset in moves}
-    payloads |= {_room_of(old, row.offset) for row in _emptied(container.sections, old)}
+    payloads |= {_room_of(old, row.offset) for row in _emptied(node.layout.sections, old)}
     yield from memory_problems(spans, (old.source, _place(old)), (new.source, _place(new)), apart, payloads)
 
 

@@ -6,22 +6,17 @@ from collections.abc import Iterator, Mapping
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.source import Source
-from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.pe.layout import PeFile
+from fatpatch.binfmt.pe.tables import DEBUG, RELOCATIONS
 from fatpatch.edit.host.check_memory import memory_problems
 from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Node
-
-_RELOCATIONS, _DEBUG = 5, 6
 
 
 def pe_checks(old_node: Node, new_node: Node, moves: Mapping[int, int], *, compacted: bool) -> Iterator[CheckResult]:
     """Sections, sizes, base relocations and the checksum; of a compacted file all that is loaded."""
-    assert old_node.source is not None
-    assert new_node.source is not None
-    old, new = PeFile(old_node.source, old_node.locator), PeFile(new_node.source, new_node.locator)
+    old, new = PeFile(old_node.content, old_node.locator), PeFile(new_node.content, new_node.locator)
     yield check_of("sections ascending, apart and inside the file", section_problems(new))
     if compacted:
         yield check_of("sections where they were in memory", _moved_problems(old, new))
@@ -71,10 +66,9 @@ def _moved_problems(old: PeFile, new: PeFile) -> Iterator[str]:
 
 
 def _memory_problems(node: Node, old: PeFile, new: PeFile, moves: Mapping[int, int]) -> Iterator[str]:
-    container = identify(old.source, node.locator, Diagnostics())
-    wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, container)}
+    wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, node.layout)}
     holders = [row for row in old.sections if any(row.offset <= offset < row.offset + row.raw_size for offset in moves)]
-    address, size = old.directory(_DEBUG)
+    address, size = old.directory(DEBUG)
     spans = [(row.address, row.address + min(row.raw_size, row.virtual_size or row.raw_size)) for row in old.sections]
     payloads = [(row.address, row.end) for row in holders]
     apart = [(address, address + size), *((word, word + 8) for word in wrappers)]
@@ -88,7 +82,7 @@ def _relocation_problems(old: PeFile, new: PeFile) -> list[str]:
 
 def _directory(pe: PeFile) -> tuple[int, int, bytes]:
     """Address, size and bytes of the base relocation table."""
-    address, size = pe.directory(_RELOCATIONS)
+    address, size = pe.directory(RELOCATIONS)
     section = next((each for each in pe.sections if each.address <= address < each.end), None)
     source: Source = pe.source
     data = b"" if section is None or not size else source.peek(section.offset + address - section.address, size)

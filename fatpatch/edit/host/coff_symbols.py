@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fatpatch.base.overlay import Write
 from fatpatch.binfmt.pe.layout import PeFile
-from fatpatch.binfmt.pe.read import FILE_HEADER
 from fatpatch.edit.payload.new_payload import NewPayload
 
 _SYMBOL = struct.Struct("<8sIhHBB")
@@ -19,8 +18,7 @@ Follow = Callable[[int, int], tuple[int, int] | None]
 
 def symbol_table(pe: PeFile) -> tuple[int, int]:
     """File offset and number of records; (0, 0) when there is none."""
-    symbols, count = FILE_HEADER.unpack(pe.source.read(pe.file_header, FILE_HEADER.size))[3:5]
-    return (symbols, min(count, _MAX_SYMBOLS)) if symbols else (0, 0)
+    return (pe.symbols, min(pe.symbol_count, _MAX_SYMBOLS)) if pe.symbols else (0, 0)
 
 
 def followed(pe: PeFile, follow: Follow) -> Iterator[Write]:

@@ -30,10 +30,11 @@ from fatpatch.edit.host.compaction import (
 )
 from fatpatch.edit.host.elf_symbols import Symbol, followed
 from fatpatch.edit.host.elf_wrappers import retarget
-from fatpatch.edit.host.host import HostEdit, HostFile
+from fatpatch.edit.host.host import HostEdit
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
+from fatpatch.model.tree import Node
 
 _PAGES = {n.EM_X86_64: 0x1000, n.EM_AARCH64: 0x10000}
 _E_PHOFF, _E_SHOFF = 32, 40
@@ -79,9 +80,9 @@ class ElfRegion(NamedTuple):
         return max(self.resume - self.start - self.used, 0) // page * page
 
 
-def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit | None, list[str]]:
+def compact_elf(host: Node, renewed: Sequence[NewPayload]) -> tuple[HostEdit | None, list[str]]:
     """The file without the room that its payloads no longer need; None, and why, when no page of it can go."""
-    elf = ElfFile(host.source, host.locator)
+    elf = ElfFile(host.content, host.locator)
     if not elf.sections:
         raise UnsupportedError(_NO_SECTIONS, locator=host.locator, hint=LEAVE)
     refuse_zip_behind(host)
@@ -116,11 +117,11 @@ def compact_elf(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[HostEdit
             moves[payload.offset] = shift(cuts, region.start) + laid.start
         else:
             moves[payload.offset] = shift(cuts, payload.offset)
-    overlay = compacted(host.source, writes, cuts, host.source.size)
+    overlay = compacted(host.content, writes, cuts, host.content.size)
     return HostEdit(overlay, tactics_of(renewed, inner), moves, tuple(notes), compacted=True), notes
 
 
-def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[ElfRegion], renewed: Sequence[NewPayload]) -> list[Write]:
+def _pointers(host: Node, elf: ElfFile, regions: Sequence[ElfRegion], renewed: Sequence[NewPayload]) -> list[Write]:
     """The wrappers of payloads that get another address."""
     moves = {}
     for region in regions:
@@ -134,12 +135,12 @@ def _pointers(host: HostFile, elf: ElfFile, regions: Sequence[ElfRegion], renewe
     return retarget(host, elf, moves, shrunk=[offset for offset in shrunk if offset not in moves])
 
 
-def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[ElfRegion]:
+def _regions(host: Node, elf: ElfFile, renewed: Mapping[int, NewPayload]) -> Iterator[ElfRegion]:
     """Runs of payload sections that nothing else lies between; only those in which something changes."""
     allocated = sorted(
         (row.address, index) for index, row in enumerate(elf.sections) if row.flags & n.SHF_ALLOC and row.size and row.type != n.SHT_NOBITS
     )
-    names = {section.offset: section.name for section in host.container.sections if section.name in PAYLOAD_SECTIONS}
+    names = {section.offset: section.name for section in host.layout.sections if section.name in PAYLOAD_SECTIONS}
     run: list[int] = []
     for _, index in (*allocated, (0, -1)):
         row = elf.sections[index] if index >= 0 else None
@@ -154,7 +155,7 @@ def _regions(host: HostFile, elf: ElfFile, renewed: Mapping[int, NewPayload]) ->
             run.append(index)
 
 
-def _region(host: HostFile, elf: ElfFile, run: Sequence[int], renewed: Mapping[int, NewPayload]) -> ElfRegion:
+def _region(host: Node, elf: ElfFile, run: Sequence[int], renewed: Mapping[int, NewPayload]) -> ElfRegion:
     first, last = elf.sections[run[0]], elf.sections[run[-1]]
     segment, end = _segment_of(elf, first), last.offset + last.size
     sections, at = [], 0

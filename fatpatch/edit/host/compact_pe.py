@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from fatpatch.base.overlay import Write
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.pe.layout import INITIALIZED_DATA, PeFile, PeSection
+from fatpatch.binfmt.pe.layout import PeFile
+from fatpatch.binfmt.pe.tables import DEBUG, INITIALIZED_DATA, PeSection
 from fatpatch.edit.host.coff_symbols import followed, symbol_table
 from fatpatch.edit.host.compaction import (
     Cut,
@@ -23,14 +24,14 @@ from fatpatch.edit.host.compaction import (
     shift,
     tactics_of,
 )
-from fatpatch.edit.host.host import HostEdit, HostFile, Options
+from fatpatch.edit.host.host import HostEdit, Options
 from fatpatch.edit.host.pe_seal import sealed, without_signature
 from fatpatch.edit.host.pe_wrappers import wrappers_led
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
+from fatpatch.model.tree import Node
 
 _ALIGNMENT = 16
-_DEBUG = 6
 _DEBUG_ROW = struct.Struct("<IIHHIIII")
 _MAX_DEBUG = 1 << 16
 _LONG = struct.Struct("<I")
@@ -56,9 +57,9 @@ class PeRegion(NamedTuple):
         return self.laids[-1].end if self.laids else 0
 
 
-def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
+def compact_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
     """The file without the room that its payloads no longer need; None when that is less than a block everywhere."""
-    pe = PeFile(host.source, host.locator)
+    pe = PeFile(host.content, host.locator)
     refuse_zip_behind(host)
     regions = list(_regions(host, pe, renewed))
     if not regions:
@@ -83,7 +84,7 @@ def compact_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) 
             )
         writes.append(pe.row(index, now))
     writes.append(pe.put(INITIALIZED_DATA, max(pe.long(INITIALIZED_DATA) - sum(each.removed for each in regions), 0)))
-    overlay = compacted(host.source, writes, cuts, kept)
+    overlay = compacted(host.content, writes, cuts, kept)
     moves = {payload.offset: _place(payload.offset, inner, cuts) for payload in host.payloads}
     return HostEdit(sealed(pe, overlay), tactics_of(renewed, inner), moves, tuple(notes), compacted=True)
 
@@ -99,8 +100,8 @@ def _place(offset: int, inner: dict[int, tuple[PeRegion, Laid]], cuts: Sequence[
     return shift(cuts, region.section.offset) + laid.start
 
 
-def _regions(host: HostFile, pe: PeFile, renewed: Sequence[NewPayload]) -> Iterator[PeRegion]:
-    names = {section.offset: section.name for section in host.container.sections}
+def _regions(host: Node, pe: PeFile, renewed: Sequence[NewPayload]) -> Iterator[PeRegion]:
+    names = {section.offset: section.name for section in host.layout.sections}
     by_offset = {new.payload.offset: new for new in renewed}
     order = sorted(range(len(pe.sections)), key=lambda index: pe.sections[index].offset)
     for index in order:
@@ -116,7 +117,7 @@ def _regions(host: HostFile, pe: PeFile, renewed: Sequence[NewPayload]) -> Itera
 
 def _debug_rows(pe: PeFile, cuts: Sequence[Cut]) -> Iterator[Write]:
     """The debug directory names places in the file (PE/COFF specification, debug directory)."""
-    address, size = pe.directory(_DEBUG)
+    address, size = pe.directory(DEBUG)
     start = pe.offset_of(address) if size else None
     if start is None:
         return

@@ -14,8 +14,9 @@ from fatpatch.base.overlay import Overlay, Write
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.read import find_directory
-from fatpatch.edit.host.host import IN_PLACE, HostFile, split_in_place
+from fatpatch.edit.host.host import IN_PLACE, split_in_place
 from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.model.tree import Node
 
 LEAVE = "leave out --compact: the freed bytes become zeros, which take no room where the file system knows holes"
 
@@ -40,15 +41,15 @@ class Cut(NamedTuple):
     removed: int
 
 
-def refuse_zip_behind(host: HostFile) -> None:
+def refuse_zip_behind(host: Node) -> None:
     """UnsupportedError for a program with a zip archive behind it that would count from the wrong place."""
-    directory = find_directory(host.source)
+    directory = find_directory(host.content)
     if directory is not None and not directory.shift:
         message = "a zip archive lies behind the program, and counts its offsets from the start of the file"
         raise UnsupportedError(message, locator=host.locator, hint=LEAVE)
 
 
-def others_in_place(host: HostFile, renewed: Sequence[NewPayload], inner: Container[int]) -> list[Write]:
+def others_in_place(host: Node, renewed: Sequence[NewPayload], inner: Container[int]) -> list[Write]:
     """The writes of those that lie in no section written anew (``inner``: offsets); EditError when one does not fit its place."""
     writes, outside = split_in_place(host, [new for new in renewed if new.payload.offset not in inner])
     if outside:
@@ -62,7 +63,7 @@ def tactics_of(renewed: Sequence[NewPayload], inner: Container[int]) -> dict[str
     return {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
 
 
-def laid_out(host: HostFile, renewed: Mapping[int, NewPayload], start: int, size: int, alignment: int) -> tuple[list[Laid], int]:
+def laid_out(host: Node, renewed: Mapping[int, NewPayload], start: int, size: int, alignment: int) -> tuple[list[Laid], int]:
     """The payloads of the section [start, start + size), one after the other, and where the last ends.
 
     EditError when the section holds other things than payloads and zeros: they would be lost.
@@ -73,7 +74,7 @@ def laid_out(host: HostFile, renewed: Mapping[int, NewPayload], start: int, size
         if payload.offset < at:
             raise EditError("lies over another one", locator=payload.locator, offset=payload.offset)
         refuse_unnamed(host, at, payload.offset)
-        new = renewed.get(payload.offset) or NewPayload(payload, (host.source.slice(payload.offset, payload.size),), (), alignment)
+        new = renewed.get(payload.offset) or NewPayload(payload, (host.content.slice(payload.offset, payload.size),), (), alignment)
         place = end + -end % alignment
         found.append(Laid(new, place, place + new.size))
         at, end = payload.offset + payload.size, place + new.size
@@ -81,9 +82,9 @@ def laid_out(host: HostFile, renewed: Mapping[int, NewPayload], start: int, size
     return found, end
 
 
-def refuse_unnamed(host: HostFile, start: int, end: int) -> None:
+def refuse_unnamed(host: Node, start: int, end: int) -> None:
     """EditError when a range holds more than zeros."""
-    if any(any(chunk) for chunk in host.source.chunks(start, end - start)):
+    if any(any(chunk) for chunk in host.content.chunks(start, end - start)):
         message = "holds bytes between its payloads that belong to none: nothing can be moved there"
         raise EditError(message, locator=host.locator, offset=start, hint=LEAVE)
 

@@ -17,11 +17,12 @@ from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.compact_elf import compact_elf
 from fatpatch.edit.host.elf_symbols import symbols_of_moved
 from fatpatch.edit.host.elf_wrappers import retarget
-from fatpatch.edit.host.host import IN_PLACE, HostEdit, HostFile, Options, shrunk_in_place, split_in_place, vacated
+from fatpatch.edit.host.host import IN_PLACE, HostEdit, Options, shrunk_in_place, split_in_place, vacated
 from fatpatch.edit.payload.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.locate import FATBIN_SECTIONS, PAYLOAD_SECTIONS
 from fatpatch.model.kinds import Vendor
+from fatpatch.model.tree import Node
 
 _ALIGNMENT = 16
 _PAGE = 0x1000
@@ -45,9 +46,9 @@ class Placement(NamedTuple):
     note: str = ""
 
 
-def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
+def edit_elf(host: Node, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
-    elf = ElfFile(host.source, host.locator)
+    elf = ElfFile(host.content, host.locator)
     elf.refuse_cut_off()
     told: list[str] = []
     if options.compact:
@@ -58,7 +59,7 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:
         writes += retarget(host, elf, {}, shrunk=shrunk_in_place(renewed, moved))
-        return HostEdit(Overlay.of(host.source, writes), tactics, {}, tuple(told))
+        return HostEdit(Overlay.of(host.content, writes), tactics, {}, tuple(told))
     whole = options.cuobjdump
     cuda = all(new.payload.vendor == Vendor.NVIDIA for new in moved)
     if whole and not cuda:
@@ -80,7 +81,7 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
         offset += size
     writes += retarget(host, elf, moves, shrunk=shrunk_in_place(renewed, moved))
     writes += symbols_of_moved(elf, moves, moved, None if whole else len(elf.sections))
-    tail = [Source.zeros(placed.start - host.source.size - placed.table)]
+    tail = [Source.zeros(placed.start - host.content.size - placed.table)]
     writes += _program_headers(elf, placed, tail)
     tail += parts
     writes += _section_headers(elf, moved, placed, offset, tail, alignment, whole=whole)
@@ -91,10 +92,10 @@ def edit_elf(host: HostFile, renewed: Sequence[NewPayload], options: Options) ->
     elif elf.sections and cuda:
         hint = "" if options.rebuild else "; --cuobjdump moves all of them"
         notes.append(f"NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new image{hint}")
-    return HostEdit(Overlay.of(host.source, writes, tail), tactics, offsets, tuple(notes))
+    return HostEdit(Overlay.of(host.content, writes, tail), tactics, offsets, tuple(notes))
 
 
-def _with_neighbours(host: HostFile, elf: ElfFile, renewed: Sequence[NewPayload]) -> list[NewPayload]:
+def _with_neighbours(host: Node, elf: ElfFile, renewed: Sequence[NewPayload]) -> list[NewPayload]:
     """All fatbins of the sections concerned, in order: the edited ones new, the others as they are."""
     if not elf.sections:
         raise UnsupportedError("--cuobjdump needs section headers, and the file has none", locator=host.locator)
@@ -111,7 +112,7 @@ def _with_neighbours(host: HostFile, elf: ElfFile, renewed: Sequence[NewPayload]
             f"--cuobjdump moves whole fatbin sections, and {other} holds other things too", locator=host.locator, hint=hint
         )
     return [
-        edited.get(payload.offset) or NewPayload(payload, (host.source.slice(payload.offset, payload.size),), ())
+        edited.get(payload.offset) or NewPayload(payload, (host.content.slice(payload.offset, payload.size),), ())
         for payload in host.payloads
         if section.offset <= payload.offset < section.offset + section.size
     ]

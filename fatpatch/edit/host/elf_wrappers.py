@@ -8,24 +8,25 @@ from collections.abc import Iterable
 from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Write
 from fatpatch.binfmt.elf.layout import ElfFile
-from fatpatch.edit.host.host import HostFile, refuse_foreign
+from fatpatch.edit.host.host import refuse_foreign
 from fatpatch.edit.references.elf import borders_of, program_of
 from fatpatch.edit.references.program import PayloadReference, Ranges
 from fatpatch.edit.references.search import HINT, refuse_references
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
+from fatpatch.model.tree import Node
 
 _WORD = struct.Struct("<Q")
 
 
-def retarget(host: HostFile, elf: ElfFile, moves: dict[int, tuple[int, int]], *, shrunk: Iterable[int] = ()) -> list[Write]:
+def retarget(host: Node, elf: ElfFile, moves: dict[int, tuple[int, int]], *, shrunk: Iterable[int] = ()) -> list[Write]:
     """The writes that make every wrapper of a moved payload point to its new address.
 
     ``moves``: old file offset to (old address, new address); ``shrunk``: offsets of those that stay where they are and become shorter.
     EditError when something else than a wrapper refers to one, or into one, or when a wrapper's pointer is not relocated as one must be
     in this kind of file.
     """
-    pointers = read_wrappers(host.source, host.container)
+    pointers = read_wrappers(host.content, host.layout)
     sizes = {payload.offset: payload.size for payload in host.payloads}
     relocated, packed = elf.relative_relocations()
     by_place = {place: (addend, at) for place, addend, at in relocated}

@@ -11,18 +11,9 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.payload.new_payload import NewPayload
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
-from fatpatch.model.tree import Container, Payload
+from fatpatch.model.tree import Node, Payload
 
 IN_PLACE = "in place"
-
-
-class HostFile(NamedTuple):
-    """A file that holds fatbins or bundles, as it was read. ``payloads`` are all of them, edited or not."""
-
-    source: Source
-    container: Container
-    payloads: tuple[Payload, ...]
-    locator: str
 
 
 class Options(NamedTuple):
@@ -50,7 +41,7 @@ class HostEdit(NamedTuple):
     compacted: bool = False
 
 
-def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[Write], list[NewPayload]]:
+def split_in_place(host: Node, renewed: Sequence[NewPayload]) -> tuple[list[Write], list[NewPayload]]:
     """The writes of those payloads that fit where the old ones are, and those that do not fit.
 
     What is left of the old place becomes zeros behind the container, which drivers and tools skip; zeros inside one would hang a driver.
@@ -60,7 +51,7 @@ def split_in_place(host: HostFile, renewed: Sequence[NewPayload]) -> tuple[list[
     for new in renewed:
         room = _room(host, new.payload, starts)
         if new.size <= room:
-            writes += _differing(host.source, new)
+            writes += _differing(host.content, new)
             if new.size < new.payload.size:
                 writes.append(Write(new.payload.offset + new.size, Source.zeros(new.payload.size - new.size)))
         else:
@@ -90,27 +81,27 @@ def shrunk_in_place(renewed: Sequence[NewPayload], moved: Sequence[NewPayload]) 
     return [new.payload.offset for new in renewed if new.payload.offset not in away and new.size < new.payload.size]
 
 
-def _room(host: HostFile, payload: Payload, starts: Sequence[int]) -> int:
+def _room(host: Node, payload: Payload, starts: Sequence[int]) -> int:
     """Bytes from the fatbin's start to the next thing in its section: its own size, and zero padding behind it."""
     end = payload.offset + payload.size
-    section = next((part for part in host.container.sections if part.offset <= payload.offset < part.offset + part.size), None)
+    section = next((part for part in host.layout.sections if part.offset <= payload.offset < part.offset + part.size), None)
     if section is None or section.name not in PAYLOAD_SECTIONS:
         return payload.size  # zeros behind it may be a variable
     following = bisect.bisect_left(starts, end)
     limit = min([section.offset + section.size, *starts[following : following + 1]])
-    gap = host.source.peek(end, min(limit - end, 1 << 16))
+    gap = host.content.peek(end, min(limit - end, 1 << 16))
     return payload.size + len(gap) - len(gap.lstrip(b"\0"))
 
 
-def refuse_foreign(host: HostFile, offsets: Iterable[int]) -> None:
+def refuse_foreign(host: Node, offsets: Iterable[int]) -> None:
     """EditError when a payload section holds other bytes right before one of these payloads: code may read both as one structure."""
     for offset in offsets:
-        section = next((part for part in host.container.sections if part.offset <= offset < part.offset + part.size), None)
+        section = next((part for part in host.layout.sections if part.offset <= offset < part.offset + part.size), None)
         if section is None or section.name not in PAYLOAD_SECTIONS:
             continue
         ends = (each.offset + each.size for each in host.payloads if each.offset < offset)
         start = max(section.offset, max(ends, default=0))
-        if any(any(chunk) for chunk in host.source.chunks(start, offset - start)):
+        if any(any(chunk) for chunk in host.content.chunks(start, offset - start)):
             message = f"{offset - start:,} bytes that belong to no payload lie right before it, and code may read both as one structure"
             raise EditError(message, locator=host.locator, offset=start, hint="give an image that fits in place, or edit another module")
 

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.overlay import Overlay, Write, padding
 from fatpatch.base.source import Source
-from fatpatch.binfmt.pe.layout import IMAGE_SIZE, INITIALIZED_DATA, PeFile, PeSection
+from fatpatch.binfmt.pe.layout import PeFile
+from fatpatch.binfmt.pe.tables import IMAGE_SIZE, INITIALIZED_DATA, PeSection
 from fatpatch.edit.host.coff_symbols import symbols_followed
-from fatpatch.edit.host.host import IN_PLACE, HostEdit, HostFile, Options, shrunk_in_place, split_in_place, vacated
+from fatpatch.edit.host.host import IN_PLACE, HostEdit, Options, shrunk_in_place, split_in_place, vacated
 from fatpatch.edit.host.pe_seal import sealed, without_signature
 from fatpatch.edit.host.pe_wrappers import wrappers_led
 from fatpatch.edit.payload.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.model.kinds import Vendor
+from fatpatch.model.tree import Node
 
 _NAMES = {True: b".nv_fatb", False: b".hip_fat"}
 _READ_ONLY_DATA = 0x40000040
@@ -24,11 +26,11 @@ _MAX_BLANK = 1 << 28
 _LONG, _HALF = struct.Struct("<I"), struct.Struct("<H")
 
 
-def edit_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
+def edit_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> HostEdit:
     """Put new payloads into a PE file: in place where they fit, else in one new section."""
     if options.compact and (edit := _compact(host, renewed, options)) is not None:
         return edit
-    pe = PeFile(host.source, host.locator)
+    pe = PeFile(host.content, host.locator)
     writes, moved = split_in_place(host, renewed)
     tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     kept, signed, notes = without_signature(pe, options)
@@ -57,10 +59,10 @@ def edit_pe(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> 
         writes += symbols_followed(pe, addresses, moved, number)
         writes += vacated(moved)
     writes += wrappers_led(host, pe, addresses, shrunk=shrunk_in_place(renewed, moved))
-    return HostEdit(sealed(pe, Overlay.of(host.source, writes, tail, kept)), tactics, offsets, tuple(notes))
+    return HostEdit(sealed(pe, Overlay.of(host.content, writes, tail, kept)), tactics, offsets, tuple(notes))
 
 
-def _compact(host: HostFile, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
+def _compact(host: Node, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
     from fatpatch.edit.host.compact_pe import compact_pe
 
     return compact_pe(host, renewed, options)

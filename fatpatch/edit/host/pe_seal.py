@@ -8,7 +8,8 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Overlay, Write
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.authenticode import signature_of
-from fatpatch.binfmt.pe.layout import CHECKSUM, DIRECTORIES, SECURITY, PeFile
+from fatpatch.binfmt.pe.layout import PeFile
+from fatpatch.binfmt.pe.tables import CHECKSUM, SECURITY
 from fatpatch.edit.host.host import Options
 
 _LONG = struct.Struct("<I")
@@ -25,7 +26,7 @@ def sealed(pe: PeFile, overlay: Overlay) -> Overlay:
 
 def without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], list[str]]:
     """Bytes to keep, the writes that drop the Authenticode table, and what to say; EditError without leave to drop it."""
-    offset, size = pe.signature()
+    offset, size = pe.directory(SECURITY)
     if not offset:
         return pe.source.size, [], []
     if not options.drop_signature:
@@ -36,11 +37,10 @@ def without_signature(pe: PeFile, options: Options) -> tuple[int, list[Write], l
         raise EditError(message, locator=pe.locator, offset=offset, hint=hint)
     if not max(section.offset + section.raw_size for section in pe.sections) <= offset <= pe.source.size:
         raise EditError("its signature does not lie behind its sections", locator=pe.locator, offset=offset)
-    at = pe.optional + DIRECTORIES + SECURITY * 8
     end = offset + size + -(offset + size) % 8
     kept = offset if end >= pe.source.size else pe.source.size
     note = "SIGNATURE REMOVED: the file is no longer signed; Windows and virus scanners may say so"
-    return kept, [Write.of(at, bytes(8))], [note]
+    return kept, [Write.of(pe.directory_at(SECURITY), bytes(8))], [note]
 
 
 def checksum(source: Source, at: int) -> int:

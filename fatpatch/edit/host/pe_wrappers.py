@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Write
 from fatpatch.binfmt.pe.layout import PeFile
-from fatpatch.edit.host.host import HostFile, refuse_foreign
+from fatpatch.edit.host.host import refuse_foreign
 from fatpatch.edit.references.pe import borders_of, program_of
 from fatpatch.edit.references.program import Ranges
 from fatpatch.edit.references.search import HINT, refuse_references
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
+from fatpatch.model.tree import Node
 
 
-def wrappers_led(host: HostFile, pe: PeFile, moves: Mapping[int, int], *, shrunk: Sequence[int] = ()) -> list[Write]:
+def wrappers_led(host: Node, pe: PeFile, moves: Mapping[int, int], *, shrunk: Sequence[int] = ()) -> list[Write]:
     """The wrappers of moved payloads led to their new addresses. Their base relocations stay: they name the place, not the value.
 
     ``shrunk``: offsets of those that stay where they are and become shorter. EditError when something else refers to one, or into one.
     """
-    pointers = read_wrappers(host.source, host.container)
+    pointers = read_wrappers(host.content, host.layout)
     sizes = {payload.offset: payload.size for payload in host.payloads}
     writes, reached = list[Write](), set[int]()
     for pointer in pointers:

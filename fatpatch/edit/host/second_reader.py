@@ -40,13 +40,11 @@ class _Facts(NamedTuple):
 
 def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> CheckResult:
     """Compare a host before and after an edit. ``moves``: old to new file offset of payloads that moved."""
-    assert old.source is not None
-    assert new.source is not None
-    if max(old.source.size, new.source.size) > LARGEST:
+    if max(old.content.size, new.content.size) > LARGEST:
         return check_of(f"{_NAME}: not asked above {LARGEST >> 20} MiB", [])
     read = _elf if old.container == ContainerKind.ELF else _pe
-    first, old_addresses = read(old.source, moves.keys())
-    second, new_addresses = read(new.source, moves.values())
+    first, old_addresses = read(old.content, moves.keys())
+    second, new_addresses = read(new.content, moves.values())
     if first is None or second is None:
         return check_of(_NAME, [] if first is None else ["it cannot read the result"])
     moved = {old_addresses[before]: new_addresses[after] for before, after in moves.items()}
@@ -55,10 +53,9 @@ def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> CheckResul
 
 def opinion(node: Node) -> CheckResult:
     """Whether LIEF can read a program at all, and sees the sections that fatpatch sees."""
-    assert node.source is not None
-    if node.source.size > LARGEST:
+    if node.content.size > LARGEST:
         return check_of(f"LIEF reads it: not asked above {LARGEST >> 20} MiB", [])
-    facts, _ = (_elf if node.container == ContainerKind.ELF else _pe)(node.source, ())
+    facts, _ = (_elf if node.container == ContainerKind.ELF else _pe)(node.content, ())
     return check_of("LIEF reads it", [] if facts is not None else [f"{node.locator}: it is no {node.container.upper()} file for LIEF"])
 
 

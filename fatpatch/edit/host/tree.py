@@ -8,21 +8,19 @@ from fatpatch.base.errors import EditError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.overlay import Overlay
 from fatpatch.base.records import NamedTuple
-from fatpatch.binfmt.identify import identify
 from fatpatch.binfmt.unpack import Workspace
 from fatpatch.binfmt.zip.wheel_record import is_record, new_record
 from fatpatch.binfmt.zip.write import edit_archive
 from fatpatch.edit.host.bare import edit_bare
 from fatpatch.edit.host.elf import edit_elf
-from fatpatch.edit.host.host import HostEdit, HostFile, Options
+from fatpatch.edit.host.host import HostEdit, Options
 from fatpatch.edit.host.pe import edit_pe
 from fatpatch.edit.payload.new_payload import NewPayload
-from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import Codec, ContainerKind
-from fatpatch.model.tree import Container, Member, Node
+from fatpatch.model.tree import Member, Node
 from fatpatch.scan.walk import located
 
-Editor = Callable[[HostFile, Sequence[NewPayload], Options], HostEdit]
+Editor = Callable[[Node, Sequence[NewPayload], Options], HostEdit]
 _EDITORS: dict[str, Editor] = {
     ContainerKind.ELF: edit_elf,
     ContainerKind.PE: edit_pe,
@@ -57,36 +55,26 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
     children = [(child, edit) for child in node.members if (edit := edit_tree(child, renewed, options)) is not None]
     if not own and not children:
         return None
-    assert node.source is not None
     if own and children:
         raise UnsupportedError("holds fatbins of its own and in members: edit it in two steps", locator=node.locator)
-    container = _container(node)
+    if node.packing is not None and node.stored_at is None and node.packing != Codec.DEFLATE:
+        raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, edit it, and pack it again")
     if own:
         editor = _EDITORS.get(node.container)
         if editor is None:
             hint = "edit the ELF or PE file itself" if node.container != ContainerKind.RAW else "the file type is not known"
             raise UnsupportedError(f"GPU code in {node.container} files cannot be edited", locator=node.locator, hint=hint)
-        result = editor(HostFile(node.source, container, node.payloads, node.locator), own, options)
+        result = editor(node, own, options)
         where = frozenset({node.locator} if result.compacted else ())
         return TreeEdit(result.overlay, dict(result.tactics), {}, {node.locator: dict(result.moves)}, result.notes, compacted=where)
-    return _edit_members(node, container, children, options)
+    return _edit_members(node, children, options)
 
 
-def _container(node: Node) -> Container:
-    assert node.source is not None
-    if node.packing is not None and node.stored_at is None and node.packing != Codec.DEFLATE:
-        raise UnsupportedError(f"is packed by {node.packing}", locator=node.locator, hint="unpack it, edit it, and pack it again")
-    if node.container in (ContainerKind.CUBIN, ContainerKind.PTX, ContainerKind.FATBIN, ContainerKind.BUNDLE):
-        return Container(kind=node.container)
-    return identify(node.source, node.locator, Diagnostics())
-
-
-def _edit_members(node: Node, container: Container, children: Sequence[tuple[Node, TreeEdit]], options: Options) -> TreeEdit:
-    assert node.source is not None
-    if not any(member.crc32 is not None for member in container.members):
+def _edit_members(node: Node, children: Sequence[tuple[Node, TreeEdit]], options: Options) -> TreeEdit:
+    if not any(member.crc32 is not None for member in node.layout.members):
         hint = "unpack it, edit the file itself, and pack it again"
         raise UnsupportedError(f"members of {node.container} files cannot be edited", locator=node.locator, hint=hint)
-    by_locator = {where: member for member, where in located(container.members, node.locator)}
+    by_locator = {where: member for member, where in located(node.layout.members, node.locator)}
     replaced: dict[Member, Overlay] = {}
     tactics: dict[str, str] = {}
     members: dict[str, str] = {}
@@ -103,26 +91,25 @@ def _edit_members(node: Node, container: Container, children: Sequence[tuple[Nod
         members |= edit.members
         moves |= edit.moves
         notes += edit.notes
-    notes += _renew_record(node, container, replaced)
-    result = edit_archive(node.source, node.locator, replaced, rebuild=options.rebuild)
+    notes += _renew_record(node, replaced)
+    result = edit_archive(node.content, node.locator, replaced, rebuild=options.rebuild)
     members |= {where: result.tactics[member] for where, member in by_locator.items() if member in replaced}
     compacted = frozenset(where for _, edit in children for where in edit.compacted) | ({node.locator} if result.rebuilt else set())
     return TreeEdit(result.overlay, tactics, members, moves, tuple(notes), result.spare_at, compacted)
 
 
-def _renew_record(node: Node, container: Container, replaced: dict[Member, Overlay]) -> list[str]:
+def _renew_record(node: Node, replaced: dict[Member, Overlay]) -> list[str]:
     """Put a new RECORD among the replaced members of a wheel; what to say when signatures of it exist."""
-    assert node.source is not None
-    record = next((member for member in container.members if is_record(member.name)), None)
+    record = next((member for member in node.layout.members if is_record(member.name)), None)
     if record is None:
         return []
     if record.size > _MAX_RECORD:
         raise EditError(f"its RECORD has {record.size:#x} bytes", locator=node.locator)
-    workspace = Workspace(Limits(), node.source.size)
+    workspace = Workspace(Limits(), node.content.size)
     try:
-        old = workspace.open(node.source, record).read(0, record.size)
+        old = workspace.open(node.content, record).read(0, record.size)
     finally:
         workspace.close()
     replaced[record] = new_record(old, {member.name: overlay for member, overlay in replaced.items()}, node.locator)
-    signatures = [member.name for member in container.members if member.name in (f"{record.name}.jws", f"{record.name}.p7s")]
+    signatures = [member.name for member in node.layout.members if member.name in (f"{record.name}.jws", f"{record.name}.p7s")]
     return [f"{name} signs the old RECORD and no longer matches" for name in signatures]

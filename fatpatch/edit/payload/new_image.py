@@ -143,8 +143,7 @@ def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str
 
 
 def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
-    assert holder.source is not None
-    source = holder.source
+    source = holder.content
 
     def content() -> bytes:
         data = ImageReader(source, limit).read(image)

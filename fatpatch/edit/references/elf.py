@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.binfmt.elf.layout import ElfFile
-from fatpatch.edit.host.host import HostFile
 from fatpatch.edit.references.parts import followed_ends, without_holes
 from fatpatch.edit.references.program import Export, LinkedProgram, Part, PayloadReference
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
+from fatpatch.model.tree import Node
 
 _TABLES = frozenset({2, 3, 4, 5, 9, 11, 19, 0x6FFFFFF6, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF})
 """Section types without pointers to data: symbols, strings, relocations, hashes, versions."""
@@ -28,7 +28,7 @@ _MAX_SYMBOLS = 1 << 22
 _PAIR = struct.Struct("<iI")
 
 
-def program_of(host: HostFile, elf: ElfFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
+def program_of(host: Node, elf: ElfFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
     """The program; ``own``: addresses of the wrappers' pointers, which the edit itself sets."""
     holes = [(payload.offset, payload.offset + payload.size) for payload in host.payloads]
     holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
@@ -53,7 +53,7 @@ def program_of(host: HostFile, elf: ElfFile, pointers: Sequence[Pointer], own: f
     )
 
 
-def borders_of(host: HostFile, elf: ElfFile) -> frozenset[int]:
+def borders_of(host: Node, elf: ElfFile) -> frozenset[int]:
     """Addresses at which something begins that code may refer to; where no section headers say so, none is known."""
     names = _names(host)
     loaded = [row for row in elf.sections if row.flags & n.SHF_ALLOC]
@@ -64,18 +64,18 @@ def borders_of(host: HostFile, elf: ElfFile) -> frozenset[int]:
     return frozenset(borders)
 
 
-def _names(host: HostFile) -> dict[int, str]:
-    return {section.offset: section.name for section in host.container.sections}
+def _names(host: Node) -> dict[int, str]:
+    return {section.offset: section.name for section in host.layout.sections}
 
 
-def _gots(host: HostFile, elf: ElfFile) -> set[int]:
+def _gots(host: Node, elf: ElfFile) -> set[int]:
     """Addresses that a linker may have given to _GLOBAL_OFFSET_TABLE_."""
     names = _names(host)
     found = {row.address for row in elf.sections if names.get(row.offset) in (".got", ".got.plt")}
     return found | ({elf.dynamic_value(n.DT_PLTGOT)} - {0})
 
 
-def _parts(host: HostFile, elf: ElfFile) -> Iterator[Part]:
+def _parts(host: Node, elf: ElfFile) -> Iterator[Part]:
     if not elf.sections:
         for segment in elf.loads:
             yield Part(
@@ -93,7 +93,7 @@ def _parts(host: HostFile, elf: ElfFile) -> Iterator[Part]:
             yield Part(row.offset, row.size, row.address, bool(row.flags & n.SHF_EXECINSTR), bool(row.flags & n.SHF_WRITE))
 
 
-def _exports(host: HostFile, elf: ElfFile) -> Iterator[Export]:
+def _exports(host: Node, elf: ElfFile) -> Iterator[Export]:
     """The dynamic symbols that the file defines."""
     offsets = [payload.offset for payload in host.payloads]
     ends = {

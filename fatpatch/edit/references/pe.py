@@ -5,16 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from fatpatch.binfmt.pe.layout import EXECUTABLE, WRITABLE, PeFile
-from fatpatch.edit.host.host import HostFile
+from fatpatch.binfmt.pe.layout import PeFile
+from fatpatch.binfmt.pe.tables import DEBUG, EXCEPTIONS, EXECUTABLE, EXPORTS, WRITABLE
 from fatpatch.edit.references.parts import followed_ends, without_holes
 from fatpatch.edit.references.program import Export, LinkedProgram, Part, PayloadReference
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
+from fatpatch.model.tree import Node
 
 _MACHINES = {0x8664: n.EM_X86_64, 0xAA64: n.EM_AARCH64}
 _BARREN = (".pdata", ".xdata", ".reloc", ".rsrc", ".debug", "/")
-_EXPORTS, _EXCEPTIONS, _DEBUG = 0, 3, 6
 _MAX_DEBUG = 1 << 16
 _EXPORT = struct.Struct("<IIHHIIIIIII")
 _LONG, _HALF = struct.Struct("<I"), struct.Struct("<H")
@@ -24,7 +24,7 @@ _ROWS = {0x8664: 12, 0xAA64: 8}
 """Bytes of a row of the exception table, whose first field is the start of a function."""
 
 
-def program_of(host: HostFile, pe: PeFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
+def program_of(host: Node, pe: PeFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
     """The program; ``own``: file offsets of the wrappers' pointers, which the edit itself sets."""
     holes = [(payload.offset, payload.offset + payload.size) for payload in host.payloads]
     holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
@@ -49,15 +49,15 @@ def program_of(host: HostFile, pe: PeFile, pointers: Sequence[Pointer], own: fro
     )
 
 
-def borders_of(host: HostFile, pe: PeFile) -> frozenset[int]:
+def borders_of(host: Node, pe: PeFile) -> frozenset[int]:
     """Addresses at which a section or a payload begins."""
     spans = [(start, start + each.size) for each in host.payloads for start in (pe.base + pe.address_of(each.offset),)]
     sections = [(pe.base + each.address, pe.base + each.end) for each in pe.sections]
     return frozenset([start for start, _ in (*spans, *sections)] + [*followed_ends(spans, sections)])
 
 
-def _parts(host: HostFile, pe: PeFile) -> Iterator[Part]:
-    names = {section.offset: section.name for section in host.container.sections}
+def _parts(host: Node, pe: PeFile) -> Iterator[Part]:
+    names = {section.offset: section.name for section in host.layout.sections}
     for section in pe.sections:
         if not names.get(section.offset, "").startswith(_BARREN):
             size = min(section.raw_size, section.virtual_size or section.raw_size, max(pe.source.size - section.offset, 0))
@@ -66,7 +66,7 @@ def _parts(host: HostFile, pe: PeFile) -> Iterator[Part]:
 
 def _debug_data(pe: PeFile) -> Iterator[tuple[int, int]]:
     """File ranges of what the debug directory names: lists of addresses for tools, not for the program."""
-    address, size = pe.directory(_DEBUG)
+    address, size = pe.directory(DEBUG)
     start = pe.offset_of(address) if size else None
     data = b"" if start is None else pe.source.peek(start, min(size, _MAX_DEBUG))
     for at in range(0, len(data) - 27, 28):
@@ -82,7 +82,7 @@ def _relocated(pe: PeFile, own: frozenset[int]) -> Iterator[PayloadReference]:
 
 
 def _exports(pe: PeFile) -> Iterator[Export]:
-    address, size = pe.directory(_EXPORTS)
+    address, size = pe.directory(EXPORTS)
     start = pe.offset_of(address) if size else None
     head = b"" if start is None else pe.source.peek(start, _EXPORT.size)
     if len(head) < _EXPORT.size:
@@ -107,7 +107,7 @@ def _column(pe: PeFile, address: int, count: int, layout: struct.Struct) -> list
 
 def _functions(pe: PeFile) -> list[int]:
     """The addresses at which functions start, by the table for unwinders."""
-    address, size = pe.directory(_EXCEPTIONS)
+    address, size = pe.directory(EXCEPTIONS)
     start, row = pe.offset_of(address) if size else None, _ROWS.get(pe.machine)
     if start is None or row is None:
         return []

@@ -46,17 +46,16 @@ def plan_expand(node: Node, wishes: ExpandRequest) -> RewritePlan:
 
 
 def _expanded(node: Node, payload: Payload, limit: int, scratch: Scratch) -> Change:
-    assert node.source is not None
-    reader = ImageReader(node.source, limit)
+    reader = ImageReader(node.content, limit)
     parts: list[Source] = []
-    for entry in fatbin.entries_of(node.source, payload):
+    for entry in fatbin.entries_of(node.content, payload):
         if entry.header.kind != n.KIND_CONCATENATED:
-            parts.append(node.source.slice(entry.offset, entry.size))
+            parts.append(node.content.slice(entry.offset, entry.size))
             continue
         inside = [image for image in payload.images if entry.offset < image.offset < entry.offset + entry.header.header_size]
-        _refuse_partial(node.source, entry, inside, payload)
-        for image, extension in zip(inside, _extensions(node.source, entry, inside), strict=True):
-            parts.append(scratch.keep(_plain(node.source, image, extension, reader.read(image))))
+        _refuse_partial(node.content, entry, inside, payload)
+        for image, extension in zip(inside, _extensions(node.content, entry, inside), strict=True):
+            parts.append(scratch.keep(_plain(node.content, image, extension, reader.read(image))))
     return Change(node, payload, fatbin.contained(payload, parts), payload.images)
 
 

@@ -100,8 +100,7 @@ def _floor(modules: Sequence[tuple[Node, Payload]], wishes: RecompressRequest) -
 
 
 def _fatbin(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
-    assert node.source is not None
-    source = node.source
+    source = node.content
     dropped = wishes.dropped.get(payload.locator, ())
     entries, kept = remaining(fatbin.entries_of(source, payload), payload.images, {image.offset for image in dropped})
     by_offset = {image.offset: image for image in payload.images}
@@ -147,12 +146,11 @@ def _entry(source: Source, entry: fatbin.EntryCopy, data: bytes | None, wishes: 
 
 def _bundle(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     """The bundle packed by zstd, or not at all; None when that gains nothing."""
-    assert node.source is not None
     if wishes.codec == Codec.LZ4 or not payload.images:
         return None
     dropped = {image.identifier for image in wishes.dropped.get(payload.locator, ())}
     entries = [
-        (entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, wishes.limit) if entry.name not in dropped
+        (entry.identifier, entry.data) for entry in bundle.entries_of(node.content, payload, wishes.limit) if entry.name not in dropped
     ]
     kept = tuple(image for image in payload.images if image.identifier not in dropped)
     if wishes.codec == Codec.NONE:

@@ -29,15 +29,14 @@ def thinned(node: Node, payload: Payload, dropped: Collection[ImageEntry], limit
 
 
 def _fatbin(node: Node, payload: Payload, dropped: set[int], *, fill: bool) -> Change | None:
-    assert node.source is not None
-    everything = fatbin.entries_of(node.source, payload)
+    everything = fatbin.entries_of(node.content, payload)
     entries, kept = remaining(everything, payload.images, dropped)
     gone = tuple(image for image in payload.images if image not in kept)
     if not gone:
         return None
     if fill:
-        return Change(node, payload, filled(node.source, payload, everything, entries), kept, gone, filled=True)
-    parts = [node.source.slice(entry.offset, entry.size) for entry in entries]
+        return Change(node, payload, filled(node.content, payload, everything, entries), kept, gone, filled=True)
+    parts = [node.content.slice(entry.offset, entry.size) for entry in entries]
     return Change(node, payload, fatbin.contained(payload, parts), kept, gone)
 
 
@@ -59,8 +58,7 @@ def remaining(
 
 
 def _bundle(node: Node, payload: Payload, dropped: set[str | None], limit: int) -> Change | None:
-    assert node.source is not None
-    entries = [(entry.identifier, entry.data) for entry in bundle.entries_of(node.source, payload, limit) if entry.name not in dropped]
+    entries = [(entry.identifier, entry.data) for entry in bundle.entries_of(node.content, payload, limit) if entry.name not in dropped]
     kept = tuple(image for image in payload.images if image.identifier not in dropped)
     gone = tuple(image for image in payload.images if image.identifier in dropped)
     parts = bundle.bundled(entries, payload, limit)

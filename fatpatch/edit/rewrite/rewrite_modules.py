@@ -146,9 +146,7 @@ def _contents(changes: Sequence[Change], limit: int) -> Contents:
     def contents(pair: HostPair) -> Iterator[CheckResult]:
         lost: list[str] = []
         differing: list[str] = []
-        assert pair.old.source is not None
-        assert pair.new.source is not None
-        before, after = ImageReader(pair.old.source, limit), ImageReader(pair.new.source, limit)
+        before, after = ImageReader(pair.old.content, limit), ImageReader(pair.new.content, limit)
         for change in changes:
             if change.node.locator != pair.old.locator:
                 continue
@@ -173,18 +171,16 @@ def _contents(changes: Sequence[Change], limit: int) -> Contents:
 
 def _filler_problems(pair: HostPair, changes: Sequence[Change]) -> Iterator[str]:
     """What is wrong with payloads that keep their place: their entries are read anew, and compared with the old ones."""
-    assert pair.old.source is not None
-    assert pair.new.source is not None
     for change in changes:
         if change.filled and change.node.locator == pair.old.locator:
             found = pair.counterpart(change.payload)
             if found is None or found.size != change.payload.size:
                 yield f"{change.payload.locator} has another size"
                 continue
-            entries = entries_of(pair.new.source, found)
-            entries_before = entries_of(pair.old.source, change.payload)
+            entries = entries_of(pair.new.content, found)
+            entries_before = entries_of(pair.old.content, change.payload)
             before = {(entry.offset - change.payload.offset, without_codec(entry.header)) for entry in entries_before}
-            yield from filler_problems(pair.new.source, found, entries, before)
+            yield from filler_problems(pair.new.content, found, entries, before)
 
 
 def _label(image: ImageEntry) -> tuple[str, str, str | None]:
@@ -193,11 +189,9 @@ def _label(image: ImageEntry) -> tuple[str, str, str | None]:
 
 def _same(pair: HostPair, old: ImageEntry, new: ImageEntry, before: ImageReader, after: ImageReader) -> bool:
     """Whether two images unpack to the same bytes; those stored the same are not unpacked, those that cannot be must be stored the same."""
-    assert pair.old.source is not None
-    assert pair.new.source is not None
     if (old.compression, old.stored_bytes, old.within) == (new.compression, new.stored_bytes, new.within):
-        first = pair.old.source.slice(old.data_offset, old.stored_bytes)
-        second = pair.new.source.slice(new.data_offset, new.stored_bytes)
+        first = pair.old.content.slice(old.data_offset, old.stored_bytes)
+        second = pair.new.content.slice(new.data_offset, new.stored_bytes)
         if all(a == b for a, b in zip(first.chunks(), second.chunks(), strict=True)):
             return True
     first_bytes, second_bytes = before.read(old), after.read(new)

@@ -100,8 +100,6 @@ def _placed(wrapper: Wrapper | None, ranks: Mapping[int, int]) -> Wrapper | None
 
 
 def _equal(old: Node, first: Payload, new: Node, second: Payload) -> bool:
-    assert old.source is not None
-    assert new.source is not None
     return first.size == second.size and same_bytes(
-        old.source.slice(first.offset, first.size), new.source.slice(second.offset, second.size)
+        old.content.slice(first.offset, first.size), new.content.slice(second.offset, second.size)
     )

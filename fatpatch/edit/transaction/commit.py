@@ -53,7 +53,6 @@ def commit(subject: EditedFile, edit: TreeEdit, to: Destination, examine: Examin
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
     """
     path, node, before = subject
-    assert node.source is not None
     run = _Run(path, node, edit, examine, limit)
     if to.path is None:
         run.verify(edit.overlay.source(), compare=False)
@@ -65,8 +64,8 @@ def commit(subject: EditedFile, edit: TreeEdit, to: Destination, examine: Examin
         ThreadPoolExecutor(1) as beside,
     ):  # the old file is hashed while the new one is written and checked
         refuse_changed(path, before)
-        edits = _edits_so_far(path, node.source, to)
-        digest = beside.submit(digest_of, node.source) if to.record else None
+        edits = _edits_so_far(path, node.content, to)
+        digest = beside.submit(digest_of, node.content) if to.record else None
 
         def edited() -> tuple[Edit, ...]:
             return () if digest is None else (*edits, edit_of(edit.overlay, before.modified, digest.result()))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from fatpatch.base.errors import FormatError
 from fatpatch.base.patterns import lazy_pattern
-from fatpatch.binfmt.elf.elf64 import LINK, OFFSET, SIZE, SYMBOL, TYPE, ElfTables, notes
+from fatpatch.binfmt.elf.elf64 import LINK, OFFSET, REL, RELA, SIZE, SYMBOL, TYPE, ElfTables, Row, notes, rows
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.header import CubinHeader, identify, toolkit_name
 
@@ -55,6 +55,13 @@ class Tables(ElfTables):
             raise FormatError(f"expected a section below {len(self.rows)}, got {row[LINK]}", offset=row[OFFSET], field="sh_link")
         table = self.content(row)
         return SYMBOL.iter_unpack(table[: len(table) // SYMBOL.size * SYMBOL.size]), self.content(self.rows[row[LINK]])
+
+    def relocations(self, row: Row) -> Iterator[tuple[int, int, int]]:
+        """(offset, symbol, addend) of each relocation of a section, in their order; none when it holds none."""
+        if row[TYPE] not in (n.SHT_REL, n.SHT_RELA):
+            return
+        for offset, info, *addend in rows(RELA if row[TYPE] == n.SHT_RELA else REL, self.content(row)):
+            yield offset, info >> 32, addend[0] if addend else 0
 
     def toolkit(self) -> str | None:
         """``CUDA 12.9``: from e_version (old layout) or from the notes (new layout)."""

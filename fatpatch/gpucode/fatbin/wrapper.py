@@ -6,12 +6,12 @@ RELATIVE addend, so both are looked at.
 
 from __future__ import annotations
 
-import io
 import struct
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
 
 from fatpatch.base.records import NamedTuple
-from fatpatch.base.source import Source, SourceStream
+from fatpatch.base.source import Source
+from fatpatch.binfmt.elf.elf64 import HEADER, RELA, SECTION, SYMBOL, SectionRow, counted, header_of, rows, section_rows
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Container, Section, Wrapper
@@ -24,7 +24,6 @@ HEADS = {n.WRAPPER_MAGIC: (n.FATBIN_MAGIC_BYTES,), n.HIP_WRAPPER_MAGIC: (n.BUNDL
 _MAX_WRAPPERS = 1 << 20
 _MAX_RELOCATIONS = 24 << 20
 _MAX_OBJECT_RELOCATIONS = 1 << 20
-_RELA = struct.Struct("<QQq")
 _RELATIVE = frozenset({8, 1027})  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE; their symbol index is 0
 
 
@@ -96,34 +95,35 @@ def _relative_addends(source: Source, container: Container, wrapped: Section) ->
     end = wrapped.address + wrapped.size
     for section in container.sections:
         if section.name == ".rela.dyn" and not found:
-            table = source.peek(section.offset, min(section.size, _MAX_RELOCATIONS))
-            rows = _RELA.iter_unpack(table[: len(table) // _RELA.size * _RELA.size])
-            found.update({place: addend for place, kind, addend in rows if wrapped.address <= place < end and kind in _RELATIVE})
+            table = rows(RELA, source.peek(section.offset, min(section.size, _MAX_RELOCATIONS)))
+            found.update({place: addend for place, kind, addend in table if wrapped.address <= place < end and kind in _RELATIVE})
     return found
 
 
 def _object_relocations(source: Source, wrapped: Section) -> dict[int, int]:
-    """Place in the section to file offset, in an ELF object file; by pyelftools, since objects are small."""
-    from elftools.common.exceptions import ELFError
-    from elftools.construct import ConstructError
-    from elftools.elf.elffile import ELFFile
+    """Place in the section to file offset, in an ELF object file."""
+    header = header_of(source.peek(0, HEADER.size)) if source.peek(0, 4) == n.ELF_MAGIC else None
+    if header is None or header.shentsize != SECTION.size:
+        return {}
+    header = counted(source, header)
+    sections = section_rows(source.peek(header.shoff, header.shnum * SECTION.size))
+    for table in sections:
+        if (
+            table.type == n.SHT_RELA
+            and max(table.info, table.link) < len(sections)
+            and sections[table.info].offset == wrapped.offset
+            and table.size <= _MAX_OBJECT_RELOCATIONS
+        ):
+            symbols = sections[table.link].offset
+            return dict(_object_targets(source, table, symbols, sections))
+    return {}
 
-    found: dict[int, int] = {}
-    if source.peek(0, 4) != n.ELF_MAGIC:
-        return found
-    try:
-        elf = ELFFile(io.BufferedReader(SourceStream(source)))
-        section = next(
-            (s for s in elf.iter_sections(type="SHT_RELA") if elf.get_section(s["sh_info"])["sh_offset"] == wrapped.offset), None
-        )
-        if section is None or section["sh_size"] > _MAX_OBJECT_RELOCATIONS:
-            return found
-        symbols: Any = elf.get_section(section["sh_link"])
-        for relocation in cast(Any, section).iter_relocations():
-            symbol = symbols.get_symbol(relocation["r_info_sym"])
-            if isinstance(symbol["st_shndx"], int):
-                base = elf.get_section(symbol["st_shndx"])["sh_offset"]
-                found[relocation["r_offset"]] = base + symbol["st_value"] + relocation["r_addend"]
-    except (ELFError, ConstructError, ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError, MemoryError):
-        return found  # a damaged relocation table costs evidence, not the fatbins: those are found by their section
-    return found
+
+def _object_targets(source: Source, table: SectionRow, symbols: int, sections: Sequence[SectionRow]) -> Iterator[tuple[int, int]]:
+    """(place, file offset that it leads to) of the relocations to symbols of a section."""
+    for place, info, addend in rows(RELA, source.peek(table.offset, table.size)):
+        symbol = source.peek(symbols + (info >> 32) * SYMBOL.size, SYMBOL.size)
+        if len(symbol) == SYMBOL.size:
+            _, _, _, index, value, _ = SYMBOL.unpack(symbol)
+            if 0 < index < min(len(sections), n.SHN_LORESERVE):
+                yield place, sections[index].offset + value + addend
