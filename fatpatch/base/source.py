@@ -326,19 +326,21 @@ class Source:
 
     def find(self, needle: bytes, start: int, end: int) -> int:
         """Offset of the first ``needle`` that lies wholly in [start, end), or -1. Reads ahead in growing pieces."""
-        step, overlap = 1 << 12, len(needle) - 1
+        return self.find_any((needle,), start, end)
+
+    def find_any(self, needles: tuple[bytes, ...], start: int, end: int) -> int:
+        """Offset of the first of ``needles`` that lies wholly in [start, end), or -1; every byte is read once."""
+        step, overlap = 1 << 12, max(map(len, needles)) - 1
         end = min(end, self.size)
-        while start + overlap < end:
-            if step == CHUNK and (following := self.next_data(start)) > start + overlap and any(needle):
+        while start < end:
+            if step == CHUNK and (following := self.next_data(start)) > start + overlap and all(map(any, needles)):
                 start = following - overlap
-                if start + overlap >= end:
-                    break
             data = self.peek(start, min(step + overlap, end - start))
-            if len(data) <= overlap:
+            found = [at for needle in needles if (at := data.find(needle)) >= 0]
+            if found:
+                return start + min(found)
+            if start + len(data) >= end or len(data) <= overlap:
                 return -1
-            at = data.find(needle)
-            if at >= 0:
-                return start + at
             start += len(data) - overlap
             step = min(step * 2, CHUNK)
         return -1

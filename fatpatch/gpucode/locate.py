@@ -6,6 +6,7 @@ wrapper; the bare magic occurs in compilers and debuggers as a constant.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -13,6 +14,7 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.read import first_local_header
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import IMAGE_LIMIT
+from fatpatch.gpucode.fatbin.read import STRICT_MAGIC
 from fatpatch.gpucode.finder import ELF_HEAD, PTX_WORD, Finder, Range
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, ContainerKind
@@ -38,6 +40,8 @@ _BARREN = (
     ".gnu",
     ".pdata",
 )
+_MAGICS = (STRICT_MAGIC, n.BUNDLE_MAGIC, n.CCOB_MAGIC, n.OFFLOAD_BINARY_MAGIC, ELF_HEAD, PTX_WORD)
+_NEIGHBOUR = 1 << 12
 _SEARCHABLE = frozenset({*HOSTS, ContainerKind.APE, ContainerKind.MACHO, ContainerKind.RAW, ContainerKind.FATBIN, ContainerKind.BUNDLE})
 
 
@@ -64,6 +68,8 @@ def find_payloads(
             _offload(finder, part, evidence)
     if container.kind not in (ContainerKind.FATBIN, ContainerKind.BUNDLE):
         unnamed = list(_unnamed(source, container))
+        if not finder.by_toolkit:
+            unnamed = _with_magic(finder, unnamed)
         for part in unnamed:
             finder.search(part)
             if not finder.by_toolkit:
@@ -72,6 +78,27 @@ def find_payloads(
         for part in unnamed:
             _search_bare(finder, part)
     return finder.payloads()
+
+
+def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
+    """Those ranges in which a magic begins or to which a wrapper points: in most libraries none. Neighbours are read as one range."""
+    ordered = sorted(parts, key=lambda part: part.start)
+    kept = {part.start for part in ordered if bisect.bisect_left(finder.targets, part.start) < bisect.bisect_left(finder.targets, part.end)}
+    number = 0
+    while number < len(ordered):
+        last = number
+        while last + 1 < len(ordered) and ordered[last + 1].start - ordered[last].end <= _NEIGHBOUR:
+            last += 1
+        hit = finder.source.find_any(_MAGICS, ordered[number].start, ordered[last].end)
+        if hit < 0:
+            number = last + 1
+            continue
+        while ordered[number].end <= hit:
+            number += 1
+        if ordered[number].start <= hit:
+            kept.add(ordered[number].start)
+            number += 1
+    return [part for part in parts if part.start in kept]
 
 
 def _search_bare(finder: Finder, part: Range) -> None:
