@@ -27,7 +27,7 @@ from fatpatch.verdicts.models import merged, model_inside, no_roads, quant_verdi
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.nvidias import is_nvidias
-from fatpatch.verdicts.outcome import counting
+from fatpatch.verdicts.outcome import decided
 from fatpatch.verdicts.quants import launched
 from fatpatch.verdicts.read_ahead import read_ahead
 from fatpatch.verdicts.requirements import against_host, needs, out_of_reach, trouble
@@ -76,14 +76,14 @@ class Doctor:
 
     def lacking(self, found: FileVerdict) -> list[frozenset[str]]:
         """The kernels of each module that counts and has nothing for the device, where others have."""
-        counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+        counted = found.judged_by
         missing = [module for module in counted if lacks(module)]
         return [self.names(module.node, module.payload) for module in missing] if len(missing) < len(counted) else []
 
     def beside(self, found: FileVerdict, others: frozenset[str] = frozenset()) -> tuple[Needed, ...]:
         """The libraries that those load by which the file is judged; of alternatives only what ``--cuda`` picks."""
         grouped = {id(unit) for group in found.alternatives for unit in group} - set(map(id, found.chosen))
-        nodes = [unit.node for unit in counting(found) if id(unit) not in grouped]
+        nodes = [unit.node for unit in found.counted if id(unit) not in grouped]
         return needed(self.node, nodes if found.libraries else [module.node for module in found.modules[:1]], others)
 
     def _library(self, node: Node, modules: list[Judged], environment: Environment) -> FileVerdict:
@@ -125,8 +125,9 @@ class Doctor:
             chosen=_chosen(groups, environment.cuda),
             unread=tuple(dict.fromkeys((*whole.unread, *(item for unit in units for item in unit.unread)))),
         )
-        counted = counting(whole)
-        modules = [module for unit in counted for module in unit.here]
+        whole = decided(whole)
+        counted = whole.counted
+        modules = whole.judged_by
         costs = [unit.cost for unit in counted if unit.cost is not None]
         return whole._replace(
             needs=_needs_of(counted),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fatpatch.verdicts.aside import is_chosen_by_host, is_for_others
@@ -38,7 +38,7 @@ _SLOW: Final = 2.0
 def outcome_of(found: FileVerdict) -> str:
     """A key of OUTCOMES."""
     if found.libraries:
-        return _of_libraries(found)
+        return found.outcome
     modules = [module.verdict for module in found.here]
     if not modules:
         return "not-read" if found.unread or found.modules else "no-code"
@@ -65,13 +65,18 @@ def outcome_of(found: FileVerdict) -> str:
     return "may-fail" if found.verdict == STUB else _good(found)
 
 
-def _of_libraries(found: FileVerdict) -> str:
-    """Of several libraries: all that count run, or none does, or some do.
+def decided(found: FileVerdict) -> FileVerdict:
+    """The verdict on several libraries with those by which it is judged, and what comes of them: all of them run, or none, or some.
 
     Of alternatives the best counts, or the one that the program's CUDA release picks. A library that has code for other generations
     alone, all of it for the very GPUs that it names, counts only where nothing else runs.
     """
-    counted = [outcome_of(unit) for unit in counting(found)]
+    outcomes = {id(unit): outcome_of(unit) for unit in found.libraries}
+    counted = _counted(found, outcomes)
+    return found._replace(counted=tuple(counted), outcome=_of_libraries([outcomes[id(unit)] for unit in counted]))
+
+
+def _of_libraries(counted: Sequence[str]) -> str:
     if not counted:
         return "no-code"
     if not (bad := [each for each in counted if each in HOPELESS]):
@@ -81,18 +86,18 @@ def _of_libraries(found: FileVerdict) -> str:
     return "runs-in-part"
 
 
-def counting(found: FileVerdict) -> list[FileVerdict]:
+def _counted(found: FileVerdict, outcomes: Mapping[int, str]) -> list[FileVerdict]:
     """The libraries by which a file is judged: one of each group of alternatives, and none that is made for other GPUs on purpose."""
     chosen = []
     grouped: set[int] = set()
     for group in found.alternatives:
         grouped.update(map(id, group))
         picked = next((unit for unit in group if any(unit is each for each in found.chosen)), None)
-        chosen.append(picked or max(group, key=lambda unit: _ORDER.index(outcome_of(unit))))
+        chosen.append(picked or max(group, key=lambda unit: _ORDER.index(outcomes[id(unit)])))
     units = [unit for unit in found.libraries if id(unit) not in grouped] + chosen
     units = [unit for unit in units if any(module.verdict.verdict != EMPTY for module in unit.here) or unit.trouble is not None]
     others = [unit for unit in units if not _for_others(unit)]
-    return others if any(outcome_of(unit) not in HOPELESS for unit in others) else units
+    return others if any(outcomes[id(unit)] not in HOPELESS for unit in others) else units
 
 
 def _for_others(found: FileVerdict) -> bool:

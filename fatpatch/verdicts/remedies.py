@@ -20,7 +20,7 @@ from fatpatch.verdicts.facts import is_dead
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.load_result import INVALID_IMAGE, JIT_DISABLED, NO_IMAGE, UNSUPPORTED_PTX
 from fatpatch.verdicts.module import FAILS, STUB
-from fatpatch.verdicts.outcome import counting, works
+from fatpatch.verdicts.outcome import works
 from fatpatch.verdicts.quants import MATRIX, VECTOR, role_of
 from fatpatch.verdicts.rebuilds import archs, is_ggml, lower_fails, rebuilds
 from fatpatch.verdicts.remedies_amd import amd
@@ -45,7 +45,7 @@ def remedies(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequenc
 def _nvidia(doctor: Doctor, found: FileVerdict, shown: str, candidates: Sequence[Candidate]) -> Iterator[Remedy]:
     if found.libraries and works(found):
         return
-    counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+    counted = found.judged_by
     broken = [module for module in counted if module.verdict.verdict in (FAILS, STUB)]
     yield from _drivers(doctor, found)
     yield from _edits(found, shown)

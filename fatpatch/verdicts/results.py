@@ -53,7 +53,8 @@ class FileVerdict(NamedTuple):
     ``for_linkers``: modules that a linker takes, not the driver, and those without any kernel.
     ``hidden``: what stands against the file besides ``trouble``, in words.
     ``libraries``: of an archive or package each library by itself; ``alternatives``: groups of those of which a program loads one, and
-    ``chosen``: of those the ones that a program of the CUDA release that was asked for loads.
+    ``chosen``: of those the ones that a program of the CUDA release that was asked for loads. ``counted``: those by which the file is
+    judged, and ``outcome`` what comes of them (``outcome.decided``); both are empty where there is one library.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
     ``incomplete``: what of a folder of kernel libraries is missing for the device.
     ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
@@ -81,6 +82,8 @@ class FileVerdict(NamedTuple):
     libraries: tuple[FileVerdict, ...] = ()
     alternatives: tuple[tuple[FileVerdict, ...], ...] = ()
     chosen: tuple[FileVerdict, ...] = ()
+    counted: tuple[FileVerdict, ...] = ()
+    outcome: str = ""
     incomplete: str = ""
 
     @property
@@ -88,6 +91,11 @@ class FileVerdict(NamedTuple):
         """The modules that count on this device: all but those elsewhere and those for linkers."""
         away = frozenset(map(id, (*self.elsewhere, *self.for_linkers)))
         return tuple(module for module in self.modules if id(module) not in away)
+
+    @property
+    def judged_by(self) -> tuple[Judged, ...]:
+        """The modules that count: of several libraries those of the ones by which the file is judged."""
+        return tuple(module for unit in self.counted for module in unit.here) if self.libraries else self.here
 
     @property
     def unheld(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from itertools import accumulate
 from pathlib import Path
 
@@ -109,6 +110,19 @@ def test_images_of_one_module(name: str, tmp_path: Path) -> None:
     few.write_bytes(one_module(2500))
     many.write_bytes(one_module(2500 * FACTOR))
     grows_with(cost(*command.split(), few), cost(*command.split(), many), 100)
+
+
+@pytest.mark.slow
+def test_cubins_of_a_wheel(tmp_path: Path) -> None:
+    """Half of them for another GPU: the report has a row for each of several libraries."""
+    found = []
+    for count in (500, 500 * FACTOR):
+        wheel = tmp_path / f"some-{count}-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(count):
+                archive.writestr(f"some/{number:05}.cubin", cubin(arch=80 if number % 2 else 90, kernels=(f"k{number}",)))
+        found.append(cost("doctor", wheel, "--gpu", "sm_86"))
+    grows_with(found[0], found[1], 100)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from fatpatch.verdicts.dispatch import EQUAL
 from fatpatch.verdicts.facts import arch_of, is_dead
 from fatpatch.verdicts.jit import FASTEST, SLOWEST
 from fatpatch.verdicts.module import EMPTY, not_promised
-from fatpatch.verdicts.outcome import counting, outcome_of
+from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.requirements import beyond_jetson, cuda_needed
 from fatpatch.verdicts.results import FileVerdict, Judged, QuantVerdict
 
@@ -188,7 +188,7 @@ def _inside(locator: str) -> str:
 
 def _packing_notes(found: FileVerdict) -> Iterator[str]:
     """What compressed bundles ask of the runtime."""
-    modules = [module for unit in counting(found) for module in unit.here] if found.libraries else found.modules
+    modules = [module for unit in found.counted for module in unit.here] if found.libraries else found.modules
     versions = {module.payload.version for module in modules if module.payload.format == BundleForm.CCOB}
     if 3 in versions:
         yield "the bundles are compressed in version 3, which ROCm 7.1 and newer write: older runtimes may not read them"

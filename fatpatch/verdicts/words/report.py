@@ -16,7 +16,7 @@ from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.module import FAILS, STUB
 from fatpatch.verdicts.operations import OTHER, Operation
-from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES, counting, outcome_of, works
+from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES, outcome_of, works
 from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words import context
@@ -101,11 +101,12 @@ def _level(rows: Sequence[Remedy], helps: bool | None) -> int:
 def _libraries(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     """The libraries of an archive: one line for those that fare alike, and for alternatives which of them run."""
     grouped = {id(unit) for group in found.alternatives for unit in group}
-    counted = frozenset(map(id, counting(found)))
+    counted = frozenset(map(id, found.counted))
     rows: dict[tuple[str, str], list[str]] = {}
+    runs = works(found)
     for unit in found.libraries:
         if id(unit) not in grouped:
-            why = obstacle(unit) if verbose or unit.trouble is not None or works(found) else ""  # else the modules below say it
+            why = obstacle(unit) if verbose or unit.trouble is not None or runs else ""  # else the modules below say it
             rows.setdefault((_word(unit, counts=id(unit) in counted), why), []).append(safe(file_name(unit.node.path)))
     for group in found.alternatives:
         paths = [unit.node.path for unit in group]
@@ -144,7 +145,7 @@ def _lost(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     """Why the other images are ignored, for the group with the worst result."""
     if found.trouble is not None or (found.libraries and works(found) and not verbose):
         return
-    counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+    counted = found.judged_by
     bad = [module for module in counted if module.verdict.verdict in (FAILS, STUB)]
     chosen = bad or (found.modules if verbose else ())
     lines = dict.fromkeys(line for module in chosen for line in module.verdict.lost)

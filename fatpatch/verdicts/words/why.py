@@ -12,7 +12,7 @@ from fatpatch.model.target import target_key
 from fatpatch.verdicts.aside import is_chosen_by_host
 from fatpatch.verdicts.load_result import NO_IMAGE
 from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
-from fatpatch.verdicts.outcome import HOPELESS, counting, deciding, outcome_of, works
+from fatpatch.verdicts.outcome import HOPELESS, deciding, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict, Judged
 from fatpatch.verdicts.words.kernels import Shown, dead
 from fatpatch.verdicts.words.layout import WIDTH, middle, wrapped
@@ -60,7 +60,7 @@ def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[
         yield from wrapped("", f"{safe(lacking)}.", "  ")
     if found.libraries and works(found) and not verbose:
         return
-    counted = [module for unit in counting(found) for module in unit.here] if found.libraries else list(found.here)
+    counted = found.judged_by
     groups = _groups(counted)
     if not verbose and any(group[0].verdict.verdict != EMPTY for group in groups):
         groups = [group for group in groups if group[0].verdict.verdict != EMPTY]
