@@ -14,8 +14,8 @@ _VERSION = r"\d{1,3}(?:[._]\d{1,3})*"
 _CUDA = lazy_pattern(r"(?<![a-z0-9])(?:cuda|cu)[-_.]?(\d{1,3}(?:[._]\d{1,2})?)(?![0-9])", re.IGNORECASE)
 _TOKENS = lazy_pattern(
     r"(?<![a-z0-9])(?:"
-    r"(?:cuda|cu)[-_.]?(?:(?:1\d|[89])(?:[._]?\d{1,2})?x?)?(?:[-_](?:nomatmul|nocublaslt|ext))?"
-    rf"|(?:rocm|hip|xpu|oneapi|sycl|vulkan|metal|cpu|nocuda|gpu)[-_.]?(?:{_VERSION})?(?:[-_](?:nomatmul|nocublaslt|ext))?"
+    r"(?:cuda|cu)[-_.]?(?:(?:1\d|[89])(?:[._]?\d{1,2})?x?)?(?:[-_]\.?(?:nomatmul|nocublaslt\d*|ext))?"
+    rf"|(?:rocm|hip|xpu|oneapi|sycl|vulkan|metal|cpu|nocuda|gpu)[-_.]?(?:{_VERSION})?(?:[-_]\.?(?:nomatmul|nocublaslt\d*|ext))?"
     r"|(?:sm|compute|arch)[-_]?\d{2,3}[af]?|gfx[0-9a-f]{3,4}"
     r"|noavx|avx(?:2|512)?(?:[-_]?[a-z]{2,6})?|sse\d(?:[._]\d)?|basic|sandybridge|haswell|skylakex|zen\d|blackwell|hopper|ampere"
     r"|cpython-\d{2,3}[a-z]?|cp3\d{1,2}t?|pypy3\d{1,2}"
@@ -93,11 +93,14 @@ def cuda_of(path: str) -> tuple[int, ...] | None:
     return (int(digits),) if len(digits) < 3 else (int(digits[:2]), int(digits[2:]))
 
 
-def chosen_by(cuda: tuple[int, ...], paths: Sequence[str]) -> int | None:
-    """The index of the path that a program of a CUDA release loads: the same one, else the newest of the same major that is not newer."""
+def chosen_by(cuda: tuple[int, ...], paths: Sequence[str]) -> tuple[int, ...]:
+    """The indices of the paths of which a program of a CUDA release loads one: the same, else the newest of its major that is not newer.
+
+    Several where the GPU decides, too (``cuda118`` and ``cuda118_nocublaslt``); none where no name tells.
+    """
     known = [(found, index) for index, path in enumerate(paths) if (found := cuda_of(path)) is not None]
-    same = [index for found, index in known if found == cuda or (len(found) == 1 and found[0] == cuda[0])]
+    same = tuple(index for found, index in known if found == cuda or (len(found) == 1 and found[0] == cuda[0]))
     if same:
-        return same[0]
-    older = [(found, index) for found, index in known if found[0] == cuda[0] and found <= cuda]
-    return max(older)[1] if older else None
+        return same
+    newest = max((found for found, _ in known if found[0] == cuda[0] and found <= cuda), default=None)
+    return tuple(index for found, index in known if found == newest)

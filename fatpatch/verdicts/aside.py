@@ -6,27 +6,37 @@ NVIDIA's own libraries do, never loads those here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from fatpatch.gpus.drivers import on_jetson_linux
 from fatpatch.model.kinds import BARE_MODULES, ImageKind, Vendor
 from fatpatch.model.target import Target
-from fatpatch.model.tree import ImageEntry, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.facts import arch_of
 from fatpatch.verdicts.linking import is_linked, is_relocatable
-from fatpatch.verdicts.load_result import INVALID_IMAGE, NO_IMAGE, NOT_FOUND
-from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE
-from fatpatch.verdicts.names import generations_named
+from fatpatch.verdicts.load_result import INVALID_IMAGE, NO_IMAGE, NOT_FOUND, UNSUPPORTED_PTX
+from fatpatch.verdicts.module import COMPATIBLE, EMPTY, JIT, NATIVE, STUB
+from fatpatch.verdicts.names import family, generations_named
 from fatpatch.verdicts.results import GOOD, Judged
 
 _NATIVE: Final = frozenset({"sass", "ptx"})
 _FOR_LINKERS: Final = frozenset({"lto", "tileir", "index", "bitcode"})
 _FEW: Final = 50
-"""So many times as many modules without code for the device as with it: the latter are what a compiler's default target left."""
 _MANY_MAJORS: Final = 3
 """Major versions from which on a module's targets are a list for a build, rather than the generation that it is made for."""
 _NOTHING_THERE: Final = frozenset({NO_IMAGE, NOT_FOUND})
+
+
+class CodeReader(Protocol):
+    """What of a library's code is read where its targets alone do not tell."""
+
+    def names(self, node: Node, payload: Payload) -> frozenset[str]:
+        """The kernels of a module, whatever it loads."""
+
+    def is_hollow(self, node: Node, image: ImageEntry) -> bool:
+        """Whether most kernels of an image do nothing."""
 
 
 def for_linkers(modules: Sequence[Judged], *, links: Callable[[], bool]) -> Iterator[Judged]:
@@ -45,11 +55,11 @@ def for_linkers(modules: Sequence[Judged], *, links: Callable[[], bool]) -> Iter
             yield module
 
 
-def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> Iterator[Judged]:
+def elsewhere(modules: Sequence[Judged], arch: int, code: CodeReader, *, picks: bool = False) -> Iterator[Judged]:
     """Modules for other generations, among others of the same library that load with kernels.
 
-    Their targets do not straddle the device: all are above it, or all below. A module that was forgotten in a build lacks one generation
-    and has those on both sides; not so in libraries that pick modules by GPU (``picks``), where one may be for 7.5 and 10.0 alone.
+    Their code does not straddle the device: all of it is for GPUs above it, or all below. A module that was forgotten in a build lacks one
+    generation and has code on both sides; not so in libraries that pick modules by GPU (``picks``): one may be for 7.5 and 10.0 alone.
     Where next to nothing loads, nothing shows that the library is meant for the device: relocatable code that is linked into it, such
     as a copy of NCCL, says nothing of the rest. Code for Tegra alone is not for other GPUs, though they load it.
     """
@@ -60,9 +70,9 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
         loading = sum(map(_loads, own))
         natively = any(map(_loads_natively, own))
         lacking = [module for module in own if module.payload.vendor == Vendor.NVIDIA and lacks(module) and not is_emptied(module.payload)]
-        few, away = loading * _FEW < max(len(lacking), 1), frozenset(map(id, lacking))
+        few, away = is_next_to_nothing(loading, len(lacking)), frozenset(map(id, lacking))
         lists = {_targets(module) for module in own if _loads(module)}
-        native = frozenset(kernel.name for module in own if _loads_natively(module) for kernel in module.verdict.kernels)
+        variants = frozenset(map(id, _variants(own, arch, code))) if picks else frozenset()
         for module in own:
             if is_emptied(module.payload):
                 apart = natively
@@ -71,11 +81,16 @@ def elsewhere(modules: Sequence[Judged], arch: int, *, picks: bool = False) -> I
             elif _other_system(module, arch):
                 apart = any(_loads(each) and not _other_system(each, arch) for each in own)
             elif id(module) in away:
-                apart = not few and (picks or not (straddles(module.payload.images, arch) or _forgotten(module, lists)))
+                apart = not few and (picks or not (_straddles(module, arch, code) or _forgotten(module, lists)))
             else:
-                apart = picks and module.verdict.verdict == JIT and _is_variant(module, native, arch)
+                apart = id(module) in variants
             if apart:
                 yield module
+
+
+def is_next_to_nothing(loading: int, lacking: int) -> bool:
+    """Whether so few modules load, of those that should, that they are what a compiler's default target left."""
+    return loading * _FEW < lacking
 
 
 def is_emptied(payload: Payload) -> bool:
@@ -102,16 +117,44 @@ def _loads_natively(module: Judged) -> bool:
     return module.verdict.verdict in (NATIVE, COMPATIBLE)
 
 
-def _is_variant(module: Judged, native: frozenset[str], arch: int) -> bool:
-    """Whether a module that would be compiled is another generation's variant of kernels that load as they are.
+def _is_compiled(module: Judged) -> bool:
+    """Whether the driver would compile a module, even if it is too old for its PTX, or some kernels do nothing then."""
+    return module.verdict.verdict == JIT or module.verdict.cuda_error == UNSUPPORTED_PTX or _is_dead_text(module)
 
-    By its kernels: all of them are in modules that load without compiling, or all their names say another generation (``_sm75_``).
+
+def _is_dead_text(module: Judged) -> bool:
+    """Whether PTX that would be compiled has kernels without a body there."""
+    return module.verdict.verdict == STUB and module.verdict.image is not None and module.verdict.image.kind == ImageKind.PTX
+
+
+def _variants(modules: Sequence[Judged], arch: int, code: CodeReader) -> Iterator[Judged]:
+    """The modules that would be compiled and are another generation's variant of kernels that load as they are.
+
+    By their kernels: all are in modules that load without compiling, or all their names say another generation (``_sm75_``), or modules
+    for the device's generation alone have the same templates: cuSPARSE's EllGemm for 7.0, 7.5, 8.0 and 8.6, beside one for the rest. Or by
+    their target: no other module has code for that generation, so that it is what a compiler's default left beside another
+    (cuSPARSELt's sm_52 and compute_52 beside sm_80), or because kernels are stubs in it.
     """
-    names = [kernel.name for kernel in module.verdict.kernels]
-    if not names or not native:
-        return False
-    said = [found for name in names if (found := generations_named(name))]
-    return native.issuperset(names) or (len(said) == len(names) and all(arch // 10 not in each for each in said))
+    compiled = [module for module in modules if _is_compiled(module)]
+    native = [module for module in modules if _loads_natively(module)] if compiled else []
+    names = frozenset(kernel.name for each in native for kernel in each.verdict.kernels)
+    alone = [each for each in native if {arch_of(image) // 10 for image in each.payload.images} == {arch // 10}]
+    families = frozenset(family(kernel.name) for each in alone for kernel in each.verdict.kernels)
+    majors = Counter(number // 10 for module in modules if not module.verdict.vacant for number in _native_numbers(module))
+    for module in compiled if names else ():
+        target = 0 if module.verdict.image is None else arch_of(module.verdict.image)
+        if _is_dead_text(module) or (majors[target // 10] == 1 and target in _native_numbers(module)):
+            yield module
+            continue
+        own = code.names(module.node, module.payload)
+        said = [generations_named(name) for name in own]
+        if own and (names >= own or families.issuperset(map(family, own)) or all(each and arch // 10 not in each for each in said)):
+            yield module
+
+
+def _native_numbers(module: Judged) -> frozenset[int]:
+    """The SM numbers for which a module has SASS."""
+    return frozenset(arch_of(image) for image in module.payload.images if image.kind == ImageKind.SASS)
 
 
 def _other_system(module: Judged, arch: int) -> bool:
@@ -151,10 +194,14 @@ def _loads(module: Judged) -> bool:
     return module.verdict.verdict in GOOD and module.verdict.verdict != EMPTY
 
 
-def straddles(images: Sequence[ImageEntry], arch: int) -> bool:
-    """Whether a module has code for GPUs below the device and for GPUs above it."""
-    numbers = [arch_of(image) for image in images if image.kind in _NATIVE]
-    return any(number < arch for number in numbers) and any(number > arch for number in numbers)
+def _straddles(module: Judged, arch: int, code: CodeReader) -> bool:
+    """Whether a module has code for GPUs below the device and for GPUs above it: kernels that work, not stubs that a build left there."""
+    images = sorted((image for image in module.payload.images if image.kind in _NATIVE), key=lambda image: image.size or 0)
+    sides = [[image for image in images if arch_of(image) < arch], [image for image in images if arch_of(image) > arch]]
+    if not all(sides):
+        return False
+    sides.sort(key=lambda side: side[0].size or 0)  # stubs are small
+    return not any(all(code.is_hollow(module.node, image) for image in side) for side in sides)
 
 
 def only_suffixed(images: Sequence[ImageEntry]) -> bool:

@@ -46,6 +46,14 @@ class HeaderDoctor(Doctor):
         error = NO_IMAGE if choice.image is None else None
         return Judged(node, payload, _verdict(payload, found, error, choice.image, choice.reason), _HOST)
 
+    def names(self, node: Node, payload: Payload) -> frozenset[str]:
+        """None: no kernel is read."""
+        return frozenset()
+
+    def is_hollow(self, node: Node, image: ImageEntry) -> bool:
+        """Never, as far as headers tell."""
+        return False
+
     def _links(self, node: Node, modules: Sequence[Judged]) -> tuple[Judged, ...]:
         """Whether the library links at run time is in its code, which is not read: code for linkers beside other code is taken as such."""
         return tuple(for_linkers(modules, links=lambda: True))

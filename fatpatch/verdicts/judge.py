@@ -11,7 +11,7 @@ from fatpatch.hostcode.linking import calls_linker
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import ContainerKind, ImageKind, Vendor
 from fatpatch.model.target import target_key
-from fatpatch.model.tree import Diagnostic, ModelFacts, Node, Payload
+from fatpatch.model.tree import Diagnostic, ImageEntry, ModelFacts, Node, Payload
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
 from fatpatch.verdicts.alternatives import alternatives, chosen_by
 from fatpatch.verdicts.aside import elsewhere, for_linkers, lacks
@@ -27,7 +27,7 @@ from fatpatch.verdicts.models import merged, model_inside, no_roads, quant_verdi
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.nvidias import is_nvidias
-from fatpatch.verdicts.outcome import decided
+from fatpatch.verdicts.outcome import best_of, decided
 from fatpatch.verdicts.quants import launched
 from fatpatch.verdicts.read_ahead import read_ahead
 from fatpatch.verdicts.requirements import against_host, needs, out_of_reach, trouble
@@ -93,13 +93,13 @@ class Doctor:
             environment = environment._replace(driver=driver(last))  # the best that this GPU can get
             judged = self._judge_nvidia(environment, only=node.locator)
             modules = judged or modules
-        unhindered = with_modules(self._empty(node, environment, last), modules, self._links(node, modules))
+        unhindered = self._with_modules(self._empty(node, environment, last), modules, self._links(node, modules))
         unhindered = unhindered._replace(unread=(*unhindered.unread, *self._problems(modules)))
         against = trouble(modules, environment) or against_host(node, environment)
         if against is None:
             quants = tuple(quant_verdicts(modules, environment))
             return unhindered._replace(quants=quants, no_road=tuple(no_roads(modules, self.model, environment)))
-        failed = with_modules(unhindered._replace(trouble=against), [_failed(module, against) for module in modules], ())
+        failed = self._with_modules(unhindered._replace(trouble=against), [_failed(module, against) for module in modules], ())
         return failed._replace(hidden=_also(unhindered))
 
     def _whole(self, units: Sequence[FileVerdict], environment: Environment) -> FileVerdict:
@@ -108,16 +108,18 @@ class Doctor:
         if not units:
             other = elsewhere_than_here(self.node) if environment.device.vendor == Vendor.AMD else None
             return whole if other is None else whole._replace(unread=(*whole.unread, other))
-        whole = with_modules(whole, [module for unit in units for module in unit.modules], ())
+        modules = [module for unit in units for module in unit.modules]
         apart = frozenset(id(module) for unit in units for module in unit.elsewhere)
         linked = frozenset(id(module) for unit in units for module in unit.for_linkers)
         groups = [tuple(units[index] for index in group) for group in alternatives([unit.node.path for unit in units])]
         same = {unit.trouble for unit in units}
         whole = whole._replace(
+            modules=tuple(modules),
+            mismatch=tuple(module for module in modules if module.doubtful),
             trouble=units[0].trouble if len(same) == 1 else None,
             hidden=units[0].hidden if len(same) == 1 else "",
-            elsewhere=tuple(module for module in whole.modules if id(module) in apart),
-            for_linkers=tuple(module for module in whole.modules if id(module) in linked),
+            elsewhere=tuple(module for module in modules if id(module) in apart),
+            for_linkers=tuple(module for module in modules if id(module) in linked),
             quants=merged(quant for unit in units for quant in unit.quants),
             no_road=tuple(dict.fromkeys(row for unit in units for row in unit.no_road)),
             libraries=tuple(units),
@@ -127,18 +129,17 @@ class Doctor:
         )
         whole = decided(whole)
         counted = whole.counted
-        modules = whole.judged_by
         costs = [unit.cost for unit in counted if unit.cost is not None]
         return whole._replace(
             needs=_needs_of(counted),
-            verdict=max((module.verdict.verdict for module in modules), key=SEVERITY.index, default=None),
+            verdict=max((module.verdict.verdict for module in whole.judged_by), key=SEVERITY.index, default=None),
             cost=total(costs) if costs else None,
             slowest=max((unit.slowest for unit in counted if unit.slowest is not None), key=_seconds, default=None),
         )
 
     def _one(self, node: Node, units: Sequence[FileVerdict], environment: Environment) -> FileVerdict:
         """The verdict of several files that are one library."""
-        found = with_modules(self._empty(node, environment, None), [module for unit in units for module in unit.modules], ())
+        found = self._with_modules(self._empty(node, environment, None), [module for unit in units for module in unit.modules], ())
         return found._replace(unread=tuple(item for unit in units for item in unit.unread))
 
     def _empty(self, node: Node, environment: Environment, last: str | None) -> FileVerdict:
@@ -161,6 +162,23 @@ class Doctor:
             cost=None,
             slowest=None,
             unread=tuple(_unread(node if node.locator != self.node.locator else self.node, some=bool(self.pairs))),
+        )
+
+    def _with_modules(self, found: FileVerdict, modules: Sequence[Judged], linked: Sequence[Judged]) -> FileVerdict:
+        """The same verdict over some modules, of which a linker takes those ``linked``."""
+        arch = found.environment.device.arch
+        taken = frozenset(map(id, linked))
+        left = [module for module in modules if id(module) not in taken]
+        away = () if arch is None else tuple(elsewhere(left, arch, self, picks=is_nvidias(found.node.path)))
+        chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
+        useful = [module for module in chosen.here if module.verdict.verdict != EMPTY] or modules
+        costs = [(module.verdict.cost, module) for module in useful if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
+        return chosen._replace(
+            verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
+            needs=tuple(needs(useful, found.environment)),
+            mismatch=tuple(module for module in modules if module.doubtful),
+            cost=total([cost for cost, _ in costs]) if costs else None,
+            slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
         )
 
     def _links(self, node: Node, modules: Sequence[Judged]) -> tuple[Judged, ...]:
@@ -231,6 +249,13 @@ class Doctor:
         best = min(readable, key=lambda image: (image.kind == ImageKind.PTX, image.size or 0), default=None)
         return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
 
+    def is_hollow(self, node: Node, image: ImageEntry) -> bool:
+        """Whether most kernels of an image are stubs or empty: it was built for GPUs that it has nothing for."""
+        if node.source is None or not image.readable:
+            return False
+        bodies = self.reader.facts(node.source, image).bodies.values()
+        return 2 * sum(map(is_dead, bodies)) > len(bodies)
+
     def _needed(self, verdicts: Iterable[ModuleVerdict], host: HostChecks, environment: Environment) -> dict[str, str] | None:
         """The kernels that the model launches; None when no model is given or the host is not known."""
         arch = environment.device.arch
@@ -251,24 +276,6 @@ def _unread(node: Node, *, some: bool) -> Iterator[Diagnostic]:
     for item in all_diagnostics(node):
         if item.level == "error" or (item.field == NOT_READ and (not some or item.locator == node.locator)):
             yield item
-
-
-def with_modules(found: FileVerdict, modules: Sequence[Judged], linked: Sequence[Judged]) -> FileVerdict:
-    """The same verdict over some modules, of which a linker takes those ``linked``."""
-    arch = found.environment.device.arch
-    taken = frozenset(map(id, linked))
-    left = [module for module in modules if id(module) not in taken]
-    away = () if arch is None else tuple(elsewhere(left, arch, picks=is_nvidias(found.node.path)))
-    chosen = found._replace(modules=tuple(modules), elsewhere=away, for_linkers=tuple(linked))
-    useful = [module for module in chosen.here if module.verdict.verdict != EMPTY] or modules
-    costs = [(module.verdict.cost, module) for module in useful if module.verdict.verdict in (JIT, STUB) and module.verdict.cost]
-    return chosen._replace(
-        verdict=max((module.verdict.verdict for module in chosen.here), key=SEVERITY.index, default=None),
-        needs=tuple(needs(useful, found.environment)),
-        mismatch=tuple(module for module in modules if module.doubtful),
-        cost=total([cost for cost, _ in costs]) if costs else None,
-        slowest=max(costs, key=lambda pair: pair[0].seconds)[1] if costs else None,
-    )
 
 
 _PACKAGES = frozenset({ContainerKind.ZIP, ContainerKind.TAR, ContainerKind.FOLDER, ContainerKind.CONTAINER_IMAGE})
@@ -299,12 +306,12 @@ def _needs_of(units: Sequence[FileVerdict]) -> tuple[Need, ...]:
 
 
 def _chosen(groups: Sequence[Sequence[FileVerdict]], cuda: str | None) -> tuple[FileVerdict, ...]:
-    """Of each group the library that a program of a CUDA release loads, as far as the names tell."""
+    """Of each group the library that a program of a CUDA release loads, as far as the names tell; the best of several for that release."""
     if cuda is None:
         return ()
     wanted = tuple(int(part) for part in cuda.split("."))
-    found = [(group, chosen_by(wanted, [unit.node.path for unit in group])) for group in groups]
-    return tuple(group[index] for group, index in found if index is not None)
+    found = [[group[index] for index in chosen_by(wanted, [unit.node.path for unit in group])] for group in groups]
+    return tuple(best_of(each) for each in found if each)
 
 
 def _also(found: FileVerdict) -> str:

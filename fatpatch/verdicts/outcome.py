@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fatpatch.verdicts.aside import is_chosen_by_host, is_for_others
+from fatpatch.verdicts.aside import is_chosen_by_host, is_for_others, is_next_to_nothing, lacks
 from fatpatch.verdicts.load_result import NO_IMAGE
-from fatpatch.verdicts.module import EMPTY, FAILS, JIT, STUB, not_promised
+from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB, ModuleVerdict, not_promised
 from fatpatch.verdicts.requirements import beyond_jetson
 from fatpatch.verdicts.results import FileVerdict, Judged
 
@@ -48,21 +48,29 @@ def outcome_of(found: FileVerdict) -> str:
     for word in ("crash", "hang"):
         if any(verdict.outcome == word for verdict in bad):
             return word
-    if bad and all(verdict.cuda_error is None for verdict in bad):
-        return "not-read"
     if bad:
-        useful = [verdict for verdict in modules if verdict.verdict != EMPTY]
-        if len(bad) == len(useful) and is_chosen_by_host(found.here):
-            return "not-read"
-        if len(bad) == len(useful) and not any(verdict.partly for verdict in bad):
-            return "will-not-run"
-        few = 2 * len(bad) < len(useful) and all(verdict.cuda_error == NO_IMAGE for verdict in bad)  # which of them are used is not known
-        return "may-fail-in-part" if few else "fails-in-part"
+        return _bad(found, bad)
     if found.verdict == STUB and _certain(found):
         return "abort"
     if found.no_road:
         return "no-road"
     return "may-fail" if found.verdict == STUB else _good(found)
+
+
+def _bad(found: FileVerdict, bad: Sequence[ModuleVerdict]) -> str:
+    """Of one library some of whose modules fail."""
+    if all(verdict.cuda_error is None for verdict in bad):
+        return "not-read"
+    useful = [module.verdict for module in found.here if module.verdict.verdict != EMPTY]
+    if len(bad) == len(useful) and is_chosen_by_host(found.here):
+        return "not-read"
+    if len(bad) == len(useful) and not any(verdict.partly for verdict in bad):
+        return "will-not-run"
+    lacking = sum(map(lacks, found.here))
+    if lacking == len(bad) and is_next_to_nothing(len(useful) - len(bad), lacking):
+        return "will-not-run"
+    few = 2 * len(bad) < len(useful) and all(verdict.cuda_error == NO_IMAGE for verdict in bad)  # which of them are used is not known
+    return "may-fail-in-part" if few else "fails-in-part"
 
 
 def decided(found: FileVerdict) -> FileVerdict:
@@ -93,11 +101,16 @@ def _counted(found: FileVerdict, outcomes: Mapping[int, str]) -> list[FileVerdic
     for group in found.alternatives:
         grouped.update(map(id, group))
         picked = next((unit for unit in group if any(unit is each for each in found.chosen)), None)
-        chosen.append(picked or max(group, key=lambda unit: _ORDER.index(outcomes[id(unit)])))
+        chosen.append(picked or best_of(group, outcomes))
     units = [unit for unit in found.libraries if id(unit) not in grouped] + chosen
     units = [unit for unit in units if any(module.verdict.verdict != EMPTY for module in unit.here) or unit.trouble is not None]
     others = [unit for unit in units if not _for_others(unit)]
     return others if any(outcomes[id(unit)] not in HOPELESS for unit in others) else units
+
+
+def best_of(group: Sequence[FileVerdict], outcomes: Mapping[int, str] | None = None) -> FileVerdict:
+    """The library of several that runs best. ``outcomes``: theirs by id, where they are known."""
+    return max(group, key=lambda unit: _ORDER.index(outcome_of(unit) if outcomes is None else outcomes[id(unit)]))
 
 
 def _for_others(found: FileVerdict) -> bool:
@@ -122,7 +135,14 @@ def _good(found: FileVerdict) -> str:
     if unsure or beyond_jetson(found.modules, found.environment):
         return "not-promised"
     slow = found.cost is not None and found.cost.seconds >= _SLOW and found.verdict == JIT
-    return "slow-start" if slow else "runs"
+    return "slow-start" if slow and _is_mostly_compiled(found) else "runs"
+
+
+def _is_mostly_compiled(found: FileVerdict) -> bool:
+    """Whether most of a library is PTX here, by its modules or by their kernels: a few are compiled when a program first uses them."""
+    compiled = [module.verdict for module in found.here if module.verdict.verdict == JIT]
+    ready = [module.verdict for module in found.here if module.verdict.verdict in (NATIVE, COMPATIBLE)]
+    return len(compiled) >= len(ready) or sum(len(each.kernels) for each in compiled) >= sum(len(each.kernels) for each in ready)
 
 
 def _trust(found: FileVerdict) -> str | None:

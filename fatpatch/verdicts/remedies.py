@@ -85,8 +85,8 @@ def _drivers(doctor: Doctor, found: FileVerdict) -> Iterator[Remedy]:
     environment = found.environment
     if environment.driver is None or environment.device.arch is None:
         return
-    errors = {module.verdict.cuda_error for module in found.modules}
-    packed = any(module.verdict.image is not None and module.verdict.image.compression == Codec.ZSTD for module in found.modules)
+    errors = {module.verdict.cuda_error for module in found.here}
+    packed = any(module.verdict.image is not None and module.verdict.image.compression == Codec.ZSTD for module in found.here)
     if found.trouble is not None or UNSUPPORTED_PTX in errors or (INVALID_IMAGE in errors and packed and environment.driver.zstd is False):
         least, last = found.needs[0] if found.needs else None, found.last_driver
         title = (

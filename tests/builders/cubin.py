@@ -5,7 +5,7 @@ import struct
 
 def cubin(
     *, arch: int = 75, new: bool = False, accelerated: bool = False, machine: int = 190, shnum: int | None = None, shoff: int | None = None,
-    shstrndx: int | None = None, flags: int | None = None, compat_a: bool = False, arguments: bytes = b"", kernels: tuple[str, ...] = ("k",),
+    shstrndx: int | None = None, flags: int | None = None, compat_a: bool = False, arguments: bytes = b"", kernels: tuple[str, ...] = ("k",), body: bytes = bytes(0x180),
 ) -> bytes:  # fmt: skip
     """A cubin with kernels of 40 registers, 16 bytes of stack, 256 bytes of shared memory and parameters (u64, u32)."""
     names, strings = b"\0", b"\0"
@@ -17,14 +17,14 @@ def cubin(
     symbols = struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0)
     module = b""
     for index, kernel in enumerate(kernels, 1):
-        symbols += struct.pack("<IBBHQQ", len(strings), 0x12, 0x10, 4, 0, 0x180)
+        symbols += struct.pack("<IBBHQQ", len(strings), 0x12, 0x10, 4, 0, len(body))
         strings += kernel.encode() + b"\0"
         module += struct.pack("<BBHII", 4, 0x2F, 8, index, 40) + struct.pack("<BBHII", 4, 0x12, 8, index, 16)
     add(".symtab", 2, symbols, link=2)
     add(".strtab", 3, strings)
     add(".nv.info", 0x70000000, module)
     for kernel in kernels:
-        add(f".text.{kernel}", 1, bytes(0x180), info=40 << 24)
+        add(f".text.{kernel}", 1, body, info=40 << 24)
         own = struct.pack("<BBH", 3, 0x1B, 255) + struct.pack("<BBHIHHI", 4, 0x17, 12, 0, 1, 8, 4 << 18 | 0x1F000)
         own += struct.pack("<BBHIHHHH", 4, 0x45, 12, 0, 0, 0, 8, 0) + struct.pack("<BBHIII", 4, 0x05, 12, 64, 2, 1)
         add(f".nv.info.{kernel}", 0x70000000, own)

@@ -23,13 +23,28 @@ from fatpatch.verdicts.results import FileVerdict
 LIMIT = 1 << 27
 
 
-def fatbin(*archs: int, kernels: tuple[str, ...] = ("k",)) -> bytes:
-    return container(*(entry(cubin(arch=arch, kernels=kernels), kind=2, major=1, minor=7, arch=arch) for arch in archs))
+_RETURNS = bytes.fromhex("4d790000000000000000800300ea0f00") * 24
+"""EXIT alone."""
 
 
-def judged(path: Path, gpu: str) -> FileVerdict:
+def fatbin(*archs: int, kernels: tuple[str, ...] = ("k",), hollow: tuple[int, ...] = ()) -> bytes:
+    """A module for some GPUs; its kernels are empty in the images for those ``hollow``."""
+    bodies = {arch: _RETURNS if arch in hollow else bytes(0x180) for arch in archs}
+    images = ((cubin(arch=arch, kernels=kernels, body=bodies[arch]), arch) for arch in archs)
+    return container(*(entry(image, kind=2, major=1, minor=7, arch=arch) for image, arch in images))
+
+
+def text(version: str, arch: int, kernel: str) -> bytes:
+    """A module of PTX alone whose kernel stores."""
+    body = b"\n{\n.reg .b64 %r;\nst.global.u64 [%r], %r;\nret;\n}\n"
+    head = f".version {version}\n.target sm_{arch}\n.address_size 64\n.visible .entry {kernel}(.param .u64 p)".encode()
+    major, minor = map(int, version.split("."))
+    return container(entry(head + body + b"\0", kind=1, major=major, minor=minor, arch=arch, options=b""))
+
+
+def judged(path: Path, gpu: str, version: str | None = None) -> FileVerdict:
     with inspected(str(path)) as node:
-        return Doctor(node, limit=LIMIT).judge(Environment(find(gpu), None))
+        return Doctor(node, limit=LIMIT).judge(Environment(find(gpu), None if version is None else driver(version)))
 
 
 def library(path: Path, *modules: bytes) -> Path:
@@ -51,9 +66,45 @@ def test_libraries_that_pick_modules_by_gpu(name: str, expected: str, tmp_path: 
     assert outcome_of(judged(path, "A100")) == expected
 
 
+@pytest.mark.parametrize(("hollow", "expected"), [((100, 120), "runs"), ((120,), "may-fail-in-part"), ((), "may-fail-in-part")])
+def test_code_that_does_nothing_is_not_for_a_gpu(hollow: tuple[int, ...], expected: str, tmp_path: Path) -> None:
+    """lmdeploy 0.18: its GEMM for 8.0 to 8.9 is built for 10.0 and 12.0, too, and empty there; modules for 9.0 alone have one of their own."""
+    every = fatbin(70, 80, 86, 89, 90, 100, 120)
+    path = library(tmp_path / "libmine.so", *[every] * 5, fatbin(90), fatbin(80, 86, 89, 100, 120, hollow=hollow))
+    assert outcome_of(judged(path, "H100")) == expected
+
+
+ELL = "_ZN7cutlass6KernelINS_4gemm6kernel7EllGemmINS1_{}EEEvNT_6ParamsE"
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("libcusparse.so.12", ELL.format("12MmaPipelined"), ("runs", "runs")),
+        ("libcusparse.so.12", "_ZN7cutlass6KernelINS_4gemm6kernel4GemmINS1_12MmaPipelinedEEEvNT_6ParamsE", ("runs", "fails-in-part")),
+        ("libmine.so", ELL.format("12MmaPipelined"), ("runs", "fails-in-part")),
+    ],
+)
+def test_the_same_template_for_the_device_alone(name: str, own: str, expected: tuple[str, str], tmp_path: Path) -> None:
+    """cuSPARSE 12.5: EllGemm in modules for 7.0, 7.5, 8.0 and 8.6 alone, and one with PTX 8.8 for the rest, which driver 535 refuses."""
+    rest = text("8.8", 61, ELL.format("13MmaMultistage"))
+    path = library(tmp_path / name, fatbin(61, 86, 90), fatbin(80, kernels=(own,)), rest)
+    assert (outcome_of(judged(path, "RTX 3060")), outcome_of(judged(path, "RTX 3060", "535.154.05"))) == expected
+
+
+def test_what_a_default_target_left_is_not_compiled(tmp_path: Path) -> None:
+    """cuSPARSELt 0.8: 72 MB of compute_52 beside sm_52 and sm_80, in a library for 8.0 and newer."""
+    left = container(fatbin(52, 80, kernels=("k2",))[16:], text("8.8", 52, "k2")[16:])
+    path = library(tmp_path / "libcusparseLt.so.0", fatbin(80, 90), fatbin(80, 90), left)
+    found = judged(path, "H100")
+    assert (outcome_of(found), len(found.elsewhere), found.cost) == ("runs", 1, None)
+    used = library(tmp_path / "libcusparse.so.0", fatbin(52, 90), fatbin(80, 90), left)
+    assert len(judged(used, "H100").elsewhere) == 0, "the library is made for 5.2"
+
+
 def test_what_a_default_target_left_does_not_make_a_library_run(tmp_path: Path) -> None:
     path = library(tmp_path / "libcusparseLt.so.0", fatbin(52), *[fatbin(80)] * 120)
-    assert outcome_of(judged(path, "GTX 980")) == "fails-in-part"
+    assert outcome_of(judged(path, "GTX 980")) == "will-not-run"
     assert outcome_of(judged(path, "A100")) == "runs"
 
 
@@ -127,8 +178,8 @@ def test_fewer_targets_of_the_same_build_are_a_choice(tmp_path: Path) -> None:
 
 def test_a_probe_that_does_nothing_asks_nothing_of_the_driver(tmp_path: Path) -> None:
     """cuBLASLt 12.9: 147 bytes of PTX 8.8 with an empty kernel, on a driver that compiles PTX up to 8.2."""
-    text = b".version 8.8\n.target sm_52\n.address_size 64\n.visible .entry nop()\n{\nret;\n}\n\0"
-    probe = container(entry(text, kind=1, major=8, minor=8, arch=52, options=b""))
+    ptx = b".version 8.8\n.target sm_52\n.address_size 64\n.visible .entry nop()\n{\nret;\n}\n\0"
+    probe = container(entry(ptx, kind=1, major=8, minor=8, arch=52, options=b""))
     path = library(tmp_path / "libcublasLt.so.12", probe, fatbin(75), fatbin(75))
     with inspected(str(path)) as node:
         found = Doctor(node, limit=LIMIT).judge(Environment(find("T4"), driver("535.154.05")))
@@ -138,9 +189,7 @@ def test_a_probe_that_does_nothing_asks_nothing_of_the_driver(tmp_path: Path) ->
 
 def test_variants_of_another_generation_are_not_compiled(tmp_path: Path) -> None:
     """cutensor 2.8: cutlass_sm75_ kernels with PTX, beside sm_80 code that loads as it is."""
-    body = b"\n{\n.reg .b64 %r;\nst.global.u64 [%r], %r;\nret;\n}\n"
-    text = b".version 8.0\n.target sm_75\n.address_size 64\n.visible .entry cutlass_sm75_gemm(.param .u64 p)" + body + b"\0"
-    old = container(entry(text, kind=1, major=8, minor=0, arch=75, options=b""))
+    old = text("8.0", 75, "cutlass_sm75_gemm")
     path = library(tmp_path / "libcutensor.so.2", fatbin(80), old)
     found = judged(path, "RTX 3060")
     assert (outcome_of(found), len(found.elsewhere), found.cost) == ("runs", 1, None)

@@ -164,11 +164,11 @@ def _offers(tree: Tree, found: dict[str, LibraryResult]) -> Iterator[str]:
     for group in alternatives(paths):
         names = [paths[index] for index in group]
         picked = chosen_by(release, names)
-        if picked is None:
+        if not picked:
             continue
-        others = [name for index, name in enumerate(names) if index != picked]
+        others = [name for index, name in enumerate(names) if index not in picked]
         total = sum(found[name].disk_after for name in others)
         yield (
             f"not taken: {', '.join(others)} ({size(total)}): with CUDA {tree.where.cuda} programs here load "
-            f"{os.path.basename(names[picked])}; remove them yourself if nothing else uses them"
+            f"{' or '.join(os.path.basename(names[index]) for index in picked)}; remove them yourself if nothing else uses them"
         )
