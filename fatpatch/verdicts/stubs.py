@@ -18,6 +18,7 @@ from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, arch_of, is_dead
 from fatpatch.verdicts.module import EMPTY, STUB, ModuleVerdict, settle
 from fatpatch.verdicts.names import generations_named
+from fatpatch.verdicts.nvidias import is_nvidias
 from fatpatch.verdicts.quants import needs_capability
 
 _WORKING = (flow.REAL, flow.HAS_TRAP)
@@ -53,8 +54,9 @@ def with_stubs(
             working = []  # dead as well when compiled for this device or a newer one: it is meant
         if working and all(Target(target).suffix and number > arch for target, number in working):
             working = []  # real for the very GPUs that its targets name, and for none of them is the device
-        if working and all(number > arch for _, number in working) and arch in reader.native(node.content, node.payloads):
-            working = []  # other modules have code for this very device, as in vLLM 0.33: here it was left out on purpose
+        meant = is_nvidias(node.path) or arch in reader.native(node.content, node.payloads)
+        if working and meant and all(number > arch for _, number in working):
+            working = []  # left out on purpose: cuDNN (RNN_persist_fp below 6.0), and vLLM 0.33, which has code for this very GPU
         if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
             working = []  # its name says that it is for a newer generation
         real = tuple(target for target, _ in working)

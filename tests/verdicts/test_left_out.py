@@ -26,9 +26,9 @@ def guarded(real_from: int) -> bytes:
     return container(entry(text(80, STUB), arch=80, options=b""), entry(text(real_from, REAL), arch=real_from, options=b""))
 
 
-def broken(tmp_path: Path, *modules: bytes) -> list[str]:
+def broken(tmp_path: Path, *modules: bytes, name: str = "lib.so") -> list[str]:
     """The kernels that are called broken on an RTX 3060 (8.6)."""
-    path = tmp_path / "lib.so"
+    path = tmp_path / name
     path.write_bytes(elf.shared_object([(".nv_fatbin", b"".join(module + bytes(-len(module) % 8) for module in modules))]))
     with inspected(str(path)) as node:
         found = Doctor(node, limit=1 << 26).judge(Environment(find("RTX 3060")))
@@ -51,3 +51,9 @@ def test_an_alarm_that_stays(tmp_path: Path) -> None:
     other = container(entry(cubin(arch=86), kind=2, arch=86))
     with_own = container(entry(text(80, STUB), arch=80, options=b""), entry(text(86, REAL), arch=86, options=b""))
     assert broken(tmp_path, with_own, other) == []  # compute_86 is loaded
+
+
+def test_nvidias_own_libraries(tmp_path: Path) -> None:
+    """cuDNN 8.9 on a GTX 980: RNN_persist_fp is a trap in sm_50 and works from 6.0 on, as its documents say."""
+    assert broken(tmp_path, guarded(89), name="libcudnn_adv_infer.so.8") == []
+    assert broken(tmp_path, guarded(89), name="libmine.so.8") == ["k"]
