@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
     ("--version",): 215,
-    ("inspect", "samples/demo.llamafile"): 415,
-    ("doctor", "samples/demo.llamafile", "--gpu", "sm_61"): 835,
+    ("inspect", "samples/demo.llamafile"): 375,
+    ("doctor", "samples/demo.llamafile", "--gpu", "sm_61"): 780,
 }
 """Command -> most instructions, in millions."""
 

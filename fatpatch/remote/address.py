@@ -24,7 +24,7 @@ _NO_PORT = lazy_pattern(r"(?<!\]):(?!\d{0,5}\Z)[^\]]*\Z")
 
 def scheme_of(text: str) -> str | None:
     """``https`` of an address; None for a path. ``C:\\x`` and names with a colon are paths."""
-    found = _SCHEME.match(text)
+    found = _SCHEME.match(text) if ":" in text else None
     return found[1].lower() if found else None
 
 

@@ -14,7 +14,8 @@ from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 
 _PLACE = lazy_pattern(r"(?:\A|/)(rocblas|hipblaslt|hipsparselt)/library/(?:gfx[0-9a-z]{3,12}/)?[^/]+\Z|(?:\A|/)(miopen)/db/[^/]+\Z", re.I)
-_TENSILE = lazy_pattern(r"(?:\A|/)(?:TensileLibrary_|TensileLiteLibrary_|Kernels\.so-\d|hipblasltTransform|extop_)[^/]*\Z")
+_PARENTS = ("/library/", "/db/")
+_TENSILE = ("TensileLibrary_", "TensileLiteLibrary_", "Kernels.so-", "hipblasltTransform", "extop_")
 _GFX = lazy_pattern(r"(?<![a-z0-9])gfx([0-9]{1,2}[0-9a-f]{2})((?:-?(?:xnack|sramecc)[+-])*)(?![0-9a-z])", re.I)
 _LIBRARY = lazy_pattern(r"(?:lib)?(rocblas|hipblaslt|hipsparselt)(?:\.so(?:\.[0-9.]+)?|\.dll)\Z", re.I)
 _OBJECT, _INDEX = (".co", ".hsaco"), (".dat", ".dat.zlib")
@@ -56,7 +57,10 @@ class KernelFolder(NamedTuple):
 
 def is_kernel_file(path: str) -> bool:
     """Whether a file is one of a kernel library, by its path."""
-    return _TENSILE.search(path) is not None or _PLACE.search(path) is not None
+    if path.rpartition("/")[2].startswith(_TENSILE):
+        return True
+    lower = path.lower()
+    return any(parent in lower for parent in _PARENTS) and _PLACE.search(path) is not None
 
 
 def is_object(path: str) -> bool:
@@ -76,7 +80,8 @@ def beside(path: str) -> tuple[str, ...]:
 
     Their paths are below the folder of the library, or below the folder itself.
     """
-    if (found := _LIBRARY.match(os.path.basename(path))) is not None:
+    name = os.path.basename(path)
+    if name.lower().removeprefix("lib").startswith(tuple(_NAMES)) and (found := _LIBRARY.match(name)) is not None:
         home, place = os.path.dirname(os.path.realpath(path)), f"{found[1].lower()}/library"
     elif is_object(path) and is_kernel_file(path.replace(os.sep, "/")):
         home, place = folder_of(os.path.abspath(path).replace(os.sep, "/")), ""

@@ -10,7 +10,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from fatpatch.base.patterns import lazy_pattern
+from fatpatch.base.errors import FatpatchError
+from fatpatch.base.limits import Limits
+from fatpatch.binfmt.unpack import Workspace
 from fatpatch.model.slim_mark import SlimMark
 from fatpatch.model.tree import Node
 
@@ -21,7 +23,6 @@ BESIDE: Final = ".fatpatch-slim.json"
 """After the name of a file that was slimmed by itself."""
 
 SCHEMA: Final = "fatpatch.slimmed/1"
-_IN_WHEEL: Final = lazy_pattern(r"[^/]+\.dist-info/fatpatch-slim\.json\Z")
 _SITES: Final = frozenset({"site-packages", "dist-packages"})
 _MAX_MARK: Final = 64 << 20
 _MAX_DEPTH: Final = 40
@@ -31,7 +32,7 @@ def marked(node: Node, path: str) -> Node:
     """The node of a file or wheel at ``path`` with its mark, where it has one."""
     if not os.path.exists(path):
         return node
-    mark = _of_wheel(path) if node.detail == "wheel" else _of_file(path) if node.payloads else None
+    mark = _of_wheel(node) if node.detail == "wheel" else _of_file(path) if node.payloads else None
     return node if mark is None else node._replace(slimmed=mark)
 
 
@@ -114,19 +115,18 @@ def read_mark(path: str) -> SlimMark | None:
         return None
 
 
-def _of_wheel(path: str) -> SlimMark | None:
-    import zipfile
-    import zlib
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            info = next((each for each in archive.infolist() if _IN_WHEEL.match(each.filename)), None)
-            if info is None or info.file_size > _MAX_MARK:
-                return None
-            with archive.open(info) as stream:
-                return mark_in(stream.read(_MAX_MARK))
-    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+def _of_wheel(node: Node) -> SlimMark | None:
+    found = (each for each in node.layout.members if each.name.endswith(f".dist-info/{MARK}") and each.name.count("/") == 1)
+    member = next(found, None)
+    if member is None or member.size > _MAX_MARK:
         return None
+    workspace = Workspace(Limits(), node.content.size)
+    try:
+        return mark_in(workspace.open(node.content, member).read(0, member.size))
+    except FatpatchError:
+        return None
+    finally:
+        workspace.close()
 
 
 def mark_in(data: bytes | str) -> SlimMark | None:

@@ -39,10 +39,10 @@ def test_it_is_a_named_tuple() -> None:
         assert getattr(Quick, name) == getattr(Usual, name)
     assert (made._asdict(), made.both, made.doubled().first) == (usual._asdict(), (1, ("a",)), 2)
     assert pickle.loads(pickle.dumps(made)) == made
-    assert (Quick.__doc__, Quick.__module__, Quick.__mro__) == (
+    assert (Quick.__doc__, Quick.__module__, Quick.__mro__[-2:]) == (
         "One with a default, a method and a property.",
         __name__,
-        (Quick, tuple, object),
+        (tuple, object),
     )
 
 

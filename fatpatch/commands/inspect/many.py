@@ -10,9 +10,6 @@ from fatpatch.commands.inspect.remarks import remarks
 from fatpatch.model.tree import Payload
 from fatpatch.scan.coverage import target_table
 
-MANY = 6
-"""Above so many places, each gets a row in place of a table."""
-
 _WIDTH = 80
 
 

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.commands._shared.console import room_behind
-from fatpatch.commands.inspect.image_text import image_lines, kernel_folder_lines, origin_words
-from fatpatch.commands.inspect.many import MANY, many_lines
 from fatpatch.commands.inspect.remarks import remarks
-from fatpatch.commands.inspect.resources import resource_lines
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, ModuleKind, Vendor
 from fatpatch.model.target import target_key
@@ -28,6 +25,9 @@ _CAPTIONS = {
     Vendor.AMD: "kernels (VGPRs by target; . = not there)",
     Vendor.INTEL: "kernels (+ = there; . = not there)",
 }
+_MANY = 6
+"""Above so many places, each gets a row in place of a table."""
+
 _MAX_NAMES = 3
 _MAX_COLUMNS = 64
 _MARGIN = 4
@@ -56,16 +56,17 @@ def report(
     groups: dict[str, list[Payload]] = {}
     for _, payload in payloads_below(node):
         groups.setdefault(place_of(payload), []).append(payload)
-    brief = len(groups) > MANY and not (verbose or matrices or resources)
+    brief = len(groups) > _MANY and not (verbose or matrices or resources)
     yield from _member_lines(node, verbose=verbose, brief=brief)
     barren = sum(1 for member in members_below(node) if not _matters(member))
     if barren:
         yield f"  {plural(barren, 'other member')} read, without GPU code"
-    yield from image_lines(node, verbose=verbose)
-    yield from kernel_folder_lines(node)
+    yield from _image_lines(node, verbose=verbose)
     for place, stock in _stocks(node):
         yield f"  {safe(place)}: {_stock(stock)}"
     if brief:
+        from fatpatch.commands.inspect.many import many_lines
+
         yield from many_lines(groups, safe(node.path))
         yield from ("", "-v shows each place by target", f"Next: fatpatch inspect {shown_as} --kernels")
         return
@@ -85,7 +86,10 @@ def report(
             yield ""
             yield from (f"  {line}" for line in hole_lines(matrix) if not filtered)
             yield from (f"  {line}" for line in matrix_lines(matrix, show, _CAPTIONS.get(payloads[0].vendor, "kernels"), filtered=filtered))
-        yield from (f"  {line}" for line in resource_lines(resources.get(place, ()), show))
+        if place in resources:
+            from fatpatch.commands.inspect.resources import resource_lines
+
+            yield from (f"  {line}" for line in resource_lines(resources[place], show))
     if not groups and not any(True for _ in _stocks(node)):
         damaged = any(item.level == "error" or item.field == NOT_READ for item in all_diagnostics(node))
         yield f"no GPU code found{' in what could be read' if damaged else ''} ({_LOOKED_FOR})"
@@ -188,10 +192,21 @@ def _parts(node: Node, depth: int, *, verbose: bool) -> Iterator[tuple[str, str,
         if member.stored_at is not None and node.container in where:
             words.append(f"stored at {member.stored_at:#x}" + _alignment(member.stored_at))
         if member.origin is not None:
+            from fatpatch.commands.inspect.image_text import origin_words
+
             words.append(origin_words(member.origin))
         found = _found(member)
         yield "  " * depth + safe(member.path, 120), ", ".join(words) + (f"   {found}" if found else ""), bool(found)
         yield from _parts(member, depth + 1, verbose=verbose)
+
+
+def _image_lines(node: Node, *, verbose: bool) -> Iterator[str]:
+    """What to say of a container image, and of a folder of kernel libraries."""
+    if node.kernel_files or any(each.image is not None for each in (node, *node.members)):
+        from fatpatch.commands.inspect.image_text import image_lines, kernel_folder_lines
+
+        yield from image_lines(node, verbose=verbose)
+        yield from kernel_folder_lines(node)
 
 
 def _stocks(node: Node) -> Iterator[tuple[str, Inventory]]:
