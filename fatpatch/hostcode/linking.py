@@ -9,13 +9,13 @@ from fatpatch.model.tree import Node
 
 TORCH = (b"libtorch", b"libc10", b"torch_cuda.dll", b"c10.dll", b"torch_python")
 """Names that a PyTorch extension imports."""
-_LINKER = (b"nvJitLinkAddData",)
+_LINKER = (b"nvJitLinkAddData", b"cuLinkAddData")
 _NAMES = (".dynstr", ".strtab", ".idata")
 _TEXTS = (*_NAMES, ".rodata", ".data", ".rdata", ".text")
 
 
 def calls_linker(node: Node) -> bool:
-    """Whether a library links device code itself: by the name of a function of nvJitLink among its strings."""
+    """Whether a library links device code itself: by the name of a function of nvJitLink or of the driver among its strings."""
     return _occurs(node, _LINKER, _TEXTS)
 
 

@@ -27,6 +27,7 @@ from fatpatch.verdicts.models import merged, model_inside, no_roads, quant_verdi
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.nvidias import is_nvidias
+from fatpatch.verdicts.optional import unneeded
 from fatpatch.verdicts.outcome import best_of, decided
 from fatpatch.verdicts.quants import launched
 from fatpatch.verdicts.read_ahead import read_ahead
@@ -127,7 +128,7 @@ class Doctor:
             chosen=_chosen(groups, environment.cuda),
             unread=tuple(dict.fromkeys((*whole.unread, *(item for unit in units for item in unit.unread)))),
         )
-        whole = decided(whole)
+        whole = decided(whole._replace(unneeded=() if groups else unneeded(self.node, units)))
         counted = whole.counted
         costs = [unit.cost for unit in counted if unit.cost is not None]
         return whole._replace(

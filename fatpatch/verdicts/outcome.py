@@ -77,11 +77,13 @@ def decided(found: FileVerdict) -> FileVerdict:
     """The verdict on several libraries with those by which it is judged, and what comes of them: all of them run, or none, or some.
 
     Of alternatives the best counts, or the one that the program's CUDA release picks. A library that has code for other generations
-    alone, all of it for the very GPUs that it names, counts only where nothing else runs.
+    alone, all of it for the very GPUs that it names, counts only where nothing else runs; one that the package does not need never does.
     """
     outcomes = {id(unit): outcome_of(unit) for unit in found.libraries}
-    counted = _counted(found, outcomes)
-    return found._replace(counted=tuple(counted), outcome=_of_libraries([outcomes[id(unit)] for unit in counted]))
+    spared = frozenset(map(id, found.unneeded))
+    counted = [unit for unit in _counted(found, outcomes) if id(unit) not in spared]
+    outcome = _of_libraries([outcomes[id(unit)] for unit in counted])
+    return found._replace(counted=tuple(counted), outcome="runs" if spared and not counted else outcome)
 
 
 def _of_libraries(counted: Sequence[str]) -> str:

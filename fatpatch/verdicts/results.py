@@ -54,7 +54,8 @@ class FileVerdict(NamedTuple):
     ``hidden``: what stands against the file besides ``trouble``, in words.
     ``libraries``: of an archive or package each library by itself; ``alternatives``: groups of those of which a program loads one, and
     ``chosen``: of those the ones that a program of the CUDA release that was asked for loads. ``counted``: those by which the file is
-    judged, and ``outcome`` what comes of them (``outcome.decided``); both are empty where there is one library.
+    judged, and ``outcome`` what comes of them (``outcome.decided``); both are empty where there is one library. ``unneeded``: those that
+    lack code for the device and that the package does not need there.
     ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
     ``incomplete``: what of a folder of kernel libraries is missing for the device.
     ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
@@ -84,6 +85,7 @@ class FileVerdict(NamedTuple):
     chosen: tuple[FileVerdict, ...] = ()
     counted: tuple[FileVerdict, ...] = ()
     outcome: str = ""
+    unneeded: tuple[FileVerdict, ...] = ()
     incomplete: str = ""
 
     @property

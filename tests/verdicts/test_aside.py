@@ -211,12 +211,16 @@ def test_generations_in_names(name: str, expected: set[int]) -> None:
     assert generations_named(name) == expected
 
 
-def test_link_input_with_code_for_others(tmp_path: Path) -> None:
-    """cuSPARSE 12.5 on a GTX 980: lto_50 beside relocatable sm_60 code, for nvJitLink, which the library calls."""
+@pytest.mark.parametrize(
+    ("called", "expected"),
+    [(b"__nvJitLinkAddData_12_9", ("runs", 1)), (b"cuLinkAddData", ("runs", 1)), (b"cuLaunchKernel", ("fails-in-part", 0))],
+)
+def test_link_input_with_code_for_others(called: bytes, expected: tuple[str, int], tmp_path: Path) -> None:
+    """cuSPARSE 12.5 on a GTX 980: lto_50 beside relocatable sm_60 code, for nvJitLink, which the library calls; 11.7 calls the driver's."""
     part = container(
         entry(bytes(64), kind=8, major=1, minor=0, arch=50, options=b""), entry(cubin(arch=60), kind=2, major=1, minor=7, arch=60)
     )
     path = tmp_path / "libcusparse.so.12"
-    path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(50) + part), (".dynstr", b"\0__nvJitLinkAddData_12_9\0")]))
+    path.write_bytes(elf.shared_object([(".nv_fatbin", fatbin(50) + part), (".dynstr", b"\0" + called + b"\0")]))
     found = judged(path, "GTX 980")
-    assert (outcome_of(found), len(found.for_linkers)) == ("runs", 1)
+    assert (outcome_of(found), len(found.for_linkers)) == expected

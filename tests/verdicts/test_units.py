@@ -1,4 +1,4 @@
-"""From libraries to a wheel: alternatives by their names, and which of them a CUDA release picks."""
+"""From libraries to a wheel: alternatives by their names, which of them a CUDA release picks, and libraries that it does not need."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.outcome import outcome_of
 
+MAGIC = b"\x7fELF"
 BITSANDBYTES = [f"bitsandbytes/libbitsandbytes_cuda{name}.so" for name in ("118", "118_nocublaslt", "122", "122_nocublaslt122")]
 
 
@@ -25,10 +26,10 @@ def library(*archs: int) -> bytes:
 
 
 def wheel(path: Path, **members: bytes) -> Path:
-    """A wheel; of a name ``a__b`` the folder is a."""
+    """A wheel with the folder ``p``: a library where a member is one, else Python code."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
-            archive.writestr(name.replace("__", "/") + (".so" if data[:1] == b"\x7f" else ".py"), data)
+            archive.writestr(f"p/{name}{'.so' if data.startswith(MAGIC) else '.py'}", data)
     return path
 
 
@@ -47,5 +48,45 @@ def test_one_library_for_old_gpus_and_one_for_new() -> None:
 @pytest.mark.parametrize(("gpu", "expected"), [("GTX 1060", "runs"), ("RTX 3060", "runs"), ("RTX 5090", "will-not-run")])
 def test_the_gpu_picks_among_those_of_a_cuda_release(gpu: str, expected: str, tmp_path: Path) -> None:
     """bitsandbytes 0.41.3 on a GTX 1060: below 7.5 it loads the library without cuBLASLt."""
-    path = wheel(tmp_path / "x.whl", b__libb_cuda118=library(75, 86), b__libb_cuda118_nocublaslt=library(61, 70))
+    path = wheel(tmp_path / "x.whl", libb_cuda118=library(75, 86), libb_cuda118_nocublaslt=library(61, 70))
     assert outcome(path, gpu) == outcome(path, gpu, "11.8") == expected
+
+
+TRIED = b"""
+if True:
+    try:
+        for file in Path(__file__).parent.glob("_C*.so"):
+            try:
+                torch.ops.load_library(str(file))
+            except Exception as e:
+                logger.warning(f"Failed to load {file}: {e}")
+        from . import ops
+    except Exception as e:
+        logger.debug(e)
+"""
+
+
+@pytest.mark.parametrize(
+    ("python", "expected"),
+    [
+        (TRIED, "runs"),
+        (TRIED.replace(b"logger.warning", b"raise RuntimeError"), "will-not-run"),
+        (b"torch.ops.load_library(path / '_C*.so')\n" + TRIED, "will-not-run"),
+        (TRIED.replace(b"_C*.so", b"_D*.so"), "will-not-run"),
+        (b"", "will-not-run"),
+    ],
+    ids=["tried", "raises", "one is not tried", "other libraries", "no word of them"],
+)
+def test_a_package_that_runs_by_its_python_code(python: bytes, expected: str, tmp_path: Path) -> None:
+    """torchao 0.18 on an RTX 3060: a library for 9.0a, and one for 10.0 and newer."""
+    path = wheel(tmp_path / "x.whl", _C_90a=library(90), _C_mxfp8=library(100), __init__=python)
+    assert outcome(path, "RTX 3060") == expected
+    assert outcome(path, "H100") == outcome(path, "B200") == "runs", "no GPU runs both, so neither needs the other"
+
+
+def test_a_package_of_one_library_needs_it(tmp_path: Path) -> None:
+    """FlashAttention 3: code for 9.0a alone; and xformers, one of whose libraries has a GPU that the other lacks."""
+    one = wheel(tmp_path / "one.whl", _C_90a=library(90), __init__=TRIED)
+    assert (outcome(one, "RTX 3060"), outcome(one, "H100")) == ("will-not-run", "runs")
+    shared = wheel(tmp_path / "two.whl", _C=library(75, 80, 90), _C_flash=library(80, 90), __init__=TRIED)
+    assert (outcome(shared, "T4"), outcome(shared, "GTX 980")) == ("runs-in-part", "will-not-run")

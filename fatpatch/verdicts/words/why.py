@@ -56,8 +56,7 @@ def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[
         if number is not None:
             yield f"CUDA returns error {number}: {error_text(number).text}."
         return
-    for lacking in dict.fromkeys(unit.incomplete for unit in (found, *found.libraries) if unit.incomplete):
-        yield from wrapped("", f"{safe(lacking)}.", "  ")
+    yield from _of_package(found)
     if found.libraries and works(found) and not verbose:
         return
     counted = found.judged_by
@@ -80,6 +79,15 @@ def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[
         count = plural(len(found.for_linkers), "module holds", "modules hold")
         yield f"{count} no kernels, or input for a linker alone: no GPU loads such."
     yield from dead(found, show, verbose=verbose)
+
+
+def _of_package(found: FileVerdict) -> Iterator[str]:
+    """What is known of a package's libraries as a whole: that it does not need them, or what one of them lacks."""
+    if found.unneeded and not found.counted:
+        words = "no GPU has code in all of them, and its Python code goes on where one cannot be loaded"
+        yield from wrapped("", f"The package runs without these libraries: {words}.", "  ")
+    for lacking in dict.fromkeys(unit.incomplete for unit in (found, *found.libraries) if unit.incomplete):
+        yield from wrapped("", f"{safe(lacking)}.", "  ")
 
 
 def _groups(modules: Sequence[Judged]) -> list[list[Judged]]:
