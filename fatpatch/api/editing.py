@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fatpatch import __version__
-from fatpatch.api.file import paths_of, plain
+from fatpatch.api.edit_run import FileToEdit, PlanOf, grafted, images_given, rewritten
+from fatpatch.api.file import plain
 from fatpatch.api.options import EditChoices, EditOptions, GraftChoices, GraftOptions, PathLike
 from fatpatch.base.checks import CheckResult
 from fatpatch.base.errors import EditError
@@ -16,26 +16,19 @@ from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.plan import GraftRequest
-from fatpatch.edit.graft.run import GraftResult
-from fatpatch.edit.graft.run import graft as graft_into
 from fatpatch.edit.graft.text import graft_json
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, donations_from, hsaco_donation, ptx_donation
-from fatpatch.edit.report import EditReport, edit_json
+from fatpatch.edit.report import edit_json
 from fatpatch.edit.rewrite.expand import ExpandRequest, plan_expand
 from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
 from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress
-from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew
 from fatpatch.edit.rewrite.select_images import KeepRequest
-from fatpatch.edit.transaction import undo_file as journal
-from fatpatch.edit.transaction.commit import Destination, EditedFile
-from fatpatch.edit.transaction.file_stamp import state_of
+from fatpatch.edit.transaction.commit import Destination
 from fatpatch.edit.transaction.undo import Undone
 from fatpatch.edit.transaction.undo import undo as take_back
 from fatpatch.edit.verify import independently, soundness
 from fatpatch.gpus.devices import find
-from fatpatch.hostcode.llamafile import notes_for
-from fatpatch.model.tree import Diagnostic, Node
+from fatpatch.model.tree import Diagnostic
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.coverage import parts_not_read
 from fatpatch.scan.walk import inspected
@@ -118,16 +111,13 @@ def graft(
     if not any((images.cubins, images.ptx, images.fatbins, images.hsaco, images.donor)):
         raise EditError("nothing to graft was given", locator=os.fspath(path), hint="cubins, ptx, fatbins, hsaco, or donor with targets")
 
-    def run(to: Destination) -> Document:
-        with ExitStack() as stack, _subject(path, bounds) as subject:
-            donations = _donations(stack, images, bounds)
-            outcome: GraftResult = graft_into(subject, donations, wishes, to, driver)
-            edit = outcome.plan.edit
-            notes = notes_for(subject.node, [] if edit is None else list(edit.members))
-        changed = edit is not None and to.path is not None
-        return graft_json(outcome, to.path if changed else None, _way_back(to) if changed else None, notes, __version__)
+    shown = os.fspath(path)
 
-    return Plan(os.fspath(path), run)
+    def run(to: Destination) -> Document:
+        with images_given(images, bounds.image, lambda donor: inspected(donor, limits=bounds)) as given:
+            return graft_json(*grafted(FileToEdit(shown, shown, to, bounds), given, wishes, driver), __version__)
+
+    return Plan(shown, run)
 
 
 def prune(
@@ -151,7 +141,7 @@ def prune(
     bounds = edit.limits or Limits()
     host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
     wishes = PruneRequest(wish, tuple(edit.modules), tuple(edit.members), force, host, bounds.image)
-    return _renewal("prune", path, lambda node: plan_prune(node, wishes), bounds)
+    return _rewriting("prune", path, lambda node, _: plan_prune(node, wishes), bounds)
 
 
 def recompress(path: PathLike, codec: str, *, level: int | None = None, compact: bool = False, **options: Unpack[EditOptions]) -> Plan:
@@ -160,14 +150,14 @@ def recompress(path: PathLike, codec: str, *, level: int | None = None, compact:
     bounds = edit.limits or Limits()
     host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
     wishes = RecompressRequest(codec, level, tuple(edit.modules), tuple(edit.members), host, bounds.image)
-    return _renewal("recompress", path, lambda node: plan_recompress(node, wishes), bounds)
+    return _rewriting("recompress", path, lambda node, progress: plan_recompress(node, wishes, progress), bounds)
 
 
 def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str] = (), limits: Limits | None = None) -> Plan:
     """Plan to write concatenated entries, which drivers up to 580 ignore, as plain ones."""
     bounds = limits or Limits()
     wishes = ExpandRequest(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
-    return _renewal("expand", path, lambda node: plan_expand(node, wishes), bounds)
+    return _rewriting("expand", path, lambda node, _: plan_expand(node, wishes), bounds)
 
 
 def undo(path: PathLike, *, last: bool = False) -> Undone:
@@ -195,53 +185,10 @@ def verify(path: PathLike, *, independent: bool = False, limits: Limits | None =
         return Soundness(tuple(checks), tuple(parts_not_read(node)))
 
 
-@contextmanager
-def _subject(path: PathLike, limits: Limits) -> Iterator[EditedFile]:
-    shown = os.fspath(path)
-    refuse_address(shown)
-    real = os.path.realpath(shown)
-    before = state_of(real)
-    with inspected(real, name=file_name(shown), limits=limits) as node:
-        yield EditedFile(real, node, before)
-
-
-def _renewal(command: str, path: PathLike, plan_of: Callable[[Node], RewritePlan], limits: Limits) -> Plan:
+def _rewriting(command: str, path: PathLike, plan_of: PlanOf, limits: Limits) -> Plan:
     shown = os.fspath(path)
 
     def run(to: Destination) -> Document:
-        with _subject(path, limits) as subject:
-            plan = plan_of(subject.node)
-            done: Renewed = renew(subject, plan, to, limits.image)
-            notes = [*plan.notes, *notes_for(subject.node, [] if plan.edit is None else list(plan.edit.members))]
-        changed = plan.edit is not None and to.path is not None
-        output = to.path if changed else None
-        told = EditReport(
-            command, shown, output, _way_back(to) if changed else None, tuple(dict.fromkeys(notes)), to.path is None, _record(to)
-        )
-        return edit_json(plan, done, told, __version__)
+        return edit_json(*rewritten(command, FileToEdit(shown, shown, to, limits), plan_of), __version__)
 
     return Plan(shown, run)
-
-
-def _way_back(to: Destination) -> str | None:
-    return f"fatpatch undo {to.path}" if to.record else None
-
-
-def _record(to: Destination) -> int | None:
-    """Bytes of the undo record; None where there is none."""
-    if to.path is None or not to.record or not os.path.exists(journal.path_beside(to.path)):
-        return None
-    return os.path.getsize(journal.path_beside(to.path))
-
-
-def _donations(stack: ExitStack, images: GraftChoices, limits: Limits) -> list[ImageToAdd]:
-    given = [cubin_donation(each, limits.image) for each in paths_of(images.cubins)]
-    given += [ptx_donation(each, limits.image) for each in paths_of(images.ptx)]
-    given += [hsaco_donation(each, limits.image) for each in paths_of(images.hsaco)]
-    others: list[tuple[str, Sequence[str]]] = [(each, ()) for each in paths_of(images.fatbins)]
-    if images.donor is not None:
-        others.append((os.fspath(images.donor), images.targets))
-    for name, wanted in others:
-        node = stack.enter_context(inspected(name, limits=limits))
-        given += donations_from(node, wanted, limits.image, shown=name)
-    return given

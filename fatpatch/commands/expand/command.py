@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
+from fatpatch.commands._shared.editing import EditRequest, edit_options, rewrite
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_limit_option
 from fatpatch.edit.host.host import Options
@@ -21,4 +21,4 @@ def command(file: str, given: EditRequest, max_image_size: int) -> int:
     Drivers up to 580 ignore concatenated entries (kind 0x100) and report "no kernel image is available" although the image is there.
     """
     wishes = ExpandRequest(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
-    return renewed("expand", file, given, lambda node, progress: plan_expand(node, wishes), max_image_size)
+    return rewrite("expand", file, given, lambda node, progress: plan_expand(node, wishes), max_image_size)

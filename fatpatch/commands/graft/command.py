@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import click
 
 from fatpatch import __version__
+from fatpatch.api.edit_run import Own, grafted, images_given
+from fatpatch.api.options import GraftChoices
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import escape
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural
-from fatpatch.commands._shared.editing import notes_on, opened, same_file, written
+from fatpatch.commands._shared.editing import EditRequest, edit_options, file_to_edit, same_file
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.edit.graft.plan import GraftRequest
 from fatpatch.edit.graft.retag import Retag
-from fatpatch.edit.graft.run import graft
 from fatpatch.edit.graft.text import graft_json, graft_text
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, donations_from, hsaco_donation, ptx_donation
-from fatpatch.edit.transaction.commit import Destination
 from fatpatch.gpus.drivers import ptx_of_driver
 from fatpatch.hostcode.llamafile import is_llamafile, library_copies, renews_copies
 from fatpatch.model.tree import Node
@@ -66,24 +67,14 @@ from fatpatch.scan.walk import inspected
     metavar="TARGET",
     help="Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable.",
 )
-@click.option(
-    "--module", "modules", multiple=True, metavar="LOCATOR", help="Edit only this module: a locator or its end, * allowed. Repeatable."
-)
-@click.option("--member", "members", multiple=True, metavar="PATH", help="Edit only this archive member, * allowed. Repeatable.")
-@click.option("-o", "--output", metavar="OUT", help="Write the result to a new file.")
-@click.option("--in-place", is_flag=True, help="Edit FILE itself; 'fatpatch undo FILE' reverts it.")
 @click.option("--extracted", is_flag=True, help="Edit the GPU library that the llamafile FILE extracted, not FILE.")
-@click.option("--dry-run", is_flag=True, help="Plan and verify without writing.")
-@click.option("--overwrite", is_flag=True, help="Overwrite an existing output file.")
 @click.option("--replace", is_flag=True, help="Replace an existing image for the same target.")
 @click.option("--rename-hash", is_flag=True, help="Rewrite build-folder hashes in the donor's kernel names.")
 @click.option("--force", is_flag=True, help="Ignore non-fatal errors (a missing kernel or variable).")
 @click.option("--compress", type=click.Choice(["none", "lz4", "zstd"]), help="Codec for new images (default: that of the module).")
 @click.option("--cuobjdump", is_flag=True, help="ELF: move all fatbins of the section so that cuobjdump lists them.")
-@click.option("--drop-signature", is_flag=True, help="PE: remove the Authenticode signature, which an edit invalidates.")
 @click.option("--driver", metavar="VERSION", help="Show the result for this driver, e.g. 535.154.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format.")
-@click.option("-v", "--verbose", is_flag=True, help="List every module and every check.")
+@edit_options
 @image_size_option
 def command(
     file: str,
@@ -97,22 +88,14 @@ def command(
     kernels: tuple[str, ...],
     donor: str | None,
     targets: tuple[str, ...],
-    modules: tuple[str, ...],
-    members: tuple[str, ...],
-    output: str | None,
-    in_place: bool,
     extracted: bool,
-    dry_run: bool,
-    overwrite: bool,
     replace: bool,
     rename_hash: bool,
     force: bool,
     compress: str | None,
     cuobjdump: bool,
-    drop_signature: bool,
     driver: str | None,
-    form: str,
-    verbose: bool,
+    given: EditRequest,
     max_image_size: int,
 ) -> int:
     """Add GPU code to a linked binary.
@@ -128,39 +111,46 @@ def command(
         raise click.UsageError("--allow and --kernel go with --retarget")
     if (donor is None) != (not targets):
         raise click.UsageError("--from and --target go together: --from DONOR --target sm_61")
-    if bool(output) + in_place + extracted + dry_run == 0:
-        raise click.UsageError("name the output: -o OUT, --in-place, or --dry-run to write nothing")
-    if bool(output) + in_place + extracted > 1:
+    if extracted and (given.output or given.in_place):
         raise click.UsageError("-o, --in-place and --extracted exclude each other")
-    if output is not None and same_file(output, file):
-        raise click.UsageError("-o names FILE itself: use --in-place")
-    if output is not None and any(same_file(output, given) for given in (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))):
+    given = given._replace(in_place=given.in_place or extracted)
+    given.destination(file)
+    sources = (*cubins, *texts, *fatbins, *objects, *([donor] if donor else []))
+    if given.output is not None and any(same_file(given.output, source) for source in sources):
         raise click.UsageError("-o names one of the images' files: give a new name")
     if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
         raise click.BadParameter(f"{driver!r} is not a known driver version; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
     wishes = GraftRequest(
-        modules=modules,
-        members=members,
+        modules=given.modules,
+        members=given.members,
         replace=replace,
         rename_hash=rename_hash,
         force=force,
         codec=compress,
         limit=max_image_size,
-        host=Options(cuobjdump=cuobjdump, drop_signature=drop_signature),
+        host=Options(cuobjdump=cuobjdump, drop_signature=given.drop_signature),
         retags=_retags(retags),
     )
     refuse_address(file)
-    with ExitStack() as stack:
-        given = [hsaco_donation(path, limits.image) for path in objects]
-        given += _donations(stack, cubins, texts, fatbins, donor, targets, limits)
+    prepare = None if retarget is None else partial(_made, Retargeting(retarget, allow is not None, frozenset(kernels)), wishes)
+    images = GraftChoices(cubins=cubins, ptx=texts, fatbins=fatbins, hsaco=objects, donor=donor, targets=targets)
+    with images_given(images, limits.image, partial(_donor, limits), lambda path: shown_paths([path])[0]) as found:
         paths = _extracted(file, limits) if extracted else [file]
-        asked = _Asked(driver, retarget, allow is not None, frozenset(kernels))
-        form = "lines" if form == "json" and len(paths) > 1 else form
         for path in paths:
-            target = None if dry_run else os.path.realpath(path) if in_place or extracted else output
-            _one(path, given, wishes, Destination(target, overwrite), asked, limits, form, verbose=verbose)
-        return 0
+            with file_to_edit(path, given.destination(path), limits) as subject:
+                result = grafted(subject, found, wishes, driver, prepare)
+            if given.form == "json":
+                sys.stdout.write(json.dumps(graft_json(*result, __version__), indent=1 if len(paths) == 1 else None) + "\n")
+            else:
+                sys.stdout.writelines(f"{line}\n" for line in graft_text(*result, verbose=given.verbose))
+    return 0
+
+
+@contextmanager
+def _donor(limits: Limits, path: str) -> Iterator[Node]:
+    with Progress(os.path.basename(path)) as progress, inspected(path, limits=limits, progress=progress.at) as node:
+        yield node
 
 
 def _retags(texts: tuple[str, ...]) -> tuple[Retag, ...]:
@@ -169,34 +159,6 @@ def _retags(texts: tuple[str, ...]) -> tuple[Retag, ...]:
         return tuple(map(Retag.of, texts))
     except InputError as error:
         raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--retag") from error
-
-
-def _donations(
-    stack: ExitStack,
-    cubins: tuple[str, ...],
-    texts: tuple[str, ...],
-    fatbins: tuple[str, ...],
-    donor: str | None,
-    targets: tuple[str, ...],
-    limits: Limits,
-) -> list[ImageToAdd]:
-    given = [cubin_donation(path, limits.image) for each in cubins for path in _cubins_of(each)]
-    given += [ptx_donation(path, limits.image) for path in texts]
-    for path, wanted in [*((path, ()) for path in fatbins), *([(donor, targets)] if donor is not None else [])]:
-        progress = stack.enter_context(Progress(os.path.basename(path)))
-        node = stack.enter_context(inspected(path, limits=limits, progress=progress.at))
-        given += donations_from(node, wanted, limits.image, shown=shown_paths([path])[0])
-    return given
-
-
-def _cubins_of(path: str) -> list[str]:
-    """A cubin, or all those in a folder, as 'fatpatch retarget -o' writes it."""
-    if not os.path.isdir(path):
-        return [path]
-    found = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".cubin"))
-    if not found:
-        raise InputError("holds no .cubin", locator=path, hint="give a cubin, or the folder that 'fatpatch retarget -o' wrote")
-    return found
 
 
 def _extracted(file: str, limits: Limits) -> list[str]:
@@ -217,36 +179,15 @@ def _extracted(file: str, limits: Limits) -> list[str]:
     return found
 
 
-class _Asked(NamedTuple):
-    """What else the options say: the driver to tell the effect for, a target to make images for, of which kernels besides class 1."""
+class Retargeting(NamedTuple):
+    """What images are to be made of FILE's own PTX: for which target, of which kernels besides class 1."""
 
-    driver: str | None
-    retarget: str | None
+    target: str
     unverified: bool
     kernels: frozenset[str]
 
 
-def _one(
-    path: str, given: list[ImageToAdd], wishes: GraftRequest, to: Destination, asked: _Asked, limits: Limits, form: str, *, verbose: bool
-) -> None:
-    with opened(path, to, limits) as file:
-        warnings: list[str] = []
-        if asked.retarget is not None:
-            own, warnings = _made(file.subject.node, asked.retarget, asked, wishes)
-            wishes = wishes._replace(own=own)
-        outcome = graft(file.subject, given, wishes, to, asked.driver)
-        edit = outcome.plan.edit
-        notes = [*warnings, *notes_on(file, to, [] if edit is None else list(edit.members))]
-        output, undo = written(file, to, changed=edit is not None)
-    if form in ("json", "lines"):
-        document = graft_json(outcome, output, undo, notes, __version__)
-        sys.stdout.write(json.dumps(document, indent=1 if form == "json" else None) + "\n")
-    else:
-        for line in graft_text(outcome, output, undo, notes, verbose=verbose):
-            sys.stdout.write(line + "\n")
-
-
-def _made(node: Node, wanted: str, asked: _Asked, wishes: GraftRequest) -> tuple[tuple[tuple[str, ImageToAdd], ...], list[str]]:
+def _made(asked: Retargeting, wishes: GraftRequest, node: Node) -> tuple[Own, list[str]]:
     """The images that FILE's own PTX gives, each with its module, and what to warn of.
 
     EditError when there is none, or when kernels that the GPU runs today would be traps.
@@ -257,7 +198,7 @@ def _made(node: Node, wanted: str, asked: _Asked, wishes: GraftRequest) -> tuple
     from fatpatch.retargeting.ptxas import find_ptxas
     from fatpatch.retargeting.run import RetargetRequest, retargeted
 
-    target = target_named(wanted, "--retarget")
+    target = target_named(asked.target, "--retarget")
     modules = pinned(list(payloads_below(node)), wishes.modules, wishes.members)
     there = sum(any(image.target == target for image in payload.images) for _, payload in modules)
     if there and not wishes.replace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
+from fatpatch.commands._shared.editing import EditRequest, edit_options, rewrite
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.named import devices_named, split_targets
 from fatpatch.commands._shared.options import GpuName, TargetName, image_limit_option
@@ -48,4 +48,4 @@ def command(
     wish = KeepRequest(split_targets(keep), split_targets(drop), tuple(device for gpu in gpus for device in devices_named(gpu)))
     host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
     wishes = PruneRequest(wish, given.modules, given.members, force, host, max_image_size)
-    return renewed("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
+    return rewrite("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.commands._shared.editing import EditRequest, edit_options, renewed
+from fatpatch.commands._shared.editing import EditRequest, edit_options, rewrite
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_limit_option
 from fatpatch.edit.host.host import Options
@@ -38,4 +38,4 @@ def command(file: str, codec: str, level: int | None, compact: bool, given: Edit
         Options(drop_signature=given.drop_signature, compact=compact, rebuild=True),
         max_image_size,
     )
-    return renewed("recompress", file, given, lambda node, progress: plan_recompress(node, wishes, progress), max_image_size)
+    return rewrite("recompress", file, given, lambda node, progress: plan_recompress(node, wishes, progress), max_image_size)
