@@ -20,6 +20,8 @@ from fatpatch.model.tree import Member
 if TYPE_CHECKING:
     import tempfile
 
+_ZIP_LZMA = 9  # version, length and bytes of the properties (APPNOTE 5.8.8)
+
 STREAMS = (
     (n.GZIP_MAGIC, Codec.GZIP),
     (n.XZ_MAGIC, Codec.XZ),
@@ -92,7 +94,7 @@ class Workspace:
             return self._expanded(stored, member)
         if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
-        unpacked = self.unpack(stored, member.method, expected=member.size)
+        unpacked = self.unpack(_stream(stored, member), member.method, expected=member.size)
         if unpacked.size != member.size:
             self.release(unpacked)
             raise FormatError(f"unpacks to {unpacked.size:#x} bytes, expected {member.size:#x}", field="size")
@@ -169,7 +171,7 @@ class Workspace:
         if member.method == Codec.STORED or (member.method == Codec.SPARSE and member.parts[:1] and not member.parts[0][0]):
             return stored.peek(0, size)
         try:
-            return next(pieces(member.method, stored, first=size), b"")[:size]
+            return next(pieces(member.method, _stream(stored, member), first=size), b"")[:size]
         except FatpatchError:
             return b""
 
@@ -206,6 +208,17 @@ def _no_room(error: OSError) -> InputError:
 def _remove(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
+
+
+def _stream(stored: Source, member: Member) -> Source:
+    """The packed bytes of a member as its codec reads them. LZMA in a zip has no size in its header, but its version and length."""
+    if member.method != Codec.LZMA:
+        return stored
+    head = stored.peek(0, _ZIP_LZMA)
+    if len(head) < _ZIP_LZMA or head[2:4] != b"\5\0":
+        raise FormatError("expected an LZMA header of 5 bytes", field="data")
+    header = Source.of(head[4:] + member.size.to_bytes(8, "little"))
+    return Source.joined([header, stored.slice(_ZIP_LZMA, stored.size - _ZIP_LZMA)])
 
 
 def pieces(codec: str, source: Source, first: int = CHUNK, told: list[str] | None = None) -> Iterator[bytes]:

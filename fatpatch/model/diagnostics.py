@@ -42,10 +42,12 @@ class Diagnostics:
         self.add("warning", locator, offset, message, field=NOT_READ)
 
     def caught(self, locator: str, error: FatpatchError, *, base: int = 0) -> None:
-        """Record an error that ended the reading of one child; ``base`` is added to its offset."""
+        """Record an error that ended the reading of one child; ``base`` is added to its offset. What is not damaged was not read."""
         offset = None if error.offset is None else base + error.offset
-        level = "error" if isinstance(error, FormatError) else "warning"
-        self.add(level, error.locator or locator, offset, error.message, field=error.field)
+        if isinstance(error, FormatError):
+            self.error(error.locator or locator, offset, error.message, field=error.field)
+        else:
+            self.add("warning", error.locator or locator, offset, error.message, field=NOT_READ)
 
     def finish(self) -> tuple[Diagnostic, ...]:
         """Everything recorded, in order of record."""

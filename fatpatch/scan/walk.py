@@ -157,7 +157,10 @@ class _TreeWalk:
             from fatpatch.binfmt.zip import read as zip_reader
 
             zip_reader.report_cut(source, locator, diagnostics)
-        if container.kind == ContainerKind.RAW and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
+        page = unread.page_or_pointer(source) if container.kind == ContainerKind.RAW and not container.members else None
+        if page is not None and not container.detail:
+            container = container._replace(detail=page.partition(" ")[2])
+        if page is not None and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
             diagnostics.not_read(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
         elif (
             kind is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import lzma
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,22 @@ FILES = {
     "x.so": (b"", "an empty file"),
     "y.so": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer"),
     "x.dll": (bytes(range(256)) * 16, "of no known kind"),
+    "x.lzh": (b"\x20\x5a-lh5-" + bytes(5000) + FATBIN, "LHA archive"),
+    "x.arj": (b"\x60\xea" + bytes(5000) + FATBIN, "ARJ archive"),
+    "x.nar": (b"\r\0\0\0\0\0\0\0nix-archive-1\0\0\0" + FATBIN, "Nix archive"),
+    "ext4.img": (bytes(1080) + b"\x53\xef" + bytes(1000) + FATBIN, "disk image (ext2, ext3 or ext4)"),
+    "disk.vhd": (bytes(64) + FATBIN + b"conectix" + bytes(504), "disk image (VHD)"),
+    "disk.vhdx": (b"vhdxfile" + FATBIN, "disk image (VHDX)"),
+    "disk.img": (bytes(512) + b"EFI PART" + FATBIN, "disk image (GPT)"),
+    "x.dmg": (bytes(64) + FATBIN + b"koly\0\0\0\4" + bytes(504), "Apple disk image"),
+    "x.erofs": (bytes(1024) + b"\xe2\xe1\xf5\xe0" + FATBIN, "EROFS"),
+    "x.age": (b"age-encryption.org/v1\n" + FATBIN, "encrypted file (age)"),
+    "constructor.sh": (b"#!/bin/sh\n" + b"echo\n" * 4000 + bytes(40_000) + FATBIN, "self-extracting script"),
+    "upx": (elf.shared_object([(".text", bytes(64)), ("UPX1", bytes(range(256)) * 20)]), "program that UPX packed"),
+    "nuitka": (elf.shared_object([(".text", bytes(64))]) + b"KAY" + FATBIN, "Nuitka program"),
+    "x.exe": (b"<!DOCTYPE html><html>not found</html>", "an HTML page"),
+    "x.llamafile": (b"", "an empty file"),
+    "x.ptx": (b"<html>not found</html>", "an HTML page"),
 }
 
 
@@ -56,3 +74,31 @@ def test_what_is_read_is_not_named(run: Run, tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         shown = run("inspect", path)
         assert (shown.returncode, "sm_86" in shown.stdout) == (0, True), shown.stderr
+
+
+def test_members_of_every_codec(run: Run, tmp_path: Path) -> None:
+    """What a codec packed that is not read is named; LZMA and xz, which have numbers of their own in a zip, are read."""
+    library = elf.shared_object([(".nv_fatbin", FATBIN)])
+    lzma_alone = lzma.compress(library, lzma.FORMAT_ALONE)
+    packed = {
+        9: (library[:500], 5),
+        98: (library[:500], 5),
+        14: (b"\x09\x14\x05\x00" + lzma_alone[:5] + lzma_alone[13:], 0),
+        95: (lzma.compress(library), 0),
+    }
+    for method, (data, code) in packed.items():
+        path = tmp_path / f"{method}.zip"
+        path.write_bytes(zipped("libx.so", data, method, library))
+        for command in ("inspect", "verify"):
+            done = run(command, path)
+            assert done.returncode == code, (command, method, done.stdout, done.stderr)
+        judged = run("doctor", path, "--gpu", "RTX 3060")
+        assert judged.stdout.startswith("CANNOT TELL" if code else "WILL RUN"), judged.stdout
+
+
+def zipped(name: str, data: bytes, method: int, content: bytes) -> bytes:
+    """A zip of one member whose packed bytes are given."""
+    facts = struct.pack("<HHHIII", method, 0, 0x21, zlib.crc32(content), len(data), len(content)) + struct.pack("<HH", len(name), 0)
+    local = b"PK\3\4" + struct.pack("<HH", 63, 0) + facts + name.encode() + data
+    central = b"PK\1\2" + struct.pack("<HHH", 63, 63, 0) + facts + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name.encode()
+    return local + central + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), len(local), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 
-from fatpatch.base.errors import FatpatchError
+from fatpatch.base.errors import FatpatchError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.source import Source
 from fatpatch.binfmt.unpack import Workspace
@@ -21,7 +21,10 @@ def crc_of(source: Source) -> int:
 
 
 def sum_problems(source: Source, members: Iterable[Member], limits: Limits) -> Iterator[str]:
-    """Members that do not unpack, or not to what the directory says, each by its name. Those without a sum are skipped."""
+    """Members that do not unpack, or not to what the directory says, each by its name.
+
+    Those without a sum, and those of a codec that is not read, are skipped: the latter are named where the file is listed.
+    """
     workspace = Workspace(limits, source.size)
     try:
         for member in members:
@@ -31,6 +34,8 @@ def sum_problems(source: Source, members: Iterable[Member], limits: Limits) -> I
                 content = workspace.open(source, member)
                 crc = crc_of(content)
                 workspace.release(content)
+            except UnsupportedError:
+                continue
             except FatpatchError as error:
                 yield f"{member.name}: {error.message}"
                 continue

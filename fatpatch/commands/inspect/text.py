@@ -165,6 +165,8 @@ def _kind(node: Node) -> str:
         name, detail = f"APE ({detail})", ""
     elif detail == "wheel":
         name, detail = "wheel", ""
+    elif node.container == ContainerKind.RAW and detail:
+        name, detail = detail, ""
     packing = f" ({node.packing})" if node.packing else ""
     return f"{name}{' ' if detail else ''}{safe(detail)}{packing}"
 
