@@ -20,6 +20,7 @@ from fatpatch.model.tree import Member
 if TYPE_CHECKING:
     import tempfile
 
+_SKIPPABLE, _MAX_SKIPPED = 0x184D2A50, 64
 _ZIP_LZMA = 9  # version, length and bytes of the properties (APPNOTE 5.8.8)
 
 STREAMS = (
@@ -34,11 +35,22 @@ STREAMS = (
 
 def stream_codec(source: Source) -> str | None:
     """The codec of a compressed single file (.tgz, .tar.zst, .gz); None when it is none."""
-    head = source.peek(0, 14)
+    head = source.peek(_past_skippable(source), 14)
     for magic, name in STREAMS:
         if head.startswith(magic) and (name != Codec.BZIP2 or head[4:10] == b"1AY&SY") and (name != Codec.LZMA or _is_lzma(head)):
             return name
     return None
+
+
+def _past_skippable(source: Source) -> int:
+    """Where the first frame with data begins: pzstd and others write frames for other readers before it (RFC 8878, 3.1.2)."""
+    at = 0
+    for _ in range(_MAX_SKIPPED):
+        head = source.peek(at, 8)
+        if len(head) < 8 or int.from_bytes(head[:4], "little") & ~0xF != _SKIPPABLE:
+            return at
+        at += 8 + int.from_bytes(head[4:], "little")
+    return 0
 
 
 def _is_lzma(head: bytes) -> bool:
@@ -226,6 +238,8 @@ def pieces(codec: str, source: Source, first: int = CHUNK, told: list[str] | Non
     opener = _OPENERS.get(codec)
     if opener is None:
         raise UnsupportedError(f"packed by {codec}, which is not read", field="method", hint="unpack the archive with another tool")
+    if skipped := _past_skippable(source):
+        source = source.slice(skipped, source.size - skipped)
     try:
         yield from opener(source, first, [] if told is None else told)
     except FatpatchError:

@@ -9,7 +9,9 @@ import tarfile
 import zlib
 from pathlib import Path
 
+import lz4.frame
 import pytest
+import zstandard
 from builders import elf
 from builders.cubin import cubin
 from builders.fatbin import container, entry
@@ -102,3 +104,33 @@ def zipped(name: str, data: bytes, method: int, content: bytes) -> bytes:
     local = b"PK\3\4" + struct.pack("<HH", 63, 0) + facts + name.encode() + data
     central = b"PK\1\2" + struct.pack("<HHH", 63, 63, 0) + facts + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name.encode()
     return local + central + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), len(local), 0)
+
+
+def test_parts_of_a_tar(run: Run, tmp_path: Path) -> None:
+    """A type that is not known is a file (POSIX); the rest of a file from another volume and an archive behind the end are named."""
+    library = elf.shared_object([(".nv_fatbin", FATBIN)])
+
+    def made(kind: bytes) -> bytes:
+        info = tarfile.TarInfo("libx.so")
+        info.size, info.type = len(library), kind
+        return info.tobuf(tarfile.GNU_FORMAT) + library + bytes(-len(library) % 512)
+
+    empty = tarfile.TarInfo("empty").tobuf(tarfile.GNU_FORMAT) + bytes(10_240)
+    cases = {"Z": (made(b"Z"), 0, ""), "M": (made(b"M"), 5, "another volume"), "joined": (empty + made(b"0"), 5, "another archive follows")}
+    for name, (data, code, words) in cases.items():
+        path = tmp_path / f"{name}.tar"
+        path.write_bytes(data + bytes(1024))
+        done = run("inspect", path)
+        assert (done.returncode, words in done.stderr, "sm_86" in done.stdout) == (code, True, not code), (name, done.stdout, done.stderr)
+
+
+def test_skippable_frames_come_first(run: Run, tmp_path: Path) -> None:
+    """As pzstd writes them."""
+    library = elf.shared_object([(".nv_fatbin", FATBIN)])
+    frame = struct.pack("<II", 0x184D2A53, 8) + b"for them"
+    packed = {"zst": zstandard.ZstdCompressor().compress(library), "lz4": lz4.frame.compress(library)}
+    for suffix, data in packed.items():
+        path = tmp_path / f"libx.so.{suffix}"
+        path.write_bytes(frame + frame + data)
+        done = run("inspect", path)
+        assert (done.returncode, "sm_86" in done.stdout) == (0, True), (suffix, done.stdout, done.stderr)

@@ -15,7 +15,10 @@ BLOCK = 512
 _MAX_MEMBERS = 200_000
 _MAX_RECORD = 1 << 20
 _MAX_PARTS = 100_000
-_REGULAR = (b"0", b"\0", b"7", b"S")
+_END = 1 << 16
+_SPECIAL = frozenset({b"1", b"2", b"3", b"4", b"5", b"6", b"A", b"D", b"E", b"I", b"M", b"N", b"V"})
+"""Types that are no files; every other one is to be read as a regular file (POSIX.1-2017, pax, ustar, typeflag)."""
+_CONTINUED = b"M"
 FILE, HARD_LINK, LINK, FOLDER, OTHER = "file", "hard link", "symbolic link", "folder", "other"
 _KINDS = {b"1": HARD_LINK, b"2": LINK, b"5": FOLDER}
 _BEFORE = (b"L", b"K", b"x", b"X", b"g")
@@ -74,7 +77,7 @@ def entries(source: Source, locator: str, diagnostics: Diagnostics, most: int = 
         kind, data = block[156:157], at + BLOCK
         if kind in _BEFORE:
             known = _record(kind, source.peek(data, min(size, _MAX_RECORD)), known)
-        elif kind in _REGULAR:
+        elif kind not in _SPECIAL:
             count += 1
             size = size if known.size is None else known.size
             if kind == b"S":
@@ -94,11 +97,23 @@ def entries(source: Source, locator: str, diagnostics: Diagnostics, most: int = 
                 yield TarEntry(FOLDER, name)
             known = _Extended()
         else:
+            if kind == _CONTINUED:
+                diagnostics.not_read(locator, at, "the file goes on from another volume: not read; join the volumes with tar -M")
             count += 1
             size = 0 if kind in _WITHOUT_DATA else size
             yield TarEntry(_KINDS.get(kind, OTHER), known.name or _ustar_name(block), known.link or _text(block[157:257]))
             known = _Extended()
         at = data + (size + BLOCK - 1) // BLOCK * BLOCK
+    if (following := _archive_behind(source, at)) is not None:
+        diagnostics.not_read(locator, following, "another archive follows: not read; tar --ignore-zeros unpacks both")
+
+
+def _archive_behind(source: Source, end: int) -> int | None:
+    """Where a header stands behind the zero blocks that end an archive, as when two were joined; None where there is none."""
+    blocks = source.peek(end, _END)
+    at = (len(blocks) - len(blocks.lstrip(b"\0"))) // BLOCK * BLOCK
+    block = blocks[at : at + BLOCK]
+    return end + at if at and len(block) == BLOCK and block[0] and _checksum_fits(block) else None
 
 
 def _record(kind: bytes, data: bytes, known: _Extended) -> _Extended:
