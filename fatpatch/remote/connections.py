@@ -15,8 +15,10 @@ from fatpatch.remote.address import parts_of, shown_address
 
 _EMBEDDED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 """IPv6 addresses that end in an IPv4 address: NAT64, IPv4-compatible, IPv4-translated."""
-_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "fc00::/7", "fe80::/10", "100::/64", "2001:db8::/32")))
-"""Networks of a site or of none, whatever the release of Python calls them: local NAT64, site-local, unique local, link-local."""
+_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2001:db8::/32", "3fff::/20", "192.88.99.0/24")))
+"""Networks of a site or of none, whatever the release of Python calls them: local NAT64, documentation, relays of 6to4."""
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""The global unicast addresses of IPv6 (RFC 4291, IANA): all others are of a site, or of nobody."""
 
 
 class ViaProxy(http.client.HTTPConnection):
@@ -91,9 +93,9 @@ def _public_socket(host: str, port: int, timeout: float | None) -> socket.socket
 
 def _public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is one of the internet; one that stands for an IPv4 address (mapped, 6to4, NAT64) as that is."""
+    if any(address in network for network in _LOCAL):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
-        if any(address in network for network in _LOCAL):
-            return False
         inner = address.ipv4_mapped or address.sixtofour
         if inner is None and any(address in network for network in _EMBEDDED):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -101,4 +103,6 @@ def _public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = address.teredo[1]
         if inner is not None:
             return _public(inner)
+        if address not in _UNICAST:
+            return False
     return address.is_global and not address.is_multicast
