@@ -11,8 +11,13 @@ import re
 import zlib
 
 SEPARATOR = "!"
-UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ud800-\udfff\U000e0000-\U000e0fff"
-"""Characters that move a cursor, change the direction of text, or are not seen, as ranges of a character class."""
+UNSAFE = (
+    r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Characters that move a cursor, change the direction of text, or are not seen (Unicode's Default_Ignorable_Code_Point), as ranges of a
+character class."""
 _MAX_STEP = 240
 
 
