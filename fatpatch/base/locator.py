@@ -95,6 +95,4 @@ def _covers(pattern: str, text: str, at: int) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _unsafe() -> re.Pattern[str]:
-    return re.compile(
-        r"[!%\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ud800-\udfff\U000e0000-\U000e0fff]"
-    )
+    return re.compile(f"[!%{UNSAFE}]")

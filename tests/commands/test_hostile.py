@@ -115,7 +115,9 @@ def test_public_addresses(address: str) -> None:
     assert _public(ipaddress.ip_address(address))
 
 
-@pytest.mark.parametrize("mark", ["\u061c", "\u2060", "\U000e0041", "\u202e", "\u200b", "\x1b", "\x9b", "\ufeff", "\xad", "\u034f", "\u3164", "\U0001d173"])
+@pytest.mark.parametrize(
+    "mark", ["\u061c", "\u2060", "\U000e0041", "\u202e", "\u200b", "\x1b", "\x9b", "\ufeff", "\xad", "\u034f", "\u3164", "\U0001d173"]
+)
 def test_invisible_and_reordering_characters_are_escaped(mark: str) -> None:
     assert mark not in escape(f"a{mark}b")
 
