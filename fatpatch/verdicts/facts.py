@@ -14,7 +14,7 @@ from fatpatch.gpucode import flow
 from fatpatch.gpucode.code_object.read import identity_of, read_code_object
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify
 from fatpatch.gpucode.content import ImageReader, read_in_part
-from fatpatch.gpucode.cubin.bodies import cubin_bodies, encoding, kernel_sections
+from fatpatch.gpucode.cubin.bodies import copies_ahead, cubin_bodies, encoding, kernel_sections
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpucode.kernels import read_image
@@ -186,6 +186,13 @@ class FactsReader:
     def shapes(self, source: Source, image: ImageEntry, kernels: Iterable[str]) -> dict[str, str]:
         """Kernel name -> a short hash of the opcodes of its body: stubs of one image share one, real bodies do not. Cubins only."""
         return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == ImageKind.SASS else {}
+
+    def copies_ahead(self, source: Source, image: ImageEntry) -> bool:
+        """Whether machine code has a kernel that no GPU below 8.0 could have."""
+        try:
+            return image.kind == ImageKind.SASS and copies_ahead(self._bytes(source, image))
+        except FatpatchError:
+            return False
 
     def _told(self, source: Source, image: ImageEntry, read: Callable[[bytes], dict[str, str]]) -> dict[str, str]:
         try:

@@ -128,7 +128,7 @@ class Doctor:
             chosen=_chosen(groups, environment.cuda),
             unread=tuple(dict.fromkeys((*whole.unread, *(item for unit in units for item in unit.unread)))),
         )
-        whole = decided(whole._replace(unneeded=() if groups else unneeded(self.node, units)))
+        whole = decided(whole._replace(unneeded=() if groups else unneeded(self.node, units, self.reader)))
         counted = whole.counted
         costs = [unit.cost for unit in counted if unit.cost is not None]
         return whole._replace(

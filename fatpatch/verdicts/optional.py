@@ -1,4 +1,4 @@
-"""Libraries of a package that it does not need on a GPU: no GPU runs them beside those that run here, or its Python code goes on without.
+"""Libraries of a package that it does not need on a GPU: made for others, or such that its Python code goes on without.
 
 torchao 0.18 has a library for 9.0a alone and one for 10.0 and up. On either kind of GPU one of them has nothing, and on all others the
 package runs by its Python code, which loads each of them in a ``try`` block.
@@ -18,21 +18,26 @@ from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import Source
 from fatpatch.binfmt.unpack import Workspace
 from fatpatch.gpus.selection import DEVICES, choose
-from fatpatch.model.kinds import Vendor
+from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.model.tree import Node
 from fatpatch.verdicts.aside import lacks
+from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.module import EMPTY
 from fatpatch.verdicts.outcome import HOPELESS, outcome_of
 from fatpatch.verdicts.results import FileVerdict
 
 _MAX_TEXT: Final = 1 << 18
 _MAX_PLACES: Final = 32
+_COPIES_AHEAD: Final = 80
+"""The SM number from which on GPUs have ``cp.async`` (PTX ISA)."""
+_ASKED: Final = 8
+"""So many modules of a library stand for all."""
 _LOADS: Final = lazy_pattern(r"load_library\(|import_module\(|CDLL\(")
 _STRING: Final = lazy_pattern(r"""["']([^"'\\\n]{1,200})["']""")
 _CLAUSE: Final = lazy_pattern(r"(?:except|else|finally)\b")
 
 
-def unneeded(whole: Node, units: Sequence[FileVerdict]) -> tuple[FileVerdict, ...]:
+def unneeded(whole: Node, units: Sequence[FileVerdict], reader: FactsReader) -> tuple[FileVerdict, ...]:
     """Those of a package's libraries that lack code for the device and that it does not need there."""
     useful = [unit for unit in units if any(module.verdict.verdict != EMPTY for module in unit.here)]
     lacking = [unit for unit in useful if _lacks(unit)]
@@ -41,7 +46,13 @@ def unneeded(whole: Node, units: Sequence[FileVerdict]) -> tuple[FileVerdict, ..
     gpus = {id(unit): _gpus(unit) for unit in useful}
     running = [unit for unit in useful if outcome_of(unit) not in HOPELESS]
     if running:
-        return tuple(unit for unit in lacking if all(gpus[id(unit)].isdisjoint(gpus[id(each)]) for each in running))
+        modules = sum(len(unit.here) for unit in running)
+        return tuple(
+            unit
+            for unit in lacking
+            if all(gpus[id(unit)].isdisjoint(gpus[id(each)]) for each in running)
+            or (len(unit.here) < modules and _is_beyond(unit, min(gpus[id(unit)], default=0), reader))
+        )
     apart = sum(map(len, gpus.values())) == len(frozenset[int]().union(*gpus.values()))
     goes_on = len(lacking) == len(useful) and apart and all(_goes_on_without(whole, unit.node) for unit in lacking)
     return tuple(lacking) if goes_on else ()
@@ -51,6 +62,25 @@ def _lacks(unit: FileVerdict) -> bool:
     """Whether nothing but missing code stands against a library of CUDA code."""
     modules = [module for module in unit.here if module.verdict.verdict != EMPTY]
     return unit.trouble is None and all(module.payload.vendor == Vendor.NVIDIA and lacks(module) for module in modules)
+
+
+def _is_beyond(unit: FileVerdict, least: int, reader: FactsReader) -> bool:
+    """Whether a library is for GPUs above the device, and most of its modules have instructions that the device has not.
+
+    FlashAttention in xformers 0.0.22 and PaddlePaddle 2.6, which begins at 8.0 as its kernels do. What was merely built for fewer GPUs
+    does not look so: MAGMA's kernels in PyTorch.
+    """
+    arch = unit.environment.device.arch
+    if arch is None or arch >= _COPIES_AHEAD or least < _COPIES_AHEAD:
+        return False
+    useful = [module for module in unit.here if module.verdict.verdict != EMPTY]
+    asked = useful[:: max(len(useful) // _ASKED, 1)]
+    found = 0
+    for module in asked:
+        images = [image for image in module.payload.images if image.kind == ImageKind.SASS and image.readable]
+        smallest = min(images, key=lambda image: image.size or 0, default=None)
+        found += smallest is not None and module.node.source is not None and reader.copies_ahead(module.node.source, smallest)
+    return 2 * found > len(asked)
 
 
 def _gpus(unit: FileVerdict) -> frozenset[int]:

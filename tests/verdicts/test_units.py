@@ -21,8 +21,13 @@ MAGIC = b"\x7fELF"
 BITSANDBYTES = [f"bitsandbytes/libbitsandbytes_cuda{name}.so" for name in ("118", "118_nocublaslt", "122", "122_nocublaslt122")]
 
 
-def library(*archs: int) -> bytes:
-    return elf.shared_object([(".nv_fatbin", container(*(entry(cubin(arch=arch), kind=2, arch=arch) for arch in archs)))])
+COPIES_AHEAD = (0x7FAE).to_bytes(16, "little") * 24
+"""LDGSTS, which GPUs have from 8.0 on."""
+
+
+def library(*archs: int, body: bytes = bytes(0x180), modules: int = 1) -> bytes:
+    module = container(*(entry(cubin(arch=arch, body=body), kind=2, arch=arch) for arch in archs))
+    return elf.shared_object([(".nv_fatbin", module * modules)])
 
 
 def wheel(path: Path, **members: bytes) -> Path:
@@ -90,3 +95,19 @@ def test_a_package_of_one_library_needs_it(tmp_path: Path) -> None:
     assert (outcome(one, "RTX 3060"), outcome(one, "H100")) == ("will-not-run", "runs")
     shared = wheel(tmp_path / "two.whl", _C=library(75, 80, 90), _C_flash=library(80, 90), __init__=TRIED)
     assert (outcome(shared, "T4"), outcome(shared, "GTX 980")) == ("runs-in-part", "will-not-run")
+
+
+@pytest.mark.parametrize(
+    ("body", "modules", "gpu", "expected"),
+    [
+        (COPIES_AHEAD, 2, "T4", "runs"),
+        (bytes(0x180), 2, "T4", "runs-in-part"),
+        (COPIES_AHEAD, 4, "T4", "runs-in-part"),
+        (COPIES_AHEAD, 2, "RTX 5090", "runs-in-part"),
+    ],
+    ids=["for newer GPUs", "built for fewer GPUs", "it is the larger part", "for older GPUs"],
+)
+def test_a_library_of_kernels_for_newer_gpus(body: bytes, modules: int, gpu: str, expected: str, tmp_path: Path) -> None:
+    """xformers 0.0.22 on a T4: FlashAttention begins at 8.0, with instructions that no GPU below has. MAGMA in PyTorch has none of them."""
+    main, flash = library(75, 80, 90, 120, modules=3), library(80, 90, body=body, modules=modules)
+    assert outcome(wheel(tmp_path / "x.whl", _C=main, _C_flashattention=flash), gpu) == expected

@@ -49,6 +49,15 @@ def kernel_sections(tables: Tables) -> dict[str, int]:
     return {name: section for name, section, _, _ in _kernels(tables)}
 
 
+def copies_ahead(data: bytes) -> bool:
+    """Whether a kernel of a cubin has instructions that GPUs have from 8.0 on alone (``volta.copies_ahead``)."""
+    from fatpatch.gpucode.cubin import volta
+
+    tables = Tables(data)
+    sections = frozenset(section for _, section, _, _ in _kernels(tables)) if encoding(tables.identity.arch) is volta else ()
+    return any(volta.copies_ahead(tables.content(tables.rows[section])) for section in sections)
+
+
 def _kernels(tables: Tables) -> list[tuple[str, int, int, bool]]:
     """(name, section index, offset of the entry in it, whether assertions are all that the module calls) of each kernel."""
     symbols, strings = tables.symbols()

@@ -26,7 +26,7 @@ _EFFECTS = (0x186, 0x185, 0x18E, 0x1A6, 0x19D, 0x1BD, 0x1BE, 0x1BA, 0x1BB, 0x1B5
 _LOAD_EFFECTS = (0x18A, 0x18B, 0x19F, 0x1A0, 0x1A2, 0x1A3, 0x1A4, 0x1A5, 0x1A8, 0x1A9)
 """ATOM, ATOM.CAS, SURED, ATOMG on floats and integers, ATOMG.CAS; of their block the codes that were never seen count, too."""
 _LOADS = (0x181, 0x180, 0x1AE, 0x160, 0x161, 0x166, 0x199, 0x1B4)  # LDG, LD, LDGSTS, TEX, SULD, UTMALDG
-_LDCU = 0x7AC
+_LDCU, _LDGSTS = 0x7AC, 0x1AE
 _STORES = frozenset({0x186, 0x185})  # STG, ST: the register with the data is in bits 39 to 32
 _FROM_CONSTANT = frozenset({0xA02, 0x624, 0xA24, 0xB82})  # MOV, IMAD.MOV in two forms, LDC
 _FROM_UNIFORM = frozenset({0xC02, 0xC24})  # MOV and IMAD.U32 of a uniform register
@@ -59,6 +59,12 @@ def is_real(code: bytes) -> bool:
     code = code[: len(code) // WIDTH * WIDTH]
     low, high = code[::WIDTH], code[1::WIDTH]  # bits 7 to 0 and 15 to 8 of each instruction
     return not _occurs(low, high, _TRAP, 0xF) and any(_occurs(low, high, code, 1) for code in (*_EFFECTS, *_LOAD_EFFECTS))
+
+
+def copies_ahead(code: bytes) -> bool:
+    """Whether a section copies from global to shared memory while it computes (LDGSTS, ``cp.async``), as GPUs do from 8.0 on."""
+    code = code[: len(code) // WIDTH * WIDTH]
+    return _occurs(code[::WIDTH], code[1::WIDTH], _LDGSTS, 1)
 
 
 def _occurs(low: bytes, high: bytes, opcode: int, mask: int) -> bool:
