@@ -26,12 +26,20 @@ class FileLoop:
         except FatpatchError as error:
             if shown:
                 error.speak_of(path, shown)
-            self.errors.append(error)
-            self.code = worse(self.code, error.exit_code)
-            print_error(error)
+            self.failed(error)
+
+    def failed(self, error: FatpatchError) -> None:
+        """Print why something could not be read; the rest goes on."""
+        self.errors.append(error)
+        self.found(error.exit_code)
+        print_error(error)
+
+    def found(self, code: int) -> None:
+        """What a file came to, as an exit code."""
+        self.code = worse(self.code, code)
 
     def tell(self, diagnostics: Sequence[Diagnostic]) -> None:
         """Print what is damaged or was not read; damage is an exit code."""
         print_diagnostics(diagnostics)
         if any(item.level == "error" for item in diagnostics):
-            self.code = worse(self.code, FormatError.exit_code)
+            self.found(FormatError.exit_code)

@@ -10,7 +10,7 @@ import click
 
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_units, naming_options
-from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from, print_diagnostics, worse
+from fatpatch.commands._shared.options import image_size_option, jobs_option, limits_from
 from fatpatch.commands._shared.standard_input import InputFile
 
 
@@ -41,8 +41,7 @@ def command(
     kernels, stubs, PTX, toolkits, sizes and resources. Renamed members are matched. GPUs are judged with the newest driver that
     supports them. The exit code is 0 when the GPU code is the same and 1 when it differs.
     """
-    from fatpatch.base.errors import FormatError
-    from fatpatch.commands._shared.console import print_error
+    from fatpatch.commands._shared.file_loop import FileLoop
     from fatpatch.commands._shared.progress import Progress
     from fatpatch.gpucode.demangle import readable
     from fatpatch.release import text as diff
@@ -59,11 +58,9 @@ def command(
         render = diff.markdown if form == "markdown" else diff.text
         lines = render(found, str if mangled else readable, every=kernels, verbose=verbose)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
-    print_diagnostics(found.diagnostics)
-    code = 0 if found.empty else 1
-    if any(item.level == "error" for item in found.diagnostics):
-        code = worse(code, FormatError.exit_code)
+    loop = FileLoop()
+    loop.found(0 if found.empty else 1)
+    loop.tell(found.diagnostics)
     for error in found.errors:
-        print_error(error)
-        code = worse(code, error.exit_code)
-    return code
+        loop.failed(error)
+    return loop.code

@@ -13,7 +13,7 @@ from fatpatch.base.locator import file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import safe
 from fatpatch.commands._shared import quiet
-from fatpatch.commands._shared.console import print_error
+from fatpatch.commands._shared.file_loop import FileLoop
 from fatpatch.commands._shared.options import print_diagnostics, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import SHOWN
@@ -108,59 +108,59 @@ class Consultation(NamedTuple):
         return next((driver.version for driver in drivers if driver is not None), None)
 
     def _text(self, units: Sequence[NamedUnit], out: Writer, others: Sequence[Other]) -> int:
-        code = 0
+        loop = FileLoop()
         compared: list[tuple[str, FileVerdict]] = []
         several = len(units) > 1 and not self.fleet
         for index, unit in enumerate(units):
             lines: list[str] = [""] if index and (self.fleet or self.verbose or not several) else []
-            try:
+            with loop.file():
                 if unit.whole:
-                    found = self.folder(unit)
-                    lines += found.text(self._driver())
-                    quiet.verdict(found.first_line())
-                    code = worse(code, found.code)
-                    out("".join(f"{line}\n" for line in lines))
+                    _write(lines + self._folder_lines(self.folder(unit), loop), out)
                     continue
                 with self._read(unit) as (node, doctor):
-                    code = worse(code, _damage(node))
                     if not self.table and (parts := image_parts(node)):
-                        found = self.image(unit, parts)
-                        lines += found.text(self._driver())
-                        quiet.verdict(found.first_line())
-                        code = worse(code, found.code)
+                        lines += self._folder_lines(self.image(unit, parts), loop)
                     elif self.fleet:
-                        rows = [
-                            fleet.FleetRow(self._judged(_part_of(unit, node, doctor), subject), subject.names)
-                            for subject in self._subjects(node, doctor)
-                        ]
-                        for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
-                            mine = [row for row in rows if row.found.environment.device.vendor == vendor]
-                            lines += fleet.fleet(mine, unit.shown, self._driver() if vendor == Vendor.NVIDIA else None)
-                            lines.append("")
-                        lines = lines[:-1]
-                        for row in rows:
-                            quiet.verdict(text.headline(row.found, unit.shown))
-                        code = _worse_of(code, [row.found for row in rows])
+                        lines += self._fleet_lines(unit, node, doctor, loop)
                     else:
-                        verdict = self._judged(_part_of(unit, node, doctor), self.environments[0])
+                        part = _part_of(unit, node, doctor)
+                        verdict = self._judged(part, self.environments[0])
                         compared.append((unit.shown, verdict))
+                        loop.found(_code_of([verdict]))
                         quiet.verdict(text.headline(verdict, unit.shown))
-                        code = _worse_of(code, [verdict])
-                        if not several or self.verbose:
-                            advice = self._remedies(node, doctor, verdict, others)
-                            failing = operations(doctor.lacking(verdict), readable)
-                            beside = doctor.beside(verdict, _names(unit))
-                            lines += text.report(verdict, advice, unit.shown, readable, beside, failing, verbose=self.verbose)
-                            if (wrong := contradiction(node, unit.shown, self.limits.image)) is not None:
-                                lines += ["", *wrapped("", f"The name is wrong: {safe(wrong)}.")]
-                    out("".join(f"{line}\n" for line in lines))
-                    print_diagnostics(all_diagnostics(node))
-            except FatpatchError as error:
-                code = worse(code, error.exit_code)
-                print_error(error)
+                        lines += self._report(part, verdict, others) if not several or self.verbose else []
+                    _write(lines, out)
+                    loop.tell(list(all_diagnostics(node)))
         if several and compared:
-            out("".join(f"{line}\n" for line in self._comparison(compared)))
-        return code
+            _write(self._comparison(compared), out)
+        return loop.code
+
+    def _folder_lines(self, found: FolderVerdict, loop: FileLoop) -> list[str]:
+        quiet.verdict(found.first_line())
+        loop.found(found.code)
+        return list(found.text(self._driver()))
+
+    def _fleet_lines(self, unit: NamedUnit, node: Node, doctor: Doctor, loop: FileLoop) -> list[str]:
+        """A table for each vendor, with a blank line between two."""
+        part, lines = _part_of(unit, node, doctor), list[str]()
+        rows = [fleet.FleetRow(self._judged(part, subject), subject.names) for subject in self._subjects(node, doctor)]
+        for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
+            mine = [row for row in rows if row.found.environment.device.vendor == vendor]
+            lines += fleet.fleet(mine, unit.shown, self._driver() if vendor == Vendor.NVIDIA else None)
+            lines.append("")
+        for row in rows:
+            quiet.verdict(text.headline(row.found, unit.shown))
+        loop.found(_code_of([row.found for row in rows]))
+        return lines[:-1]
+
+    def _report(self, part: _Part, verdict: FileVerdict, others: Sequence[Other]) -> Iterator[str]:
+        """What is told of one file on one GPU."""
+        advice = self._remedies(part.node, part.doctor, verdict, others)
+        failing = operations(part.doctor.lacking(verdict), readable)
+        beside = part.doctor.beside(verdict, part.names)
+        yield from text.report(verdict, advice, part.shown, readable, beside, failing, verbose=self.verbose)
+        if (wrong := contradiction(part.node, part.shown, self.limits.image)) is not None:
+            yield from ("", *wrapped("", f"The name is wrong: {safe(wrong)}."))
 
     def _comparison(self, compared: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
         if self.verbose:
@@ -177,35 +177,27 @@ class Consultation(NamedTuple):
             return self._json(units, others)
 
     def _json(self, units: Sequence[NamedUnit], others: Sequence[Other]) -> tuple[int, dict[str, Any]]:
-        code = 0
+        loop = FileLoop()
         rows: list[dict[str, Any]] = []
-        errors: list[dict[str, Any]] = []
         for unit, whole in [(each, given.whole) for given in units for each in given.units]:
-            try:
-                with self._read(unit) as (node, doctor):
-                    code = worse(code, _damage(node))
-                    if whole and not any(payloads_below(node)) and not any(all_diagnostics(node)):
-                        continue
-                    for each in self._judgeable(unit, node, doctor):
-                        worst, mine = self._json_rows(each, others)
-                        code = worse(code, worst)
-                        rows += mine
-                    print_diagnostics(all_diagnostics(node))
-            except FatpatchError as error:
-                code = worse(code, error.exit_code)
-                print_error(error)
-                errors.append({"locator": error.locator, "message": error.message, "exit_code": error.exit_code})
+            with loop.file(), self._read(unit) as (node, doctor):
+                if whole and not any(payloads_below(node)) and not any(all_diagnostics(node)):
+                    continue
+                for each in self._judgeable(unit, node, doctor):
+                    rows += self._json_rows(each, others, loop)
+                loop.tell(list(all_diagnostics(node)))
         asked = [subject.environment for subject in self.environments]
+        errors = [{"locator": each.locator, "message": each.message, "exit_code": each.exit_code} for each in loop.errors]
         if self.fleet:
-            return code, doctor_json.fleet_document(asked, rows, errors, __version__)
-        return code, doctor_json.document(asked[0], rows, errors, __version__)
+            return loop.code, doctor_json.fleet_document(asked, rows, errors, __version__)
+        return loop.code, doctor_json.document(asked[0], rows, errors, __version__)
 
-    def _json_rows(self, part: _Part, others: Sequence[Other]) -> tuple[int, list[dict[str, Any]]]:
-        """(exit code, the objects of one unit): one a GPU."""
-        rows, code = [], 0
+    def _json_rows(self, part: _Part, others: Sequence[Other], loop: FileLoop) -> list[dict[str, Any]]:
+        """The objects of one unit: one a GPU."""
+        rows = []
         for subject in self._subjects(part.node, part.doctor):
             found = self._judged(part, subject)
-            code = _worse_of(code, [found])
+            loop.found(_code_of([found]))
             if self.fleet:
                 rows.append(doctor_json.fleet_row(found, part.shown, subject.names))
             else:
@@ -213,7 +205,7 @@ class Consultation(NamedTuple):
                 failing = operations(part.doctor.lacking(found), readable)
                 row = doctor_json.file_json(found, advice, part.doctor.beside(found, part.names), failing, part.shown)
                 rows.append({**row, "contradicts_name": contradiction(part.node, part.shown, self.limits.image)})
-        return code, rows
+        return rows
 
     def _judgeable(self, unit: NamedUnit, node: Node, doctor: Doctor) -> list[_Part]:
         """What is judged by itself: of a container image each package with GPU code."""
@@ -265,7 +257,7 @@ class Consultation(NamedTuple):
             beside = part.doctor.beside(found[0], part.names)
             missing = tuple(need for need in beside if not need.here and need.library.imported)
             rows.append(DistributionRow(part.shown, found, missing, any(each.by_headers for each in quick)))
-            code = _worse_of(code, found)
+            code = worse(code, _code_of(found))
         return FolderVerdict(shown, tuple(subject.environment for subject in self.environments), tuple(rows), without, code)
 
     @contextmanager
@@ -322,5 +314,9 @@ def _damage(node: Node) -> int:
     return FormatError.exit_code if any(item.level == "error" for item in all_diagnostics(node)) else 0
 
 
-def _worse_of(code: int, found: Sequence[FileVerdict]) -> int:
-    return worse(code, 0 if all(map(works, found)) else _FINDINGS)
+def _code_of(found: Sequence[FileVerdict]) -> int:
+    return 0 if all(map(works, found)) else _FINDINGS
+
+
+def _write(lines: Iterable[str], out: Writer) -> None:
+    out("".join(f"{line}\n" for line in lines))

@@ -13,7 +13,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, safe
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.file_loop import FileLoop
-from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.options import print_diagnostics
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.gpucode.demangle import readable
@@ -156,9 +156,9 @@ class Run:
     def _note(self, diagnostics: Iterable[Diagnostic]) -> None:
         for item in diagnostics:
             if item.level == "error":
-                self.loop.code = worse(self.loop.code, FormatError.exit_code)
+                self.loop.found(FormatError.exit_code)
             elif item.field == NOT_READ:
-                self.loop.code = worse(self.loop.code, UnsupportedError.exit_code)
+                self.loop.found(UnsupportedError.exit_code)
 
     def _json(self, node: Node) -> Iterator[str]:
         from fatpatch.gpucode.demangle import demangle

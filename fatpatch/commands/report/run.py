@@ -14,8 +14,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet
-from fatpatch.commands._shared.console import print_error
-from fatpatch.commands._shared.options import print_diagnostics, worse
+from fatpatch.commands._shared.file_loop import FileLoop
 from fatpatch.commands._shared.policy import PolicyRequest, policy_for
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.report.text import diff_page, report
@@ -64,9 +63,8 @@ def compare_page(old: NamedUnit, new: NamedUnit, target: PageRequest, limits: Li
     with Progress(f"{old.shown}, {new.shown}") as progress:
         found = compare(old, new, limits=limits, jobs=jobs, on_read=progress.at)
     target.write(diff_page(found, target.title))
-    print_diagnostics(found.diagnostics)
-    code = FormatError.exit_code if any(item.level == "error" for item in found.diagnostics) else 0
+    loop = FileLoop()
+    loop.tell(found.diagnostics)
     for error in found.errors:
-        print_error(error)
-        code = worse(code, error.exit_code)
-    return code
+        loop.failed(error)
+    return loop.code
