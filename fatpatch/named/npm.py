@@ -30,7 +30,6 @@ class NodeRelease(NamedTuple):
     version: str
     tarball: str
     optional: tuple[tuple[str, str], ...]
-    deprecated: bool = False
 
 
 def parsed(wanted: str) -> tuple[str, str | None]:
@@ -66,7 +65,7 @@ def release_unit(name: str, release: NodeRelease, choices: NamingChoices) -> Nam
 
 
 def versions_of(name: str, choices: NamingChoices) -> list[NodeRelease]:
-    """The versions, the newest first; those that are withdrawn as deprecated are marked. InputError when the registry has none."""
+    """The versions, the newest first. InputError when the registry has none."""
     registry = choices.index_url or _configured() or NPM
     page = f"{registry.rstrip('/')}/{quote(name, safe='@')}"
     if scheme_of(page) not in HTTP:
@@ -94,7 +93,7 @@ def _rows(document: Any, name: str) -> Iterator[NodeRelease]:
         tarball = str(row["dist"]["tarball"])
         if _VERSION.fullmatch(str(version)) and scheme_of(tarball) in HTTP:
             optional = tuple((str(key), str(value)) for key, value in (row.get("optionalDependencies") or {}).items())
-            yield NodeRelease(str(version), tarball, optional, bool(row.get("deprecated")))
+            yield NodeRelease(str(version), tarball, optional)
 
 
 def _order(version: str) -> tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]:

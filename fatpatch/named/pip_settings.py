@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from fatpatch.base.records import NamedTuple
 from fatpatch.remote.address import HTTP
 
 PYPI: Final = "https://pypi.org/simple/"
@@ -17,15 +16,11 @@ _SECTIONS: Final = ("global", "download", "install")
 _MOST: Final = 1 << 20
 
 
-class PipSettings(NamedTuple):
-    """The addresses of the indexes, the first one first. ``no_index``: pip is told to ask none."""
+def pip_indexes(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The addresses of the indexes, the first one first; none where pip is told to ask none.
 
-    indexes: tuple[str, ...]
-    no_index: bool = False
-
-
-def pip_settings(environment: Mapping[str, str] | None = None) -> PipSettings:
-    """What pip's files and PIP_* variables say; a variable beats a file, and a later file an earlier one."""
+    By pip's files and PIP_* variables: a variable beats a file, and a later file an earlier one.
+    """
     given = os.environ if environment is None else environment
     found: dict[str, str] = {}
     if given.get("PIP_CONFIG_FILE") != os.devnull:
@@ -35,9 +30,9 @@ def pip_settings(environment: Mapping[str, str] | None = None) -> PipSettings:
         if value := given.get(f"PIP_{key.upper().replace('-', '_')}"):
             found[key] = value
     if found.get("no-index", "").strip().lower() in ("1", "true", "yes", "on"):
-        return PipSettings((), no_index=True)
+        return ()
     indexes = [*(found.get("index-url") or PYPI).split(), *found.get("extra-index-url", "").split()]
-    return PipSettings(tuple(dict.fromkeys(indexes)))
+    return tuple(dict.fromkeys(indexes))
 
 
 def with_credentials(address: str) -> str:

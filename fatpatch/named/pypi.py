@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
-from fatpatch.named.pip_settings import pip_settings, with_credentials
+from fatpatch.named.pip_settings import pip_indexes, with_credentials
 from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.named.wheel_tags import python_minor, wanted_tags
 from fatpatch.remote.address import shown_address
@@ -84,8 +84,7 @@ def releases_of(name: str, choices: NamingChoices, version: str | None = None) -
 
 def files_of_project(name: str, choices: NamingChoices) -> list[IndexFile]:
     """The files of a project on all indexes that pip would ask. InputError when none of them has it."""
-    settings = pip_settings()
-    indexes: Sequence[str] = settings.indexes if choices.index_url is None else (choices.index_url,)
+    indexes = pip_indexes() if choices.index_url is None else (choices.index_url,)
     if not indexes:
         raise InputError("pip is configured to use no index", locator=f"pypi:{name}", hint="name one with --index URL")
     files: list[IndexFile] = []

@@ -35,11 +35,6 @@ def environment_of(python: str) -> str:
     )
 
 
-def is_environment(folder: str) -> bool:
-    """Whether a folder has packages in the places of an environment."""
-    return site_packages(folder) != [folder] or os.path.isdir(os.path.join(folder, CONDA))
-
-
 def site_packages(folder: str) -> list[str]:
     """Where an environment keeps its packages, each place once; the folder itself where it is none."""
     found = []

@@ -15,7 +15,7 @@ from packaging.tags import sys_tags
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.named import dependencies, npm, pypi
-from fatpatch.named.pip_settings import PYPI, pip_settings, with_credentials
+from fatpatch.named.pip_settings import PYPI, pip_indexes, with_credentials
 from fatpatch.named.unit import NamingChoices
 from fatpatch.named.wheel_tags import wanted_tags
 from fatpatch.verdicts.claims import claimed
@@ -76,17 +76,17 @@ def test_pip_s_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "home/.config/pip").mkdir(parents=True)
     (tmp_path / "env").mkdir()
     if not Path("/etc/pip.conf").exists():
-        assert pip_settings(none).indexes == (PYPI,)
+        assert pip_indexes(none) == (PYPI,)
     (tmp_path / "home/.config/pip/pip.conf").write_text(
         "[global]\nindex-url = https://one/simple\nextra_index_url =\n  https://two/\n  https://three/\n"
     )
-    assert pip_settings(none).indexes == ("https://one/simple", "https://two/", "https://three/")
+    assert pip_indexes(none) == ("https://one/simple", "https://two/", "https://three/")
     (tmp_path / "env/pip.conf").write_text("[install]\nindex-url = https://four/%s/\n")
-    assert pip_settings(none).indexes[0] == "https://four/%s/"
-    assert pip_settings({**none, "PIP_INDEX_URL": "https://five/"}).indexes[0] == "https://five/"
-    assert pip_settings({**none, "PIP_NO_INDEX": "1"}) == ((), True)
+    assert pip_indexes(none)[0] == "https://four/%s/"
+    assert pip_indexes({**none, "PIP_INDEX_URL": "https://five/"})[0] == "https://five/"
+    assert pip_indexes({**none, "PIP_NO_INDEX": "1"}) == ()
     (tmp_path / "env/pip.conf").write_bytes(b"\xff\xfe[[[")
-    assert pip_settings(none).indexes[0] == "https://one/simple"
+    assert pip_indexes(none)[0] == "https://one/simple"
 
 
 def test_netrc_has_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

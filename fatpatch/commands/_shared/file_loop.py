@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fatpatch.base.errors import FatpatchError, FormatError
+from fatpatch.base.limits import Limits
+from fatpatch.base.locator import file_name
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
-from fatpatch.model.tree import Diagnostic
+from fatpatch.commands._shared.progress import Progress
+from fatpatch.model.tree import Diagnostic, Node
+from fatpatch.remote.inputs import Input
+from fatpatch.scan.walk import Progress as OnRead
+from fatpatch.scan.walk import inspected
 
 
 class FileLoop:
@@ -27,6 +33,16 @@ class FileLoop:
             if shown:
                 error.speak_of(path, shown)
             self.failed(error)
+
+    def each(self, files: Iterable[Input], limits: Limits, kind: str | None, work: Callable[[str, Node, OnRead], None]) -> None:
+        """Read every file and call ``work`` with how it is shown, its tree, and what is told where the work is."""
+        for path, shown in ((each.path, each.shown) for each in files):
+            with (
+                self.file(path, shown),
+                Progress(shown) as progress,
+                inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
+            ):
+                work(shown, node, progress.at)
 
     def failed(self, error: FatpatchError) -> None:
         """Print why something could not be read; the rest goes on."""

@@ -77,13 +77,13 @@ def command(
 
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or what_if or form not in ("text", "json"):
             raise click.UsageError("--duplicates goes with --as, --jobs, --verbose and --format text or json only")
-        return tell_duplicates(_pairs(files), kind, limits_from(max_image_size), jobs, form, sys.stdout.write, verbose=verbose)
+        return tell_duplicates(named_files(files), kind, limits_from(max_image_size), jobs, form, sys.stdout.write, verbose=verbose)
     if what_if is not None:
         from fatpatch.commands.inspect.what_if import tell_savings
 
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
             raise click.UsageError("--what-if goes with --as and --format text or json only")
-        return tell_savings(_pairs(files), what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
+        return tell_savings(named_files(files), what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
     pattern = None
     if kernel_pattern is not None:
         from fatpatch.commands.inspect.pattern import Pattern
@@ -104,8 +104,3 @@ def command(
         limits=limits_from(max_image_size),
     )
     return Run(wish, named_units(files)).write(form, sys.stdout.write)
-
-
-def _pairs(files: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(path, how it is shown) of every file."""
-    return [(each.path, each.shown) for each in named_files(files)]

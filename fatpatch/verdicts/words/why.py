@@ -51,8 +51,8 @@ def reason_lines(found: FileVerdict, show: Shown, *, verbose: bool) -> Iterator[
         return
     if found.trouble is not None:
         number, words = found.trouble
-        for obstacle in filter(None, (found.hidden, words)):
-            yield from wrapped("", f"{obstacle[0].upper()}{obstacle[1:]}.", "  ")
+        for sentence in filter(None, (found.hidden, words)):
+            yield from wrapped("", f"{sentence[0].upper()}{sentence[1:]}.", "  ")
         if number is not None:
             yield f"CUDA returns error {number}: {error_text(number).text}."
         return
