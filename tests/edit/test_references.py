@@ -253,10 +253,7 @@ def test_rip_relative_fields_against_capstone() -> None:
                 wanted[each.address] = each.address + each.size + operand.mem.disp
     assert len(wanted) > 1000
     low, high = min(wanted.values()), max(wanted.values()) + 1
-    found = {
-        each.place: each.target
-        for each in x86.instructions(program(code, address, EM_X86_64, (address,)), Ranges([(low, high)], [], frozenset()))
-    }
+    found = {each.place: each.target for each in x86.instructions(program(code, address, EM_X86_64, (address,)), Ranges([(low, high)], []))}
     assert {place: target for place, target in found.items() if place in wanted} == wanted
     assert len(found) - len(wanted) < len(wanted) * 0.001
 
@@ -276,7 +273,7 @@ def test_addresses_that_aarch64_code_makes() -> None:
             place, page = pages[parts[1]]
             wanted.append((place, page + (int(parts[2], 0) << (12 if "lsl" in operands else 0))))
     assert len(wanted) == 4
-    found = aarch64.instructions(program(block, address, EM_AARCH64), Ranges([(0, 1 << 40)], [], frozenset()))
+    found = aarch64.instructions(program(block, address, EM_AARCH64), Ranges([(0, 1 << 40)], []))
     assert sorted((each.place, each.target) for each in found) == sorted(wanted)
 
 
@@ -284,6 +281,6 @@ def test_words_that_count_from_their_own_place() -> None:
     block = bytearray(4096)
     struct.pack_into("<i", block, 1024, 0x5000 - (0x1000 + 1024))
     struct.pack_into("<i", block, 2048, 0x5123 - (0x1000 + 2048))  # into the middle: a number like any other
-    rows = data.offsets(program(bytes(block), 0x1000, EM_X86_64, code=False), Ranges([(0x5000, 0x6000)], [], frozenset()))
+    rows = data.offsets(program(bytes(block), 0x1000, EM_X86_64, code=False), Ranges([(0x5000, 0x6000)], []))
     found = [row.found for row in rows if row.found.how.endswith("its own place")]
     assert [(each.place, each.target) for each in found] == [(0x1000 + 1024, 0x5000)]

@@ -14,6 +14,7 @@ from edit.elf_builder import fatpatch
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.authenticode import signature_of
 from fatpatch.edit.host.second_reader import second_opinion
+from fatpatch.edit.host.second_relocations import RelocationTable, RelocationTables, relocation_problems
 from fatpatch.model.tree import Node
 from fatpatch.scan.walk import walked
 
@@ -104,3 +105,31 @@ def test_an_edit_says_whose_signature_it_would_break(signed: Path, tmp_path: Pat
     assert answer.code == 6
     assert "signed by Fat Signer, Inc." in answer.err
     assert fatpatch(*arguments, "--drop-signature").code == 0
+
+
+def test_another_relocation_is_told() -> None:
+    """Its kind, its place and its addend; one that leads to a payload has to follow it, and no other may."""
+    data = (SAMPLES / "libkernels.so").read_bytes()
+    headers = subprocess.run(["readelf", "-SW", SAMPLES / "libkernels.so"], capture_output=True, text=True, check=True).stdout
+    row = next(line.split(".rela.dyn")[1].split() for line in headers.splitlines() if " .rela.dyn " in line)
+    start = int(row[2], 16)
+    (addend,) = struct.unpack_from("<q", data, start + 16)
+    for at, layout, value in ((0, "<Q", 0x4242), (8, "<Q", 9), (16, "<q", addend + 8)):
+        changed = bytearray(data)
+        struct.pack_into(layout, changed, start + at, value)
+        assert "the relocation of" in opinion_on(data, bytes(changed), {}), at
+
+
+def test_packed_relocations_follow() -> None:
+    """RELR: places in a word and in a bitmap."""
+
+    def tables(pointers: list[int]) -> RelocationTables:
+        data = struct.pack("<4Q", 64, 0b1011, 0, 0) + bytes(32) + struct.pack("<4Q", *pointers)
+        return RelocationTables(Source.of(data), {"RELR": RelocationTable(0, 16, "packed")}, lambda address: address)
+
+    old = tables([0x1000, 0x2000, 7, 0x3000])
+    assert list(relocation_problems(old, tables([0x1000, 0x2000, 9, 0x3000]), {})) == []  # a word that nothing relocates
+    assert list(relocation_problems(old, tables([0x1000, 0x9000, 7, 0x3000]), {0x2000: 0x9000})) == []
+    assert len(list(relocation_problems(old, old, {0x2000: 0x9000}))) == 1
+    assert len(list(relocation_problems(old, tables([0x1000, 0x2000, 7, 0x3008]), {}))) == 1
+    assert len(list(relocation_problems(old, tables([0x1008, 0x2000, 7, 0x3000]), {}))) == 1

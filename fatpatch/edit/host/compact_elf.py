@@ -317,12 +317,10 @@ def _symbols(elf: ElfFile, regions: Sequence[ElfRegion]) -> Iterator[Write]:
         for laid in placed.laids
     }
 
-    def follow(symbol: Symbol) -> Symbol | None:
-        if symbol.section not in sections:
-            return None
+    def follow(symbol: Symbol) -> Symbol:
         region, placed = sections[symbol.section]
         address, new = places.get(symbol.value, (elf.address_of(region.start) + placed.start, None))
         size = new.size if new is not None and symbol.size == new.payload.size else symbol.size
         return symbol._replace(value=address, size=size)
 
-    yield from followed(elf, follow)
+    yield from followed(elf, "section", sections, follow)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from fatpatch.base.overlay import Write
 from fatpatch.base.records import NamedTuple
@@ -25,17 +25,22 @@ class Symbol(NamedTuple):
     size: int
 
 
-def followed(elf: ElfFile, follow: Callable[[Symbol], Symbol | None]) -> Iterator[Write]:
-    """The writes of those symbols of static symbol tables that ``follow`` changes; it gives None for one that stays."""
+def followed(elf: ElfFile, field: str, wanted: Collection[int], follow: Callable[[Symbol], Symbol | None]) -> Iterator[Write]:
+    """The writes of those symbols of static symbol tables that ``follow`` changes; it gives None for one that stays.
+
+    It is asked of symbols whose ``field`` is one of ``wanted``: a table has many thousands.
+    """
+    column = Symbol._fields.index(field)
     for table in elf.sections:
         if table.type != n.SHT_SYMTAB:
             continue
         for start in range(0, table.size - SYMBOL.size + 1, _BLOCK):
             data = elf.source.peek(table.offset + start, min(_BLOCK, table.size - start))
-            for position in range(0, len(data) - SYMBOL.size + 1, SYMBOL.size):
-                new = follow(Symbol(*SYMBOL.unpack_from(data, position)))
+            rows = enumerate(SYMBOL.iter_unpack(data[: len(data) // SYMBOL.size * SYMBOL.size]))
+            for index, row in [(index, row) for index, row in rows if row[column] in wanted]:
+                new = follow(Symbol(*row))
                 if new is not None:
-                    yield Write.of(table.offset + start + position, SYMBOL.pack(*new))
+                    yield Write.of(table.offset + start + index * SYMBOL.size, SYMBOL.pack(*new))
 
 
 def symbols_of_moved(
@@ -48,10 +53,10 @@ def symbols_of_moved(
     places = {moves[new.payload.offset][0]: (moves[new.payload.offset][1], new) for new in moved}
 
     def follow(symbol: Symbol) -> Symbol | None:
-        if symbol.value not in places or not 0 < symbol.section < len(elf.sections):
+        if not 0 < symbol.section < len(elf.sections):
             return None
         address, new = places[symbol.value]
         size = new.size if symbol.size == new.payload.size else symbol.size
         return symbol._replace(section=symbol.section if section is None else section, value=address, size=size)
 
-    yield from followed(elf, follow)
+    yield from followed(elf, "value", places, follow)

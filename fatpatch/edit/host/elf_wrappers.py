@@ -9,7 +9,7 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Write
 from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.host import refuse_foreign
-from fatpatch.edit.references.elf import borders_of, program_of
+from fatpatch.edit.references.elf import layout_of, program_of
 from fatpatch.edit.references.program import PayloadReference, Ranges
 from fatpatch.edit.references.search import HINT, refuse_references
 from fatpatch.formats import numbers as n
@@ -55,7 +55,7 @@ def retarget(host: Node, elf: ElfFile, moves: dict[int, tuple[int, int]], *, shr
     for offset in moves.keys() - reached:
         raise EditError("no wrapper points to it, so nothing would find it elsewhere", locator=elf.locator, offset=offset, hint=HINT)
     shrinking = [(elf.address_of(offset), elf.address_of(offset) + sizes[offset]) for offset in shrunk]
-    ranges = Ranges([(old, old + sizes[offset]) for offset, (old, _) in moves.items()], shrinking, borders_of(host, elf))
+    ranges = Ranges([(old, old + sizes[offset]) for offset, (old, _) in moves.items()], shrinking, layout_of(host, elf))
     if ranges:
         refuse_foreign(host, moves)
         program = program_of(host, elf, pointers, own)

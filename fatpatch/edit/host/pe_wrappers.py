@@ -8,7 +8,7 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Write
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.edit.host.host import refuse_foreign
-from fatpatch.edit.references.pe import borders_of, program_of
+from fatpatch.edit.references.pe import layout_of, program_of
 from fatpatch.edit.references.program import Ranges
 from fatpatch.edit.references.search import HINT, refuse_references
 from fatpatch.gpucode.fatbin.wrapper import read_wrappers
@@ -34,7 +34,7 @@ def wrappers_led(host: Node, pe: PeFile, moves: Mapping[int, int], *, shrunk: Se
         start = pe.base + pe.address_of(offset)
         return start, start + sizes[offset]
 
-    ranges = Ranges([addresses(offset) for offset in moves], [addresses(offset) for offset in shrunk], borders_of(host, pe))
+    ranges = Ranges([addresses(offset) for offset in moves], [addresses(offset) for offset in shrunk], layout_of(host, pe))
     if ranges:
         refuse_foreign(host, moves)
         own = frozenset(pointer.wrapper.offset + 8 for pointer in pointers if pointer.target in sizes)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.authenticode import LARGEST
+from fatpatch.edit.host.second_relocations import RelocationTable, RelocationTables, relocation_problems
 from fatpatch.formats.numbers import SHF_EXECINSTR
 from fatpatch.gpucode.locate import PAYLOAD_SECTIONS
 from fatpatch.model.kinds import ContainerKind
@@ -23,19 +24,22 @@ _SMALL = 1 << 12
 _NAME = "LIEF reads the same program"
 _ANYWHERE = frozenset({"LOAD", "NOTE", "PHDR", "PT_NULL_"})
 """Program headers that an edit may move or give up."""
+_UNREAD_ELF = ("relocations", "symtab_symbols", "symbol_versions", "notes", "overlay")
+_UNREAD_PE = ("reloc", "rsrc", "signature")
+_TABLES = (("RELA", "RELASZ", "rows"), ("JMPREL", "PLTRELSZ", "rows"), ("RELR", "RELRSZ", "packed"), ("REL", "RELSZ", "bytes"))
 _UNSTABLE = frozenset({"CERTIFICATE_TABLE"})
 """Data directories that an edit may change."""
 
 
 class _Facts(NamedTuple):
-    """What must stay: by a name in words, things to count; ``addends``: of relocations, by place.
+    """What must stay: by a name in words, things to count; and the relocation tables.
 
     ``loads``: [start, end) with access, of a file without sections: where there are some, each is one that must stay mapped.
     """
 
     kept: Mapping[str, Counter[Hashable]]
     loads: tuple[tuple[int, int, str], ...]
-    addends: Mapping[Hashable, int]
+    tables: RelocationTables
 
 
 def second_opinion(old: Node, new: Node, moves: Mapping[int, int]) -> CheckResult:
@@ -70,9 +74,7 @@ def _problems(old: _Facts, new: _Facts, moved: Mapping[int, int]) -> Iterator[st
     for start, end, access in old.loads:
         if not any(low <= start and end <= high and access == given for low, high, given in new.loads):
             yield f"memory at {start:#x} to {end:#x} ({access}) is not mapped as before"
-    for place, addend in old.addends.items():
-        if new.addends.get(place) != moved.get(addend, addend):
-            yield f"the relocation of {place} leads to {new.addends.get(place)}, expected {moved.get(addend, addend)}"
+    yield from relocation_problems(old.tables, new.tables, moved)
 
 
 def _input(source: Source) -> str | list[int] | bytes:
@@ -83,11 +85,24 @@ def _input(source: Source) -> str | list[int] | bytes:
     return list(data) if len(data) < _SMALL else data
 
 
+def _config(config: Any, unread: Iterable[str]) -> Any:
+    """A reader's settings, without what is not compared: an object for each relocation and symbol takes most of its time."""
+    for name in unread:
+        setattr(config, f"parse_{name}", False)
+    return config
+
+
+def _offset_of(spans: Iterable[tuple[int, int, int]]) -> Callable[[int], int]:
+    """Where an address lies in the file, by (address, size, offset) of what is mapped; -1 for nowhere. It holds on to nothing of LIEF's."""
+    known = tuple(spans)
+    return lambda address: next((offset + address - start for start, size, offset in known if start <= address < start + size), -1)
+
+
 def _elf(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[int, int]]:
     import lief
 
     lief.logging.disable()
-    binary: Any = lief.ELF.parse(_input(source))
+    binary: Any = lief.ELF.parse(_input(source), _config(lief.ELF.ParserConfig(), _UNREAD_ELF))
     if binary is None:
         return None, {}
     segments = [(str(row.type).rpartition(".")[2], row.virtual_address, row.virtual_size, str(row.flags)) for row in binary.segments]
@@ -100,9 +115,6 @@ def _elf(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[in
         "dynamic entry": Counter((str(row.tag), row.value) for row in binary.dynamic_entries),
         "dynamic symbol": Counter((row.name, row.value, row.size, str(row.type)) for row in binary.dynamic_symbols),
     }
-    addends: dict[Hashable, int] = {
-        (hex(row.address), str(row.type), row.symbol.name if row.has_symbol else ""): row.addend for row in binary.relocations
-    }
     loads = tuple((start, start + size, access) for kind, start, size, access in segments if kind == "LOAD" and size)
     mapped = [  # writable, executable: two segments side by side may have become one that is both
         (row.name, row.virtual_address, "W" in access, "X" in access and bool(row.flags & SHF_EXECINSTR))
@@ -112,14 +124,21 @@ def _elf(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[in
         if start <= row.virtual_address < end
     ]
     kept["mapped section"] = Counter(mapped)
-    return _Facts(kept, () if mapped else loads, addends), {at: binary.offset_to_virtual_address(at) for at in offsets}
+    values = {str(row.tag).rpartition(".")[2]: row.value for row in binary.dynamic_entries}
+    offset_of = _offset_of(
+        (row.virtual_address, row.physical_size, row.file_offset) for row in binary.segments if row.type == lief.ELF.Segment.TYPE.LOAD
+    )
+    places = ((name, values.get(name), values.get(size), layout) for name, size, layout in _TABLES)
+    rows = {name: RelocationTable(offset_of(start), size, layout) for name, start, size, layout in places if start and size}
+    tables = RelocationTables(source, rows, offset_of)
+    return _Facts(kept, () if mapped else loads, tables), {at: binary.offset_to_virtual_address(at) for at in offsets}
 
 
 def _pe(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[int, int]]:
     import lief
 
     lief.logging.disable()
-    binary: Any = lief.PE.parse(_input(source))
+    binary: Any = lief.PE.parse(_input(source), _config(lief.PE.ParserConfig(), _UNREAD_PE))
     if binary is None:
         return None, {}
     header = binary.optional_header
@@ -133,10 +152,13 @@ def _pe(source: Source, offsets: Iterable[int]) -> tuple[_Facts | None, dict[int
         "import": Counter((row.name, entry.name, entry.iat_value) for row in binary.imports for entry in row.entries),
         "export": Counter((entry.name, entry.address, entry.ordinal) for entry in exports),
         "thread-local storage": Counter([] if tls is None else [(tls.addressof_raw_data, tls.addressof_callbacks, tls.addressof_index)]),
-        "relocation": Counter((block.virtual_address, entry.data) for block in binary.relocations for entry in block.entries),
     }
     named = [
         (start, start + size, f"{name} {access:#x}") for name, start, size, access in sections if name not in PAYLOAD_SECTIONS and size
     ]
     kept["section"] = Counter(named)
-    return _Facts(kept, (), {}), {at: binary.offset_to_virtual_address(at) for at in offsets}
+    offset_of = _offset_of((row.virtual_address, row.sizeof_raw_data, row.pointerto_raw_data) for row in binary.sections)
+    relocated = ((name, start, size) for name, start, size in directories if name == "BASE_RELOCATION_TABLE" and size)
+    rows = {name: RelocationTable(offset_of(start), size, "bytes") for name, start, size in relocated}
+    tables = RelocationTables(source, rows, offset_of)
+    return _Facts(kept, (), tables), {at: binary.offset_to_virtual_address(at) for at in offsets}

@@ -2,19 +2,22 @@
 
 In a program at a fixed address any eight bytes may be a pointer. Everywhere, 32-bit offsets may count from their own place, from the
 start of their table, or from the image base; any number might be one, so only those count that lead to a place that a table would name:
-where a payload starts, or where its first entry does.
+where a payload starts, or where one of its entries does; and not where the numbers around them lead into payloads as well, but to no
+such place, as in arrays of plain numbers.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import compress, repeat
+from operator import add, or_, rshift
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.lanes import aligned, numbers
 from fatpatch.edit.references.parts import merged
-from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
+from fatpatch.edit.references.program import PAGE_BITS, LinkedProgram, Part, PayloadReference, Ranges
 from fatpatch.formats import numbers as n
 
 _OVERLAP = 8
@@ -28,6 +31,9 @@ _LARGE = 1 << 20
 _PACKED = 8
 """The same of an offset that is not aligned, as packed structures have them."""
 _MAX_OFFSETS = 1 << 14
+_AROUND = 16
+"""Numbers on each side that tell whether one is part of a dense array of plain numbers."""
+_MISSES = 4
 
 
 class Offset(NamedTuple):
@@ -45,11 +51,11 @@ def pointers(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReferenc
     for part, data, address in _blocks(program):
         instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
         for at, value in numbers(data, ranges.low, ranges.high, 8):
-            if value in ranges and (value in ranges.marks or (not instructions and _may_be_pointer(address + at, value))):
+            if value in ranges and (ranges.named(value) or (not instructions and _may_be_pointer(address + at, value))):
                 yield PayloadReference(address + at, value, "a pointer")
         if not part.code and ranges.low < 1 << 32:
             for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
-                if value in ranges.marks and (address + at) % 4 == 0:
+                if ranges.named(value) and (address + at) % 4 == 0:
                     yield PayloadReference(address + at, value, "a 32-bit pointer")
 
 
@@ -91,9 +97,12 @@ def is_round(value: int) -> bool:
 
 
 def _blocks(program: LinkedProgram) -> Iterator[tuple[Part, bytes, int]]:
+    """What is loaded, in pieces; not those that are zeros alone, as where images were taken out in place."""
     for part in program.parts:
         for start in range(0, part.size, CHUNK):
-            yield part, program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start)), part.address + start
+            data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
+            if data.lstrip(b"\0"):
+                yield part, data, part.address + start
 
 
 def _may_be_pointer(place: int, value: int) -> bool:
@@ -104,30 +113,55 @@ def _may_be_pointer(place: int, value: int) -> bool:
 
 def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Offset]:
     """Offsets from their own place, or from the start of a table that a compiler made of pointers (LLVM's RelLookupTableConverter)."""
+    first = -address % 4
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high + _TABLE - address, _MAX32 - 1)
-    marks = ranges.sorted_marks
+    indices, words = aligned(data, first, lowest, highest)
+    places = [address + first + 4 * index for index in indices]
+    reached = list(map(add, places, map(words.__getitem__, indices)))
+    near = map(ranges.mark_pages.__contains__, map(rshift, reached, repeat(PAGE_BITS)))
+    marks, inner = ranges.sorted_marks, ranges.inner
     reach_back = _TABLE_IN_CODE if part.code else _TABLE
-    for at, value in aligned(data, -address % 4, lowest, highest):
-        place = address + at
-        reach = place + value
-        last = bisect.bisect_right(marks, reach)
-        if not last or marks[last - 1] < reach - _TABLE or not value:
-            continue
-        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : last]:
+    for at in compress(range(len(reached)), map(or_, near, map(inner.__contains__, reached))):
+        index, place, reach = indices[at], places[at], reached[at]
+        value = reach - place
+        if reach in inner and not _scattered(words, index, place, 4, ranges):
+            alone = all(map(ranges.names.isdisjoint, _beside(words, index, place, 4)))
+            yield Offset(PayloadReference(place, reach, "an offset from its own place"), place - (0 if alone else reach_back), place + 1)
+        for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)]:
             start = mark - value
+            if (place - start) % 4 or _scattered(words, index, start, 4 * (start == place), ranges):
+                continue
             if start == place:
                 yield Offset(PayloadReference(place, mark, "an offset from its own place"), place - reach_back, place + 1)
-            elif (place - start) % 4 == 0 and _is_table(layout, data[max(at - (place - start), 0) : at], start):
+            elif _is_table(layout, data[max(first + 4 * index - (place - start), 0) : first + 4 * index], start):
                 yield Offset(PayloadReference(place, mark, "an offset from the start of its table"), start, start + 1)
+
+
+def _scattered(words: Sequence[int], index: int, base: int, step: int, ranges: Ranges) -> bool:
+    """Whether a number is one of a dense array of plain ones: on both sides of it others, read as it is, lead into payloads, and none of
+    them to a place that a table would name. ``base``: what it counts from; ``step``: how much farther on the number behind it counts from.
+    """
+    before, behind = _beside(words, index, base, step)
+    if not (ranges.names.isdisjoint(before) and ranges.names.isdisjoint(behind)):
+        return False
+    low, high = ranges.outermost
+    return min(sum(low <= reached < high for reached in side) for side in (before, behind)) >= _MISSES
+
+
+def _beside(words: Sequence[int], index: int, base: int, step: int) -> tuple[list[int], list[int]]:
+    """Where the numbers before and behind one lead, read as it is."""
+    first = max(index - _AROUND, 0)
+    before = [base + step * distance + word for distance, word in enumerate(words[first:index], first - index)]
+    return before, [base + step * distance + word for distance, word in enumerate(words[index + 1 : index + 1 + _AROUND], 1)]
 
 
 def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
     """Offsets from their own place that are not aligned."""
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
-    marks = ranges.marks
-    for at, value in aligned(data, first, lowest, highest):
-        place = address + at
-        if place + value in marks and value:
+    indices, words = aligned(data, first, lowest, highest)
+    for index in indices:
+        place, value = address + first + 4 * index, words[index]
+        if place + value in ranges.names and not _scattered(words, index, place, 4, ranges):
             yield Offset(PayloadReference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
 
 
@@ -139,7 +173,9 @@ def _is_table(layout: _Layout, words: bytes, start: int) -> bool:
 
 
 def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Offset]:
-    for at, value in aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1)):
-        if base + value in ranges.marks:
-            place = address + at
+    indices, words = aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1))
+    for index in indices:
+        value = words[index]
+        if base + value in ranges.names and not _scattered(words, index, base, 0, ranges):
+            place = address + -address % 4 + 4 * index
             yield Offset(PayloadReference(place, base + value, "an offset from the image base"), place - _TABLE, place + 1)

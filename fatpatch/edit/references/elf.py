@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import struct
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.binfmt.elf.layout import ElfFile
-from fatpatch.edit.references.parts import followed_ends, without_holes
-from fatpatch.edit.references.program import Export, LinkedProgram, Part, PayloadReference
+from fatpatch.edit.references.parts import entries_of, followed_ends, without_holes
+from fatpatch.edit.references.program import Export, Layout, LinkedProgram, Part, PayloadReference
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
 from fatpatch.model.tree import Node
@@ -25,7 +26,8 @@ _ABSOLUTE = 0xFFF1
 """SHN_ABS: the value is a number rather than an address."""
 _MAX_FUNCTIONS = 4 << 20
 _MAX_SYMBOLS = 1 << 22
-_PAIR = struct.Struct("<iI")
+_PAIR = 8
+"""Bytes of a row of the table: where a function starts, and its entry in .eh_frame."""
 
 
 def program_of(host: Node, elf: ElfFile, pointers: Sequence[Pointer], own: frozenset[int]) -> LinkedProgram:
@@ -53,15 +55,15 @@ def program_of(host: Node, elf: ElfFile, pointers: Sequence[Pointer], own: froze
     )
 
 
-def borders_of(host: Node, elf: ElfFile) -> frozenset[int]:
-    """Addresses at which something begins that code may refer to; where no section headers say so, none is known."""
+def layout_of(host: Node, elf: ElfFile) -> Layout:
+    """What lies where; where no section headers say what begins somewhere that code may refer to, only payloads are known."""
     names = _names(host)
     loaded = [row for row in elf.sections if row.flags & n.SHF_ALLOC]
     spans = [(start, start + each.size) for each in host.payloads for start in (elf.address_of(each.offset),)]
     borders = {row.address for row in loaded if not _UNREFERENCED.fullmatch(names.get(row.offset, ""))}
     borders.update(start for start, _ in spans)
     borders.update(followed_ends(spans, [(row.address, row.address + row.size) for row in loaded]))
-    return frozenset(borders)
+    return Layout(frozenset(borders), tuple(spans), frozenset(elf.address_of(place) for place in entries_of(host.payloads)))
 
 
 def _names(host: Node) -> dict[int, str]:
@@ -110,14 +112,16 @@ def _exports(host: Node, elf: ElfFile) -> Iterator[Export]:
                 yield Export(name, value, ends.get(section) == value)
 
 
-def _functions(elf: ElfFile) -> Iterator[int]:
+def _functions(elf: ElfFile) -> list[int]:
     """The addresses at which functions start, by the sorted table for unwinders."""
     header = next((segment for segment in elf.segments if segment.type == n.PT_GNU_EH_FRAME), None)
     if header is None:
-        return
-    data = elf.source.peek(header.offset, min(header.file_size, 12 + _MAX_FUNCTIONS * _PAIR.size))
+        return []
+    data = elf.source.peek(header.offset, min(header.file_size, 12 + _MAX_FUNCTIONS * _PAIR))
     if data[:4] != _HEADER_TABLE or len(data) < 12:
-        return
-    count = min(int.from_bytes(data[8:12], "little"), (len(data) - 12) // _PAIR.size)
-    starts = {header.address + start for start, _ in _PAIR.iter_unpack(data[12 : 12 + count * _PAIR.size])}
-    yield from sorted(starts)
+        return []
+    count = min(int.from_bytes(data[8:12], "little"), (len(data) - 12) // _PAIR)
+    starts = array("i", data[12 : 12 + count * _PAIR])[::2]
+    if sys.byteorder == "big":
+        starts.byteswap()
+    return sorted({header.address + start for start in starts})

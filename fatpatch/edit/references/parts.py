@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fatpatch.base.errors import FormatError
 from fatpatch.edit.references.program import Part
+from fatpatch.model.tree import Payload
 
 _PADDING = 64
 Hole = tuple[int, int]
@@ -48,6 +49,13 @@ def followed_ends(payloads: Iterable[tuple[int, int]], sections: Iterable[tuple[
         following = spans[index + 1][0] if index + 1 < len(spans) else None
         if end not in closed and not (following is not None and end < following <= end + _PADDING):
             yield end
+
+
+def entries_of(payloads: Iterable[Payload]) -> Iterator[int]:
+    """File offsets at which entries of payloads begin, and the code in them."""
+    for payload in payloads:
+        for image in payload.images:
+            yield from (place for place in (image.offset, image.data_offset) if payload.offset <= place < payload.offset + payload.size)
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.binfmt.pe.tables import DEBUG, EXCEPTIONS, EXECUTABLE, EXPORTS, WRITABLE
-from fatpatch.edit.references.parts import followed_ends, without_holes
-from fatpatch.edit.references.program import Export, LinkedProgram, Part, PayloadReference
+from fatpatch.edit.references.parts import entries_of, followed_ends, without_holes
+from fatpatch.edit.references.program import Export, Layout, LinkedProgram, Part, PayloadReference
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
 from fatpatch.model.tree import Node
@@ -49,11 +49,12 @@ def program_of(host: Node, pe: PeFile, pointers: Sequence[Pointer], own: frozens
     )
 
 
-def borders_of(host: Node, pe: PeFile) -> frozenset[int]:
-    """Addresses at which a section or a payload begins."""
+def layout_of(host: Node, pe: PeFile) -> Layout:
+    """Where sections and payloads begin, and what is in these."""
     spans = [(start, start + each.size) for each in host.payloads for start in (pe.base + pe.address_of(each.offset),)]
     sections = [(pe.base + each.address, pe.base + each.end) for each in pe.sections]
-    return frozenset([start for start, _ in (*spans, *sections)] + [*followed_ends(spans, sections)])
+    borders = frozenset([start for start, _ in (*spans, *sections)] + [*followed_ends(spans, sections)])
+    return Layout(borders, tuple(spans), frozenset(pe.base + pe.address_of(place) for place in entries_of(host.payloads)))
 
 
 def _parts(host: Node, pe: PeFile) -> Iterator[Part]:

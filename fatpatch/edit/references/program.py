@@ -57,16 +57,28 @@ class LinkedProgram(NamedTuple):
     gots: Sequence[int] = ()
 
 
+class Layout(NamedTuple):
+    """What lies where in the file that holds the payloads: addresses.
+
+    ``borders``: where something else begins, so that they are the end label of nothing. ``payloads``: [start, end) of all payloads.
+    ``entries``: where entries of payloads begin, and the code in them.
+    """
+
+    borders: frozenset[int] = frozenset()
+    payloads: tuple[tuple[int, int], ...] = ()
+    entries: frozenset[int] = frozenset()
+
+
 class Ranges:
     """Addresses of payloads that move or shrink, as [start, end) ranges that do not overlap."""
 
-    def __init__(self, moved: Iterable[tuple[int, int]], shrunk: Iterable[tuple[int, int]], borders: frozenset[int]) -> None:
-        """``borders``: addresses at which something else begins, so that they are the end label of nothing."""
+    def __init__(self, moved: Iterable[tuple[int, int]], shrunk: Iterable[tuple[int, int]], layout: Layout | None = None) -> None:
         rows = [(start, end, start, end) for start, end in moved]
         # A payload that stays keeps its header and the place of its first entry: only what lies behind that is somewhere else.
         rows += [(start + HEADER + 1, end, start, end) for start, end in shrunk if end - start > HEADER + 1]
         labels = frozenset(row[3] for row in rows)
-        self._set(rows, labels, labels - borders - {row[2] for row in rows})
+        self._layout = layout = layout or Layout()
+        self._set(rows, labels, labels - layout.borders - {row[2] for row in rows})
 
     def _set(self, rows: Iterable[tuple[int, int, int, int]], labels: frozenset[int], ends: frozenset[int]) -> None:
         self._rows = sorted(rows)
@@ -99,7 +111,7 @@ class Ranges:
 
     def joined(self, others: Ranges) -> Ranges:
         """These and the others, which overlap none of them."""
-        both = Ranges((), (), frozenset())
+        both = Ranges((), (), self._layout)
         both._set([*self._rows, *others._rows], self._labels | others._labels, self._ends | others._ends)
         both._joined = self, others
         return both
@@ -115,17 +127,26 @@ class Ranges:
         return index < len(self._rows) and self._rows[index][2] - address <= _TWO_WORDS and self._rows[index][0] == self._rows[index][2]
 
     def in_head(self, address: int) -> bool:
-        """Whether the address lies in the first page of a payload, where its headers are."""
-        index = bisect.bisect_right(self._starts, address) - 1
-        return index >= 0 and address < self._rows[index][1] and address - self._rows[index][2] < _HEAD
+        """Whether the address lies in the first page of a payload or of an entry, where headers are."""
+        at = bisect.bisect_right(self._heads, address) - 1
+        return at >= 0 and address - self._heads[at] < 1 << PAGE_BITS and address in self
+
+    def named(self, address: int) -> bool:
+        """Whether the address is one that a table would name."""
+        return address in self.names
 
     def label(self, address: int) -> bool:
-        """Whether the address is one that a name would stand for: the start of a payload or of its first entry, or the end."""
-        return address in self.marks or address in self._ends
+        """Whether the address is one that a name would stand for: the start of a payload or of an entry, or the end."""
+        return address in self.names or address in self._ends
 
     def end_at(self, address: int) -> bool:
         """Whether a payload ends right before the address, whatever begins there."""
         return address in self._labels
+
+    @functools.cached_property
+    def marks(self) -> frozenset[int]:
+        """Where a payload starts, and where its first entry does."""
+        return frozenset(place for row in self._rows for place in (row[2], row[2] + HEADER) if row[0] <= place < row[1])
 
     @functools.cached_property
     def sorted_marks(self) -> tuple[int, ...]:
@@ -133,9 +154,44 @@ class Ranges:
         return tuple(sorted(self.marks))
 
     @functools.cached_property
-    def marks(self) -> frozenset[int]:
-        """The addresses that a table would name: where a payload starts, and where its first entry does."""
-        return frozenset(place for row in self._rows for place in (row[2], row[2] + HEADER) if row[0] <= place < row[1])
+    def mark_pages(self) -> frozenset[int]:
+        """The pages of the marks, and those behind them."""
+        return frozenset(page for mark in self.marks for page in (mark >> PAGE_BITS, (mark >> PAGE_BITS) + 1))
+
+    @functools.cached_property
+    def inner(self) -> frozenset[int]:
+        """Where an entry begins, and the code in it, behind the marks."""
+        return frozenset(place for place in self._layout.entries if place in self) - self.marks
+
+    @functools.cached_property
+    def names(self) -> frozenset[int]:
+        """The addresses that a table would name: marks and inner ones."""
+        return self.marks | self.inner
+
+    @functools.cached_property
+    def _heads(self) -> tuple[int, ...]:
+        return tuple(sorted(self.names | {row[2] for row in self._rows}))
+
+    @functools.cached_property
+    def outermost(self) -> tuple[int, int]:
+        """From the first payload of the file, edited or not, to the last."""
+        spans = [*self._layout.payloads, (self.low, self.high)]
+        return min(start for start, _ in spans), max(end for _, end in spans)
+
+    @functools.cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """All addresses in the ranges and their ends, in few [start, end] spans that may hold others, too."""
+        found = sorted((*((row[0], row[1]) for row in self._rows), *((end, end) for end in self._ends)))
+        gap = _GAP
+        while len(found) > _FEW:
+            joined = found[:1]
+            for start, end in found[1:]:
+                if start - joined[-1][1] <= gap:
+                    joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+                else:
+                    joined.append((start, end))
+            found, gap = joined, gap * 4
+        return tuple(found)
 
     def covers(self, start: int, end: int) -> bool:
         """Whether the whole range [start, end) lies in payloads that move, or in the gaps of less than 64 bytes between them."""
@@ -152,6 +208,8 @@ class Ranges:
 
 
 _TWO_WORDS = 16
-_HEAD = 4096
+PAGE_BITS = 12
+_GAP = 1 << 16
+_FEW = 16
 HEADER = 16
 """Bytes of a fatbin's header."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.errors import ReferencedError, UnsupportedError
 from fatpatch.edit.references import aarch64, data, x86
 from fatpatch.edit.references.parts import merged
-from fatpatch.edit.references.program import LinkedProgram, PayloadReference, Ranges
+from fatpatch.edit.references.program import Layout, LinkedProgram, PayloadReference, Ranges
 from fatpatch.formats import numbers as n
 
 _CODE = {n.EM_X86_64: x86.instructions, n.EM_AARCH64: aarch64.instructions}
@@ -35,7 +35,7 @@ def _others(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference
     yield from (each for each in program.relocated if each.target in ranges)
     offsets = data.offsets(program, ranges)
     spans = list(ranges.without(merged((each.start, each.end) for each in offsets)))
-    tables = Ranges(spans, [], frozenset(end for _, end in spans))
+    tables = Ranges(spans, [], Layout(frozenset(end for _, end in spans)))
     led_to = []
     for each in _CODE[program.machine](program, ranges.joined(tables) if tables else ranges):
         if each.target in ranges or (each.target not in tables and ranges.close_before(each.target)):

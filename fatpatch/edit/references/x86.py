@@ -11,20 +11,21 @@ import bisect
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.data import is_round
-from fatpatch.edit.references.lanes import boxes, numbers
+from fatpatch.edit.references.lanes import fields, numbers, upper_halves
 from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
 
 _OVERLAP = 16
+_BLOCK = 1 << 16
 _RIP_RELATIVE = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 """ModRM bytes."""
-_RIP_BYTES = frozenset(0x05 | register << 3 for register in range(8))
+_RIP_BYTES = bytes(0x05 | register << 3 for register in range(8))
 _WITH_OPERAND = frozenset(
     (*(row + column for row in range(0, 0x40, 8) for column in range(4)), 0x63, 0x69, 0x6B, *range(0x80, 0x90), 0xC0, 0xC1, 0xC6, 0xC7)
 ) | frozenset((*range(0xD0, 0xD4), *range(0xD8, 0xE0), 0xF6, 0xF7, 0xFE, 0xFF))
@@ -32,8 +33,8 @@ _WITH_OPERAND = frozenset(
 _LEA_ADD = lazy_pattern(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
 """``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
 _LEA = lazy_pattern(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
-_MOVABS = tuple(lazy_pattern(rex + rb"[\xb8-\xbf](?=....(?:\x00{4}|\xff{4}))", re.DOTALL) for rex in (rb"\x48", rb"\x49"))
-"""``movabs r64, imm64`` of a number that fits in 33 bits with its sign; an expression that begins with one byte is found fastest."""
+_MOVABS = {half: lazy_pattern(re.escape(half) + rb"(?<=[\x48\x49][\xb8-\xbf].{8})", re.DOTALL) for half in (b"\0" * 4, b"\xff" * 4)}
+"""The upper half of the number in ``movabs r64, imm64``, where it is its sign; an expression that begins with one byte is found fastest."""
 _DISP32 = struct.Struct("<i").unpack_from
 _SPAN = 4096
 """Bytes before an offset from the image base in which code takes the base."""
@@ -72,7 +73,8 @@ def _candidates(program: LinkedProgram, part: Part, ranges: Ranges) -> Iterator[
     for start in range(0, part.size, CHUNK):
         data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
         address = part.address + start
-        yield from (address + at for at in _relative(data, address, ranges))
+        for inside in range(0, len(data), _BLOCK):
+            yield from _relative(data[inside : inside + _BLOCK + _OVERLAP], address + inside, ranges)
         if program.fixed:
             low, high = max(ranges.low - _BEFORE, 0), ranges.high
             for at, value in (*numbers(data, low, min(high, (1 << 32) - 1), 4), *numbers(data, low, high, 8)):
@@ -81,27 +83,31 @@ def _candidates(program: LinkedProgram, part: Part, ranges: Ranges) -> Iterator[
         if program.base is not None:
             yield from (address + at for at in _from_base(data, program.base, ranges))
         if program.gots:
-            for found in chain.from_iterable(each.finditer(data) for each in _MOVABS):
-                value = int.from_bytes(data[found.end() : found.end() + 8], "little", signed=True)
-                if any(got + value in ranges for got in program.gots):
-                    yield address + found.end()
+            yield from (address + at for at in _from_got(data, program.gots, ranges))
         yield from (address + at for at in _added(data, address, ranges))
 
 
 def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
-    lowest = max(ranges.low - address - len(data) - 4 - max(_IMMEDIATES), -_MAX32)
-    highest = min(ranges.high - address - 4, _MAX32 - 1)
-    if lowest > highest:
-        return
-    upper = b"|".join(box.pattern() for box in boxes(lowest, highest))
-    pattern = re.compile(_RIP_RELATIVE + b"(?=..(?:" + upper + b"))", re.DOTALL)
+    """The addresses of displacements from RIP that lead into the ranges, behind bytes that can be of one instruction."""
     longest = max(_IMMEDIATES)
-    low, high = ranges.low - longest, ranges.high
-    for found in pattern.finditer(data):
-        at = found.start()
-        target = address + at + 5 + _DISP32(data, at + 1)[0]
-        if low <= target < high and ranges.any_of(target, target + longest) and _is_operand(data, at):
-            yield at + 1
+    behind = address + len(data) + 4 + longest
+    spans = ((max(low - behind, -_MAX32), min(high - address - 4, _MAX32 - 1)) for low, high in ranges.spans)
+    low, high = ranges.low - longest - address - 4, ranges.high - address - 4
+    for at in fields(data, upper_halves(span for span in spans if span[0] <= span[1]), _RIP_BYTES):
+        distance = at + _DISP32(data, at)[0]
+        if low <= distance < high:
+            target = address + 4 + distance
+            if ranges.any_of(target, target + longest) and _is_operand(data, at - 1):
+                yield address + at
+
+
+def _from_got(data: bytes, gots: Sequence[int], ranges: Ranges) -> Iterator[int]:
+    """Where ``movabs r64, imm64`` holds what is to be added to the address of the global offset table: less than 2 GB, of either sign."""
+    upper = ({b"\0" * 4} if ranges.high > min(gots) else set()) | ({b"\xff" * 4} if ranges.low < max(gots) else set())
+    for found in chain.from_iterable(_MOVABS[each].finditer(data) for each in upper):
+        value = int.from_bytes(data[found.end() - 8 : found.end()], "little", signed=True)
+        if any(got + value in ranges for got in gots):
+            yield found.end() - 8
 
 
 def _is_operand(data: bytes, at: int) -> bool:

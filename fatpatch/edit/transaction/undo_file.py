@@ -24,8 +24,9 @@ _MAX_RECORD = 1 << 28
 _MAX_EDITS = 100
 _MAX_BYTES = 1 << 28
 _MAX_RATIO = 1032
-_INLINE = 1 << 16
-_END = b"\n}\n"  # of a document written with indents: no string of it holds a line break
+_INLINE = 1 << 12
+_END = b"\n}\n"  # of the document: no string of it holds a line break
+_SMALL = 1 << 9
 
 
 def path_beside(path: str) -> str:
@@ -89,7 +90,7 @@ class _Held:
 
 
 def _written(document: dict[str, Any], held: _Held) -> Iterator[bytes]:
-    yield json.dumps(document, indent=1).encode() + b"\n"
+    yield json.dumps(document).encode().removesuffix(b"}") + _END  # indents would be written twenty times slower
     for part in held.parts:
         yield from part.chunks()
 
@@ -139,7 +140,13 @@ def _bytes_of(piece: OldBytes, held: _Held) -> dict[str, Any]:
         return {"origin": piece.origin}
     if piece.size > _INLINE:
         return {"held": held.add(piece.data)}
-    return {"data": base64.b64encode(zlib.compress(piece.data.read(0, piece.size))).decode()}
+    return {"data": base64.b64encode(_packed(piece.data.read(0, piece.size))).decode()}
+
+
+def _packed(data: bytes) -> bytes:
+    """The bytes as a zlib stream; of few of them with a small window, since an edit has hundreds and a large one takes time to set up."""
+    made = zlib.compressobj(wbits=9, memLevel=1) if len(data) < _SMALL else zlib.compressobj()
+    return made.compress(data) + made.flush()
 
 
 def _decoded(item: dict[str, Any], outside: Source) -> Edit:
