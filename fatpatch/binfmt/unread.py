@@ -6,6 +6,7 @@ What is compressed in them cannot be searched by magic: hits in it are chance, a
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
@@ -67,6 +68,12 @@ _MAGICS = (
 """Offset, from the end where it is negative; magic; name."""
 _EXT = struct.Struct("<1080xH18xI")
 _EXT_MAGIC = 0xEF53
+_PROOFS: dict[bytes, Callable[[bytes], bool]] = {
+    b"\x60\xea": lambda head: head[4:5] in (b"\x1e", b"\x22"),  # the size of ARJ's first header
+    b"-lh": lambda head: head[6:7] == b"-",
+    b"zPQ": lambda head: head[3:4] in (b"\1", b"\2"),  # the level
+}
+"""What else shows that a file is one, where the magic is short."""
 _SCRIPT_HEAD = 1 << 14
 _TAIL = 1 << 14
 _OVERLAY_HEAD = 1 << 16
@@ -117,7 +124,7 @@ def whole(source: Source) -> Unread | None:
     start = source.peek(0, 1 << 11)
     for at, magic, name in _MAGICS:
         found = start[at:] if 0 <= at < len(start) else source.peek(at + source.size if at < 0 else at, len(magic))
-        if found.startswith(magic) and (magic not in _SHORT_MAGICS or _long_enough(source)):
+        if found.startswith(magic) and (magic not in _SHORT_MAGICS or _long_enough(source)) and _PROOFS.get(magic, bool)(start):
             return Unread(name, 0, source.size, _hint(name))
     if len(start) > _EXT.size and _EXT.unpack_from(start)[0] == _EXT_MAGIC and not any(start[:1024]):
         return Unread("disk image (ext2, ext3 or ext4)", 0, source.size, _hint("disk image"))

@@ -32,7 +32,7 @@ FILES = {
     "y.so": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer"),
     "x.dll": (bytes(range(256)) * 16, "of no known kind"),
     "x.lzh": (b"\x20\x5a-lh5-" + bytes(5000) + FATBIN, "LHA archive"),
-    "x.arj": (b"\x60\xea" + bytes(5000) + FATBIN, "ARJ archive"),
+    "x.arj": (b"\x60\xea\x2c\0\x22" + bytes(5000) + FATBIN, "ARJ archive"),
     "x.nar": (b"\r\0\0\0\0\0\0\0nix-archive-1\0\0\0" + FATBIN, "Nix archive"),
     "ext4.img": (bytes(1080) + b"\x53\xef" + bytes(1000) + FATBIN, "disk image (ext2, ext3 or ext4)"),
     "disk.vhd": (bytes(64) + FATBIN + b"conectix" + bytes(504), "disk image (VHD)"),
