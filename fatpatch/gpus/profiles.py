@@ -15,7 +15,8 @@ _VIRTUAL = lazy_pattern(
 )
 _DOUBLE_MEMORY = lazy_pattern(r"\b([AV]100)D[XL]?\b", re.IGNORECASE)
 _BOARD = lazy_pattern(r"\b(?:orin|xavier|thor|jetson)\b", re.IGNORECASE)
-_BOARD_WORDS = lazy_pattern(r"\s+(?:super|developer\s+kit|dev\s+kit|devkit|module)\b", re.IGNORECASE)
+_BOARD_WORDS = lazy_pattern(r"\s+(?:(?:super|developer\s+kit|dev\s+kit|devkit|module)\b|\(nvgpu\))", re.IGNORECASE)
+_DRIVE = lazy_pattern(r"\b(?:drive|igx)\s+(?:agx\s+)?(?=orin|xavier|thor)", re.IGNORECASE)
 
 
 def own_name(text: str) -> tuple[str, str] | None:
@@ -24,6 +25,6 @@ def own_name(text: str) -> tuple[str, str] | None:
         return text[: found.start()], "a MIG slice of it: the same compute capability, fewer multiprocessors and less memory"
     if found := _VIRTUAL.fullmatch(text.strip()):
         return _DOUBLE_MEMORY.sub(r"\1", found[1].replace("-", " ")), "a vGPU profile of it: the same compute capability"
-    if _BOARD.search(text) and _BOARD_WORDS.search(text):
-        return _BOARD_WORDS.sub("", text), "the board's name; its GPU is the same"
+    if _BOARD.search(text) and (_BOARD_WORDS.search(text) or _DRIVE.search(text)):
+        return _DRIVE.sub("Jetson AGX ", _BOARD_WORDS.sub("", text)), "the board's name; its GPU is the same"
     return None

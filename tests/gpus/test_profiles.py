@@ -21,6 +21,9 @@ from fatpatch.gpus.drivers import driver
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "H100 80GB HBM3", "sm_90"),
         ("A100-SXM4-40GB MIG 1g.5gb", "A100-SXM4-40GB", "sm_80"),
         ("Orin Nano Super", "Jetson Orin Nano", "sm_87"),
+        ("DRIVE AGX Orin", "Jetson AGX Orin", "sm_87"),
+        ("IGX Orin", "Jetson AGX Orin", "sm_87"),
+        ("DRIVE Thor", "Jetson AGX Thor", "sm_110"),
         ("Jetson Orin Nano Super Developer Kit", "Jetson Orin Nano", "sm_87"),
     ],
 )
