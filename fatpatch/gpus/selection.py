@@ -7,6 +7,7 @@ their own device only, with suffix f in their family.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -118,8 +119,14 @@ def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool
 
 
 def _entry(image: ImageEntry) -> _Entry:
-    found = _NUMBER.search(image.target)
-    return _Entry(image, int(found[1]), found[2]) if found else _Entry(image, -1, "")
+    return _Entry(image, *_number(image.target))
+
+
+@functools.lru_cache(maxsize=1024)
+def _number(target: str) -> tuple[int, str]:
+    """SM number and suffix; -1 for a target without."""
+    found = _NUMBER.search(target)
+    return (int(found[1]), found[2]) if found else (-1, "")
 
 
 def _known(arch: int) -> bool:
@@ -197,9 +204,15 @@ def _order(target: str) -> tuple[bool, int, str]:
 
 
 def _nothing(entries: list[_Entry], device: int, force_ptx: bool) -> str:
-    targets = sorted({entry.image.target for entry in entries}, key=_order)
+    only_lto = all(entry.image.kind == ImageKind.LTO for entry in entries)
+    return _nothing_among(frozenset(entry.image.target for entry in entries), only_lto, device, force_ptx)
+
+
+@functools.lru_cache(maxsize=1024)
+def _nothing_among(found: frozenset[str], only_lto: bool, device: int, force_ptx: bool) -> str:
+    targets = sorted(found, key=_order)
     wanted = "PTX" if force_ptx else "SASS or PTX"
-    if targets and all(entry.image.kind == ImageKind.LTO for entry in entries):
+    if targets and only_lto:
         return f"there is only LTO code ({', '.join(targets)}), which the driver does not load"
     if not targets:
         return "there is no plain entry at all"

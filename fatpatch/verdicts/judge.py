@@ -50,6 +50,7 @@ class Doctor:
         self.model, self.model_name = (model, model_name) if model is not None else model_inside(node)
         self.pairs = list(payloads_below(node))
         self._hosts: dict[str, HostChecks] = {}
+        self._read_for: set[tuple[int | None, bool]] = set()
 
     def judge(self, environment: Environment) -> FileVerdict:
         """The verdict for one device and driver; without a driver for any that fits both the device and the file.
@@ -195,11 +196,14 @@ class Doctor:
 
     def read_ahead(self, environments: Iterable[Environment]) -> None:
         """Read what these GPUs load with all processors, where that is worth it; what follows is judged the same without."""
-        read_ahead([pair for pair in self.pairs if pair[1].vendor == Vendor.NVIDIA], environments, self.reader)
+        new = [each for each in environments if not each.disable_ptx and (each.device.arch, each.force_ptx) not in self._read_for]
+        self._read_for.update((each.device.arch, each.force_ptx) for each in new)
+        if new:
+            read_ahead([pair for pair in self.pairs if pair[1].vendor == Vendor.NVIDIA], new, self.reader)
 
     def _judge_nvidia(self, environment: Environment, only: str | None = None) -> list[Judged]:
         pairs = [(node, payload) for node, payload in self.pairs if payload.vendor == Vendor.NVIDIA and only in (None, node.locator)]
-        read_ahead(pairs, [environment], self.reader)
+        self.read_ahead([environment])
         loaded = [judge(node, payload, environment, self.reader) for node, payload in pairs]
         groups: dict[str, list[int]] = {}
         for index, (node, _) in enumerate(pairs):

@@ -5,6 +5,7 @@ PTX that passes can still be refused for an instruction: only an assembler tells
 
 from __future__ import annotations
 
+import functools
 import re
 
 from fatpatch.base.patterns import lazy_pattern
@@ -117,13 +118,18 @@ def _refused(options: str) -> Fate | None:
 
 
 def _version(version: tuple[int, int] | None, environment: Environment) -> Fate | None:
+    newest = None if environment.driver is None else environment.driver.ptx
+    return _of_version(version, newest, environment.driver_name)
+
+
+@functools.lru_cache(maxsize=256)
+def _of_version(version: tuple[int, int] | None, newest: str | None, driver_name: str) -> Fate | None:
     if version is None:
         return Fate(INVALID_PTX, None, "it has no .version")
     isa = f"{version[0]}.{version[1]}"
     known = {release.ptx for release in releases() if release.ptx}
-    newest = None if environment.driver is None else environment.driver.ptx
     if newest is not None and version > _pair(newest):
-        return Fate(UNSUPPORTED_PTX, None, f"PTX {isa} is newer than {newest}, the newest that driver {environment.driver_name} compiles")
+        return Fate(UNSUPPORTED_PTX, None, f"PTX {isa} is newer than {newest}, the newest that driver {driver_name} compiles")
     lowest = min(map(_pair, known))
     if version < _OLDEST_VERSION or (isa not in known and lowest < version):
         return Fate(UNSUPPORTED_PTX, None, f"there is no PTX {isa}")

@@ -67,21 +67,11 @@ def _image(header: Header, place: int, locator: str) -> ImageEntry:
     kind, version, header_size, payload_size, compressed, _, minor, major, arch, _, _, flags, _, unpacked = header
     label = label_of(kind, version, minor, major, arch, flags)
     plain = label.codec == Codec.NONE
-    return ImageEntry(
-        locator=locator,
-        kind=label.kind,
-        target=label.target,
-        code_version=label.code_version,
-        compression=label.codec,
-        stored_size=payload_size,
-        size=payload_size if plain else unpacked,
-        offset=place,
-        data_offset=place + header_size,
-        stored_bytes=payload_size if plain else compressed,
-        blob_size=None if plain else unpacked,
-        flags=flags,
-        kind_code=kind,
-    )
+    size = payload_size if plain else unpacked
+    return ImageEntry(  # in the order of its fields, as in ``read_entry``
+        locator, label.kind, label.target, label.code_version, label.codec, payload_size, size, place, place + header_size,
+        payload_size if plain else compressed, None if plain else unpacked, None, None, flags, kind,
+    )  # fmt: skip
 
 
 def _signed(value: int, bits: int) -> int:
