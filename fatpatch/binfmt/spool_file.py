@@ -22,7 +22,9 @@ class SpoolFile(WindowedBacking):
     def write(self, data: bytes) -> None:
         """Append bytes."""
         self._stream.seek(self.size)
-        self._stream.write(data)
+        rest = memoryview(data)
+        while rest:  # one call may write less, where the disk is nearly full
+            rest = rest[self._stream.write(rest) :]
         self.size += len(data)
 
     def cut(self, size: int) -> None:

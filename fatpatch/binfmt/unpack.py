@@ -59,6 +59,9 @@ def _is_lzma(head: bytes) -> bool:
     return dictionary in {1 << power for power in range(16, 28)} and (size == (1 << 64) - 1 or size < 1 << 40) and head[13:14] == b"\0"
 
 
+_SMALL = 1 << 20
+
+
 class Workspace:
     """The temporary files of one run, with a budget of unpacked bytes; ``close`` removes them all."""
 
@@ -70,15 +73,16 @@ class Workspace:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._open: list[Source] = []
         self._spool: SpoolFile | None = None
+        self._small: SpoolFile | None = None
+        self._parts: list[Source] = []
 
     def spooled(self, source: Source) -> Source:
         """A copy of some bytes at the end of one temporary file that many share; ``cut_back`` forgets the last one."""
         if self._spool is None:
             try:
-                descriptor, path = self._temporary()
+                self._spool = self._spool_file()
             except OSError as error:
                 raise _no_room(error) from error
-            self._spool = SpoolFile(os.fdopen(descriptor, "w+b", buffering=0), path)
         start = self._spool.size
         try:
             for chunk in source.chunks():
@@ -104,13 +108,39 @@ class Workspace:
             return stored
         if member.method == Codec.SPARSE:
             return self._expanded(stored, member)
+
+        if member.size <= _SMALL:
+            return self._shared(b"".join(self._pieces_of(stored, member)))
+
+        def fill(sink: IO[bytes]) -> None:
+            for piece in self._pieces_of(stored, member):
+                sink.write(piece)
+
+        return self._filled(fill)
+
+    def crc32(self, source: Source, member: Member) -> int:
+        """The CRC-32 of the member's bytes, which are not kept; errors as for ``open``."""
+        if member.method == Codec.SPARSE:
+            content = self.open(source, member)
+            crc = crc_of(content.chunks())
+            self.release(content)
+            return crc
+        stored = source.slice(member.offset, member.stored_size)
+        return crc_of(stored.chunks() if member.method == Codec.STORED else self._pieces_of(stored, member))
+
+    def _pieces_of(self, stored: Source, member: Member) -> Iterator[bytes]:
+        """The bytes of a packed member, as many as announced."""
         if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
-        unpacked = self.unpack(_stream(stored, member), member.method, expected=member.size)
-        if unpacked.size != member.size:
-            self.release(unpacked)
-            raise FormatError(f"unpacks to {unpacked.size:#x} bytes, expected {member.size:#x}", field="size")
-        return unpacked
+        size = 0
+        for piece in pieces(member.method, _stream(stored, member)):
+            size += len(piece)
+            if size > member.size:
+                raise FormatError(f"unpacks to more than the {member.size:#x} bytes announced", field="size")
+            self._spend(len(piece))
+            yield piece
+        if size != member.size:
+            raise FormatError(f"unpacks to {size:#x} bytes, expected {member.size:#x}", field="size")
 
     def _expanded(self, stored: Source, member: Member) -> Source:
         """A sparse file in a temporary file with holes."""
@@ -137,15 +167,11 @@ class Workspace:
         if self._unpacked > self._allowed:
             raise LimitError(f"more than {self._allowed:#x} bytes unpacked from this input: refused as a bomb", field="size")
 
-    def unpack(self, source: Source, codec: str, expected: int | None = None, told: list[str] | None = None) -> Source:
+    def unpack(self, source: Source, codec: str, told: list[str] | None = None) -> Source:
         """A whole compressed stream in a temporary file; ``told`` takes what is odd behind its end."""
 
         def fill(sink: IO[bytes]) -> None:
-            size = 0
             for piece in pieces(codec, source, told=told):
-                size += len(piece)
-                if expected is not None and size > expected:
-                    raise FormatError(f"unpacks to more than the {expected:#x} bytes announced", field="size")
                 self._spend(len(piece))
                 sink.write(piece)
 
@@ -168,8 +194,29 @@ class Workspace:
         self._open.append(result)
         return result
 
+    def _shared(self, data: bytes) -> Source:
+        """Some bytes at the end of the one temporary file that small members share."""
+        try:
+            self._small = self._small or self._spool_file()
+            start = self._small.size
+            self._small.write(data)
+        except OSError as error:
+            raise _no_room(error) from error
+        self._parts.append(self._small.source(start))
+        return self._parts[-1]
+
+    def _spool_file(self) -> SpoolFile:
+        descriptor, path = self._temporary()
+        return SpoolFile(os.fdopen(descriptor, "w+b", buffering=0), path)
+
     def release(self, source: Source) -> None:
-        """Remove the temporary file behind ``source``, if it is one of ours: nothing in it is needed any more."""
+        """Remove the temporary file behind ``source``, if it is one of ours: nothing in it is needed any more.
+
+        Of the file that small members share only the last one can go before the run ends.
+        """
+        if self._small is not None and self._parts and self._parts[-1] is source:
+            self._small.cut(self._parts.pop().base)
+            return
         for index, mine in enumerate(self._open):
             if mine is source:
                 del self._open[index]
@@ -192,9 +239,10 @@ class Workspace:
         for source in self._open:
             source.close()
         self._open.clear()
-        if self._spool is not None:
-            self._spool.shut()
-            self._spool = None
+        for spool in filter(None, (self._spool, self._small)):
+            spool.shut()
+        self._spool = self._small = None
+        self._parts.clear()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -211,6 +259,14 @@ class Workspace:
             remove_folders(tempfile.gettempdir())
             self._folder = tempfile.TemporaryDirectory(prefix=folder_prefix())
         return self._folder.name
+
+
+def crc_of(chunks: Iterable[bytes]) -> int:
+    """CRC-32 of all bytes."""
+    crc = 0
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 def _no_room(error: OSError) -> InputError:

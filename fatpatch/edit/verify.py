@@ -100,7 +100,8 @@ def _host_problems(node: Node) -> Iterator[str]:
 def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
     if node.source is None or node.image is not None or (node.packing not in (None, Codec.DEFLATE) and node.stored_at is None):
         return
-    yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, node.layout.members, limits))
+    unpacked = {each.path: each.source for each in node.members if each.source is not None and each.packing == Codec.DEFLATE}
+    yield from (f"{node.locator}!{problem}" for problem in sum_problems(node.source, node.layout.members, limits, unpacked))
 
 
 def _record_problems(path: str, node: Node) -> Iterator[str]:

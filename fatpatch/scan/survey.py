@@ -83,12 +83,17 @@ def survey(
     ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for
     the sha256 of each unpacked image; without ``detail`` kernels have a name and registers only, at half the time.
     """
-    tasks = [task for node in nodes for task in _tasks(node, limit, digest, detail)]
-    work = sum(image.size or 0 for task in tasks for image in task.images)
-    workers = min(jobs or os.cpu_count() or 1, len(tasks))
-    results = in_order(_read, tasks, workers if work >= PARALLEL_FROM else 1)
-    for task, findings in zip(tasks, results, strict=True):
-        yield from zip(task.images, findings, strict=True)
+    batches = list(in_batches((task for node in nodes for task in _tasks(node, limit, digest, detail)), _weight))
+    work = sum(_weight(task) for batch in batches for task in batch)
+    workers = min(jobs or os.cpu_count() or 1, len(batches))
+    results = in_order(_read_all, batches, workers if work >= PARALLEL_FROM else 1)
+    for batch, found in zip(batches, results, strict=True):
+        for task, findings in zip(batch, found, strict=True):
+            yield from zip(task.images, findings, strict=True)
+
+
+def _weight(task: _SurveyTask) -> int:
+    return sum(image.size or 0 for image in task.images)
 
 
 def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_SurveyTask]:
@@ -109,6 +114,10 @@ def image_batches(node: Node) -> Iterator[tuple[ImageEntry, ...]]:
 
 def _share_a_blob(first: ImageEntry, second: ImageEntry) -> bool:
     return second.within is not None and second.data_offset == first.data_offset
+
+
+def _read_all(batch: tuple[_SurveyTask, ...]) -> list[list[ImageSurvey]]:
+    return list(map(_read, batch))
 
 
 def _read(task: _SurveyTask) -> list[ImageSurvey]:

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from fatpatch.base.errors import FatpatchError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.source import Source
-from fatpatch.binfmt.unpack import Workspace
+from fatpatch.binfmt.unpack import Workspace, crc_of
 from fatpatch.model.tree import Member
 
 
-def crc_of(source: Source) -> int:
-    """CRC-32 of all bytes."""
-    crc = 0
-    for chunk in source.chunks():
-        crc = zlib.crc32(chunk, crc)
-    return crc
-
-
-def sum_problems(source: Source, members: Iterable[Member], limits: Limits) -> Iterator[str]:
+def sum_problems(source: Source, members: Iterable[Member], limits: Limits, unpacked: Mapping[str, Source] | None = None) -> Iterator[str]:
     """Members that do not unpack, or not to what the directory says, each by its name.
 
     Those without a sum, and those of a codec that is not read, are skipped: the latter are named where the file is listed.
+    ``unpacked``: bytes that are at hand, by the name of the member; a member is only unpacked again where they have another sum.
     """
     workspace = Workspace(limits, source.size)
     try:
         for member in members:
-            if member.crc32 is None:
+            if member.crc32 is None or _is_right(member, (unpacked or {}).get(member.name)):
                 continue
             try:
-                content = workspace.open(source, member)
-                crc = crc_of(content)
-                workspace.release(content)
+                crc = workspace.crc32(source, member)
             except UnsupportedError:
                 continue
             except FatpatchError as error:
@@ -43,3 +33,12 @@ def sum_problems(source: Source, members: Iterable[Member], limits: Limits) -> I
                 yield f"{member.name}: expected {member.crc32:#010x}, got {crc:#010x}"
     finally:
         workspace.close()
+
+
+def _is_right(member: Member, content: Source | None) -> bool:
+    """Whether the bytes are those of the member, by size and sum."""
+    if content is None or content.size != member.size:
+        return False
+    right = crc_of(content.chunks()) == member.crc32
+    content.idle()
+    return right

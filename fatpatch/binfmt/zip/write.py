@@ -16,9 +16,9 @@ from fatpatch.base.errors import EditError, InputError, UnsupportedError
 from fatpatch.base.overlay import Overlay, Write
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
+from fatpatch.binfmt.unpack import crc_of
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.append_marker import trailer
-from fatpatch.binfmt.zip.sums import crc_of
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member
@@ -220,7 +220,7 @@ def _local_offset(record: Record) -> int:
 
 def _in_place(source: Source, member: Member, content: Overlay, record: Record) -> tuple[Record, list[Write]]:
     """Overwrite what changes of a stored member, and its check sum and sizes in both headers."""
-    crc = crc_of(content.source())
+    crc = crc_of(content.source().chunks())
     writes = [Write(member.offset + write.offset, write.data) for write in content.writes]
     at = member.offset + content.kept
     for part in content.tail:
@@ -251,7 +251,7 @@ def _local_sizes(stored: int, size: int, extra: bytes, new: int) -> tuple[int, i
 
 def _appended(source: Source, member: Member, content: Overlay, record: Record, end: int) -> tuple[Record, list[Source]]:
     """A new local header and the new bytes behind everything, the bytes at the alignment they had."""
-    crc = crc_of(content.source())
+    crc = crc_of(content.source().chunks())
     size = content.size
     if member.method == Codec.STORED:
         data, stored = content.source(), size
