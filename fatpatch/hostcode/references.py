@@ -43,18 +43,17 @@ def references(host: HostCode, form: Form, low: int, high: int, parts: tuple[Sec
 
     They are found by their bytes alone: some may lie inside other instructions.
     """
+    from_bytes = int.from_bytes
     for piece in pieces(host, host.code if parts is None else parts):
         pattern = _pattern(form, low - (piece.address + len(piece.data)), high - 1 - piece.address)
         if pattern is None:
             continue
-        data = piece.data
+        data, base, size = piece.data, piece.address, form.size
         for found in pattern.finditer(data):
             at = found.start()
-            end = at + form.size + 4
-            if at < piece.first or at >= piece.last or end > len(data):
-                continue
-            target = piece.address + end + int.from_bytes(data[end - 4 : end], "little", signed=True)
-            if low <= target < high:
+            end = at + size + 4
+            target = base + end + from_bytes(data[at + size : end], "little", signed=True)
+            if low <= target < high and piece.first <= at < piece.last and end <= len(data):
                 yield CodeReference(piece.address + at, piece.address + end, target)
 
 

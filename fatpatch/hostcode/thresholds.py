@@ -8,7 +8,7 @@ real ggml builds of gcc and MSVC. Such numbers occur in any program, so only com
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.patterns import lazy_pattern
@@ -30,6 +30,7 @@ _AGAIN = 4
 _MAX_PLACES = 64
 _MAX_CANDIDATES = 1 << 11
 _LOOK_AHEAD = 96
+_FEW: Final = 6
 _LOOK_BACK: Final = range(48, 64, 2)
 _STEPS = 16
 _IMMEDIATES = frozenset(CAPABILITIES | {value - 1 for value in CAPABILITIES})
@@ -194,15 +195,34 @@ def _start(decoder: Cs, data: bytes, opcode: int) -> int | None:
     possible = [opcode - 1, opcode] if opcode and data[opcode - 1] in _REX else [opcode]
     hits = dict.fromkeys(possible, 0)
     backs = [back for back in _LOOK_BACK if back <= opcode] or [opcode]
+    known: dict[int, int] = {}
     for tried, back in enumerate(backs):
         most = max(hits.values())
         if 2 * most > len(backs) or 2 * (most + len(backs) - tried) < len(backs):
             break  # decided: the rest changes nothing
-        for address, size, _, _ in decoder.disasm_lite(data[opcode - back : opcode + 16], opcode - back):
-            if address in hits:
-                hits[address] += 1
-                break
-            if address + size > opcode:
-                break
+        led = _leads_to(decoder, data, opcode, opcode - back, hits, known)
+        if led in hits:
+            hits[led] += 1
     best = max(possible, key=lambda at: hits[at])
     return best if 2 * hits[best] >= len(backs) else None
+
+
+def _leads_to(decoder: Cs, data: bytes, opcode: int, at: int, wanted: Container[int], known: dict[int, int]) -> int:
+    """The first of the ``wanted`` places at which decoding from ``at`` comes by; -1 for none. ``known``: what other places led to."""
+    passed: list[int] = []
+    led = known.get(at)
+    while led is None:
+        following = at
+        for address, size, _, _ in decoder.disasm_lite(data[at : opcode + 16], at, _FEW):
+            led = known.get(address)
+            passed.append(address)
+            if led is None and (address in wanted or address + size > opcode):
+                led = address if address in wanted else -1
+            if led is not None:
+                break
+            following = address + size
+        if following == at:
+            led = -1 if led is None else led
+        at = following
+    known.update(dict.fromkeys(passed, led))
+    return led
