@@ -57,12 +57,14 @@ def read_ahead(pairs: Iterable[tuple[Node, Payload]], environments: Iterable[Env
     if sum(image.listed.size or 0 for image in images) < PARALLEL_FROM:
         return
     batches = list(in_batches(images, lambda image: image.listed.size or 0, lambda first, second: first.module == second.module))
-    for source in {id(image.source): image.source for image in images}.values():
-        mine = (image.raw for image in images if image.source is source)
-        source.prefetch((raw.data_offset, raw.data_offset + raw.stored_bytes) for raw in mine)
-    tasks = [task for batch in batches for task in _tasks(batch, reader.limit)]
+    by_source: dict[int, list[_LoadedImage]] = {}
+    for image in images:
+        by_source.setdefault(id(image.source), []).append(image)
+    for mine in by_source.values():
+        mine[0].source.prefetch((image.raw.data_offset, image.raw.data_offset + image.raw.stored_bytes) for image in mine)
+    tasks = [tuple(_tasks(batch, reader.limit)) for batch in batches]
     flat = [image for batch in batches for image in batch]
-    found = (each for results in in_order(_read, tasks, min(workers, len(tasks))) for each in results)
+    found = (each for results in in_order(_read_all, tasks, min(workers, len(tasks))) for each in results)
     for image, result in zip(flat, found, strict=True):
         if result is not None and not reader.adopt(image.source, image.raw, image.listed, *result):
             return
@@ -77,7 +79,14 @@ def _in_worker() -> bool:
 def _loaded(pairs: Iterable[tuple[Node, Payload]], asked: list[tuple[int | None, bool]], reader: FactsReader) -> Iterator[_LoadedImage]:
     """The images that are chosen for one of the (SM number, whether PTX is demanded), in file order, those that are known left out."""
     for module, (node, payload) in enumerate(pairs):
-        if payload.kind != ModuleKind.FATBIN or node.source is None or node.source.path is None:
+        if node.source is None or node.source.path is None:
+            continue
+        if payload.kind in (ModuleKind.CUBIN, ModuleKind.PTX):
+            bare = payload.images[0]
+            wanted = any(arch is not None and choose([bare], arch).image is not None for arch, _ in asked)
+            if wanted and bare.readable and reader.opened.known(node.source, bare) is None:
+                yield _LoadedImage(node.source, bare, bare, module)
+        if payload.kind != ModuleKind.FATBIN:
             continue
         view = reader.view(node.source, payload)
         listed = {image.offset: image for image in payload.images if image.within is None}
@@ -105,6 +114,10 @@ def _tasks(batch: tuple[_LoadedImage, ...], limit: int) -> Iterator[_FactsTask]:
 def _seen() -> SeenBodies:
     """What this worker has seen so far."""
     return SeenBodies()
+
+
+def _read_all(tasks: tuple[_FactsTask, ...]) -> list[_Found]:
+    return [found for task in tasks for found in _read(task)]
 
 
 def _read(task: _FactsTask) -> list[_Found]:

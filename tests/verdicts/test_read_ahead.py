@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,19 @@ def verdicts(path: Path) -> list[object]:
         return [document.fleet_row(doctor.judge(environment), "x", ()) for environment in ENVIRONMENTS]
 
 
-@pytest.fixture
-def library(tmp_path: Path) -> Path:
-    path = tmp_path / "x.fatbin"
-    path.write_bytes(fatbins())
+@pytest.fixture(params=["fatbins", "bare images"])
+def library(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Fatbins back to back, or an archive of cubins and PTX texts, two of them damaged."""
+    if request.param == "fatbins":
+        path = tmp_path / "x.fatbin"
+        path.write_bytes(fatbins())
+        return path
+    path = tmp_path / "x.zip"
+    members = {f"{arch}.cubin": cubin(arch=arch, kernels=(f"k{arch}",)) for arch in (75, 80, 86, 90)}
+    members |= {"70.ptx": text(70, b"st.global.u32 [%rd1], 1;"), "cut.cubin": cubin(arch=80)[:-40], "cut.ptx": text(61, b"{")}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
     return path
 
 
