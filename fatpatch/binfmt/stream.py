@@ -12,7 +12,7 @@ from typing import Any
 from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK, Backing, Source
-from fatpatch.binfmt.unpack import pieces
+from fatpatch.binfmt.codecs import pieces
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import Codec
 

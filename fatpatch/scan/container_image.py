@@ -15,6 +15,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.base.words import plural
 from fatpatch.binfmt import unpack
+from fatpatch.binfmt.codecs import stream_codec
 from fatpatch.binfmt.container_image.manifest import ImageRef, LayerRef, digest_problem, images_of, is_foreign
 from fatpatch.binfmt.container_image.merge import FileContent, MergedLayers
 from fatpatch.binfmt.container_image.store import BlobStore
@@ -137,7 +138,7 @@ def _opened(store: BlobStore, ref: LayerRef, number: int, allowed: int, locator:
         return None
     if ref.size is not None and ref.size != stored.size:
         diagnostics.error(locator, None, f"{where} has {stored.size:#x} bytes, the manifest says {ref.size:#x}", field="layers")
-    codec = unpack.stream_codec(stored)
+    codec = stream_codec(stored)
     hashed = _Hash(allowed)
     reader = None if codec is None else StreamReader(stored, codec, hashed)
     source = stored if reader is None else reader.source()

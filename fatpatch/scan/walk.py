@@ -11,6 +11,7 @@ from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name, join
 from fatpatch.base.source import Source
 from fatpatch.binfmt import unpack, unread
+from fatpatch.binfmt.codecs import STREAMS, stream_codec
 from fatpatch.binfmt.identify import identify
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.bare import BARE_IMAGES, Bare, bare_payload, sniff_bare
@@ -140,7 +141,7 @@ class _TreeWalk:
         """The node of one file, its members read in turn."""
         diagnostics = Diagnostics()
         packing, file_size = None, source.size
-        if kind is None and (codec := unpack.stream_codec(source)) is not None:
+        if kind is None and (codec := stream_codec(source)) is not None:
             try:
                 packed, packing, told = source, codec, list[str]()
                 source = self.workspace.unpack(packed, codec, told=told)
@@ -327,7 +328,7 @@ def worth_reading(head: bytes, member: Member) -> bool:
         return False
     if head.startswith((b"!<arch>", n.BUNDLE_MAGIC, n.KPACK_MAGIC, *n.APE_MAGICS)):
         return True
-    return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in unpack.STREAMS) or not head
+    return b"\0" in head or b".version" in head or any(head.startswith(magic) for magic, _ in STREAMS) or not head
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
