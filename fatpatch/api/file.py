@@ -18,7 +18,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import size as size_words
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.demangle import demangle, readable
-from fatpatch.gpucode.rows import KernelFacts, kernel_of, own_shared
+from fatpatch.gpucode.rows import KernelFacts, own_shared
 from fatpatch.model.target import Target, target_key
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 from fatpatch.scan import document as render
@@ -220,8 +220,8 @@ class File:
                 continue
             where = Image(self, holders[id(image)], image)
             for row in finding.rows:
-                if name is None or name in row[0] or name in readable(row[0]):
-                    yield Kernel(row[0], image.target, where, kernel_of(row))
+                if name is None or name in row.name or name in readable(row.name):
+                    yield Kernel(row.name, image.target, where, row)
 
     def to_dict(self, *, kernels: bool = False) -> dict[str, Any]:
         """The object that ``fatpatch inspect --format json`` prints for the file (schema fatpatch.inspect/1, "files")."""
@@ -231,7 +231,7 @@ class File:
 
         def lookup(image: ImageEntry) -> ImageSurvey | None:
             finding = None if found is None else next(found)[1]
-            names.update(row[0] for row in (finding.rows if finding is not None else None) or ())
+            names.update(row.name for row in (finding.rows if finding is not None else None) or ())
             return finding
 
         pieces = render.file_json(self.node, lookup, demangle, lambda: summarize(self.node, len(names) if kernels else None))

@@ -7,14 +7,14 @@ from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.gpucode.cubin.kernels import cubin_kernels
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.ptx.read import ptx_kernels, ptx_target, ptx_version
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.model.kinds import ImageKind
 
 
 class Reading(NamedTuple):
     """One image read whole. ``target`` and ``code_version`` are what its own bytes say, None when they do not."""
 
-    kernels: list[KernelRow]
+    kernels: list[KernelFacts]
     target: str | None
     code_version: str | None
     producer: str | None
@@ -39,20 +39,15 @@ def read_image(kind: str, data: bytes | SourceBytes, *, detail: bool = True) -> 
         from fatpatch.gpucode.spirv import read_module
 
         module = read_module(data)
-        return Reading(list(map(_named, module.entry_points)), None, module.version, None)
+        return Reading(list(map(KernelFacts, module.entry_points)), None, module.version, None)
     if kind == ImageKind.ZEBIN:
         from fatpatch.gpucode.zebin import read_zebin
 
         zebin = read_zebin(data)
-        return Reading(list(map(_named, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
+        return Reading(list(map(KernelFacts, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
     kernels = ptx_kernels(data)
     if detail and kind == ImageKind.PTX:
         from fatpatch.gpucode.ptx.shared import with_shared
 
         kernels = with_shared(kernels, data)
     return Reading(kernels, ptx_target(data), ptx_version(data), None)
-
-
-def _named(name: str) -> KernelRow:
-    """A kernel of which nothing but the name is known."""
-    return (name, None, None, None, None, None, None, None, None)

@@ -1,4 +1,4 @@
-"""The plain tuple that image readers return for a kernel, and the record that users of the library get."""
+"""What an image says of a kernel."""
 
 from __future__ import annotations
 
@@ -33,19 +33,6 @@ class AmdUsage(NamedTuple):
     arguments: tuple[Argument, ...]
 
 
-KernelRow = tuple[
-    str,  # name
-    int | None,  # registers (AMD: VGPRs)
-    int | None,  # shared bytes (AMD: LDS)
-    int | None,  # local bytes (stack; AMD: scratch of one work item)
-    tuple[tuple[int, int], ...] | None,  # constant banks: (bank, bytes)
-    int | None,  # most threads a block may have
-    tuple[tuple[int, int], ...] | None,  # parameters: (offset, size)
-    int | None,  # code bytes
-    AmdUsage | None,  # AMD only
-]
-
-
 _RESERVED, _FIRST_RESERVED = 1024, 90
 
 
@@ -59,15 +46,12 @@ def own_shared(size: int | None, arch: int | None) -> int | None:
     return size - _RESERVED if size is not None and reserved else size
 
 
-class Parameter(NamedTuple):
-    """One kernel parameter: its place in the parameter block."""
-
-    offset: int
-    size: int
-
-
 class KernelFacts(NamedTuple):
-    """One entry function of an image and the resources it declares; ``constant_banks`` are (bank, bytes)."""
+    """One entry function of an image and the resources it declares; what the image does not tell is None.
+
+    ``registers``: of a thread, VGPRs of an AMD kernel; ``shared_bytes``: static, LDS of an AMD kernel; ``local_bytes``: stack, scratch of
+    a work item of an AMD kernel; ``constant_banks``: (bank, bytes); ``max_threads``: of a block; ``parameters``: (offset, size).
+    """
 
     name: str
     registers: int | None = None
@@ -75,22 +59,6 @@ class KernelFacts(NamedTuple):
     local_bytes: int | None = None
     constant_banks: tuple[tuple[int, int], ...] | None = None
     max_threads: int | None = None
-    parameters: tuple[Parameter, ...] | None = None
+    parameters: tuple[tuple[int, int], ...] | None = None
     code_size: int | None = None
     amd: AmdUsage | None = None
-
-
-def kernel_of(row: KernelRow) -> KernelFacts:
-    """The record of a row."""
-    name, registers, shared, local, banks, threads, parameters, code, amd = row
-    return KernelFacts(
-        name=name,
-        registers=registers,
-        shared_bytes=shared,
-        local_bytes=local,
-        constant_banks=banks,
-        max_threads=threads,
-        parameters=None if parameters is None else tuple(Parameter(offset=offset, size=size) for offset, size in parameters),
-        code_size=code,
-        amd=amd,
-    )

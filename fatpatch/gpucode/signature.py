@@ -14,7 +14,7 @@ from fatpatch.gpucode.code_object.read import CodeObject, read_code_object
 from fatpatch.gpucode.cubin.kernels import cubin_kernels
 from fatpatch.gpucode.cubin.tables import SHT_CUDA_COMPAT, Tables
 from fatpatch.gpucode.ptx.read import elements, parameter_start, ptx_kernels, ptx_target, ptx_version, without_comments
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.model.kinds import ImageKind
 
 _OBJECT = 1
@@ -54,7 +54,7 @@ def signature_of(kind: str, data: bytes, *, options: str | None = None, detail: 
     """
     if kind == ImageKind.HSACO:
         found = read_code_object(data, detail=detail)
-        kernels = {row[0]: row[6] if detail else None for row in found.kernels}
+        kernels = {row.name: row.parameters if detail else None for row in found.kernels}
         version = (found.identity.version or 0, 0)
         return ImageSignature(kernels, _hip_variables(found) if detail else {}, False, found.identity.target, version)
     if kind == ImageKind.SASS:
@@ -84,8 +84,8 @@ def _hip_variables(found: CodeObject) -> dict[str, int]:
     return {name: size for name, size in found.variables.items() if not name.startswith("__hip_cuid_")}
 
 
-def _by_name(rows: list[KernelRow]) -> dict[str, tuple[tuple[int, int], ...] | None]:
-    return {row[0]: row[6] for row in rows}
+def _by_name(rows: list[KernelFacts]) -> dict[str, tuple[tuple[int, int], ...] | None]:
+    return {row.name: row.parameters for row in rows}
 
 
 def _cubin_variables(tables: Tables) -> dict[str, int]:

@@ -81,9 +81,10 @@ def _contents(root: Node, limits: Limits) -> FileRows:
                 version, producer = reading.code_version or image.code_version, reading.producer or image.producer
                 images[reading.sha256] = ImageRow(reading.sha256, image.kind, image.size, version, producer)
                 bodies = body_classes(node, image, doctor.reader) if reading.rows else {}
-                for name, registers, shared, local, _, _, _, code, _ in reading.rows or ():
-                    row = KernelRow(reading.sha256, name, registers, shared, local, code, bodies.get(name))
-                    kernels.setdefault((reading.sha256, name), row)
+                for each in reading.rows or ():
+                    sizes = each.registers, each.shared_bytes, each.local_bytes, each.code_size
+                    row = KernelRow(reading.sha256, each.name, *sizes, bodies.get(each.name))
+                    kernels.setdefault((reading.sha256, each.name), row)
     return FileRows(
         container=root.container,
         payloads=tuple(payloads),

@@ -38,7 +38,7 @@ def _duplicates(subject: RuleSubject) -> Iterator[Hit]:
         modules: dict[str, set[str]] = {}
         for payload, _, rows in readings:
             for row in rows:
-                modules.setdefault(row[0], set()).add(payload.locator)
+                modules.setdefault(row.name, set()).add(payload.locator)
         twice = sorted(name for name, holders in modules.items() if len(holders) > 1)
         if twice:
             message = f"{len(twice)} kernels are in more than one module: {_named(twice)}"

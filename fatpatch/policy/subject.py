@@ -9,7 +9,7 @@ from fatpatch.base.locator import target_matches
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.debug import debug_kinds
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.model.kinds import LAUNCHED
 from fatpatch.model.target import target_key
 from fatpatch.model.tree import ImageEntry, Node, Payload, place_of
@@ -109,9 +109,9 @@ class RuleSubject:
         pairs = [(payload, image) for payload in self.payloads for image in payload.images]
         return [(payload, image, reading) for (payload, image), (_, reading) in zip(pairs, found, strict=True)]
 
-    def places(self) -> Iterator[tuple[str, list[tuple[Payload, ImageEntry, tuple[KernelRow, ...]]]]]:
+    def places(self) -> Iterator[tuple[str, list[tuple[Payload, ImageEntry, tuple[KernelFacts, ...]]]]]:
         """The readable images with their kernels, by the place that they share."""
-        groups: dict[str, list[tuple[Payload, ImageEntry, tuple[KernelRow, ...]]]] = {}
+        groups: dict[str, list[tuple[Payload, ImageEntry, tuple[KernelFacts, ...]]]] = {}
         for payload, image, reading in self.readings:
             if reading.rows is not None:
                 groups.setdefault(place_of(payload), []).append((payload, image, reading.rows))

@@ -8,7 +8,7 @@ from typing import Final
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.cubin.launch_bounds import Bounds
-from fatpatch.gpucode.rows import KernelRow, own_shared
+from fatpatch.gpucode.rows import KernelFacts, own_shared
 from fatpatch.gpucode.signature import same_parameters
 from fatpatch.retargeting.cautions import cautions
 from fatpatch.retargeting.rewrites import Rewrite
@@ -52,7 +52,7 @@ class Used(NamedTuple):
     target: str
     arch: int
     loaded: bool
-    rows: Mapping[str, KernelRow]
+    rows: Mapping[str, KernelFacts]
     bodies: Mapping[str, str]
     bounds: Mapping[str, Bounds]
 
@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
     device: int
     bodies: Mapping[str, str]
     rejected: Mapping[str, str]
-    made: Mapping[str, KernelRow]
+    made: Mapping[str, KernelFacts]
     bounds: Mapping[str, Bounds]
     rewrites: Mapping[str, Sequence[Rewrite]]
     levels: Sequence[Level]
@@ -123,11 +123,11 @@ def _shape(kernel: str, known: Evidence) -> tuple[int, str]:
     new, old = known.made.get(kernel), used.rows[kernel]
     if new is None:
         return DIFFERENT, "is not in what ptxas made"
-    shared = own_shared(old[2], used.arch), own_shared(new[2], known.device)
+    shared = own_shared(old.shared_bytes, used.arch), own_shared(new.shared_bytes, known.device)
     bounds = used.bounds.get(kernel, ()), known.bounds.get(kernel, ())
-    parameters = old[6], new[6]
-    if old[6] is not None and new[6] is not None and same_parameters(old[6], new[6]):
-        parameters = old[6], old[6]
+    parameters = old.parameters, new.parameters
+    if old.parameters is not None and new.parameters is not None and same_parameters(old.parameters, new.parameters):
+        parameters = old.parameters, old.parameters
     shapes = (("static shared memory", *shared), ("launch bounds", *bounds), ("parameters", *parameters))
     differing = [f"{word} {_words(theirs)} in {used.target}, {_words(ours)} here" for word, theirs, ours in shapes if theirs != ours]
     if differing:

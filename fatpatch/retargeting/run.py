@@ -137,7 +137,7 @@ class _Module:
         answer, lowered, rejected, functions = self._accepted(Text(data), image.options or "")
         if answer.cubin is None:
             return Retargeted(self.payload, image.target, (), None, (), self.passes, answer.complaints[0].words)
-        rows = {row[0]: row for row in read_image("sass", answer.cubin).kernels}
+        rows = {row.name: row for row in read_image("sass", answer.cubin).kernels}
         if rows.keys() != text.entries.keys():
             raise FormatError("ptxas finds other kernels in it than were found here", field=".entry")
         used = self._used()
@@ -222,7 +222,7 @@ class _Module:
         for image in ([chosen] if chosen is not None and chosen.kind == ImageKind.SASS else []) + near:
             try:
                 data = self.reader.read(image)
-                rows = {row[0]: row for row in read_image("sass", data).kernels}
+                rows = {row.name: row for row in read_image("sass", data).kernels}
                 return Used(image.target, Target(image.target).level[0], image is chosen, rows, cubin_bodies(data), launch_bounds(data))
             except FatpatchError:
                 continue

@@ -8,7 +8,7 @@ from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.errors import FatpatchError
-from fatpatch.gpucode.rows import AmdUsage, KernelRow, own_shared
+from fatpatch.gpucode.rows import AmdUsage, KernelFacts, own_shared
 from fatpatch.model.container_image import ContainerImage
 from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.target import Target
@@ -135,21 +135,21 @@ def _image(image: ImageEntry, finding: ImageSurvey | None, demangle: Callable[[s
     return result
 
 
-def _kernel(row: KernelRow, image: ImageEntry, demangle: Callable[[str], str | None]) -> dict[str, Any]:
-    name, registers, shared, local, banks, threads, parameters, code, amd = row
+def _kernel(row: KernelFacts, image: ImageEntry, demangle: Callable[[str], str | None]) -> dict[str, Any]:
+    banks = row.constant_banks
     return {
-        "name": name,
-        "demangled": demangle(name),
-        "registers": registers,
-        "shared_bytes": shared,
-        "driver_shared_bytes": own_shared(shared, Target(image.target).sm),
-        "local_bytes": local,
+        "name": row.name,
+        "demangled": demangle(row.name),
+        "registers": row.registers,
+        "shared_bytes": row.shared_bytes,
+        "driver_shared_bytes": own_shared(row.shared_bytes, Target(image.target).sm),
+        "local_bytes": row.local_bytes,
         "constant_bytes": None if banks is None else dict(banks).get(0, 0),
         "constant_banks": None if banks is None else {str(bank): size for bank, size in banks},
-        "max_threads": threads,
-        "params": None if parameters is None else [{"offset": offset, "size": size} for offset, size in parameters],
-        "code_size": code,
-        "amd": None if amd is None else _amd(amd),
+        "max_threads": row.max_threads,
+        "params": None if row.parameters is None else [{"offset": offset, "size": size} for offset, size in row.parameters],
+        "code_size": row.code_size,
+        "amd": None if row.amd is None else _amd(row.amd),
     }
 
 

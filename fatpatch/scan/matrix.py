@@ -9,7 +9,7 @@ from fatpatch.model.target import target_key
 from fatpatch.model.tree import ImageEntry
 
 if TYPE_CHECKING:
-    from fatpatch.gpucode.rows import KernelRow
+    from fatpatch.gpucode.rows import KernelFacts
 
 PTX_MARK = "+"
 
@@ -22,13 +22,13 @@ class Matrix:
         self.targets: set[str] = set()
         self.producers: dict[str, set[str]] = {}
 
-    def add(self, image: ImageEntry, rows: Iterable[KernelRow], producer: str | None = None) -> None:
+    def add(self, image: ImageEntry, rows: Iterable[KernelFacts], producer: str | None = None) -> None:
         """Enter the kernels of one image, and what its bytes say made it."""
         self.targets.add(image.target)
         if producer is not None:
             self.producers.setdefault(image.target, set()).add(producer)
         for row in rows:
-            self.cells.setdefault(row[0], {})[image.target] = PTX_MARK if row[1] is None else str(row[1])
+            self.cells.setdefault(row.name, {})[image.target] = PTX_MARK if row.registers is None else str(row.registers)
 
     def columns(self) -> list[str]:
         """The targets in order."""

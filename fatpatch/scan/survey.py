@@ -17,7 +17,7 @@ from fatpatch.base.workers import in_batches, in_order
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.kernels import read_image
-from fatpatch.gpucode.rows import KernelFacts, KernelRow, kernel_of
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.model.kinds import WITH_KERNELS, Codec, ImageKind
 from fatpatch.model.target import Target
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
@@ -29,7 +29,7 @@ PARALLEL_FROM = 48 << 20
 class ImageSurvey(NamedTuple):
     """What reading an image whole has shown. ``problem`` is (message, offset in the image, field) when it failed."""
 
-    rows: tuple[KernelRow, ...] | None
+    rows: tuple[KernelFacts, ...] | None
     target: str | None = None
     code_version: str | None = None
     producer: str | None = None
@@ -41,7 +41,7 @@ def kernels(node: Node, *, limit: int = IMAGE_LIMIT, jobs: int | None = None) ->
     """(image, kernels) for every image below ``node`` that could be read: the library's way to what ``--kernels`` prints."""
     for image, finding in survey([node], limit=limit, jobs=jobs):
         if finding.rows is not None:
-            yield image, tuple(map(kernel_of, finding.rows))
+            yield image, finding.rows
 
 
 def complaint_of(image: ImageEntry, finding: ImageSurvey) -> Diagnostic | None:

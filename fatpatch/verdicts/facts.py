@@ -123,7 +123,7 @@ class FactsReader:
             try:
                 reading = read_image(image.kind, self._view(source, image), detail=False)
                 self._toolkits.setdefault(key, reading.producer)
-                self._names[key] = self._counted(frozenset(row[0] for row in reading.kernels))
+                self._names[key] = self._counted(frozenset(row.name for row in reading.kernels))
             except FatpatchError:  # of an image that is not the one loaded: the answer does not hang on it
                 self._names[key] = None
         return self._names[key]

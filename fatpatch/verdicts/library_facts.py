@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.gpucode.signature import without_hashes
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
@@ -104,9 +104,9 @@ def read_whole(facts: LibraryFacts, node: Node, reader: FactsReader, *, jobs: in
             ptx.setdefault(image.target, set()).add(version)
         bodies = body_classes(node, image, reader) if reading.rows else {}
         for row in reading.rows or ():
-            name = without_hashes(row[0])
+            name = without_hashes(row.name)
             names[payload.locator].add(name)
-            cell, cells = _cell(row, bodies.get(row[0])), kernels.setdefault(name, {})
+            cell, cells = _cell(row, bodies.get(row.name)), kernels.setdefault(name, {})
             cells[image.target] = _together(cells[image.target], cell) if image.target in cells else cell
     return facts._replace(
         kernels=kernels,
@@ -135,10 +135,10 @@ def _images(node: Node) -> Iterator[tuple[Payload, ImageEntry]]:
     return ((payload, image) for payload in node.payloads for image in payload.images)
 
 
-def _cell(row: KernelRow, body: str | None) -> Cell:
-    _, registers, shared, local, _, _, _, code, amd = row
+def _cell(row: KernelFacts, body: str | None) -> Cell:
+    amd = row.amd
     spills = None if amd is None or amd.vgpr_spills is None else amd.vgpr_spills + (amd.sgpr_spills or 0)
-    return Cell(registers, shared, local, spills, code, body)
+    return Cell(row.registers, row.shared_bytes, row.local_bytes, spills, row.code_size, body)
 
 
 def _together(first: Cell, second: Cell) -> Cell:

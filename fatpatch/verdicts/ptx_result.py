@@ -48,7 +48,7 @@ def is_ptx(data: bytes) -> bool:
 
 def entries(data: bytes) -> set[str]:
     """The names of the kernels that a text defines."""
-    return {row[0] for row in ptx_kernels(data.split(b"\0", 1)[0])}
+    return {row.name for row in ptx_kernels(data.split(b"\0", 1)[0])}
 
 
 class PtxOutline(NamedTuple):
@@ -215,7 +215,7 @@ def unlinked(text: bytes) -> dict[str, int]:
     found = dict.fromkeys(callers_of(text, missing), NOT_FOUND) if missing else {}
     variables = _variables(text)
     if variables:
-        kernels = frozenset(row[0] for row in ptx_kernels(text))
+        kernels = frozenset(row.name for row in ptx_kernels(text))
         for kernel, words in body_words(text, kernels):
             codes = [variables[word] for word in words if word in variables]
             if codes:

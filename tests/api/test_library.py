@@ -17,7 +17,7 @@ def test_kernels_of_a_sample(samples: Path) -> None:
     image = next(image for image in found if image.target == "sm_75")
     kernel = next(kernel for kernel in found[image] if kernel.name == "reverse")
     assert (kernel.shared_bytes, kernel.max_threads, kernel.local_bytes) == (512, 128, 0)
-    assert [(parameter.offset, parameter.size) for parameter in kernel.parameters or ()] == [(0, 8), (8, 4)]
+    assert kernel.parameters == ((0, 8), (8, 4))
     assert dict(kernel.constant_banks or ())[0] == 0x160 + 12
 
 

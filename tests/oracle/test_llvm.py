@@ -13,7 +13,7 @@ from oracle import llvm
 
 from fatpatch.gpucode.code_object.read import read_code_object
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.scan.walk import inspected
 
 pytestmark = pytest.mark.oracle
@@ -45,7 +45,7 @@ def by_readelf(kernel: dict[str, object]) -> tuple[object, ...]:
     )
 
 
-def by_us(row: KernelRow) -> tuple[object, ...]:
+def by_us(row: KernelFacts) -> tuple[object, ...]:
     name, registers, shared, local, _, threads, _, _, amd = row
     assert amd is not None
     return (f"{name}.kd", registers, shared, local, threads, *amd[:7], tuple(tuple(each) for each in amd.arguments))

@@ -10,28 +10,28 @@ from fatpatch.gpucode.rows import own_shared
 from fatpatch.model.target import Target, target_key
 
 if TYPE_CHECKING:
-    from fatpatch.gpucode.rows import AmdUsage, KernelRow
+    from fatpatch.gpucode.rows import AmdUsage, KernelFacts
 
 _CUDA = ("target", "registers", "shared", "stack", "constant", "parameters", "threads", "code")
 _AMD = ("target", "VGPRs", "AGPRs", "SGPRs", "spilled", "LDS", "scratch", "kernargs", "wavefront", "threads", "code")
 
 
-def resource_lines(found: Iterable[tuple[str, KernelRow]], show: Callable[[str], str]) -> Iterator[str]:
+def resource_lines(found: Iterable[tuple[str, KernelFacts]], show: Callable[[str], str]) -> Iterator[str]:
     """One line a kernel and target, sorted by kernel; a number that the image does not tell is a dash. Sizes are bytes."""
-    rows = sorted(found, key=lambda item: (item[1][0], target_key(item[0])))
+    rows = sorted(found, key=lambda item: (item[1].name, target_key(item[0])))
     if not rows:
         return
-    amd = any(row[8] is not None for _, row in rows)
+    amd = any(row.amd is not None for _, row in rows)
     header = [*(_AMD if amd else _CUDA), "kernel"]
     more = ", spilled: VGPRs + SGPRs" if amd else ""
-    if not amd and any(own_shared(row[2], Target(target).sm) != row[2] for target, row in rows):
+    if not amd and any(own_shared(row.shared_bytes, Target(target).sm) != row.shared_bytes for target, row in rows):
         more = "; shared in brackets: as the driver counts it, without what the system reserves"
     yield f"resources (bytes; registers of a thread{more})"
-    body = [[target, *_cells(row, target, amd=amd), safe(show(row[0]))] for target, row in rows]
+    body = [[target, *_cells(row, target, amd=amd), safe(show(row.name))] for target, row in rows]
     yield from (f"  {line}" for line in columns(header, body, left=frozenset({0, len(header) - 1})))
 
 
-def _cells(row: KernelRow, target: str, *, amd: bool) -> list[str]:
+def _cells(row: KernelFacts, target: str, *, amd: bool) -> list[str]:
     _, registers, shared, local, banks, threads, parameters, code, usage = row
     if amd:
         return [_told(registers), *_amd(usage, shared, local), _told(threads), _told(code)]

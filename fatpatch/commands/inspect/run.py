@@ -28,7 +28,7 @@ from fatpatch.scan.walk import Progress as OnRead
 
 if TYPE_CHECKING:
     from fatpatch.commands.inspect.pattern import Pattern
-    from fatpatch.gpucode.rows import KernelRow
+    from fatpatch.gpucode.rows import KernelFacts
     from fatpatch.scan.survey import ImageSurvey
 
 _MAX_TARGETS = 40
@@ -131,7 +131,7 @@ class Run:
         wanted = self._wanted(node)
         found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, detail=detail, jobs=self.wish.jobs)
         for (payload, image), (_, finding) in zip(pairs, found, strict=True):
-            rows = None if finding.rows is None or not self.wish.kernels else tuple(row for row in finding.rows if wanted(row[0]))
+            rows = None if finding.rows is None or not self.wish.kernels else tuple(row for row in finding.rows if wanted(row.name))
             yield payload, image, finding._replace(rows=rows)
 
     def _wanted(self, node: Node) -> Callable[[str], bool]:
@@ -172,7 +172,7 @@ class Run:
             _, found_image, finding = next(findings)
             assert found_image is image
             if finding is not None:
-                names.update(row[0] for row in finding.rows or ())
+                names.update(row.name for row in finding.rows or ())
                 if (complaint := complaint_of(image, finding)) is not None:
                     self._note([complaint])
             return finding
@@ -189,7 +189,7 @@ class Run:
 
         for index, node in enumerate(self._nodes()):
             matrices: dict[str, Matrix] = {}
-            resources: dict[str, list[tuple[str, KernelRow]]] = {}
+            resources: dict[str, list[tuple[str, KernelFacts]]] = {}
             complaints = list(all_diagnostics(node))
             if self.wish.survey:
                 from fatpatch.scan.survey import complaint_of

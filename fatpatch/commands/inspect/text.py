@@ -18,7 +18,7 @@ from fatpatch.scan.matrix import Matrix
 from fatpatch.scan.slim_marks import marks_below
 
 if TYPE_CHECKING:
-    from fatpatch.gpucode.rows import KernelRow
+    from fatpatch.gpucode.rows import KernelFacts
 
 _CAPTIONS = {
     Vendor.NVIDIA: "kernels (registers by target; + = PTX, the driver decides; . = not there)",
@@ -40,7 +40,7 @@ _LOOKED_FOR = (
 def report(
     node: Node,
     matrices: Mapping[str, Matrix],
-    resources: Mapping[str, Sequence[tuple[str, KernelRow]]],
+    resources: Mapping[str, Sequence[tuple[str, KernelFacts]]],
     *,
     verbose: bool,
     filtered: bool,

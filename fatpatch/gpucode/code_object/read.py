@@ -16,7 +16,7 @@ from fatpatch.binfmt.elf.elf64 import ADDRESS, FLAGS, LINK, OFFSET, SIZE, SYMBOL
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify
 from fatpatch.gpucode.metadata import unpacked
-from fatpatch.gpucode.rows import AmdUsage, Argument, KernelRow
+from fatpatch.gpucode.rows import AmdUsage, Argument, KernelFacts
 from fatpatch.model.target import Target
 
 _FIELD = "NT_AMDGPU_METADATA"
@@ -33,7 +33,7 @@ class CodeObject(NamedTuple):
     """One code object read whole. ``noted_target`` is what its metadata says, ``variables`` bytes by name of what the host may set."""
 
     identity: CodeObjectHeader
-    kernels: list[KernelRow]
+    kernels: list[KernelFacts]
     producer: str | None
     noted_target: str | None
     variables: dict[str, int]
@@ -57,7 +57,7 @@ def read_code_object(data: bytes | SourceBytes, *, detail: bool = True) -> CodeO
     documents = [] if isinstance(data, SourceBytes) and _noted_bytes(tables) > _MAX_NOTES else list(_metadata(tables))
     kernels = [_row(kernel, symbols.sizes, detail=detail) for kernel in _listed(documents)]
     if not kernels:
-        kernels = [(name, None, None, None, None, None, None, symbols.sizes.get(name), None) for name in sorted(symbols.kernels)]
+        kernels = [KernelFacts(name, code_size=symbols.sizes.get(name)) for name in sorted(symbols.kernels)]
     return CodeObject(identify(data[:64]), kernels, _producer(tables), _noted_target(documents), symbols.variables)
 
 
@@ -65,7 +65,7 @@ def functions(data: bytes) -> Iterator[tuple[str, bytes]]:
     """(name, machine code) of every kernel of a code object. FormatError when it is damaged."""
     tables = tables_of(data)
     symbols = _CodeObjectSymbols(tables)
-    names = symbols.kernels or {_row(kernel, {}, detail=False)[0] for kernel in _listed(list(_metadata(tables)))}
+    names = symbols.kernels or {_row(kernel, {}, detail=False).name for kernel in _listed(list(_metadata(tables)))}
     for name in sorted(names & symbols.places.keys()):
         index, address = symbols.places[name]
         start = tables.rows[index][OFFSET] + address - tables.rows[index][ADDRESS]
@@ -202,7 +202,7 @@ def _producer(tables: ElfTables) -> str | None:
     return f"{found[1].decode()} {found[2].decode()}" if found else None
 
 
-def _row(kernel: dict[str, Any], sizes: dict[str, int], *, detail: bool) -> KernelRow:
+def _row(kernel: dict[str, Any], sizes: dict[str, int], *, detail: bool) -> KernelFacts:
     def number(key: str) -> int | None:
         return _number(kernel.get(key))
 
@@ -210,7 +210,7 @@ def _row(kernel: dict[str, Any], sizes: dict[str, int], *, detail: bool) -> Kern
     own = kernel.get(".name")
     name = symbol[:-3] if isinstance(symbol, str) and symbol.endswith(".kd") else own if isinstance(own, str) else ""
     arguments = tuple(_arguments(kernel.get(".args"))) if detail else ()
-    return (
+    return KernelFacts(
         name,
         number(".vgpr_count"),
         number(".group_segment_fixed_size"),

@@ -1,7 +1,4 @@
-"""The kernels of a cubin and the resources they declare, equal to ``cuobjdump -res-usage`` (tested against it).
-
-Rows are plain tuples (``rows.KernelRow``): they cross process borders by the ten thousand.
-"""
+"""The kernels of a cubin and the resources they declare, equal to ``cuobjdump -res-usage`` (tested against it)."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from fatpatch.base.errors import LimitError
 from fatpatch.binfmt.elf.elf64 import INFO, SIZE, name_budget
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.tables import SHT_CUDA_INFO, Tables, records
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 
 _UNKNOWN_STACK = 0xFFFFFFFF
 _FUNC = 2
@@ -23,7 +20,7 @@ _PARAMETER_V2 = struct.Struct("<IHHHH")
 _DIM = struct.Struct("<III")
 
 
-def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
+def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelFacts]:
     """One row for each entry function: STT_FUNC symbols marked STO_CUDA_ENTRY.
 
     Without ``detail`` shared memory, launch bounds, parameters and constant banks stay None: they take most of the time.
@@ -33,7 +30,7 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
     registers, stacks = _global_records(tables)
     banks = _constant_banks(tables) if detail else {}
     high_byte = not tables.identity.new_layout
-    kernels: list[KernelRow] = []
+    kernels: list[KernelFacts] = []
     seen: set[bytes] = set()
     budget = name_budget(len(strings))
     for index, (name_at, info, other, section, _, size) in enumerate(symbols):
@@ -56,7 +53,7 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
             max_threads, parameters = _kernel_records(tables.content(by_name.get(b".nv.info." + name)))
         stack = stacks.get(index, 0)
         kernels.append(
-            (
+            KernelFacts(
                 name.decode("utf-8", "backslashreplace"),
                 count,
                 shared,
@@ -65,7 +62,6 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelRow]:
                 max_threads,
                 parameters,
                 size,
-                None,
             )
         )
     return kernels

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from fatpatch.base.errors import LimitError
 from fatpatch.base.patterns import lazy_pattern
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.model.target import Target
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -141,9 +141,9 @@ class Comments:
         return False
 
 
-def ptx_kernels(text: bytes) -> list[KernelRow]:
+def ptx_kernels(text: bytes) -> list[KernelFacts]:
     """One row for each ``.entry`` with a body; what PTX does not fix (registers, stack, code size) is None."""
-    rows: list[KernelRow] = []
+    rows: list[KernelFacts] = []
     start = parameter_start(ptx_target(text))
     for at in places(text, b".entry"):
         found = header_of(text, at + 6)
@@ -152,7 +152,8 @@ def ptx_kernels(text: bytes) -> list[KernelRow]:
         if len(rows) >= _MAX_ENTRIES:
             raise LimitError(f"more than {_MAX_ENTRIES} entries", field=".entry")
         name, header, _ = found
-        rows.append((name, None, None, None, None, *_described_once(header, name, start), None, None))
+        threads, parameters = _described_once(header, name, start)
+        rows.append(KernelFacts(name, max_threads=threads, parameters=parameters))
     return rows
 
 

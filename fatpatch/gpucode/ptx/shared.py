@@ -15,7 +15,7 @@ from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.bodies import Definition, definitions
 from fatpatch.gpucode.ptx.read import NUMBER, Comments, elements, number, places, without_comments
-from fatpatch.gpucode.rows import KernelRow
+from fatpatch.gpucode.rows import KernelFacts
 
 _NAME = rb"[A-Za-z_$%][\w$]*"
 _PLACE = lazy_pattern(rb"\.shared(?:(?<=[^\w.]\.shared)|(?<=\.weak\.shared)|(?<=\.extern\.shared)|(?<=\.visible\.shared))(?=\s*[./])")
@@ -44,13 +44,13 @@ class _Variable(NamedTuple):
     dynamic: bool
 
 
-def with_shared(rows: list[KernelRow], text: bytes) -> list[KernelRow]:
+def with_shared(rows: list[KernelFacts], text: bytes) -> list[KernelFacts]:
     """The rows of a text's kernels with their static shared memory; None stays where ptxas' layout is not known."""
     try:
         sizes = static_shared(text)
     except _UnknownError:
         return rows
-    return [(row[0], row[1], sizes.get(row[0], 0), *row[3:]) for row in rows]
+    return [row._replace(shared_bytes=sizes.get(row.name, 0)) for row in rows]
 
 
 def static_shared(text: bytes) -> dict[str, int | None]:
