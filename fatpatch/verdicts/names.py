@@ -7,12 +7,12 @@ from typing import Final
 
 from fatpatch.base.patterns import lazy_pattern
 
-_GENERATION: Final = lazy_pattern(r"(?:(?<=_)|\b)(?:sm|cc)_?(\d{2,3})(?![0-9])", re.IGNORECASE)
+_GENERATION: Final = lazy_pattern(r"(?:(?<=_)|\b|(?<=[45])(?=Sm))(?:sm|cc)_?(\d{2,3})(?![0-9])", re.IGNORECASE)
 _LENGTH: Final = lazy_pattern(r"[1-9][0-9]{0,5}")
 
 
 def generations_named(name: str) -> frozenset[int]:
-    """The major versions in a kernel's name: 7 of cutlass_sm75_tensorop..., 9 of ..._cc90_...; none of most."""
+    """The major versions in a kernel's name: 7 of cutlass_sm75_tensorop..., 9 of ..._cc90_..., 8 of cutlass::arch::Sm80; none of most."""
     return frozenset(int(number) // 10 for number in _GENERATION.findall(name))
 
 

@@ -33,6 +33,8 @@ HOPELESS: Final = frozenset({"no-code", "will-not-run", "crash", "hang", "fails-
 
 _WORKS: Final = frozenset({"runs", "slow-start"})
 _SLOW: Final = 2.0
+_STALL: Final = 0.2
+"""Seconds: a module that takes less is compiled unnoticed when a program first uses it."""
 
 
 def outcome_of(found: FileVerdict) -> str:
@@ -136,8 +138,14 @@ def _good(found: FileVerdict) -> str:
     unsure = [module for module in found.here if module.verdict.verdict != EMPTY and not_promised(module.verdict, found.environment)]
     if unsure or beyond_jetson(found.modules, found.environment):
         return "not-promised"
-    slow = found.cost is not None and found.cost.seconds >= _SLOW and found.verdict == JIT
-    return "slow-start" if slow and _is_mostly_compiled(found) else "runs"
+    return "slow-start" if found.verdict == JIT and _is_slow(found) else "runs"
+
+
+def _is_slow(found: FileVerdict) -> bool:
+    """Whether a first start takes long: the driver compiles most of the library, and a module of it for a while."""
+    stall = None if found.slowest is None else found.slowest.verdict.cost
+    slow = found.cost is not None and found.cost.seconds >= _SLOW and stall is not None and stall.seconds >= _STALL
+    return slow and _is_mostly_compiled(found)
 
 
 def _is_mostly_compiled(found: FileVerdict) -> bool:

@@ -203,6 +203,8 @@ def test_variants_of_another_generation_are_not_compiled(tmp_path: Path) -> None
         ("cutlass_sm75_tensorop_gemm", {7}),
         ("_Z6kernel_cc90ILi3EEvv", {9}),
         ("fmha_cutlassB_bf16_aligned_64x64_k128_sm80", {8}),
+        ("_ZN7cutlass7Kernel2INS_4gemm6kernel4GemmINS_4arch4Sm80ENS3_5Sm100EEEEEvv", {8, 10}),
+        ("_Z12transform_14Small80", set()),
         ("transform_kernel", set()),
         ("access_cc", set()),
     ],

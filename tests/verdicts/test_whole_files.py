@@ -18,9 +18,10 @@ from fatpatch.model.tree import ModelFacts, Node, Wrapper
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.dispatch import HostChecks
 from fatpatch.verdicts.environment import Environment
+from fatpatch.verdicts.jit import Cost
 from fatpatch.verdicts.judge import Doctor, libraries
 from fatpatch.verdicts.models import quant_verdicts
-from fatpatch.verdicts.module import NATIVE, STUB, KernelVerdict, ModuleVerdict
+from fatpatch.verdicts.module import JIT, NATIVE, STUB, KernelVerdict, ModuleVerdict
 from fatpatch.verdicts.outcome import outcome_of
 from fatpatch.verdicts.requirements import trouble
 from fatpatch.verdicts.results import FileVerdict, Judged
@@ -83,6 +84,19 @@ def test_kernels_that_are_registered_and_nowhere(found: FileVerdict) -> None:
         changed = found._replace(modules=(found.modules[0]._replace(host=host),))
         assert outcome_of(changed) == outcome
         assert changed.unheld == (("gone",) if proven else ())
+
+
+@pytest.mark.parametrize(
+    ("stall", "ready", "outcome"),
+    [(60.0, 0, "slow-start"), (60.0, 1, "slow-start"), (60.0, 2, "runs"), (0.1, 0, "runs")],
+    ids=["all is compiled", "half of it", "a third", "nothing takes long"],
+)
+def test_a_slow_first_start(found: FileVerdict, stall: float, ready: int, outcome: str) -> None:
+    """What is compiled when a program first uses it: a few modules of many (cuSPARSELt), or many small ones (TensorFlow), are a note."""
+    native = found.modules[0]
+    compiled = native._replace(verdict=native.verdict._replace(verdict=JIT, cost=Cost(stall, 1, 1)))
+    changed = found._replace(verdict=JIT, modules=(compiled, *[native] * ready), cost=Cost(60.0, 1, 1), slowest=compiled)
+    assert outcome_of(changed) == outcome
 
 
 def test_a_model_makes_certain_only_what_is_known_of_it(found: FileVerdict) -> None:
