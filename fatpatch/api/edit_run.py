@@ -96,15 +96,15 @@ def rewritten(command: str, file: FileToEdit, plan_of: PlanOf) -> RewrittenFile:
 
 
 def grafted(
-    file: FileToEdit, images: Sequence[ImageToAdd], wishes: GraftRequest, driver: str | None, prepare: Prepare | None = None
+    file: FileToEdit, images: Sequence[ImageToAdd], request: GraftRequest, driver: str | None, prepare: Prepare | None = None
 ) -> GraftedFile:
     """Plan and carry out a graft; the effect is told for ``driver``. Errors as those of ``rewritten``."""
     with _opened(file) as source:
         warnings: list[str] = []
         if prepare is not None:
             own, warnings = prepare(source.subject.node)
-            wishes = wishes._replace(own=own)
-        outcome = graft(source.subject, images, wishes, file.to, driver)
+            request = request._replace(own=own)
+        outcome = graft(source.subject, images, request, file.to, driver)
         notes = [*warnings, *_notes(source, outcome.plan.edit)]
         return GraftedFile(outcome, *_written(source, changed=outcome.plan.edit is not None), notes)
 

@@ -107,7 +107,7 @@ def graft(
     bounds = images.limits or Limits()
     host = Options(drop_signature=images.drop_signature)
     where = tuple(images.modules), tuple(images.members)
-    wishes = GraftRequest(*where, replace, force=force, codec=codec, limit=bounds.image, host=host)
+    request = GraftRequest(*where, replace, force=force, codec=codec, limit=bounds.image, host=host)
     if not any((images.cubins, images.ptx, images.fatbins, images.hsaco, images.donor)):
         raise EditError("nothing to graft was given", locator=os.fspath(path), hint="cubins, ptx, fatbins, hsaco, or donor with targets")
 
@@ -115,7 +115,7 @@ def graft(
 
     def run(to: Destination) -> Document:
         with images_given(images, bounds.image, lambda donor: inspected(donor, limits=bounds)) as given:
-            return graft_json(*grafted(FileToEdit(shown, shown, to, bounds), given, wishes, driver), __version__)
+            return graft_json(*grafted(FileToEdit(shown, shown, to, bounds), given, request, driver), __version__)
 
     return Plan(shown, run)
 
@@ -136,12 +136,12 @@ def prune(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise EditError("give one of keep, drop and gpus", locator=os.fspath(path))
-    wish = KeepRequest(tuple(keep), tuple(drop), tuple(map(find, gpus)))
+    selected = KeepRequest(tuple(keep), tuple(drop), tuple(map(find, gpus)))
     edit = EditChoices(**options)
     bounds = edit.limits or Limits()
     host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
-    wishes = PruneRequest(wish, tuple(edit.modules), tuple(edit.members), force, host, bounds.image)
-    return _rewriting("prune", path, lambda node, _: plan_prune(node, wishes), bounds)
+    request = PruneRequest(selected, tuple(edit.modules), tuple(edit.members), force, host, bounds.image)
+    return _rewriting("prune", path, lambda node, _: plan_prune(node, request), bounds)
 
 
 def recompress(path: PathLike, codec: str, *, level: int | None = None, compact: bool = False, **options: Unpack[EditOptions]) -> Plan:
@@ -149,15 +149,15 @@ def recompress(path: PathLike, codec: str, *, level: int | None = None, compact:
     edit = EditChoices(**options)
     bounds = edit.limits or Limits()
     host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
-    wishes = RecompressRequest(codec, level, tuple(edit.modules), tuple(edit.members), host, bounds.image)
-    return _rewriting("recompress", path, lambda node, progress: plan_recompress(node, wishes, progress), bounds)
+    request = RecompressRequest(codec, level, tuple(edit.modules), tuple(edit.members), host, bounds.image)
+    return _rewriting("recompress", path, lambda node, progress: plan_recompress(node, request, progress), bounds)
 
 
 def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str] = (), limits: Limits | None = None) -> Plan:
     """Plan to write concatenated entries, which drivers up to 580 ignore, as plain ones."""
     bounds = limits or Limits()
-    wishes = ExpandRequest(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
-    return _rewriting("expand", path, lambda node, _: plan_expand(node, wishes), bounds)
+    request = ExpandRequest(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
+    return _rewriting("expand", path, lambda node, _: plan_expand(node, request), bounds)
 
 
 def undo(path: PathLike, *, last: bool = False) -> Undone:

@@ -9,7 +9,7 @@ from typing import Final
 from fatpatch.base.errors import InputError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
-from fatpatch.gpus.compatibility import best_kin
+from fatpatch.gpus.compatibility import nearest_compatible
 from fatpatch.gpus.tables import table
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.target import Target
@@ -122,7 +122,7 @@ def _contradiction(wanted: Target, device: Target) -> str | None:
 
 def override_for(device: str, targets: Sequence[str]) -> Override | None:
     """The value that can make a device load an object that is there; None when none is known to be sane."""
-    kin = best_kin(device, targets)
+    kin = nearest_compatible(device, targets)
     return None if kin is None else Override(_value(kin.code), kin.code, kin.caution, kin.same)
 
 

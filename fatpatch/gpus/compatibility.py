@@ -23,7 +23,7 @@ _MORE: Final = (  # code for a processor, devices, what to say of them with that
 )
 
 
-class Kinship(NamedTuple):
+class Compatibility(NamedTuple):
     """How far a device can be trusted with code for ``code``: ``same`` when it has the very instructions; ``caution`` in words."""
 
     code: str
@@ -31,19 +31,19 @@ class Kinship(NamedTuple):
     caution: str
 
 
-def kinship(code: str, device: str) -> Kinship | None:
+def compatibility(code: str, device: str) -> Compatibility | None:
     """What is known of a device (gfx1031) with code for another processor (gfx1030); None when nothing speaks for it."""
     code, device = Target(code).processor, Target(device).processor
     family = _generic(code)
     if family in _SAME and family == _generic(device) and code != device:
-        return Kinship(code, True, f"it has the same instructions as {code}")
+        return Compatibility(code, True, f"it has the same instructions as {code}")
     found = (caution for made_for, devices, caution in _MORE if made_for == code and device in devices)
-    return next((Kinship(code, False, caution) for caution in found), None)
+    return next((Compatibility(code, False, caution) for caution in found), None)
 
 
-def best_kin(device: str, targets: Sequence[str]) -> Kinship | None:
+def nearest_compatible(device: str, targets: Sequence[str]) -> Compatibility | None:
     """The kin of a device among the targets that there are: one with the same instructions if any, else one that may do."""
-    found = [kin for target in sorted(dict.fromkeys(targets)) if (kin := kinship(target, device)) is not None]
+    found = [kin for target in sorted(dict.fromkeys(targets)) if (kin := compatibility(target, device)) is not None]
     return min(found, key=lambda kin: not kin.same, default=None)
 
 

@@ -58,20 +58,20 @@ class Retargeted(NamedTuple):
     options: str | None = None
 
 
-def retargeted(node: Node, wishes: RetargetRequest, ptxas: Ptxas) -> Iterator[Retargeted]:
+def retargeted(node: Node, request: RetargetRequest, ptxas: Ptxas) -> Iterator[Retargeted]:
     """Each module of a file in turn. EditError when the target is none, or when no module has any PTX."""
-    arch, _ = _target(wishes.target)
-    if toolkits_for(wishes.target) is None:
-        raise EditError(f"no ptxas known here compiles {wishes.target}", hint="such as sm_61, sm_75, sm_90a")
+    arch, _ = _target(request.target)
+    if toolkits_for(request.target) is None:
+        raise EditError(f"no ptxas known here compiles {request.target}", hint="such as sm_61, sm_75, sm_90a")
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in (ModuleKind.FATBIN, ModuleKind.PTX)]
     if not any(image.kind == ImageKind.PTX for _, payload in everything for image in payload.images):
         message = "has no PTX: there is nothing that code for another GPU could be made of"
         raise EditError(message, locator=node.locator, hint=f"compile the source for it: nvcc -gencode arch=compute_{arch},code=sm_{arch}")
-    modules = pinned(everything, wishes.modules, wishes.members)
-    _refuse_unknown_level(modules, wishes.source)
+    modules = pinned(everything, request.modules, request.members)
+    _refuse_unknown_level(modules, request.source)
     pool = ThreadPoolExecutor(os.cpu_count())  # ptxas is a process of its own
     try:
-        yield from pool.map(lambda module: _Module(module[0], module[1], wishes, ptxas).run(), modules)
+        yield from pool.map(lambda module: _Module(module[0], module[1], request, ptxas).run(), modules)
     except BaseException:
         ptxas.end()
         raise
@@ -97,10 +97,10 @@ def _target(text: str) -> tuple[int, str]:
 class _Module:
     """The work on one module."""
 
-    def __init__(self, holder: Node, payload: Payload, wishes: RetargetRequest, ptxas: Ptxas) -> None:
-        self.payload, self.wishes, self.ptxas = payload, wishes, ptxas
-        self.reader = ImageReader(holder.content, wishes.limit)
-        self.arch, _ = Target(wishes.target).level
+    def __init__(self, holder: Node, payload: Payload, request: RetargetRequest, ptxas: Ptxas) -> None:
+        self.payload, self.request, self.ptxas = payload, request, ptxas
+        self.reader = ImageReader(holder.content, request.limit)
+        self.arch, _ = Target(request.target).level
         self.passes = 0
 
     def run(self) -> Retargeted:
@@ -122,8 +122,8 @@ class _Module:
     def _sources(self) -> list[ImageEntry]:
         """The PTX of the module, the lowest level not below the GPU first; without such a one the highest below it."""
         texts = [image for image in self.payload.images if image.kind == ImageKind.PTX and image.readable]
-        if self.wishes.source is not None:
-            return [image for image in texts if image.target == self.wishes.source]
+        if self.request.source is not None:
+            return [image for image in texts if image.target == self.request.source]
         levels = [(Target(image.target).level, image) for image in texts]
         usable = [(arch, image) for (arch, suffix), image in levels if not suffix or arch == self.arch]
         high = sorted(((arch, image) for arch, image in usable if arch >= self.arch), key=lambda pair: pair[0])
@@ -145,14 +145,14 @@ class _Module:
         evidence = Evidence(
             text, source, self.arch, ptx_bodies(text.data), rejected, rows, launch_bounds(answer.cubin), rewrites, levels, used
         )
-        found = tuple(verdicts(evidence, self.wishes.wanted))
+        found = tuple(verdicts(evidence, self.request.wanted))
         result = lowered.without(trapped(found), functions)
         lost = self._lost(found)
         if not any(verdict.taken for verdict in found):
             return Retargeted(self.payload, image.target, found, None, lost, self.passes, "", image.options)
-        if not self.wishes.as_ptx:
+        if not self.request.as_ptx:
             self.passes += 1
-            final = self.ptxas.assemble(result, self.wishes.target, image.options or "", limit=self.wishes.limit)
+            final = self.ptxas.assemble(result, self.request.target, image.options or "", limit=self.request.limit)
             if final.cubin is None:
                 return Retargeted(self.payload, image.target, found, None, lost, self.passes, final.complaints[0].words)
             result = final.cubin
@@ -169,7 +169,7 @@ class _Module:
 
     def _rewritten(self, text: Text) -> tuple[bytes, dict[str, tuple[Rewrite, ...]]]:
         """The text with the rewrites of the list, and which kernels they are in."""
-        if not self.wishes.rewrite:
+        if not self.request.rewrite:
             return text.data, {}
         bodies, used = {}, {}
         for kernel, each in text.entries.items():
@@ -180,18 +180,18 @@ class _Module:
 
     def _accepted(self, text: Text, options: str) -> tuple[PtxasAnswer, Text, dict[str, str], set[bytes]]:
         """The text as ptxas takes it: version lowered, traps for what it refuses; each refused kernel with ptxas' words."""
-        lowered = Text(for_target(text.data, self.wishes.target))
+        lowered = Text(for_target(text.data, self.request.target))
         rejected: dict[str, str] = {}
         functions: set[bytes] = set()
         answer = PtxasAnswer(None, ())
         for _ in range(_PASSES):
             self.passes += 1
             current = Text(lowered.without(rejected, functions))
-            answer = self.ptxas.assemble(current.data, self.wishes.target, options, quick=True, limit=self.wishes.limit)
+            answer = self.ptxas.assemble(current.data, self.request.target, options, quick=True, limit=self.request.limit)
             if answer.cubin is not None:
                 break
             if answer.newest is not None:
-                lowered = Text(for_target(text.data, self.wishes.target, answer.newest))
+                lowered = Text(for_target(text.data, self.request.target, answer.newest))
                 continue
             if not self._blame(current, answer, rejected, functions):
                 break
@@ -231,7 +231,7 @@ class _Module:
     def _lost(self, found: Sequence[RetargetVerdict]) -> tuple[str, ...]:
         """Kernels that work on the GPU today, and are traps in the new image, which would be loaded instead."""
         chosen = choose(self.payload.images, self.arch).image
-        if chosen is None or chosen.target == self.wishes.target:
+        if chosen is None or chosen.target == self.request.target:
             return ()
         try:
             data = self.reader.read(chosen)

@@ -73,12 +73,12 @@ def _slimmed(task: LibraryTask) -> LibraryResult:
         found = found._replace(kept_kernels=pruned.kernels.kept, lost_kernels=pruned.kernels.lost)
     if request.codec is None:
         return found
-    wishes = RecompressRequest(request.codec, host=Options(rebuild=True, compact=True), limit=request.limit)
+    recompression = RecompressRequest(request.codec, host=Options(rebuild=True, compact=True), limit=request.limit)
     try:
         if task.to is None:
-            return _estimated(found, task, wishes, pruned)
+            return _estimated(found, task, recompression, pruned)
         with _opened(task.to if pruned is not None else task.path, task.shown, request) as subject:
-            packed = _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, wishes)), task)
+            packed = _with(found, _first_that_works(subject, to, request, _recompressions(subject.node, recompression)), task)
             return packed._replace(recompressed=found.code_after - packed.code_after)
     except FatpatchError as error:
         if pruned is None:
@@ -86,11 +86,11 @@ def _slimmed(task: LibraryTask) -> LibraryResult:
         return found._replace(notes=(*found.notes, f"not recompressed: {error.message}"))
 
 
-def _estimated(found: LibraryResult, task: LibraryTask, wishes: RecompressRequest, pruned: Done | None) -> LibraryResult:
+def _estimated(found: LibraryResult, task: LibraryTask, recompression: RecompressRequest, pruned: Done | None) -> LibraryResult:
     """The result with what recompression would save besides, by its own accounting: the file without the removed images does not exist."""
     dropped = {} if pruned is None else {change.payload.locator: change.dropped for change in pruned.plan.changes}
     with _opened(task.path, task.shown, task.request) as subject:
-        modules, changes, notes = recompressed(subject.node, wishes._replace(dropped=dropped))
+        modules, changes, notes = recompressed(subject.node, recompression._replace(dropped=dropped))
         rows = [row for row in rows_of(modules, changes) if row.images]
     saved = max(found.code_after - sum(row.stored_then for row in rows), 0) if changes else 0
     if not saved:
@@ -143,12 +143,12 @@ def _attempt(subject: EditedFile, request: SlimRequest, to: Destination) -> Done
     drop = request.drop and _present(node, request.drop)
     if not request.devices and not drop and not request.strip_lto:
         return None
-    wish = request.wish._replace(drop=drop)
+    keep = request.keep._replace(drop=drop)
     spared = frozenset(modules_without_kernels(node, request))
 
     def planner(*, compact: bool, fill: bool) -> Planner:
         host = Options(compact=compact, rebuild=True)
-        return lambda: plan_prune(node, PruneRequest(wish, host=host, limit=request.limit, fill=fill, spared=spared))
+        return lambda: plan_prune(node, PruneRequest(keep, host=host, limit=request.limit, fill=fill, spared=spared))
 
     return _first_that_works(subject, to, request, (planner(compact=True, fill=False), planner(compact=False, fill=False)))
 
@@ -161,9 +161,9 @@ def _present(node: Node, patterns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(pattern for pattern in patterns if any(target_matches(target, pattern) for target in targets))
 
 
-def _recompressions(node: Node, wishes: RecompressRequest) -> Iterator[Planner]:
-    yield lambda: plan_recompress(node, wishes)
-    yield lambda: plan_recompress(node, wishes._replace(host=wishes.host._replace(compact=False), fill=True))
+def _recompressions(node: Node, recompression: RecompressRequest) -> Iterator[Planner]:
+    yield lambda: plan_recompress(node, recompression)
+    yield lambda: plan_recompress(node, recompression._replace(host=recompression.host._replace(compact=False), fill=True))
 
 
 def _first_that_works(

@@ -32,7 +32,7 @@ class SlimRequest(NamedTuple):
     trace: frozenset[str] = frozenset()
 
     @property
-    def wish(self) -> KeepRequest:
+    def keep(self) -> KeepRequest:
         """The same for one file."""
         return KeepRequest(drop=self.drop, devices=self.devices, keep_ptx=self.keep_ptx, strip_lto=self.strip_lto)
 

@@ -129,7 +129,7 @@ def _good(found: FileVerdict) -> str:
     """When everything loads."""
     if found.unread:
         return "not-read"
-    if found.unheld or found.incomplete:
+    if found.missing_kernels or found.incomplete:
         return "may-fail-in-part"
     if found.mismatch:
         return "may-be-wrong"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fatpatch.base.locator import file_name
 from fatpatch.base.shell_word import shell_word
 from fatpatch.gpus.amd import offered, override_for, switch_for
-from fatpatch.gpus.compatibility import Kinship, best_kin
+from fatpatch.gpus.compatibility import Compatibility, nearest_compatible
 from fatpatch.model.kinds import ContainerKind, ImageKind, ModuleKind
 from fatpatch.model.target import Target
 from fatpatch.model.tree import ImageEntry
@@ -75,14 +75,14 @@ def _override(target: str, broken: Sequence[Judged], there: Sequence[str]) -> It
 def _retag(target: str, broken: Sequence[Judged], there: Sequence[str], shown: str) -> Iterator[Remedy]:
     """A copy of a fitting object under the GPU's own name."""
     device = Target(target).processor
-    kin = best_kin(device, there)
+    kin = nearest_compatible(device, there)
     if kin is None or not all(module.payload.kind == ModuleKind.OFFLOAD_BUNDLE for module in broken):
         return
     why = f"a copy under the GPU's own name; {kin.caution}. {_UNTRIED}"
     yield Remedy(f"graft the {kin.code} code as {device}", _command(kin, device, shown), None, why)
 
 
-def _command(kin: Kinship, device: str, shown: str) -> str:
+def _command(kin: Compatibility, device: str, shown: str) -> str:
     place = ["--in-place"] if shown.endswith(".whl") else ["-o", f"fixed-{file_name(shown)}"]
     path = f"./{shown}" if shown.startswith("-") else shown
     force = [] if kin.same else ["--force"]

@@ -100,7 +100,7 @@ class FileVerdict(NamedTuple):
         return tuple(module for unit in self.counted for module in unit.here) if self.libraries else self.here
 
     @property
-    def unheld(self) -> tuple[str, ...]:
+    def missing_kernels(self) -> tuple[str, ...]:
         """Kernels that host code registers for sure and no image of its file holds: launching one is error 500.
 
         Not of a file that was slimmed for this device: what its other images held alone was never loaded here.

@@ -6,7 +6,7 @@ import pytest
 
 from fatpatch.base.errors import InputError
 from fatpatch.gpus.amd import choose_object, overridden, override_for, switch_for
-from fatpatch.gpus.compatibility import kinship
+from fatpatch.gpus.compatibility import compatibility
 from fatpatch.gpus.devices import find
 from fatpatch.model.tree import ImageEntry
 
@@ -75,8 +75,8 @@ def test_advice() -> None:
         ("gfx1101", "gfx1100", None), ("gfx701", "gfx702", None),
     ],
 )  # fmt: skip
-def test_kinship(code: str, device: str, same: bool | None) -> None:
-    kin = kinship(code, device)
+def test_compatibility(code: str, device: str, same: bool | None) -> None:
+    kin = compatibility(code, device)
     assert (None if kin is None else kin.same) == same
 
 

@@ -83,7 +83,7 @@ def test_kernels_that_are_registered_and_nowhere(found: FileVerdict) -> None:
         host = UNKNOWN._replace(registration=Registration(frozenset("k"), frozenset({"gone"}), proven, ""))
         changed = found._replace(modules=(found.modules[0]._replace(host=host),))
         assert outcome_of(changed) == outcome
-        assert changed.unheld == (("gone",) if proven else ())
+        assert changed.missing_kernels == (("gone",) if proven else ())
 
 
 @pytest.mark.parametrize(

@@ -49,5 +49,5 @@ def command(
     """
     from fatpatch.commands.audit import run as auditing
 
-    wish = auditing.AuditRequest(files, files_from, shard, cluster, index, html, jobs, again, ndjson, gpus_of(gpus, fleets))
-    return auditing.audit(wish, database, limits_from(max_image_size))
+    request = auditing.AuditRequest(files, files_from, shard, cluster, index, html, jobs, again, ndjson, gpus_of(gpus, fleets))
+    return auditing.audit(request, database, limits_from(max_image_size))

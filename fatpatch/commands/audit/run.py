@@ -49,16 +49,16 @@ class AuditRequest(NamedTuple):
     gpus: tuple[str, ...] = ()
 
 
-def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
+def audit(request: AuditRequest, path: str, limits: Limits) -> int:
     """Bring the index up to date; the exit code."""
-    if wish.html is not None:
-        _refuse_other(wish.html)
-    targets = [(name, _target(name)) for name in wish.gpus]
+    if request.html is not None:
+        _refuse_other(request.html)
+    targets = [(name, _target(name)) for name in request.gpus]
     limits = limits._replace(remote=limits.remote._replace(report=None))
-    inputs = _inputs(wish, limits)
+    inputs = _inputs(request, limits)
     database = Database(path, create=True)
     try:
-        if wish.again:
+        if request.again:
             database.forget()
         with Progress(f"{len(inputs)} files") as progress:
             began = time.monotonic()
@@ -66,15 +66,15 @@ def audit(wish: AuditRequest, path: str, limits: Limits) -> int:
             def done(found: Examined, count: int, total: int) -> None:
                 rate = count / max(time.monotonic() - began, 0.001)
                 progress.at(f"{count} of {total}, {rate:.0f} a second: {safe(found.location)[-40:]}", count, total)
-                if wish.ndjson:
+                if request.ndjson:
                     sys.stdout.write(json.dumps(_row(found)) + "\n")
 
-            result = run(inputs, database, limits, jobs=wish.jobs, cluster=wish.cluster, on_done=done)
-        if wish.html is not None:
+            result = run(inputs, database, limits, jobs=request.jobs, cluster=request.cluster, on_done=done)
+        if request.html is not None:
             from fatpatch.commands.audit.overview import overview
 
-            write_file(wish.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
-            quiet.note(f"wrote {wish.html}")
+            write_file(request.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
+            quiet.note(f"wrote {request.html}")
         for line in _served(database, targets):
             quiet.note(line)
     finally:
@@ -116,17 +116,17 @@ def _refuse_other(page: str) -> None:
     raise EditError("is there already, and is not a page", locator=page, hint="give another name for the page")
 
 
-def _inputs(wish: AuditRequest, limits: Limits) -> list[Input]:
-    names = [*wish.files, *(_listed(wish.files_from) if wish.files_from is not None else ())]
+def _inputs(request: AuditRequest, limits: Limits) -> list[Input]:
+    names = [*request.files, *(_listed(request.files_from) if request.files_from is not None else ())]
     if not names:
         raise click.UsageError("give files or folders, or --files-from")
-    if wish.simple_index is not None:
+    if request.simple_index is not None:
         from fatpatch.remote.index import wheels
 
-        names = [address for name in names for address in wheels(wish.simple_index, name, limits.remote)]
+        names = [address for name in names for address in wheels(request.simple_index, name, limits.remote)]
     units = resolve(names, names, choices()._replace(remote=limits.remote))
     inputs = files_of(units)
-    return inputs if wish.shard is None else part(inputs, *_shard(wish.shard))
+    return inputs if request.shard is None else part(inputs, *_shard(request.shard))
 
 
 def _listed(path: str) -> Iterator[str]:

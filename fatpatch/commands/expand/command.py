@@ -20,5 +20,5 @@ def command(file: str, given: EditRequest, max_image_size: int) -> int:
 
     Drivers up to 580 ignore concatenated entries (kind 0x100) and report "no kernel image is available" although the image is there.
     """
-    wishes = ExpandRequest(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
-    return rewrite("expand", file, given, lambda node, progress: plan_expand(node, wishes), max_image_size)
+    request = ExpandRequest(given.modules, given.members, Options(drop_signature=given.drop_signature, rebuild=True), max_image_size)
+    return rewrite("expand", file, given, lambda node, progress: plan_expand(node, request), max_image_size)

@@ -121,7 +121,7 @@ def command(
     if driver is not None and (len(driver) > 40 or ptx_of_driver(driver) is None):
         raise click.BadParameter(f"{driver!r} is not a known driver version; write for example 535.154", param_hint="--driver")
     limits = limits_from(max_image_size)
-    wishes = GraftRequest(
+    request = GraftRequest(
         modules=given.modules,
         members=given.members,
         replace=replace,
@@ -133,13 +133,13 @@ def command(
         retags=_retags(retags),
     )
     refuse_address(file)
-    prepare = None if retarget is None else partial(_made, Retargeting(retarget, allow is not None, frozenset(kernels)), wishes)
+    prepare = None if retarget is None else partial(_made, Retargeting(retarget, allow is not None, frozenset(kernels)), request)
     images = GraftChoices(cubins=cubins, ptx=texts, fatbins=fatbins, hsaco=objects, donor=donor, targets=targets)
     with images_given(images, limits.image, partial(_donor, limits), lambda path: shown_paths([path])[0]) as found:
         paths = _extracted(file, limits) if extracted else [file]
         for path in paths:
             with file_to_edit(path, given.destination(path), limits) as subject:
-                result = grafted(subject, found, wishes, driver, prepare)
+                result = grafted(subject, found, request, driver, prepare)
             if given.form == "json":
                 sys.stdout.write(json.dumps(graft_json(*result, __version__), indent=1 if len(paths) == 1 else None) + "\n")
             else:
@@ -187,7 +187,7 @@ class Retargeting(NamedTuple):
     kernels: frozenset[str]
 
 
-def _made(asked: Retargeting, wishes: GraftRequest, node: Node) -> tuple[Own, list[str]]:
+def _made(asked: Retargeting, request: GraftRequest, node: Node) -> tuple[Own, list[str]]:
     """The images that FILE's own PTX gives, each with its module, and what to warn of.
 
     EditError when there is none, or when kernels that the GPU runs today would be traps.
@@ -199,12 +199,12 @@ def _made(asked: Retargeting, wishes: GraftRequest, node: Node) -> tuple[Own, li
     from fatpatch.retargeting.run import RetargetRequest, retargeted
 
     target = target_named(asked.target, "--retarget")
-    modules = pinned(list(payloads_below(node)), wishes.modules, wishes.members)
+    modules = pinned(list(payloads_below(node)), request.modules, request.members)
     there = sum(any(image.target == target for image in payload.images) for _, payload in modules)
-    if there and not wishes.replace:
+    if there and not request.replace:
         message = f"has {target} code in {plural(there, 'module')} already"
         raise EditError(message, locator=node.locator, hint="--replace puts what is made in its place; --module names those that lack it")
-    aim = RetargetRequest(target, None, Wanted(asked.unverified, asked.kernels), wishes.modules, wishes.members, limit=wishes.limit)
+    aim = RetargetRequest(target, None, Wanted(asked.unverified, asked.kernels), request.modules, request.members, limit=request.limit)
     found = list(retargeted(node, aim, find_ptxas()))
     refuse_unknown(asked.kernels, found)
     made = [each for each in found if each.image is not None]
@@ -212,7 +212,7 @@ def _made(asked: Retargeting, wishes: GraftRequest, node: Node) -> tuple[Own, li
         hint = f"'fatpatch retarget FILE --to {target}' says why for each kernel"
         raise EditError(f"no code for {target} can be made of its PTX that is proven to be right", locator=node.locator, hint=hint)
     lost = [kernel for each in made for kernel in each.lost]
-    if lost and not wishes.force:
+    if lost and not request.force:
         message = f"{len(lost)} kernels that {target} runs today would be traps, such as {escape(lost[0])}"
         raise EditError(
             message, locator=node.locator, hint="--allow unverified or --kernel takes more of them; --force grafts all the same"

@@ -9,12 +9,12 @@ from fatpatch.retargeting.kernels import IDENTICAL
 from fatpatch.retargeting.run import Retargeted, RetargetRequest
 
 
-def donation_of(found: Retargeted, wishes: RetargetRequest) -> ImageToAdd:
+def donation_of(found: Retargeted, request: RetargetRequest) -> ImageToAdd:
     """The new image as something to graft."""
     assert found.image is not None
-    data, kind = found.image, "ptx" if wishes.as_ptx else "sass"
-    origin = f"{found.payload.locator} ({found.source} for {wishes.target})"
-    target = wishes.target.replace("sm_", "compute_") if wishes.as_ptx else wishes.target
+    data, kind = found.image, "ptx" if request.as_ptx else "sass"
+    origin = f"{found.payload.locator} ({found.source} for {request.target})"
+    target = request.target.replace("sm_", "compute_") if request.as_ptx else request.target
     unsure = sum(verdict.taken and verdict.number != IDENTICAL for verdict in found.verdicts)
     mark = f"{MARK} {found.source}" + (f", {unsure} kernels unverified" if unsure else "")
     signature = signature_of(kind, data, options=found.options)

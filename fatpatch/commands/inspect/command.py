@@ -89,7 +89,7 @@ def command(
         from fatpatch.commands.inspect.pattern import Pattern
 
         pattern = Pattern(kernel_pattern, "--kernel")
-    wish = InspectRequest(
+    request = InspectRequest(
         kernels=kernels or resources or pattern is not None or missing is not None,
         pattern=pattern,
         targets=targets,
@@ -103,4 +103,4 @@ def command(
         all_kinds=all_kinds,
         limits=limits_from(max_image_size),
     )
-    return Run(wish, named_units(files)).write(form, sys.stdout.write)
+    return Run(request, named_units(files)).write(form, sys.stdout.write)

@@ -60,8 +60,8 @@ class InspectRequest(NamedTuple):
 class Run:
     """All files of one command line."""
 
-    def __init__(self, wish: InspectRequest, units: list[NamedUnit]) -> None:
-        self.wish = wish
+    def __init__(self, request: InspectRequest, units: list[NamedUnit]) -> None:
+        self.request = request
         self.units = units
         self.loop = FileLoop()
 
@@ -89,7 +89,7 @@ class Run:
                         without += 1
                         continue
                     chosen = self._chosen(node)
-                    if self.wish.targets:
+                    if self.request.targets:
                         self._refuse_nothing(node, chosen, each.shown)
                     yield chosen
             if unit.whole:
@@ -98,17 +98,19 @@ class Run:
     def _open(self, unit: NamedUnit, progress: OnRead) -> AbstractContextManager[Node]:
         """A kind can be forced on a file only."""
         if unit.distribution is not None:
-            return opened_unit(unit, self.wish.limits, progress, all_kinds=self.wish.all_kinds)
-        return opened_unit(unit, self.wish.limits, progress, kind=self.wish.kind, all_kinds=self.wish.all_kinds)
+            return opened_unit(unit, self.request.limits, progress, all_kinds=self.request.all_kinds)
+        return opened_unit(unit, self.request.limits, progress, kind=self.request.kind, all_kinds=self.request.all_kinds)
 
     def _chosen(self, node: Node) -> Node:
         """The tree with only the targets asked for."""
-        if not self.wish.targets:
+        if not self.request.targets:
             return node
         members = tuple(self._chosen(member) for member in node.members)
         payloads = []
         for payload in node.payloads:
-            images = tuple(image for image in payload.images if any(target_matches(image.target, target) for target in self.wish.targets))
+            images = tuple(
+                image for image in payload.images if any(target_matches(image.target, target) for target in self.request.targets)
+            )
             if images:
                 payloads.append(payload._replace(images=images))
         return node._replace(members=members, payloads=tuple(payloads))
@@ -118,31 +120,31 @@ class Run:
         there = {image.target for _, payload in payloads_below(node) for image in payload.images}
         if there and not any(True for _ in payloads_below(chosen)):
             listed = ", ".join(sorted(there, key=target_key)[:_MAX_TARGETS]) + (", ..." if len(there) > _MAX_TARGETS else "")
-            raise InputError(f"has no image for {', '.join(self.wish.targets)}", locator=shown, hint=f"it has: {listed}")
+            raise InputError(f"has no image for {', '.join(self.request.targets)}", locator=shown, hint=f"it has: {listed}")
 
     def _findings(self, node: Node, *, detail: bool = True) -> Iterator[tuple[Payload, ImageEntry, ImageSurvey | None]]:
         """Every image in document order, with what the survey found and the kernel filters applied."""
         pairs = [(payload, image) for _, payload in payloads_below(node) for image in payload.images]
-        if not self.wish.survey:
+        if not self.request.survey:
             yield from ((payload, image, None) for payload, image in pairs)
             return
         from fatpatch.scan.survey import survey
 
         wanted = self._wanted(node)
-        found = survey([node], limit=self.wish.limits.image, digest=self.wish.digest, detail=detail, jobs=self.wish.jobs)
+        found = survey([node], limit=self.request.limits.image, digest=self.request.digest, detail=detail, jobs=self.request.jobs)
         for (payload, image), (_, finding) in zip(pairs, found, strict=True):
-            rows = None if finding.rows is None or not self.wish.kernels else tuple(row for row in finding.rows if wanted(row.name))
+            rows = None if finding.rows is None or not self.request.kernels else tuple(row for row in finding.rows if wanted(row.name))
             yield payload, image, finding._replace(rows=rows)
 
     def _wanted(self, node: Node) -> Callable[[str], bool]:
         """The filter on kernel names; ``--missing`` needs a pass of its own to know them."""
-        pattern, missing = self.wish.pattern, self.wish.missing
+        pattern, missing = self.request.pattern, self.request.missing
         lacking: set[str] | None = None
         if missing is not None:
             from fatpatch.scan.survey import survey
 
             matrix = Matrix()
-            for image, finding in survey([node], limit=self.wish.limits.image, detail=False, jobs=self.wish.jobs):
+            for image, finding in survey([node], limit=self.request.limits.image, detail=False, jobs=self.request.jobs):
                 matrix.add(image, finding.rows or ())
             lacking = matrix.lacking(missing)
 
@@ -178,7 +180,7 @@ class Run:
             return finding
 
         def summary() -> TreeSummary:
-            return summarize(node, len(names) if self.wish.kernels else None)
+            return summarize(node, len(names) if self.request.kernels else None)
 
         self._note(all_diagnostics(node))
         yield from json.file_json(node, lookup, demangle, summary)
@@ -191,13 +193,13 @@ class Run:
             matrices: dict[str, Matrix] = {}
             resources: dict[str, list[tuple[str, KernelFacts]]] = {}
             complaints = list(all_diagnostics(node))
-            if self.wish.survey:
+            if self.request.survey:
                 from fatpatch.scan.survey import complaint_of
 
-                for payload, image, finding in self._findings(node, detail=self.wish.resources):
+                for payload, image, finding in self._findings(node, detail=self.request.resources):
                     assert finding is not None
                     rows = finding.rows or ()
-                    if self.wish.resources:
+                    if self.request.resources:
                         resources.setdefault(place_of(payload), []).extend((image.target, row) for row in rows)
                     devices = finding.code_version if image.kind == ImageKind.ZEBIN else None
                     matrices.setdefault(place_of(payload), Matrix()).add(image, rows, finding.producer or devices)
@@ -207,9 +209,9 @@ class Run:
                 node,
                 matrices,
                 resources,
-                verbose=self.wish.verbose,
-                filtered=self.wish.pattern is not None or self.wish.missing is not None,
-                show=str if self.wish.mangled else readable,
+                verbose=self.request.verbose,
+                filtered=self.request.pattern is not None or self.request.missing is not None,
+                show=str if self.request.mangled else readable,
                 shown_as=shown_command(node),
             )
             out("".join(f"{line}\n" for line in (*([""] if index else []), *lines)))
@@ -220,11 +222,11 @@ class Run:
         from fatpatch.commands.inspect import csv
         from fatpatch.scan.survey import complaint_of
 
-        out(csv.header(self.wish.kernels))
+        out(csv.header(self.request.kernels))
         for node in self._nodes():
             complaints = list(all_diagnostics(node))
             for payload, image, finding in self._findings(node):
-                out(csv.rows(node, payload, image, finding, kernels=self.wish.kernels))
+                out(csv.rows(node, payload, image, finding, kernels=self.request.kernels))
                 if finding is not None and (complaint := complaint_of(image, finding)) is not None:
                     complaints.append(complaint)
             self._note(complaints)

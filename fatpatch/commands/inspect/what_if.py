@@ -23,21 +23,21 @@ Writer = Callable[[str], object]
 def tell_savings(files: Sequence[Input], text: str, kind: str | None, limits: Limits, form: str, out: Writer) -> int:
     """Write the savings of every file; the exit code. A usage error for a plan that cannot be read."""
     try:
-        wish = what_if(text)
+        request = what_if(text)
     except ValueError as error:
         raise click.BadParameter(f"expected {error}, got {text!r}", param_hint="--what-if") from error
     loop = FileLoop()
     rows: list[dict[str, Any]] = []
 
     def tell(shown: str, node: Node, progress: Progress) -> None:
-        found = saving(node, wish, limit=limits.image, progress=progress) if any(payloads_below(node)) else None
+        found = saving(node, request, limit=limits.image, progress=progress) if any(payloads_below(node)) else None
         loop.tell(list(all_diagnostics(node)))
         if form == "json":
             rows.append(render.file_json(shown, found))
         else:
-            out("".join(f"{line}\n" for line in render.text(shown, found, wish)))
+            out("".join(f"{line}\n" for line in render.text(shown, found, request)))
 
     loop.each(files, limits, kind, tell)
     if form == "json":
-        out(json.dumps(render.document(rows, wish), indent=1) + "\n")
+        out(json.dumps(render.document(rows, request), indent=1) + "\n")
     return loop.code

@@ -14,14 +14,14 @@ from fatpatch.model.kinds import Codec
 SCHEMA = "fatpatch.what-if/2"
 
 
-def text(shown: str, found: Saving | None, wish: WhatIf) -> Iterator[str]:
+def text(shown: str, found: Saving | None, request: WhatIf) -> Iterator[str]:
     """The sum first, then the table that the dry run of the edit prints, then what to know of it."""
     if found is None:
         yield f"{safe(shown)}: no GPU code"
         return
     stored, then = found.stored, found.stored_then
     change = f"saves {size(stored - then)}" if then <= stored else f"takes {size(then - stored)} more"
-    yield f"{safe(shown)}: GPU code {size(stored)} -> {size(then)}, {change}      ({_words(wish)})"
+    yield f"{safe(shown)}: GPU code {size(stored)} -> {size(then)}, {change}      ({_words(request)})"
     yield ""
     yield from target_table(found.rows)
     yield ""
@@ -30,17 +30,17 @@ def text(shown: str, found: Saving | None, wish: WhatIf) -> Iterator[str]:
         yield f"note: {safe(note)}"
 
 
-def _words(wish: WhatIf) -> str:
-    parts = [f"without {', '.join(wish.drop)}"] if wish.drop else []
-    if wish.codec is not None:
-        level = f"-{wish.level}" if wish.level else ""
-        parts.append("nothing compressed" if wish.codec == Codec.NONE else f"compressed with {wish.codec}{level}")
+def _words(request: WhatIf) -> str:
+    parts = [f"without {', '.join(request.drop)}"] if request.drop else []
+    if request.codec is not None:
+        level = f"-{request.level}" if request.level else ""
+        parts.append("nothing compressed" if request.codec == Codec.NONE else f"compressed with {request.codec}{level}")
     return safe(", ".join(parts))
 
 
-def document(files: Sequence[dict[str, Any]], wish: WhatIf) -> dict[str, Any]:
+def document(files: Sequence[dict[str, Any]], request: WhatIf) -> dict[str, Any]:
     """The document of schema fatpatch.what-if/2."""
-    asked = {"drop": list(wish.drop), "compress": wish.codec, "level": wish.level}
+    asked = {"drop": list(request.drop), "compress": request.codec, "level": request.level}
     return {"schema": SCHEMA, "tool_version": __version__, "plan": asked, "files": list(files)}
 
 

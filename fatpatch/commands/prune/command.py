@@ -45,7 +45,7 @@ def command(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")
-    wish = KeepRequest(split_targets(keep), split_targets(drop), tuple(device for gpu in gpus for device in devices_named(gpu)))
+    selected = KeepRequest(split_targets(keep), split_targets(drop), tuple(device for gpu in gpus for device in devices_named(gpu)))
     host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
-    wishes = PruneRequest(wish, given.modules, given.members, force, host, max_image_size)
-    return rewrite("prune", file, given, lambda node, progress: plan_prune(node, wishes), max_image_size)
+    request = PruneRequest(selected, given.modules, given.members, force, host, max_image_size)
+    return rewrite("prune", file, given, lambda node, progress: plan_prune(node, request), max_image_size)

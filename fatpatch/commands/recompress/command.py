@@ -30,7 +30,7 @@ def command(file: str, codec: str, level: int | None, compact: bool, given: Edit
     if level is not None and not 1 <= level <= LEVELS[codec]:
         expected = f"expected 1 to {LEVELS[codec]}" if LEVELS[codec] else "none has no levels"
         raise click.BadParameter(f"{level}: {expected}", param_hint="--level")
-    wishes = RecompressRequest(
+    request = RecompressRequest(
         codec,
         level,
         given.modules,
@@ -38,4 +38,4 @@ def command(file: str, codec: str, level: int | None, compact: bool, given: Edit
         Options(drop_signature=given.drop_signature, compact=compact, rebuild=True),
         max_image_size,
     )
-    return rewrite("recompress", file, given, lambda node, progress: plan_recompress(node, wishes, progress), max_image_size)
+    return rewrite("recompress", file, given, lambda node, progress: plan_recompress(node, request, progress), max_image_size)

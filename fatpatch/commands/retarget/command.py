@@ -75,29 +75,29 @@ def command(
     ptxas = find_ptxas()
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
     target = target_named(target, "--to")
-    wishes = RetargetRequest(target, source, wanted, modules, members, form_of == ImageKind.PTX, not no_rewrite, max_image_size)
+    request = RetargetRequest(target, source, wanted, modules, members, form_of == ImageKind.PTX, not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
     limits = limits_from(max_image_size)
     found: list[Retargeted] = []
     with Progress(shown) as progress, inspected(file, name=file_name(shown), limits=limits, progress=progress.at) as node:
-        for each in retargeted(node, wishes, ptxas):
+        for each in retargeted(node, request, ptxas):
             progress.at(f"{each.payload.locator}", len(found), 0)
             found.append(each)
     refuse_unknown(kernels, found)
     made = any(each.image is not None for each in found)
-    names = _written(directory, found, wishes, replace=force) if directory is not None and made else {}
-    document = retarget_json(found, names, wishes, ptxas.release, __version__)
+    names = _written(directory, found, request, replace=force) if directory is not None and made else {}
+    document = retarget_json(found, names, request, ptxas.release, __version__)
     if directory is not None and made:
         write_file(os.path.join(directory, INDEX), [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
     if form == "json":
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
-        for line in retarget_text(found, wishes, shown, directory, len(names), ptxas.release, verbose=verbose):
+        for line in retarget_text(found, request, shown, directory, len(names), ptxas.release, verbose=verbose):
             sys.stdout.write(line + "\n")
     return 0 if any(each.image is not None for each in found) else _NOTHING
 
 
-def _written(directory: str, found: list[Retargeted], wishes: RetargetRequest, *, replace: bool) -> dict[str, str]:
+def _written(directory: str, found: list[Retargeted], request: RetargetRequest, *, replace: bool) -> dict[str, str]:
     """Write every image; module locator -> name of its file."""
     make_folder(directory)
     names = {}
@@ -105,7 +105,7 @@ def _written(directory: str, found: list[Retargeted], wishes: RetargetRequest, *
         if each.image is None:
             continue
         last = re.sub(r"[^A-Za-z0-9._-]+", "-", steps(each.payload.locator)[-1])[:80].strip("-")
-        name = f"{number:03}-{last}.{wishes.target}.{'ptx' if wishes.as_ptx else 'cubin'}"
+        name = f"{number:03}-{last}.{request.target}.{'ptx' if request.as_ptx else 'cubin'}"
         write_file(os.path.join(directory, name), [each.image], replace=replace)
         names[each.payload.locator] = name
     return names

@@ -19,13 +19,13 @@ _SHOWN_NAME = 60
 
 
 def retarget_text(
-    found: Sequence[Retargeted], wishes: RetargetRequest, shown: str, directory: str | None, files: int, release: str, *, verbose: bool
+    found: Sequence[Retargeted], request: RetargetRequest, shown: str, directory: str | None, files: int, release: str, *, verbose: bool
 ) -> Iterator[str]:
     """The classes with their counts and reasons, what is made, what to beware of, and the exact repair."""
     verdicts = [verdict for each in found for verdict in each.verdicts]
     sources = ", ".join(sorted({each.source for each in found if each.source}))
     what = f"{plural(len(verdicts), 'kernel')} of {plural(len(found), 'module')}"
-    yield f"{safe(shown)}  {what} for {wishes.target}, from {sources or 'nothing'}, by ptxas {release}"
+    yield f"{safe(shown)}  {what} for {request.target}, from {sources or 'nothing'}, by ptxas {release}"
     yield ""
     counts = Counter((verdict.number, verdict.taken) for verdict in verdicts)
     pairs = {number: (counts[number, True], counts[number, False]) for number in WORDS}
@@ -36,18 +36,18 @@ def retarget_text(
     yield from _problems(found)
     yield from _cautions([verdict for verdict in verdicts if verdict.taken])
     made = [each for each in found if each.image is not None]
-    there = sum(any(image.target == wishes.target for image in each.payload.images) for each in made)
+    there = sum(any(image.target == request.target for image in each.payload.images) for each in made)
     if there:
-        yield f"{wishes.target} code is in {plural(there, 'module')} of these already: 'graft' needs --replace"
+        yield f"{request.target} code is in {plural(there, 'module')} of these already: 'graft' needs --replace"
     if not made:
         hint = _advice(verdicts)
         yield f"no image was compiled{hint}"
     elif directory is None:
         total = size(sum(len(each.image or b"") for each in made))
-        yield f"{plural(len(made), 'image')} can be compiled, {total}: -o DIR writes them, 'graft --retarget {wishes.target}' adds them"
+        yield f"{plural(len(made), 'image')} can be compiled, {total}: -o DIR writes them, 'graft --retarget {request.target}' adds them"
     else:
         yield f"{plural(files, 'file')} written to {safe(directory)}, and index.json"
-    yield _repair(wishes.target)
+    yield _repair(request.target)
 
 
 def _reasons(verdicts: Sequence[RetargetVerdict], *, verbose: bool) -> Iterator[str]:
@@ -103,13 +103,13 @@ def _repair(target: str) -> str:
 
 
 def retarget_json(
-    found: Sequence[Retargeted], names: Mapping[str, str], wishes: RetargetRequest, release: str, version: str
+    found: Sequence[Retargeted], names: Mapping[str, str], request: RetargetRequest, release: str, version: str
 ) -> dict[str, Any]:
     """The document of schema fatpatch.retarget/1."""
     return {
         "schema": SCHEMA,
         "tool_version": version,
-        "target": wishes.target,
+        "target": request.target,
         "ptxas": release,
         "classes": {str(number): words for number, words in WORDS.items()},
         "modules": [
@@ -133,5 +133,5 @@ def retarget_json(
             }
             for each in found
         ],
-        "exact_repair": _repair(wishes.target),
+        "exact_repair": _repair(request.target),
     }

@@ -83,18 +83,18 @@ class GraftPlan(NamedTuple):
     notes: tuple[str, ...]
 
 
-def plan_graft(node: Node, donations: Sequence[ImageToAdd], wishes: GraftRequest) -> GraftPlan:
+def plan_graft(node: Node, donations: Sequence[ImageToAdd], request: GraftRequest) -> GraftPlan:
     """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
-    modules = modules_of(node, wishes.limit)
+    modules = modules_of(node, request.limit)
     if not modules:
         raise _no_module(node)
-    matched, skipped = match(modules, donations, wishes.modules, wishes.members) if donations else ([], [])
-    made = dict(wishes.own)
+    matched, skipped = match(modules, donations, request.modules, request.members) if donations else ([], [])
+    made = dict(request.own)
     matched += [Match(module, made[module.locator]) for module in modules if module.locator in made]
     cautions: list[str] = []
-    for retag in dict.fromkeys(wishes.retags):
-        there = chosen(modules, wishes.modules, wishes.members)
-        copies, spared, words = retag_matches(there, retag, wishes.limit, replace=wishes.replace, force=wishes.force)
+    for retag in dict.fromkeys(request.retags):
+        there = chosen(modules, request.modules, request.members)
+        copies, spared, words = retag_matches(there, retag, request.limit, replace=request.replace, force=request.force)
         matched, skipped, cautions = [*matched, *copies], [*skipped, *spared], [*cautions, *words]
     matched = one_each(matched)
     if not matched:
@@ -107,19 +107,19 @@ def plan_graft(node: Node, donations: Sequence[ImageToAdd], wishes: GraftRequest
     refused: list[tuple[Match, list[Problem]]] = []
     for item in matched:
         existing = _existing(item)
-        if existing is not None and _same(item, existing, wishes.limit):
+        if existing is not None and _same(item, existing, request.limit):
             present.append(item)
             continue
-        donation, problems, counts = _checked(item, existing, wishes)
-        forced = [problem for problem in problems if problem.survivable and wishes.force]
+        donation, problems, counts = _checked(item, existing, request)
+        forced = [problem for problem in problems if problem.survivable and request.force]
         if len(forced) < len(problems):
             refused.append((item, problems))
             continue
         grafts.append(Graft(item.module, donation, existing, tuple(forced), *counts))
     if refused:
         raise _refusal(refused)
-    renewed = _renewed(grafts, wishes)
-    edit = edit_tree(node, {new.payload.locator: new for new in renewed}, wishes.host) if renewed else None
+    renewed = _renewed(grafts, request)
+    edit = edit_tree(node, {new.payload.locator: new for new in renewed}, request.host) if renewed else None
     untried = [_UNTRIED] if any(graft.module.vendor == Vendor.AMD for graft in grafts) else []
     notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
     return GraftPlan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
@@ -172,11 +172,11 @@ def _same(item: Match, image: ImageEntry, limit: int) -> bool:
     return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
 
 
-def _checked(item: Match, existing: ImageEntry | None, wishes: GraftRequest) -> tuple[ImageToAdd, list[Problem], tuple[int, int, int]]:
+def _checked(item: Match, existing: ImageEntry | None, request: GraftRequest) -> tuple[ImageToAdd, list[Problem], tuple[int, int, int]]:
     """The donation, its ids renamed if asked for; its problems; how many kernels, parameters and variables were compared."""
     module, donation = item
     problems = []
-    if existing is not None and not wishes.replace:
+    if existing is not None and not request.replace:
         problems.append(Problem(
             "duplicate", f"the module has a {donation.target} image already, a different one",
             "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
@@ -193,9 +193,9 @@ def _checked(item: Match, existing: ImageEntry | None, wishes: GraftRequest) -> 
     if existing is not None and existing.within is not None and module.vendor == Vendor.NVIDIA:
         message = f"the module's {donation.target} image shares a compressed block with others"
         problems.append(Problem("packed", message, "replacing it would drop them", survivable=False))
-    found = reference_of(module, donation.target, wishes.limit, existing)
+    found = reference_of(module, donation.target, request.limit, existing)
     if found is None and existing is not None:
-        found = reference_of(module, donation.target, wishes.limit)
+        found = reference_of(module, donation.target, request.limit)
     if found is None:
         problems.append(Problem(
             "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
@@ -203,7 +203,7 @@ def _checked(item: Match, existing: ImageEntry | None, wishes: GraftRequest) -> 
         ))  # fmt: skip
         return donation, problems, (0, 0, 0)
     _, signature = found
-    if wishes.rename_hash:
+    if request.rename_hash:
         donation = donation.renamed(renames_between(donation.signature.kernels, signature.kernels))
     problems += problems_of(donation, signature, module.relocatable)
     shared = [name for name in signature.kernels if name in donation.signature.kernels]
@@ -230,29 +230,29 @@ def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
     return EditError("\n  ".join(lines), locator=refused[0][0].module.locator, hint=hint)
 
 
-def _renewed(grafts: Sequence[Graft], wishes: GraftRequest) -> list[NewPayload]:
+def _renewed(grafts: Sequence[Graft], request: GraftRequest) -> list[NewPayload]:
     by_module: dict[str, list[Graft]] = {}
     for graft in grafts:
         by_module.setdefault(graft.module.locator, []).append(graft)
-    return [_new_payload(group, wishes) for group in by_module.values()]
+    return [_new_payload(group, request) for group in by_module.values()]
 
 
-def _new_payload(group: Sequence[Graft], wishes: GraftRequest) -> NewPayload:
+def _new_payload(group: Sequence[Graft], request: GraftRequest) -> NewPayload:
     """The payload of one module with all that it is given."""
     module = group[0].module
     donations = [graft.donation for graft in group]
     replaced = {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None}
     if module.vendor == Vendor.AMD:
-        if wishes.codec is not None:
+        if request.codec is not None:
             hint = "leave --compress out: a bundle stays packed as it is"
             raise EditError("--compress is for fatbins, and this is an AMD bundle", locator=module.locator, hint=hint)
-        return new_bundle(module.node.content, module.payload, donations, replaced, limit=wishes.limit)
+        return new_bundle(module.node.content, module.payload, donations, replaced, limit=request.limit)
     return new_fatbin(
         module.node.content,
         module.payload,
         donations,
         replaced,
-        codec=wishes.codec,
+        codec=request.codec,
         host=n.FLAG_HOST_WINDOWS if module.node.container == ContainerKind.PE else n.FLAG_HOST_LINUX,
         relocatable=module.relocatable,
     )

@@ -13,7 +13,7 @@ from fatpatch.edit.payload.new_image import ImageToAdd, hsaco_donation_of
 from fatpatch.gpucode.code_object.read import metadata_ranges, read_code_object, tables_of
 from fatpatch.gpucode.code_object.target import MACH, identify
 from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpus.compatibility import kinship
+from fatpatch.gpus.compatibility import compatibility
 from fatpatch.gpus.tables import table
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.target import Target
@@ -42,7 +42,7 @@ class Retag(NamedTuple):
                 raise InputError(f"{text[:60]!r}: {name[:30]!r} is not a known AMD processor", hint=hint)
         if code == device:
             raise InputError(f"{text[:60]!r}: both are the same processor", hint="name the processor of the copies second")
-        if kinship(code, device) is None:
+        if compatibility(code, device) is None:
             message = (
                 f"nothing known says that {device} runs the instructions of {code}: a wrong one hangs the GPU or computes wrong numbers"
             )
@@ -88,7 +88,7 @@ def retag_matches(
     Also the modules that need none, and what to warn of. EditError when there is no such module, or when the device only probably
     runs the code and that was not forced.
     """
-    kin = kinship(retag.code, retag.device)
+    kin = compatibility(retag.code, retag.device)
     assert kin is not None
     matches: list[Match] = []
     skipped: list[Skipped] = []

@@ -28,19 +28,19 @@ class GraftResult(NamedTuple):
 
 
 def graft(
-    subject: EditedFile, donations: Sequence[ImageToAdd], wishes: GraftRequest, to: Destination, driver: str | None = None
+    subject: EditedFile, donations: Sequence[ImageToAdd], request: GraftRequest, to: Destination, driver: str | None = None
 ) -> GraftResult:
     """Graft ``donations`` into a file; the effect is told for ``driver``.
 
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
     """
     outcomes: list[GraftResult] = []
-    guarded(subject, lambda: outcomes.append(_graft(subject, donations, wishes, to, driver)))
+    guarded(subject, lambda: outcomes.append(_graft(subject, donations, request, to, driver)))
     return outcomes[0]
 
 
-def _graft(subject: EditedFile, donations: Sequence[ImageToAdd], wishes: GraftRequest, to: Destination, driver: str | None) -> GraftResult:
-    plan = plan_graft(subject.node, donations, wishes)
+def _graft(subject: EditedFile, donations: Sequence[ImageToAdd], request: GraftRequest, to: Destination, driver: str | None) -> GraftResult:
+    plan = plan_graft(subject.node, donations, request)
     size = subject.before.size
     if plan.edit is None:
         return GraftResult(plan, (), (), size, size)
@@ -48,12 +48,12 @@ def _graft(subject: EditedFile, donations: Sequence[ImageToAdd], wishes: GraftRe
 
     def examine(both: TreeComparison) -> list[CheckResult]:
         edited = {graft.module.locator for graft in plan.grafts}
-        found = checks_of(edit, both, edited, _contents(plan.grafts, wishes.limit))
+        found = checks_of(edit, both, edited, _contents(plan.grafts, request.limit))
         if all(check.ok for check in found):
             effects[:] = effects_of(plan, both, driver)
         return found
 
-    checks = commit(subject, edit, to, examine, wishes.limit)
+    checks = commit(subject, edit, to, examine, request.limit)
     return GraftResult(plan, checks, tuple(effects), size, edit.overlay.size)
 
 

@@ -17,7 +17,7 @@ from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.compact_elf import compact_elf
 from fatpatch.edit.host.elf_symbols import symbols_of_moved
 from fatpatch.edit.host.elf_wrappers import retarget
-from fatpatch.edit.host.host import IN_PLACE, HostEdit, Options, shrunk_in_place, split_in_place, vacated
+from fatpatch.edit.host.host import IN_PLACE, HostEdit, Options, freed_ranges, shrunk_in_place, split_in_place
 from fatpatch.edit.payload.new_payload import NewPayload, common_alignment, room_for
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.locate import FATBIN_SECTIONS, PAYLOAD_SECTIONS
@@ -86,7 +86,7 @@ def edit_elf(host: Node, renewed: Sequence[NewPayload], options: Options) -> Hos
     tail += parts
     writes += _section_headers(elf, moved, placed, offset, tail, alignment, whole=whole)
     notes = [*told, *([placed.note] if placed.note else [])]
-    writes += vacated(moved)
+    writes += freed_ranges(moved)
     if whole:
         tactics = {locator: f"{tactic}, all fatbins of the section moved with it" for locator, tactic in tactics.items()}
     elif elf.sections and cuda:

@@ -106,6 +106,6 @@ def refuse_foreign(host: Node, offsets: Iterable[int]) -> None:
             raise EditError(message, locator=host.locator, offset=start, hint="give an image that fits in place, or edit another module")
 
 
-def vacated(renewed: Sequence[NewPayload]) -> list[Write]:
+def freed_ranges(renewed: Sequence[NewPayload]) -> list[Write]:
     """Zeros over the old places of fatbins that moved: no dead copies for tools to list, and zeros between fatbins disturb none."""
     return [Write(new.payload.offset, Source.zeros(new.payload.size)) for new in renewed]

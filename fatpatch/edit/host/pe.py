@@ -11,7 +11,7 @@ from fatpatch.base.source import Source
 from fatpatch.binfmt.pe.layout import PeFile
 from fatpatch.binfmt.pe.tables import IMAGE_SIZE, INITIALIZED_DATA, PeSection
 from fatpatch.edit.host.coff_symbols import symbols_followed
-from fatpatch.edit.host.host import IN_PLACE, HostEdit, Options, shrunk_in_place, split_in_place, vacated
+from fatpatch.edit.host.host import IN_PLACE, HostEdit, Options, freed_ranges, shrunk_in_place, split_in_place
 from fatpatch.edit.host.pe_seal import sealed, without_signature
 from fatpatch.edit.host.pe_wrappers import wrappers_led
 from fatpatch.edit.payload.new_payload import NewPayload, common_alignment, room_for
@@ -57,7 +57,7 @@ def edit_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> Host
         tail.append(padding(size, pe.file_alignment))
         number = len(pe.sections) + 1 if pe.has_room() else pe.last + 1
         writes += symbols_followed(pe, addresses, moved, number)
-        writes += vacated(moved)
+        writes += freed_ranges(moved)
     writes += wrappers_led(host, pe, addresses, shrunk=shrunk_in_place(renewed, moved))
     return HostEdit(sealed(pe, Overlay.of(host.content, writes, tail, kept)), tactics, offsets, tuple(notes))
 

@@ -31,18 +31,18 @@ class ExpandRequest(NamedTuple):
     limit: int = 128 << 20
 
 
-def plan_expand(node: Node, wishes: ExpandRequest) -> RewritePlan:
+def plan_expand(node: Node, request: ExpandRequest) -> RewritePlan:
     """Plan to write every concatenated entry as plain ones. EditError when a fatbin is damaged, or there is none."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind == ModuleKind.FATBIN]
     if not everything:
         raise EditError("holds no fatbin", locator=node.locator, hint="concatenated entries are a matter of CUDA fatbins")
-    modules, scratch = pinned(everything, wishes.modules, wishes.members), Scratch()
+    modules, scratch = pinned(everything, request.modules, request.members), Scratch()
     changes = [
-        _expanded(holder, payload, wishes.limit, scratch)
+        _expanded(holder, payload, request.limit, scratch)
         for holder, payload in modules
         if any(image.within is not None for image in payload.images)
     ]
-    return planned(node, modules, changes, wishes.host, ())
+    return planned(node, modules, changes, request.host, ())
 
 
 def _expanded(node: Node, payload: Payload, limit: int, scratch: Scratch) -> Change:

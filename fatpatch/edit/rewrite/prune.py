@@ -21,7 +21,7 @@ class PruneRequest(NamedTuple):
     ``fill``: every fatbin keeps its place and size. ``spared``: locators of modules that stay as they are.
     """
 
-    wish: KeepRequest
+    keep: KeepRequest
     modules: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     force: bool = False
@@ -31,36 +31,36 @@ class PruneRequest(NamedTuple):
     spared: frozenset[str] = frozenset()
 
 
-def plan_prune(node: Node, wishes: PruneRequest) -> RewritePlan:
-    """Plan to take out what the wish does not keep. EditError says why not: above all, whom it would break.
+def plan_prune(node: Node, request: PruneRequest) -> RewritePlan:
+    """Plan to take out what the request does not keep. EditError says why not: above all, whom it would break.
 
     Where code refers to payloads and the file need not shrink, they keep their size, and nothing moves: filler takes the place of images.
     """
-    modules, changes, notes, choice = pruned(node, wishes)
+    modules, changes, notes, choice = pruned(node, request)
     try:
-        return planned(node, modules, changes, wishes.host, notes, choice.lost)
+        return planned(node, modules, changes, request.host, notes, choice.lost)
     except ReferencedError as error:
-        if wishes.fill or wishes.host.compact:
+        if request.fill or request.host.compact:
             raise
-        modules, changes, notes, choice = pruned(node, wishes._replace(fill=True))
+        modules, changes, notes, choice = pruned(node, request._replace(fill=True))
         notes.append(f"all fatbins keep their places: {error.message}")
-        return planned(node, modules, changes, wishes.host, notes, choice.lost)
+        return planned(node, modules, changes, request.host, notes, choice.lost)
 
 
-def pruned(node: Node, wishes: PruneRequest) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], ImageSelection]:
+def pruned(node: Node, request: PruneRequest) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str], ImageSelection]:
     """(the modules that were looked at, those that change, notes, what was chosen). EditError as of ``plan_prune``."""
     everything = [(holder, payload) for holder, payload in payloads_below(node) if payload.kind in KINDS]
     if not everything:
         raise EditError("holds no fatbin and no bundle: there is nothing to remove", locator=node.locator)
-    modules = pinned(everything, wishes.modules, wishes.members)
-    choice = chosen(everything, wishes.wish, modules, force=wishes.force)
+    modules = pinned(everything, request.modules, request.members)
+    choice = chosen(everything, request.keep, modules, force=request.force)
     changes, notes = list[Change](), list(choice.notes)
     for holder, payload in modules:
-        gone = None if payload.locator in wishes.spared else choice.dropped.get(payload.locator)
+        gone = None if payload.locator in request.spared else choice.dropped.get(payload.locator)
         if gone is None:
             continue
         try:
-            change = thinned(holder, payload, gone, wishes.limit, fill=wishes.fill)
+            change = thinned(holder, payload, gone, request.limit, fill=request.fill)
         except FatpatchError as error:
             notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
             continue

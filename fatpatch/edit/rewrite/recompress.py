@@ -53,14 +53,14 @@ class RecompressRequest(NamedTuple):
     fill: bool = False
 
 
-def plan_recompress(node: Node, wishes: RecompressRequest, progress: Progress | None = None) -> RewritePlan:
+def plan_recompress(node: Node, request: RecompressRequest, progress: Progress | None = None) -> RewritePlan:
     """Plan to compress every image again, where that gains or an older driver is to read it. EditError when there is nothing."""
-    modules, changes, notes = recompressed(node, wishes, progress)
-    return planned(node, modules, changes, wishes.host, notes)
+    modules, changes, notes = recompressed(node, request, progress)
+    return planned(node, modules, changes, request.host, notes)
 
 
 def recompressed(
-    node: Node, wishes: RecompressRequest, progress: Progress | None = None
+    node: Node, request: RecompressRequest, progress: Progress | None = None
 ) -> tuple[Sequence[tuple[Node, Payload]], list[Change], list[str]]:
     """(the modules that were looked at, those that change, notes). EditError when there is nothing to compress."""
     everything = [
@@ -69,51 +69,51 @@ def recompressed(
     if not everything:
         raise EditError("holds no fatbin and no bundle: there is nothing to compress", locator=node.locator)
     changes, notes, scratch = list[Change](), list[str](), Scratch()
-    modules = pinned(everything, wishes.modules, wishes.members)
+    modules = pinned(everything, request.modules, request.members)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, (holder, payload) in enumerate(modules):
             if progress is not None:
                 progress(payload.locator, done, len(modules))
             try:
-                found = (_fatbin if payload.kind == ModuleKind.FATBIN else _bundle)(holder, payload, wishes, scratch, pool)
+                found = (_fatbin if payload.kind == ModuleKind.FATBIN else _bundle)(holder, payload, request, scratch, pool)
             except FatpatchError as error:
                 notes.append(f"{error.locator or payload.locator} is left as it is: {error.message}")
                 continue
             if found is not None:
                 changes.append(found)
-    if wishes.codec == Codec.LZ4 and any(payload.vendor == Vendor.AMD for _, payload in modules):
+    if request.codec == Codec.LZ4 and any(payload.vendor == Vendor.AMD for _, payload in modules):
         notes.append("bundles of AMD are left as they are: their runtime reads zstd and zlib only")
-    return modules, changes, [*notes, *_floor(modules, wishes)]
+    return modules, changes, [*notes, *_floor(modules, request)]
 
 
-def _floor(modules: Sequence[tuple[Node, Payload]], wishes: RecompressRequest) -> Iterator[str]:
+def _floor(modules: Sequence[tuple[Node, Payload]], request: RecompressRequest) -> Iterator[str]:
     """What drivers must be able to do, before and after."""
     codecs = {image.compression for _, payload in modules for image in payload.images if payload.vendor == Vendor.NVIDIA}
     if not codecs:
         return
     linux, windows = first_zstd_driver()
-    if wishes.codec == _DEMANDING:
+    if request.codec == _DEMANDING:
         was = "" if _DEMANDING in codecs else ", what was there before by any"
         yield f"zstd is read by drivers from {linux} (Windows: {windows}) on{was}; on an older one loading fails with error 200"
     elif _DEMANDING in codecs:
         yield f"before, unpacking zstd took a driver of {linux} (Windows: {windows}) or newer; what else the program needs stays"
 
 
-def _fatbin(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
+def _fatbin(node: Node, payload: Payload, request: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     source = node.content
-    dropped = wishes.dropped.get(payload.locator, ())
+    dropped = request.dropped.get(payload.locator, ())
     entries, kept = remaining(fatbin.entries_of(source, payload), payload.images, {image.offset for image in dropped})
     by_offset = {image.offset: image for image in payload.images}
-    reader = ImageReader(source, wishes.limit)
+    reader = ImageReader(source, request.limit)
     made: list[Source | None] = []
     gone = tuple(image for image in payload.images if image not in kept)
     step = 2 * (os.cpu_count() or 1)
     for start in range(0, len(entries), step):
         batch = entries[start : start + step]
-        contents = [_content(reader, by_offset.get(entry.offset), wishes.codec) for entry in batch]
-        packed = pool.map(lambda entry, data: _entry(source, entry, data, wishes), batch, contents)
+        contents = [_content(reader, by_offset.get(entry.offset), request.codec) for entry in batch]
+        packed = pool.map(lambda entry, data: _entry(source, entry, data, request), batch, contents)
         made += [None if new is None else scratch.keep(new) for new in packed]
-    if not gone and (wishes.fill or stays_in_place(node, payload)):
+    if not gone and (request.fill or stays_in_place(node, payload)):
         new = repacked(source, payload, entries, made)
         return None if new is None else Change(node, payload, new, kept, filled=True)
     if not gone and not any(made):
@@ -131,7 +131,7 @@ def _content(reader: ImageReader, image: ImageEntry | None, codec: str) -> bytes
     return reader.read(image)
 
 
-def _entry(source: Source, entry: fatbin.EntryCopy, data: bytes | None, wishes: RecompressRequest) -> bytes | None:
+def _entry(source: Source, entry: fatbin.EntryCopy, data: bytes | None, request: RecompressRequest) -> bytes | None:
     """The entry with its payload packed anew; None when the old one is as good.
 
     zstd is left for a codec that every driver reads even where that takes more room.
@@ -139,32 +139,32 @@ def _entry(source: Source, entry: fatbin.EntryCopy, data: bytes | None, wishes: 
     if data is None:
         return None
     extension = source.read(entry.offset + HEADER.size, entry.header.header_size - HEADER.size)
-    new = packed_entry(entry.header, extension, data, wishes.codec, wishes.level)
-    freed = wishes.codec == Codec.NONE or (bool(entry.header.flags & n.FLAG_ZSTD) and wishes.codec != _DEMANDING)
+    new = packed_entry(entry.header, extension, data, request.codec, request.level)
+    freed = request.codec == Codec.NONE or (bool(entry.header.flags & n.FLAG_ZSTD) and request.codec != _DEMANDING)
     return new if freed or len(new) < entry.size else None
 
 
-def _bundle(node: Node, payload: Payload, wishes: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
+def _bundle(node: Node, payload: Payload, request: RecompressRequest, scratch: Scratch, pool: ThreadPoolExecutor) -> Change | None:
     """The bundle packed by zstd, or not at all; None when that gains nothing."""
-    if wishes.codec == Codec.LZ4 or not payload.images:
+    if request.codec == Codec.LZ4 or not payload.images:
         return None
-    dropped = {image.identifier for image in wishes.dropped.get(payload.locator, ())}
+    dropped = {image.identifier for image in request.dropped.get(payload.locator, ())}
     entries = [
-        (entry.identifier, entry.data) for entry in bundle.entries_of(node.content, payload, wishes.limit) if entry.name not in dropped
+        (entry.identifier, entry.data) for entry in bundle.entries_of(node.content, payload, request.limit) if entry.name not in dropped
     ]
     kept = tuple(image for image in payload.images if image.identifier not in dropped)
-    if wishes.codec == Codec.NONE:
+    if request.codec == Codec.NONE:
         if payload.format != BundleForm.CCOB and not dropped:
             return None
         plain = payload._replace(format=BundleForm.PLAIN)
-        parts = tuple(scratch.keep(part.read(0, part.size)) for part in bundle.bundled(entries, plain, wishes.limit))
+        parts = tuple(scratch.keep(part.read(0, part.size)) for part in bundle.bundled(entries, plain, request.limit))
     else:
         wanted = payload._replace(
             format=BundleForm.CCOB,
             version=payload.version or _BUNDLE_VERSION,
             images=tuple(image._replace(compression=Codec.ZSTD) for image in payload.images),
         )
-        parts = bundle.bundled(entries, wanted, wishes.limit, wishes.level or _BUNDLE_LEVEL)
+        parts = bundle.bundled(entries, wanted, request.limit, request.level or _BUNDLE_LEVEL)
         if sum(part.size for part in parts) >= payload.size:
             return None
     gone = tuple(image for image in payload.images if image.identifier in dropped)

@@ -44,28 +44,28 @@ class ImageSelection(NamedTuple):
     notes: tuple[str, ...]
 
 
-def chosen(everything: Sequence[Pair], wish: KeepRequest, modules: Sequence[Pair], *, force: bool) -> ImageSelection:
-    """What the wish takes out of ``modules``, which are some of ``everything`` that the file holds.
+def chosen(everything: Sequence[Pair], request: KeepRequest, modules: Sequence[Pair], *, force: bool) -> ImageSelection:
+    """What the request takes out of ``modules``, which are some of ``everything`` that the file holds.
 
     EditError when a target is named that is nowhere, or when a module would no longer load on a GPU that other modules still serve.
     """
     chooser = _Chooser()
-    _refuse_unknown(modules, wish, chooser)
-    vendors = {device.vendor for device in wish.devices}
+    _refuse_unknown(modules, request, chooser)
+    vendors = {device.vendor for device in request.devices}
     dropped = {}
-    notes = [f"kept is what {device.name} loads ({device.target})" for device in wish.devices]
+    notes = [f"kept is what {device.name} loads ({device.target})" for device in request.devices]
     for _, payload in modules:
-        if wish.devices and payload.vendor not in vendors:
+        if request.devices and payload.vendor not in vendors:
             notes.append(f"code of {payload.vendor.upper()} GPUs is left as it is: none of those named is one")
             continue
-        kept = {id(image) for image in _kept(payload, wish, chooser)}
+        kept = {id(image) for image in _kept(payload, request, chooser)}
         if gone := tuple(image for image in payload.images if id(image) not in kept):
             dropped[payload.locator] = gone
-    if wish.devices:
+    if request.devices:
         others = {image.kind for _, payload in modules for image in payload.images} - _LOADABLE
-        others -= {"lto"} if wish.strip_lto else set()
+        others -= {"lto"} if request.strip_lto else set()
         notes += [f"images of kind {kind} are kept: no GPU loads them itself; --drop takes them by target" for kind in sorted(others)]
-    lost, broken = _losses(everything, dropped, wish.devices, chooser)
+    lost, broken = _losses(everything, dropped, request.devices, chooser)
     if not force:
         if broken:
             raise _broken(broken)
@@ -86,23 +86,23 @@ def _refuse_all(everything: Sequence[Pair], dropped: Mapping[str, tuple[ImageEnt
         raise EditError("nothing would be left in the file", hint="keep some target; --force prunes all the same")
 
 
-def _kept(payload: Payload, wish: KeepRequest, chooser: _Chooser) -> Iterator[ImageEntry]:
+def _kept(payload: Payload, request: KeepRequest, chooser: _Chooser) -> Iterator[ImageEntry]:
     for image in payload.images:
-        if image.kind == ImageKind.LTO and wish.strip_lto:
+        if image.kind == ImageKind.LTO and request.strip_lto:
             continue
-        if not (wish.keep or wish.drop or wish.devices):
+        if not (request.keep or request.drop or request.devices):
             yield image
-        elif wish.keep:
-            if any(target_matches(image.target, pattern) for pattern in wish.keep):
+        elif request.keep:
+            if any(target_matches(image.target, pattern) for pattern in request.keep):
                 yield image
-        elif wish.drop:
-            if not any(target_matches(image.target, pattern) for pattern in wish.drop):
+        elif request.drop:
+            if not any(target_matches(image.target, pattern) for pattern in request.drop):
                 yield image
         elif image.kind not in _LOADABLE:
             yield image
-    for device in wish.devices:
+    for device in request.devices:
         yield from loaded(payload, device.target, device.arch, chooser)
-    if wish.keep_ptx:
+    if request.keep_ptx:
         texts = [image for image in payload.images if image.kind == ImageKind.PTX and not Target(image.target).suffix]
         yield from (image for image in texts if image.target == max((each.target for each in texts), key=target_key))
 
@@ -244,13 +244,13 @@ def _broken(broken: Sequence[Loss]) -> EditError:
     return EditError(message, locator=locator, hint=f"keep {', '.join(wanted)} too; --force prunes all the same")
 
 
-def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], wish: KeepRequest, chooser: _Chooser) -> None:
+def _refuse_unknown(modules: Sequence[tuple[Node, Payload]], request: KeepRequest, chooser: _Chooser) -> None:
     there = sorted({image.target for _, payload in modules for image in payload.images}, key=target_key)
-    for pattern in (*wish.keep, *wish.drop):
+    for pattern in (*request.keep, *request.drop):
         if not any(target_matches(target, pattern) for target in there):
             raise EditError(f"nothing in the file is for {pattern!r}", hint=f"its targets are {', '.join(there)}")
-    if wish.devices and not any(
-        True for _, payload in modules for device in wish.devices for _ in loaded(payload, device.target, device.arch, chooser)
+    if request.devices and not any(
+        True for _, payload in modules for device in request.devices for _ in loaded(payload, device.target, device.arch, chooser)
     ):
-        names = ", ".join(device.name for device in wish.devices)
+        names = ", ".join(device.name for device in request.devices)
         raise EditError(f"nothing in the file runs on {names}, so nothing would be left", hint=f"its targets are {', '.join(there)}")

@@ -58,15 +58,15 @@ def what_if(text: str) -> WhatIf:
     return WhatIf(tuple(drop), codec, level)
 
 
-def saving(root: Node, wish: WhatIf, *, limit: int, progress: Progress | None = None) -> Saving:
+def saving(root: Node, asked: WhatIf, *, limit: int, progress: Progress | None = None) -> Saving:
     """The saving in ``root`` and its members. EditError when the file holds no code, or none for a target to drop."""
     notes: list[str] = []
     dropped, lost = dict[str, tuple[ImageEntry, ...]](), tuple[str, ...]()
-    if wish.drop:
-        modules, changes, notes, choice = pruned(root, PruneRequest(KeepRequest(drop=wish.drop), force=True, limit=limit))
+    if asked.drop:
+        modules, changes, notes, choice = pruned(root, PruneRequest(KeepRequest(drop=asked.drop), force=True, limit=limit))
         dropped, lost = choice.dropped, choice.lost
-    if wish.codec is not None:
-        wishes = RecompressRequest(wish.codec, wish.level, limit=limit, dropped=dropped)
-        modules, changes, more = recompressed(root, wishes, progress)
+    if asked.codec is not None:
+        request = RecompressRequest(asked.codec, asked.level, limit=limit, dropped=dropped)
+        modules, changes, more = recompressed(root, request, progress)
         notes = [*notes, *more]
     return Saving(tuple(rows_of(modules, changes)), lost, tuple(dict.fromkeys(notes)))

@@ -90,7 +90,7 @@ def host(found: FileVerdict) -> Iterator[str]:
 
 def registration(found: FileVerdict) -> Iterator[str]:
     """Kernels that the host registers and no image has."""
-    names = found.unheld
+    names = found.missing_kernels
     if names and found.trouble is None:
         words = f"{plural(len(names), 'kernel')} that the host registers {'is' if len(names) == 1 else 'are'} in no image of the file"
         yield ""
