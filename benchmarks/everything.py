@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ SAMPLES = HERE.parent / "samples"
 LISTED = ("_C.so", "libcublas.so.12", "libcublasLt.so.12")
 JUDGED = ("libllamamodel-mainline-cuda.so", "xllamacpp.cpython-311-x86_64-linux-gnu.so", "libfaiss-6b43fd57.so", "libcublas.so.12")
 AMD = ("libggml-hip-*.so", "libonnxruntime_providers_rocm.so", "libbitsandbytes_rocm71*.so")
+PACKAGES = ("*.whl", "*.deb")
 EDITED = "libggml-cuda.so"
 
 
@@ -69,6 +71,10 @@ def smoke(scratch: Path) -> Iterator[Benchmark]:
     yield Benchmark("doctor.py", (*once, library))
     yield Benchmark("amd.py", (*once, str(SAMPLES / "libhipdemo.so")), "" if READOBJ else "llvm-readobj of LLVM 22")
     yield Benchmark("audit.py", ("--files", "20"), "" if CUOBJDUMP else "cuobjdump")
+    wheel = scratch / "some-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(library, "some/libkernels.so")
+    yield Benchmark("packages.py", (*once, str(wheel)), "" if shutil.which("unzip") else "unzip")
     donor = ("--from", str(SAMPLES / "donor.dll"), "--target", "sm_61", "--member", "*")
     yield Benchmark("graft.py", (*once, str(demo), *donor))
     yield Benchmark("prune.py", (*once, library, "sm_100f"))
@@ -80,6 +86,7 @@ def full(corpus: Path) -> Iterator[Benchmark]:
     yield _on(corpus, "doctor.py", (*JUDGED, EDITED))
     yield _on(corpus, "amd.py", AMD, "" if READOBJ else "llvm-readobj of LLVM 22")
     yield Benchmark("audit.py", ("--corpus", str(corpus)), "" if CUOBJDUMP else "cuobjdump")
+    yield _on(corpus, "packages.py", PACKAGES, "" if shutil.which("unzip") and shutil.which("xz") else "unzip, xz")
     edited = next(iter(sorted(corpus.rglob(EDITED))), None)
     missing = "" if edited else EDITED
     module = ("--cubin", str(SAMPLES / "kernels.sm_61.cubin"), "--force", "--module", "*fatbin[[]0[]]")
