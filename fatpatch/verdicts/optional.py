@@ -28,6 +28,8 @@ from fatpatch.verdicts.results import FileVerdict
 
 _MAX_TEXT: Final = 1 << 18
 _MAX_PLACES: Final = 32
+_CHOOSY: Final = lazy_pattern(r"(?:^|/)(?:lib)?cusparseLt[^/]*\Z")
+"""cuSPARSELt: each release lists the GPUs that it is for (9.0 since 0.6), and returns ARCH_MISMATCH on others; programs go on without."""
 _COPIES_AHEAD: Final = 80
 """The SM number from which on GPUs have ``cp.async`` (PTX ISA)."""
 _ASKED: Final = 8
@@ -51,7 +53,7 @@ def unneeded(whole: Node, units: Sequence[FileVerdict], reader: FactsReader) -> 
             unit
             for unit in lacking
             if all(gpus[id(unit)].isdisjoint(gpus[id(each)]) for each in running)
-            or (len(unit.here) < modules and _is_beyond(unit, min(gpus[id(unit)], default=0), reader))
+            or (len(unit.here) < modules and (_CHOOSY.search(unit.node.path) or _is_beyond(unit, min(gpus[id(unit)], default=0), reader)))
         )
     apart = sum(map(len, gpus.values())) == len(frozenset[int]().union(*gpus.values()))
     goes_on = len(lacking) == len(useful) and apart and all(_goes_on_without(whole, unit.node) for unit in lacking)
@@ -85,7 +87,8 @@ def _is_beyond(unit: FileVerdict, least: int, reader: FactsReader) -> bool:
 
 def _gpus(unit: FileVerdict) -> frozenset[int]:
     """The SM numbers of GPUs that load something of a library."""
-    lists = {tuple(image.target for image in module.payload.images): module.payload.images for module in unit.here}
+    useful = [module.payload.images for module in unit.here if module.verdict.verdict != EMPTY]
+    lists = {tuple(image.target for image in images): images for images in useful}
     return frozenset(arch for arch in DEVICES if any(choose(images, arch).image is not None for images in lists.values()))
 
 

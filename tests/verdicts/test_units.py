@@ -97,6 +97,13 @@ def test_a_package_of_one_library_needs_it(tmp_path: Path) -> None:
     assert (outcome(shared, "T4"), outcome(shared, "GTX 980")) == ("runs-in-part", "will-not-run")
 
 
+@pytest.mark.parametrize(("name", "expected"), [("libcusparseLt-f80c68d1", "runs"), ("libmine", "runs-in-part")])
+def test_structured_sparsity_is_for_some_gpus(name: str, expected: str, tmp_path: Path) -> None:
+    """torch 2.4.1 on an H100 has cuSPARSELt 0.5 in it, which is for 8.0 to 8.9."""
+    path = wheel(tmp_path / "x.whl", libtorch_cuda=library(50, 80, 90, modules=3), **{name: library(80, 86)})
+    assert (outcome(path, "H100"), outcome(path, "RTX 3060"), outcome(path, "RTX 5090")) == (expected, "runs", "will-not-run")
+
+
 @pytest.mark.parametrize(
     ("body", "modules", "gpu", "expected"),
     [
