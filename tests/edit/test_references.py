@@ -56,6 +56,17 @@ X86_FORMS = (
     Form("imm32-store", "movq $fatbin1, -8(%rsp)", kinds=(FIXED,)),
     Form("disp32-indexed", "movl fatbin1(,%rax,4), %eax", kinds=(FIXED,)),
     Form("disp32-absolute", "movl fatbin1+8, %eax", kinds=(FIXED,)),
+    Form("lea-of-less", "leaq fatbin1-8(%rip), %rcx\nxorl %edx, %edx\naddq $8, %rcx"),
+    Form("lea-of-less-indexed", "leaq fatbin1-8(%rip), %rcx\nmovl 4(%rcx,%rdi,4), %eax"),
+    Form("add-later", "leaq fatbin1-0x200000(%rip), %r9\nxorl %ecx, %ecx\nnop\naddq $0x200000, %r9"),
+    Form("add-to-rax", "leaq fatbin1-0x200000(%rip), %rax\naddq $0x200000, %rax"),
+    Form("sub-later", "leaq fatbin1+0x200000(%rip), %rdx\nnop\nsubq $0x200000, %rdx"),
+    Form("lea-later", "leaq fatbin1-0x200000(%rip), %rdx\nnop\nleaq 0x200000(%rdx), %rax"),
+    Form("eip", "leal fatbin1(%eip), %eax", kinds=(FIXED,)),
+    Form("end-label", "leaq fatbin2(%rip), %rax"),
+    Form("entry", "movl $fatbin1 + 0x1000 + 64, %eax\nmovl $fatbin1_second, %eax", kinds=(FIXED,)),
+    Form("entry-32-bit-pointer", ".balign 4\n.long fatbin1_second", '.data,"aw",@progbits', (FIXED,)),
+    Form("entry-offset", RELATIVE.format(".long 7, 8, fatbin1_second - here - 8, 9", "@"), '.rodata,"a",@progbits'),
     Form("pointer", ".quad fatbin1 + 16", '.data,"aw",@progbits'),
     Form("unaligned-pointer", ".byte 1\n.quad fatbin1", '.data,"aw",@progbits'),
     Form("read-only-pointer", ".balign 8\n.quad fatbin1 + 0x100", '.rodata,"a",@progbits', (FIXED,)),
@@ -98,11 +109,16 @@ ARM_FORMS = tuple(
 
 def host_with(form: Form, kind: tuple[str, ...]) -> Host:
     label = "\n.globl taker\ntaker: " if "ax" in form.section else "\n"
-    extra = (
-        f".section .nv_fatbin\nfatbin1_end = fatbin2\n.section {form.section}{label}{form.code}\n{'ret' if 'ax' in form.section else ''}\n"
-    )
+    extra = f".section .nv_fatbin\nfatbin1_end = fatbin2\nfatbin1_second = fatbin1 + {second_entry()}\n.section {form.section}{label}{form.code}\n{'ret' if 'ax' in form.section else ''}\n"
     options = tuple(option for option in kind if kind is not SHARED)
     return Host(form.name, options, form.compiler, program=kind is not SHARED, modules=3, extra=extra)
+
+
+def second_entry() -> int:
+    """How far from the start of a fatbin its second entry begins."""
+    data = two_archs(SAMPLES)[1]
+    (header, size) = struct.unpack_from("<IQ", data, 20)
+    return int(16 + header + size)
 
 
 def given_for_module_1(folder: Path) -> Path:
@@ -146,6 +162,32 @@ def test_a_graft_is_refused_too(kind: tuple[str, ...], sections: bool, tmp_path:
     assert "the instruction 'mov'" in answer.err
     answer = fatpatch("graft", before, "--cubin", given, "--module", "fatbin[0]", "--force", "-o", tmp_path / "after")
     assert "leads into" not in answer.err
+
+
+@pytest.mark.parametrize("linker", ["bfd", "gold", "lld", "mold"])
+def test_an_end_label_where_something_else_begins(linker: str, tmp_path: Path) -> None:
+    """By its symbol, and without symbols by a comparison."""
+    user = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq {}(%rip), %rdx\n{}\nret\n'
+    other = '.section .nv_fatbin\nfatbin_end:\n.section .rodata.z,"a",@progbits\n.globl other\nother: .quad 7\n'
+    for name, then, stripped in (("fatbin_end", "nop", False), ("fatbin_end", "cmpq %rdx, %rax", True)):
+        host = Host("end", (f"-fuse-ld={linker}",), modules=2, extra=other + user.format(name, then))
+        try:
+            before = build(host, tmp_path, two_archs(SAMPLES))
+        except BuildError as error:
+            pytest.skip(str(error))
+        if stripped:
+            subprocess.run(["strip", before], check=True)
+        answer = fatpatch("prune", before, "--keep", "sm_61", "--compact", "-o", tmp_path / "after", "--overwrite")
+        assert answer.code == 6, (name, then, answer)
+
+
+def test_arrays_of_numbers_are_no_tables_of_offsets(tmp_path: Path) -> None:
+    """One of many numbers that lead into payloads happens to lead to the start of one; alone it would be an offset."""
+    around = "\n".join(f".long fatbin1 - here + {0x301 + 5 * index}" for index in range(20))
+    code = f'.section .rodata,"a",@progbits\n.balign 4\nhere: {around}\n.long fatbin1 - .\n{around}\n'
+    user = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq here(%rip), %rax\nret\n'
+    before = build(Host("shared", modules=3, extra=code + user), tmp_path, two_archs(SAMPLES))
+    assert fatpatch("prune", before, "--keep", "sm_61", "--compact", "-o", tmp_path / "after").code == 0
 
 
 COINCIDENCES = (

@@ -28,6 +28,8 @@ _TABLE_IN_CODE = 64
 """The same in code, where something leads to almost every place."""
 _LARGE = 1 << 20
 """Bytes of code in which no table of offsets is looked for, and of data in which no packed one is: compilers do not make them."""
+_STRUCTURE = 16
+"""The same of an offset to an entry inside a payload, where no other offset to a payload is near: many numbers lead to some entry."""
 _PACKED = 8
 """The same of an offset that is not aligned, as packed structures have them."""
 _MAX_OFFSETS = 1 << 14
@@ -51,7 +53,7 @@ def pointers(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReferenc
     for part, data, address in _blocks(program):
         instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
         for at, value in numbers(data, ranges.low, ranges.high, 8):
-            if value in ranges and (ranges.named(value) or (not instructions and _may_be_pointer(address + at, value))):
+            if value in ranges and (ranges.named(value) or (not instructions and _may_be_pointer(address + at, value, ranges))):
                 yield PayloadReference(address + at, value, "a pointer")
         if not part.code and ranges.low < 1 << 32:
             for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
@@ -105,10 +107,11 @@ def _blocks(program: LinkedProgram) -> Iterator[tuple[Part, bytes, int]]:
                 yield part, data, part.address + start
 
 
-def _may_be_pointer(place: int, value: int) -> bool:
+def _may_be_pointer(place: int, value: int, ranges: Ranges) -> bool:
     """Whether a word that leads to the inside of a payload may be a pointer, rather than a number or the end of a string."""
     text = value.to_bytes(8, "little").rstrip(b"\0")
-    return place % 8 == 0 and value % 8 == 0 and not is_round(value) and not (text.isascii() and text.decode().isprintable())
+    shaped = place % 8 == 0 and (value % 8 == 0 or ranges.in_head(value))
+    return shaped and not is_round(value) and not (text.isascii() and text.decode().isprintable())
 
 
 def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Offset]:
@@ -126,7 +129,9 @@ def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ra
         value = reach - place
         if reach in inner and not _scattered(words, index, place, 4, ranges):
             alone = all(map(ranges.names.isdisjoint, _beside(words, index, place, 4)))
-            yield Offset(PayloadReference(place, reach, "an offset from its own place"), place - (0 if alone else reach_back), place + 1)
+            yield Offset(
+                PayloadReference(place, reach, "an offset from its own place"), place - (_STRUCTURE if alone else reach_back), place + 1
+            )
         for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)]:
             start = mark - value
             if (place - start) % 4 or _scattered(words, index, start, 4 * (start == place), ranges):

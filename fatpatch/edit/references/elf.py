@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SYMBOL
@@ -24,6 +24,7 @@ _HEADER_TABLE = b"\x01\x1b\x03\x3b"
 """Version 1; .eh_frame relative to here, sdata4; the count udata4; the table relative to .eh_frame_hdr, sdata4."""
 _ABSOLUTE = 0xFFF1
 """SHN_ABS: the value is a number rather than an address."""
+_SECTION_SYMBOL = 3
 _MAX_FUNCTIONS = 4 << 20
 _MAX_SYMBOLS = 1 << 22
 _PAIR = 8
@@ -61,9 +62,20 @@ def layout_of(host: Node, elf: ElfFile) -> Layout:
     loaded = [row for row in elf.sections if row.flags & n.SHF_ALLOC]
     spans = [(start, start + each.size) for each in host.payloads for start in (elf.address_of(each.offset),)]
     borders = {row.address for row in loaded if not _UNREFERENCED.fullmatch(names.get(row.offset, ""))}
-    borders.update(start for start, _ in spans)
     borders.update(followed_ends(spans, [(row.address, row.address + row.size) for row in loaded]))
+    borders -= set(_end_labels(elf, {end for _, end in spans} & borders))
     return Layout(frozenset(borders), tuple(spans), frozenset(elf.address_of(place) for place in entries_of(host.payloads)))
+
+
+def _end_labels(elf: ElfFile, ends: Collection[int]) -> Iterator[int]:
+    """Those of the ends of payloads that a symbol of the section right before them names, so that they are an end label."""
+    closed = {index for index, row in enumerate(elf.sections) if row.address + row.size in ends}
+    for table in elf.sections if ends else ():
+        if table.type == n.SHT_SYMTAB:
+            data = elf.source.peek(table.offset, min(table.size, _MAX_SYMBOLS * SYMBOL.size))
+            for _, info, _, section, value, _ in SYMBOL.iter_unpack(data[: len(data) // SYMBOL.size * SYMBOL.size]):
+                if section in closed and value in ends and info & 15 != _SECTION_SYMBOL:
+                    yield value
 
 
 def _names(host: Node) -> dict[int, str]:

@@ -41,13 +41,13 @@ def without_holes(parts: Iterable[Part], holes: Sequence[Hole], size: int, locat
 def followed_ends(payloads: Iterable[tuple[int, int]], sections: Iterable[tuple[int, int]]) -> Iterator[int]:
     """The ends of those payloads behind which something else of their section begins; all are [start, end) ranges.
 
-    Where the section ends, or the next payload starts after padding, an address of the end can only be an end label.
+    Where the section ends, or the next payload starts, at once or after padding, an address of the end can only be an end label.
     """
     spans = sorted(payloads)
     closed = {end for _, end in sections}
     for index, (_, end) in enumerate(spans):
         following = spans[index + 1][0] if index + 1 < len(spans) else None
-        if end not in closed and not (following is not None and end < following <= end + _PADDING):
+        if end not in closed and not (following is not None and end <= following <= end + _PADDING):
             yield end
 
 

@@ -50,10 +50,10 @@ def program_of(host: Node, pe: PeFile, pointers: Sequence[Pointer], own: frozens
 
 
 def layout_of(host: Node, pe: PeFile) -> Layout:
-    """Where sections and payloads begin, and what is in these."""
+    """Where sections begin, where payloads lie, and what is in these."""
     spans = [(start, start + each.size) for each in host.payloads for start in (pe.base + pe.address_of(each.offset),)]
     sections = [(pe.base + each.address, pe.base + each.end) for each in pe.sections]
-    borders = frozenset([start for start, _ in (*spans, *sections)] + [*followed_ends(spans, sections)])
+    borders = frozenset([start for start, _ in sections] + [*followed_ends(spans, sections)])
     return Layout(borders, tuple(spans), frozenset(pe.base + pe.address_of(place) for place in entries_of(host.payloads)))
 
 

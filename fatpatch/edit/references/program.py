@@ -78,7 +78,7 @@ class Ranges:
         rows += [(start + HEADER + 1, end, start, end) for start, end in shrunk if end - start > HEADER + 1]
         labels = frozenset(row[3] for row in rows)
         self._layout = layout = layout or Layout()
-        self._set(rows, labels, labels - layout.borders - {row[2] for row in rows})
+        self._set(rows, labels, labels - layout.borders)
 
     def _set(self, rows: Iterable[tuple[int, int, int, int]], labels: frozenset[int], ends: frozenset[int]) -> None:
         self._rows = sorted(rows)
@@ -120,6 +120,10 @@ class Ranges:
         """Whether one of the addresses first to last is in a payload or right behind one."""
         index = bisect.bisect_right(self._starts, last) - 1
         return (index >= 0 and first < self._rows[index][1]) or not self._ends.isdisjoint(range(first, last + 1))
+
+    def doubtful(self, address: int) -> bool:
+        """Whether a payload ends right before the address, and something else begins there."""
+        return address in self._labels and address not in self._ends and address not in self
 
     def close_before(self, address: int) -> bool:
         """Whether a payload starts within two words behind the address: where an array that is counted from one would start."""

@@ -38,7 +38,7 @@ def _others(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference
     tables = Ranges(spans, [], Layout(frozenset(end for _, end in spans)))
     led_to = []
     for each in _CODE[program.machine](program, ranges.joined(tables) if tables else ranges):
-        if each.target in ranges or (each.target not in tables and ranges.close_before(each.target)):
+        if each.target in ranges or ranges.doubtful(each.target) or (each.target not in tables and ranges.close_before(each.target)):
             yield each
         else:
             led_to.append(each.target)

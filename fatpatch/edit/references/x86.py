@@ -20,6 +20,7 @@ from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.data import is_round
 from fatpatch.edit.references.lanes import fields, numbers, upper_halves
 from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
+from fatpatch.edit.references.x86_steps import WINDOW, led_on, second_steps
 
 _OVERLAP = 16
 _BLOCK = 1 << 16
@@ -30,8 +31,6 @@ _WITH_OPERAND = frozenset(
     (*(row + column for row in range(0, 0x40, 8) for column in range(4)), 0x63, 0x69, 0x6B, *range(0x80, 0x90), 0xC0, 0xC1, 0xC6, 0xC7)
 ) | frozenset((*range(0xD0, 0xD4), *range(0xD8, 0xE0), 0xF6, 0xF7, 0xFE, 0xFF))
 """One-byte opcodes with a ModRM byte (Intel SDM volume 2, appendix A)."""
-_LEA_ADD = lazy_pattern(rb"\x81[\xc0-\xc7](?<=[\x48-\x4f]\x8d" + _RIP_RELATIVE + rb"....[\x48-\x4f]..)", re.DOTALL)
-"""``lea r64, [rip + n]`` and ``add r64, imm32``; a hit starts at the opcode of the latter."""
 _LEA = lazy_pattern(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
 _MOVABS = {half: lazy_pattern(re.escape(half) + rb"(?<=[\x48\x49][\xb8-\xbf].{8})", re.DOTALL) for half in (b"\0" * 4, b"\xff" * 4)}
 """The upper half of the number in ``movabs r64, imm64``, where it is its sign; an expression that begins with one byte is found fastest."""
@@ -44,6 +43,7 @@ _LONGEST = 15
 _FAR = 1 << 18
 """A function start farther away than this proves nothing; then the instructions are found by agreement."""
 _BEFORE = 16
+_LEA_OPCODE = 0x8D
 _LEAD = 96
 _NEAR = 160
 _STARTS = (120, 121, 123)
@@ -78,26 +78,27 @@ def _candidates(program: LinkedProgram, part: Part, ranges: Ranges) -> Iterator[
         if program.fixed:
             low, high = max(ranges.low - _BEFORE, 0), ranges.high
             for at, value in (*numbers(data, low, min(high, (1 << 32) - 1), 4), *numbers(data, low, high, 8)):
-                if value in ranges or ranges.close_before(value):
+                if value in ranges or ranges.close_before(value) or ranges.doubtful(value):
                     yield address + at
         if program.base is not None:
             yield from (address + at for at in _from_base(data, program.base, ranges))
         if program.gots:
             yield from (address + at for at in _from_got(data, program.gots, ranges))
-        yield from (address + at for at in _added(data, address, ranges))
+        yield from (address + at for at in second_steps(data, address, ranges))
 
 
 def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
     """The addresses of displacements from RIP that lead into the ranges, behind bytes that can be of one instruction."""
     longest = max(_IMMEDIATES)
     behind = address + len(data) + 4 + longest
-    spans = ((max(low - behind, -_MAX32), min(high - address - 4, _MAX32 - 1)) for low, high in ranges.spans)
-    low, high = ranges.low - longest - address - 4, ranges.high - address - 4
+    spans = ((max(low - _BEFORE - behind, -_MAX32), min(high - address - 4, _MAX32 - 1)) for low, high in ranges.spans)
+    low, high = ranges.low - _BEFORE - address - 4, ranges.high - address - 4
     for at in fields(data, upper_halves(span for span in spans if span[0] <= span[1]), _RIP_BYTES):
         distance = at + _DISP32(data, at)[0]
         if low <= distance < high:
             target = address + 4 + distance
-            if ranges.any_of(target, target + longest) and _is_operand(data, at - 1):
+            onward = data[at - 2] == _LEA_OPCODE and (ranges.close_before(target) or ranges.doubtful(target))
+            if (onward or ranges.any_of(target, target + longest)) and _is_operand(data, at - 1):
                 yield address + at
 
 
@@ -122,15 +123,6 @@ def _from_base(data: bytes, base: int, ranges: Ranges) -> Iterator[int]:
     for at, value in numbers(data, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1), 4):
         if at >= 3 and base + value in ranges and (data[at - 1] >> 6 == 2 or data[at - 2] & 0xC7 == 0x84):
             yield at
-
-
-def _added(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
-    """``lea r64, [rip + n]`` with ``add r64, imm32`` right behind it: how code names a place outside a symbol in two steps."""
-    for found in _LEA_ADD.finditer(data):
-        start = found.start() - 8
-        target = address + start + 7 + int.from_bytes(data[start + 3 : start + 7], "little", signed=True)
-        if target + int.from_bytes(data[start + 10 : start + 14], "little", signed=True) in ranges:
-            yield start + 3
 
 
 class _Decoder:
@@ -240,15 +232,21 @@ class _Decoder:
     def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> PayloadReference | None:
         if boundary is None:
             return None
-        data = self._program.source.peek(part.offset + boundary - part.address, 2 * _LONGEST)
+        data = self._program.source.peek(part.offset + boundary - part.address, _LONGEST)
         for code in self._full.disasm(data, boundary, 1):
             for target in self._targets(part, code, field - boundary, ranges):
-                behind = target + (_constant_behind(data[code.size :]) if code.mnemonic == "lea" else 0)
-                if target in ranges or behind in ranges:
-                    return PayloadReference(boundary, target if target in ranges else behind, f"the instruction '{code.mnemonic}'")
-                if self._program.fixed and code.disp_size and ranges.close_before(target):
-                    return PayloadReference(boundary, target, f"the instruction '{code.mnemonic}'")
+                led = self._led_on(part, code, target, ranges) if code.mnemonic == "lea" and target not in ranges else target
+                if led is not None:
+                    return PayloadReference(boundary, led, f"the instruction '{code.mnemonic}'")
         return None
+
+    def _led_on(self, part: Part, code: Any, target: int, ranges: Ranges) -> int | None:
+        """Where a lea of a place outside the ranges leads on to, with what is right behind it."""
+        if self._program.fixed and ranges.close_before(target):
+            return target
+        behind = code.address + code.size
+        data = self._program.source.peek(part.offset + behind - part.address, WINDOW + _LONGEST)
+        return led_on(self._full, data, behind, target, code.operands[0].reg, ranges)
 
     def _targets(self, part: Part, code: Any, inside: int, ranges: Ranges) -> Iterator[int]:
         """The addresses that the field ``inside`` bytes into an instruction may name."""
@@ -260,16 +258,16 @@ class _Decoder:
         elif code.imm_offset == inside and code.imm_size in (4, 8) and not code.mnemonic.startswith(_NOT_ADDRESSES):
             constant = next((operand.imm for operand in code.operands if operand.type == X86_OP_IMM), 0)
             value = int(constant) & 0xFFFFFFFFFFFFFFFF
-            if self._program.fixed and value in ranges and (ranges.label(value) or _loads_address(code, value, ranges)):
+            if self._program.fixed and _is_address(code, value, ranges):
                 yield value
             if code.imm_size == 8:
                 yield from (each for got in self._program.gots for each in (got + int(constant),) if each in ranges)
 
     def _displaced(self, part: Part, code: Any, memory: Any, ranges: Ranges) -> Iterator[int]:
-        from capstone.x86_const import X86_REG_RBP, X86_REG_RIP, X86_REG_RSP
+        from capstone.x86_const import X86_REG_EIP, X86_REG_RBP, X86_REG_RIP, X86_REG_RSP
 
         displacement = int(memory.disp)
-        if memory.base == X86_REG_RIP:
+        if memory.base in (X86_REG_RIP, X86_REG_EIP):
             target = int(code.address + code.size + displacement)
             if target in ranges or code.mnemonic == "lea":
                 yield target
@@ -296,13 +294,11 @@ class _Decoder:
         return False
 
 
-def _loads_address(code: Any, value: int, ranges: Ranges) -> bool:
-    """Whether an instruction with a constant may name the inside of a payload: others compare, add and store plain numbers."""
-    return str(code.mnemonic).startswith(("mov", "push")) and not is_round(value) and ranges.in_head(value)
-
-
-def _constant_behind(data: bytes) -> int:
-    """What ``add r64, imm32`` at the start of ``data`` adds; 0 when it is another instruction."""
-    if len(data) < 7 or data[0] & 0xF8 != 0x48 or data[1] != 0x81 or data[2] & 0xF8 != 0xC0:
-        return 0
-    return int.from_bytes(data[3:7], "little", signed=True)
+def _is_address(code: Any, value: int, ranges: Ranges) -> bool:
+    """Whether the constant of an instruction names a place in a payload: that of one inside by mov and push alone, since others compare,
+    add and store plain numbers; the end of one that something else begins at by cmp, as an end label is used.
+    """
+    if value not in ranges:
+        return code.mnemonic == "cmp" and ranges.doubtful(value)
+    moved = str(code.mnemonic).startswith(("mov", "push"))
+    return ranges.label(value) or (moved and not is_round(value) and ranges.in_head(value))
