@@ -25,24 +25,10 @@ _TEXT = bytes(value for value in range(256) if value in b"\t\n\r\f" or 32 <= val
 
 def search(finder: Finder, part: Range) -> None:
     """Find them in one range; what was found before in it is stepped over."""
-    for start, end in _gaps(finder, part):
+    for start, end in finder.gaps(part):
         _objects(finder, start, end, part)
-    for start, end in _gaps(finder, part):
+    for start, end in finder.gaps(part):
         _texts(finder, start, end, part)
-
-
-def _gaps(finder: Finder, part: Range) -> Iterator[tuple[int, int]]:
-    """The range without the payloads in it."""
-    at = part.start
-    for offset in list(finder.order):
-        payload = finder.found[offset]
-        if offset >= part.end or offset + payload.size <= at:
-            continue
-        if at < offset:
-            yield at, offset
-        at = offset + payload.size
-    if at < part.end:
-        yield at, part.end
 
 
 def _objects(finder: Finder, start: int, end: int, part: Range) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterator
 
 from fatpatch.base.locator import join
 from fatpatch.base.records import NamedTuple
@@ -98,6 +99,19 @@ class Finder:
         pointer = self.pointers.get(at)
         named = pointer is not None and pointer.magic == n.WRAPPER_MAGIC
         return "wrapper" if named and self.source.peek(at, 4) == n.FATBIN_MAGIC_BYTES else None
+
+    def gaps(self, part: Range) -> Iterator[tuple[int, int]]:
+        """The range without the payloads in it."""
+        at = part.start
+        for offset in self.order[max(bisect.bisect_right(self.order, part.start) - 1, 0) : bisect.bisect_left(self.order, part.end)]:
+            payload = self.found[offset]
+            if offset + payload.size <= at:
+                continue
+            if at < offset:
+                yield at, offset
+            at = offset + payload.size
+        if at < part.end:
+            yield at, part.end
 
     def payloads(self) -> tuple[Payload, ...]:
         """Everything found, in file order, each with its wrapper."""

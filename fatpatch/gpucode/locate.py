@@ -40,7 +40,8 @@ _BARREN = (
     ".gnu",
     ".pdata",
 )
-_MAGICS = (STRICT_MAGIC, n.BUNDLE_MAGIC, n.CCOB_MAGIC, n.OFFLOAD_BINARY_MAGIC, ELF_HEAD, PTX_WORD)
+_CUDA_MAGICS = (STRICT_MAGIC, ELF_HEAD, PTX_WORD)
+_MAGICS = (*_CUDA_MAGICS, n.BUNDLE_MAGIC, n.CCOB_MAGIC, n.OFFLOAD_BINARY_MAGIC)
 _NEIGHBOUR = 1 << 12
 _SEARCHABLE = frozenset({*HOSTS, ContainerKind.APE, ContainerKind.MACHO, ContainerKind.RAW, ContainerKind.FATBIN, ContainerKind.BUNDLE})
 
@@ -67,9 +68,7 @@ def find_payloads(
         else:
             _offload(finder, part, evidence)
     if container.kind not in (ContainerKind.FATBIN, ContainerKind.BUNDLE):
-        unnamed = list(_unnamed(source, container))
-        if not finder.by_toolkit:
-            unnamed = _with_magic(finder, unnamed)
+        unnamed = _with_magic(finder, list(_unnamed(source, container)))
         for part in unnamed:
             finder.search(part)
             if not finder.by_toolkit:
@@ -84,12 +83,13 @@ def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
     """Those ranges in which a magic begins or to which a wrapper points: in most libraries none. Neighbours are read as one range."""
     ordered = sorted(parts, key=lambda part: part.start)
     kept = {part.start for part in ordered if bisect.bisect_left(finder.targets, part.start) < bisect.bisect_left(finder.targets, part.end)}
+    magics = _CUDA_MAGICS if finder.by_toolkit else _MAGICS
     number = 0
     while number < len(ordered):
         last = number
         while last + 1 < len(ordered) and ordered[last + 1].start - ordered[last].end <= _NEIGHBOUR:
             last += 1
-        hit = finder.source.find_any(_MAGICS, ordered[number].start, ordered[last].end)
+        hit = finder.source.find_any(magics, ordered[number].start, ordered[last].end)
         if hit < 0:
             number = last + 1
             continue
@@ -103,7 +103,7 @@ def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
 
 def _search_bare(finder: Finder, part: Range) -> None:
     """Images without a container; the search is imported where a first look has found something."""
-    if any(finder.source.find(word, part.start, part.end) >= 0 for word in (ELF_HEAD, PTX_WORD)):
+    if any(finder.source.find_any((ELF_HEAD, PTX_WORD), start, end) >= 0 for start, end in finder.gaps(part)):
         from fatpatch.gpucode import bare_search
 
         bare_search.search(finder, part)
