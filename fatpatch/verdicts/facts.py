@@ -187,12 +187,12 @@ class FactsReader:
         """Kernel name -> a short hash of the opcodes of its body: stubs of one image share one, real bodies do not. Cubins only."""
         return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == ImageKind.SASS else {}
 
-    def copies_ahead(self, source: Source, image: ImageEntry) -> bool:
-        """Whether machine code has a kernel that no GPU below 8.0 could have."""
+    def copies_ahead(self, source: Source, image: ImageEntry) -> frozenset[str]:
+        """The kernels of machine code that no GPU below 8.0 could have."""
         try:
-            return image.kind == ImageKind.SASS and copies_ahead(self._bytes(source, image))
+            return copies_ahead(self._bytes(source, image)) if image.kind == ImageKind.SASS else frozenset()
         except FatpatchError:
-            return False
+            return frozenset()
 
     def _told(self, source: Source, image: ImageEntry, read: Callable[[bytes], dict[str, str]]) -> dict[str, str]:
         try:

@@ -17,6 +17,7 @@ from fatpatch.base.locator import file_name
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import Source
 from fatpatch.binfmt.unpack import Workspace
+from fatpatch.gpucode.cubin.bodies import COPIES_AHEAD
 from fatpatch.gpus.selection import DEVICES, choose
 from fatpatch.model.kinds import ImageKind, Vendor
 from fatpatch.model.tree import Node
@@ -30,8 +31,6 @@ _MAX_TEXT: Final = 1 << 18
 _MAX_PLACES: Final = 32
 _CHOOSY: Final = lazy_pattern(r"(?:^|/)(?:lib)?cusparseLt[^/]*\Z")
 """cuSPARSELt: each release lists the GPUs that it is for (9.0 since 0.6), and returns ARCH_MISMATCH on others; programs go on without."""
-_COPIES_AHEAD: Final = 80
-"""The SM number from which on GPUs have ``cp.async`` (PTX ISA)."""
 _ASKED: Final = 8
 """So many modules of a library stand for all."""
 _LOADS: Final = lazy_pattern(r"load_library\(|import_module\(|CDLL\(")
@@ -73,7 +72,7 @@ def _is_beyond(unit: FileVerdict, least: int, reader: FactsReader) -> bool:
     does not look so: MAGMA's kernels in PyTorch.
     """
     arch = unit.environment.device.arch
-    if arch is None or arch >= _COPIES_AHEAD or least < _COPIES_AHEAD:
+    if arch is None or arch >= COPIES_AHEAD or least < COPIES_AHEAD:
         return False
     useful = [module for module in unit.here if module.verdict.verdict != EMPTY]
     asked = useful[:: max(len(useful) // _ASKED, 1)]
@@ -81,7 +80,7 @@ def _is_beyond(unit: FileVerdict, least: int, reader: FactsReader) -> bool:
     for module in asked:
         images = [image for image in module.payload.images if image.kind == ImageKind.SASS and image.readable]
         smallest = min(images, key=lambda image: image.size or 0, default=None)
-        found += smallest is not None and module.node.source is not None and reader.copies_ahead(module.node.source, smallest)
+        found += smallest is not None and module.node.source is not None and bool(reader.copies_ahead(module.node.source, smallest))
     return 2 * found > len(asked)
 
 

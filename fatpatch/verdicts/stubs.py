@@ -8,8 +8,10 @@ only is how libraries guard code for tensor cores, and counts where the device i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from fatpatch.gpucode import flow
+from fatpatch.gpucode.cubin.bodies import COPIES_AHEAD
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.target import Target
 from fatpatch.model.tree import Node, Payload
@@ -44,6 +46,11 @@ def with_stubs(
     assert arch is not None
     agreement = host.agrees(arch, image_arch)
     above = {} if image_arch == arch or agreement == EQUAL else _above(node, payload, image_arch, reader)
+
+    @lru_cache
+    def beyond(number: int) -> frozenset[str]:
+        return _beyond(node, payload, number, reader)
+
     judged = {}
     for kernel in dead:
         bodies = above.get(kernel.name, ())
@@ -57,6 +64,12 @@ def with_stubs(
         meant = is_nvidias(node.path) or arch in reader.native(node.content, node.payloads)
         if working and meant and all(number > arch for _, number in working):
             working = []  # left out on purpose: cuDNN (RNN_persist_fp below 6.0), and vLLM 0.33, which has code for this very GPU
+        if (
+            working
+            and arch < COPIES_AHEAD
+            and kernel.name in beyond(min((number for _, number, body in bodies if body == flow.REAL), default=0))
+        ):
+            working = []  # the nearest real body has instructions that the device lacks (torch 2.4.1 below 7.0)
         if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
             working = []  # its name says that it is for a newer generation
         real = tuple(target for target, _ in working)
@@ -119,6 +132,12 @@ def _decide(exact: bool, agreement: str, launched: bool | None, real: bool) -> t
     if real:
         return True, ""
     return False, "no image of the module that is nearer to this GPU has a real body"
+
+
+def _beyond(node: Node, payload: Payload, number: int, reader: FactsReader) -> frozenset[str]:
+    """The kernels of a module whose body in the machine code for an SM number only GPUs from 8.0 on can have."""
+    images = [image for image in payload.images if image.kind == ImageKind.SASS and image.readable and arch_of(image) == number]
+    return reader.copies_ahead(node.content, images[0]) if images else frozenset()
 
 
 def _above(node: Node, payload: Payload, image_arch: int, reader: FactsReader) -> dict[str, tuple[tuple[str, int, str], ...]]:

@@ -57,3 +57,25 @@ def test_nvidias_own_libraries(tmp_path: Path) -> None:
     """cuDNN 8.9 on a GTX 980: RNN_persist_fp is a trap in sm_50 and works from 6.0 on, as its documents say."""
     assert broken(tmp_path, guarded(89), name="libcudnn_adv_infer.so.8") == []
     assert broken(tmp_path, guarded(89), name="libmine.so.8") == ["k"]
+
+
+LDGSTS, STG, EXIT, NOP = ((opcode | 0x7000).to_bytes(16, "little") for opcode in (0xFAE, 0x986, 0x94D, 0x918))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "body", "defects"),
+    [
+        ("GTX 1060", LDGSTS + STG + EXIT, []),
+        ("GTX 1060", STG + EXIT, ["k"]),
+        ("A100", LDGSTS + STG + EXIT, []),
+    ],
+    ids=["real only with cp.async", "real for any GPU", "where it is real"],
+)
+def test_a_body_that_the_device_cannot_have(tmp_path: Path, gpu: str, body: bytes, defects: list[str]) -> None:
+    """torch 2.4.1 on a GTX 1060: one kernel of CUTLASS is a trap in sm_60, and copies ahead (cp.async, from 8.0 on) where it is real."""
+    real = entry(cubin(arch=80, body=(body + NOP * 24)[:0x180]), kind=2, arch=80)
+    path = tmp_path / "lib.so"
+    path.write_bytes(elf.shared_object([(".nv_fatbin", container(entry(text(60, STUB), arch=60, options=b""), real))]))
+    with inspected(str(path)) as node:
+        found = Doctor(node, limit=1 << 26).judge(Environment(find(gpu)))
+        assert [kernel.name for module in found.modules for kernel in module.verdict.kernels if kernel.defect] == defects

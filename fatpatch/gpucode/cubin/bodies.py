@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Final
 
 from fatpatch.base.errors import FormatError
 from fatpatch.binfmt.elf.elf64 import name_budget
@@ -49,13 +50,20 @@ def kernel_sections(tables: Tables) -> dict[str, int]:
     return {name: section for name, section, _, _ in _kernels(tables)}
 
 
-def copies_ahead(data: bytes) -> bool:
-    """Whether a kernel of a cubin has instructions that GPUs have from 8.0 on alone (``volta.copies_ahead``)."""
+COPIES_AHEAD: Final = 80
+"""The SM number from which on GPUs have ``cp.async`` (PTX ISA)."""
+
+
+def copies_ahead(data: bytes) -> frozenset[str]:
+    """The kernels of a cubin with instructions that GPUs have from ``COPIES_AHEAD`` on alone (``volta.copies_ahead``)."""
     from fatpatch.gpucode.cubin import volta
 
     tables = Tables(data)
-    sections = frozenset(section for _, section, _, _ in _kernels(tables)) if encoding(tables.identity.arch) is volta else ()
-    return any(volta.copies_ahead(tables.content(tables.rows[section])) for section in sections)
+    if encoding(tables.identity.arch) is not volta:
+        return frozenset()
+    kernels = kernel_sections(tables)
+    found = {section for section in kernels.values() if volta.copies_ahead(tables.content(tables.rows[section]))}
+    return frozenset(name for name, section in kernels.items() if section in found)
 
 
 def _kernels(tables: Tables) -> list[tuple[str, int, int, bool]]:
