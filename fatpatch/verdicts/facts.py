@@ -188,7 +188,7 @@ class FactsReader:
         return self._told(source, image, lambda data: _shapes(data, kernels)) if image.kind == ImageKind.SASS else {}
 
     def copies_ahead(self, source: Source, image: ImageEntry) -> frozenset[str]:
-        """The kernels of machine code that no GPU below 8.0 could have."""
+        """The kernels of an image with instructions that no GPU below 8.0 has; none for PTX."""
         try:
             return copies_ahead(self._bytes(source, image)) if image.kind == ImageKind.SASS else frozenset()
         except FatpatchError:

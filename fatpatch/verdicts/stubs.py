@@ -135,7 +135,7 @@ def _decide(exact: bool, agreement: str, launched: bool | None, real: bool) -> t
 
 
 def _beyond(node: Node, payload: Payload, number: int, reader: FactsReader) -> frozenset[str]:
-    """The kernels of a module whose body in the machine code for an SM number only GPUs from 8.0 on can have."""
+    """The kernels of a module whose body in the SASS for an SM number only GPUs from 8.0 on can have."""
     images = [image for image in payload.images if image.kind == ImageKind.SASS and image.readable and arch_of(image) == number]
     return reader.copies_ahead(node.content, images[0]) if images else frozenset()
 
