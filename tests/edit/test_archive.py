@@ -377,12 +377,12 @@ def test_several_libraries_at_once(run: Run, so: bytes, tmp_path: Path) -> None:
     assert {name: "sm_61" in found for name, found in targets(run, out).items()} == {"one.so": False, "two.so": True}
 
 
-@pytest.mark.parametrize(("method", "code"), [(12, 5), (14, 6)], ids=["bzip2: not written", "lzma: not read"])
-def test_other_packing_is_refused(method: int, code: int, run: Run, so: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [12, 14], ids=["bzip2", "lzma"])
+def test_other_packing_is_refused(method: int, run: Run, so: bytes, tmp_path: Path) -> None:
     source, out = tmp_path / "a.zip", tmp_path / "b.zip"
     with zipfile.ZipFile(source, "w", method) as archive:
         archive.writestr(zipfile.ZipInfo("lib.so", STAMP), so, method)
-    done = ok(run("graft", source, *DONOR_SO, "-o", out), code)
+    done = ok(run("graft", source, *DONOR_SO, "-o", out), 5)
     assert "hint:" in done.stderr
     assert not out.exists()
 

@@ -161,12 +161,12 @@ def _beside(words: Sequence[int], index: int, base: int, step: int) -> tuple[lis
 
 
 def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
-    """Offsets from their own place that are not aligned."""
+    """Offsets from their own place that are not aligned, to where a payload begins: to the entries in it too many numbers would lead."""
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
     indices, words = aligned(data, first, lowest, highest)
     for index in indices:
         place, value = address + first + 4 * index, words[index]
-        if place + value in ranges.names and not _scattered(words, index, place, 4, ranges):
+        if place + value in ranges.marks and not _scattered(words, index, place, 4, ranges):
             yield Offset(PayloadReference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
 
 
