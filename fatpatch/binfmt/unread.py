@@ -5,7 +5,6 @@ What is compressed in them cannot be searched by magic: hits in it are chance, a
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 from fatpatch.base.records import NamedTuple
@@ -60,20 +59,21 @@ _MAGICS = (
     (64, b"\x7f\x10\xda\xbe", "disk image (VDI)"),
     (512, b"EFI PART", "disk image (GPT)"),
     (1024, b"\xe2\xe1\xf5\xe0", "EROFS file system"),
+    (1080, b"\x53\xef", "disk image (ext2, ext3 or ext4)"),
     (0x8001, b"CD001", "ISO 9660 image"),
     (0x10040, b"_BHRfS_M", "disk image (Btrfs)"),
     (-512, b"koly\0\0\0\4", "Apple disk image"),
     (-512, b"conectix", "disk image (VHD)"),
 )
 """Offset, from the end where it is negative; magic; name."""
-_EXT = struct.Struct("<1080xH18xI")
-_EXT_MAGIC = 0xEF53
 _PROOFS: dict[bytes, Callable[[bytes], bool]] = {
     b"\x60\xea": lambda head: head[4:5] in (b"\x1e", b"\x22"),  # the size of ARJ's first header
     b"-lh": lambda head: head[6:7] == b"-",
     b"zPQ": lambda head: head[3:4] in (b"\1", b"\2"),  # the level
+    b"\x53\xef": lambda head: len(head) > _SUPERBLOCK and not any(head[:1024]),
 }
 """What else shows that a file is one, where the magic is short."""
+_SUPERBLOCK = 1104
 _SCRIPT_HEAD = 1 << 14
 _TAIL = 1 << 14
 _OVERLAY_HEAD = 1 << 16
@@ -110,6 +110,9 @@ _INNO = b"Inno Setup Setup Data"
 _DEEP = 1 << 20
 
 
+LFS_POINTER = "a Git LFS pointer"
+
+
 class Unread(NamedTuple):
     """What it is in words, its range in the file, and how to get at what is in it."""
 
@@ -126,8 +129,6 @@ def whole(source: Source) -> Unread | None:
         found = start[at:] if 0 <= at < len(start) else source.peek(at + source.size if at < 0 else at, len(magic))
         if found.startswith(magic) and (magic not in _SHORT_MAGICS or _long_enough(source)) and _PROOFS.get(magic, bool)(start):
             return Unread(name, 0, source.size, _hint(name))
-    if len(start) > _EXT.size and _EXT.unpack_from(start)[0] == _EXT_MAGIC and not any(start[:1024]):
-        return Unread("disk image (ext2, ext3 or ext4)", 0, source.size, _hint("disk image"))
     head = start[:16]
     if len(head) == 16 and head[:4] == b"\4\0\0\0" and source.peek(16, 9) == b'{"files":':
         return Unread("Electron archive (asar)", 0, source.size, "unpack it: npx @electron/asar extract FILE FOLDER")
@@ -228,7 +229,7 @@ def page_or_pointer(source: Source) -> str | None:
     head = source.peek(0, 512).lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "an HTML page" if b"html" in head else "an XML document"
-    return "a Git LFS pointer" if head.startswith(b"version https://git-lfs") else None
+    return LFS_POINTER if head.startswith(b"version https://git-lfs") else None
 
 
 def _is_linker_script(source: Source) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 KINDS = tuple(row.kind.value for row in CONTAINER_FORMATS if row.kind not in (ContainerKind.FOLDER, ContainerKind.CONTAINER_IMAGE))
 """What a file can be read as."""
 
-_LFS, _POINTER = b"version https://git-lfs", 1024
+_POINTER = 1024
 _FORCED = frozenset({ContainerKind.CUBIN, ContainerKind.PTX, ContainerKind.KPACK})
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x00\x01\x00\x00", b"wOF2", b"%PDF")
 
@@ -161,8 +161,8 @@ class _TreeWalk:
         page = unread.page_or_pointer(source) if container.kind == ContainerKind.RAW and not container.members else None
         if page is not None and not container.detail:
             container = container._replace(detail=page.partition(" ")[2])
-        if page is not None and source.size < _POINTER and source.peek(0, len(_LFS)) == _LFS:
-            diagnostics.not_read(locator, 0, "is a Git LFS pointer, not the file itself: fetch that with 'git lfs pull'")
+        if page == unread.LFS_POINTER and source.size < _POINTER:
+            diagnostics.not_read(locator, 0, f"is {page}, not the file itself: fetch that with 'git lfs pull'")
         elif (
             kind is None
             and "::" not in path

@@ -64,11 +64,8 @@ def with_stubs(
         meant = is_nvidias(node.path) or arch in reader.native(node.content, node.payloads)
         if working and meant and all(number > arch for _, number in working):
             working = []  # left out on purpose: cuDNN (RNN_persist_fp below 6.0), and vLLM 0.33, which has code for this very GPU
-        if (
-            working
-            and arch < COPIES_AHEAD
-            and kernel.name in beyond(min((number for _, number, body in bodies if body == flow.REAL), default=0))
-        ):
+        first = min((number for _, number, body in bodies if body == flow.REAL), default=0)
+        if working and arch < COPIES_AHEAD <= first and kernel.name in beyond(first):
             working = []  # the nearest real body has instructions that the device lacks (torch 2.4.1 below 7.0)
         if working and (said := generations_named(kernel.name)) and min(said) > arch // 10:
             working = []  # its name says that it is for a newer generation
