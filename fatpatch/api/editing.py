@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fatpatch import __version__
-from fatpatch.api.edit_run import FileToEdit, PlanOf, grafted, images_given, rewritten
+from fatpatch.api.edit_run import FileToEdit, grafted, images_given, rewritten
 from fatpatch.api.file import plain
 from fatpatch.api.options import EditChoices, EditOptions, GraftChoices, GraftOptions, PathLike
 from fatpatch.base.checks import CheckResult
@@ -22,16 +22,17 @@ from fatpatch.edit.report import edit_json
 from fatpatch.edit.rewrite.expand import ExpandRequest, plan_expand
 from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
 from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress
+from fatpatch.edit.rewrite.rewrite_modules import RewritePlan
 from fatpatch.edit.rewrite.select_images import KeepRequest
 from fatpatch.edit.transaction.commit import Destination
 from fatpatch.edit.transaction.undo import Undone
 from fatpatch.edit.transaction.undo import undo as take_back
 from fatpatch.edit.verify import independently, soundness
 from fatpatch.gpus.devices import find
-from fatpatch.model.tree import Diagnostic
+from fatpatch.model.tree import Diagnostic, Node
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.coverage import parts_not_read
-from fatpatch.scan.walk import inspected
+from fatpatch.scan.walk import Progress, inspected
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -141,23 +142,32 @@ def prune(
     bounds = edit.limits or Limits()
     host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
     request = PruneRequest(selected, tuple(edit.modules), tuple(edit.members), force, host, bounds.image)
-    return _rewriting("prune", path, lambda node, _: plan_prune(node, request), bounds)
+    return _rewriting("prune", path, lambda node, *_: plan_prune(node, request), bounds)
 
 
-def recompress(path: PathLike, codec: str, *, level: int | None = None, compact: bool = False, **options: Unpack[EditOptions]) -> Plan:
-    """Plan to compress every image again by ``codec`` (none, lz4, zstd), where that gains or lets an older driver read it."""
+def recompress(
+    path: PathLike, codec: str, *, level: int | None = None, compact: bool = False, exact: bool = True, **options: Unpack[EditOptions]
+) -> Plan:
+    """Plan to compress every image again by ``codec`` (none, lz4, zstd), where that gains or lets an older driver read it.
+
+    Unless ``exact``, the plan of a large file is an estimate from a sample; ``save`` compresses every image.
+    """
     edit = EditChoices(**options)
     bounds = edit.limits or Limits()
     host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
     request = RecompressRequest(codec, level, tuple(edit.modules), tuple(edit.members), host, bounds.image)
-    return _rewriting("recompress", path, lambda node, progress: plan_recompress(node, request, progress), bounds)
+
+    def plan(node: Node, progress: Progress | None, to: Destination) -> RewritePlan:
+        return plan_recompress(node, request._replace(exact=exact or to.path is not None), progress)
+
+    return _rewriting("recompress", path, plan, bounds)
 
 
 def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str] = (), limits: Limits | None = None) -> Plan:
     """Plan to write concatenated entries, which drivers up to 580 ignore, as plain ones."""
     bounds = limits or Limits()
     request = ExpandRequest(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
-    return _rewriting("expand", path, lambda node, _: plan_expand(node, request), bounds)
+    return _rewriting("expand", path, lambda node, *_: plan_expand(node, request), bounds)
 
 
 def undo(path: PathLike, *, last: bool = False) -> Undone:
@@ -185,10 +195,11 @@ def verify(path: PathLike, *, independent: bool = False, limits: Limits | None =
         return Soundness(tuple(checks), tuple(parts_not_read(node)))
 
 
-def _rewriting(command: str, path: PathLike, plan_of: PlanOf, limits: Limits) -> Plan:
+def _rewriting(command: str, path: PathLike, plan_of: Callable[[Node, Progress | None, Destination], RewritePlan], limits: Limits) -> Plan:
     shown = os.fspath(path)
 
     def run(to: Destination) -> Document:
-        return edit_json(*rewritten(command, FileToEdit(shown, shown, to, limits), plan_of), __version__)
+        found = rewritten(command, FileToEdit(shown, shown, to, limits), lambda node, progress: plan_of(node, progress, to))
+        return edit_json(*found, __version__)
 
     return Plan(shown, run)

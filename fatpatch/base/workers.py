@@ -1,4 +1,4 @@
-"""Worker processes whose results come back in order, a few tasks ahead of whoever takes them: memory does not grow with the work."""
+"""Workers whose results come back in order, a few tasks ahead of whoever takes them: memory does not grow with the work."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fatpatch.base.errors import InternalError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -59,12 +62,32 @@ def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], worke
         yield from map(function, tasks)
         return
     import multiprocessing
-    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    try:
+        yield from _ahead(pool, function, tasks, workers)
+    except BrokenProcessPool as error:
+        raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
+
+
+def in_threads(function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[_Result]:
+    """As ``in_order``, by a thread a processor: for work in C that lets other threads run, such as compression."""
+    workers = os.cpu_count() or 1
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    yield from _ahead(ThreadPoolExecutor(workers), function, tasks, workers)
+
+
+def _ahead(pool: Executor, function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int) -> Iterator[_Result]:
+    """The results in order; so many tasks a worker are under way or done and not yet taken."""
     waiting: deque[Future[_Result]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(function, task))
@@ -72,7 +95,5 @@ def in_order(function: Callable[[_Task], _Result], tasks: Iterable[_Task], worke
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise InternalError("a worker process was killed", hint="look whether memory ran out, or use --jobs 1") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -8,6 +8,7 @@ from typing import Any
 from fatpatch.base.checks import CheckResult
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe, size
+from fatpatch.edit.rewrite.estimate import Estimate
 from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, TargetRewrite
 from fatpatch.gpus.generations import generation
 from fatpatch.model.target import Target
@@ -33,15 +34,21 @@ class EditReport(NamedTuple):
 
 
 def result_lines(
-    checks: Sequence[CheckResult], sizes: tuple[int, int], told: EditReport, *, verbose: bool, more: str = ""
+    checks: Sequence[CheckResult], sizes: tuple[int, int], told: EditReport, *, verbose: bool, more: str = "", about: str = ""
 ) -> Iterator[str]:
-    """How many checks passed (each by name with ``verbose``), where the result is, how to take it back, and the notes."""
+    """How many checks passed (each by name with ``verbose``), where the result is, how to take it back, and the notes.
+
+    ``about`` stands before a size that is an estimate, of which nothing was checked.
+    """
     if verbose:
         yield from (f"  ok: {check.name}" for check in checks)
-    yield f"{sum(check.ok for check in checks)} of {len(checks)} checks passed{more}"
+    if not about:
+        yield f"{sum(check.ok for check in checks)} of {len(checks)} checks passed{more}"
     grown = sizes[1] - sizes[0]
     if told.dry:
-        change = f"the file would {'grow' if grown > 0 else 'shrink'} by {size(abs(grown))}" if grown else "the file would keep its size"
+        change = (
+            f"the file would {'grow' if grown > 0 else 'shrink'} by {about}{size(abs(grown))}" if grown else "the file would keep its size"
+        )
         yield f"dry run: nothing was written; {change}"
     else:
         back = f"undo: {safe(told.undo)}" if told.undo else "no undo record was written: the edit cannot be reverted"
@@ -57,6 +64,7 @@ def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bo
     if plan.edit is None:
         what = f"{safe(told.copied)} is a copy of it" if told.copied else "nothing was written"
         yield f"{safe(told.shown)}: nothing to do; {what}"
+        yield from estimate_line(plan.rows, plan.estimate)
         for note in told.notes:
             yield f"note: {safe(note)}"
         return
@@ -64,6 +72,7 @@ def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bo
     yield ""
     yield from target_table(plan.rows)
     yield ""
+    yield from estimate_line(plan.rows, plan.estimate)
     yield from lost_line(plan.lost)
     shown = plan.changes if verbose else ()
     for change in shown:
@@ -89,13 +98,25 @@ def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bo
         blank = size(freed - max(shrunk, 0))
         verb = "would be" if told.dry else "are"
         yield f"{blank} of the file {verb} zeros now, no room where the file system knows holes; --compact takes out what fills pages"
-    yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose)
+    about = "" if plan.estimate is None else "about "
+    yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose, about=about)
 
 
 def target_table(rows: Sequence[TargetRewrite]) -> Iterator[str]:
     """Images and stored bytes of each target, before and after, and their sum."""
     total = TargetRewrite("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
     yield from (f"  {line}" for line in columns(("target", "images", "after", "stored", "after", "change"), map(_cells, [*rows, total])))
+
+
+def estimate_line(rows: Sequence[TargetRewrite], estimate: Estimate | None) -> Iterator[str]:
+    """That sizes are estimated, and how near they are; nothing where every image was compressed."""
+    if estimate is not None:
+        then = sum(row.stored_then for row in rows)
+        bounds = f"{size(max(then - estimate.margin, 0))} to {size(then + estimate.margin)}"
+        yield (
+            f"estimate: {estimate.compressed} of {plural(estimate.images, 'image')} compressed; "
+            f"all would take {bounds} (95 % confidence); --exact compresses all"
+        )
 
 
 def lost_line(lost: Sequence[str]) -> Iterator[str]:
@@ -147,4 +168,5 @@ def edit_json(plan: RewritePlan, done: Renewed, told: EditReport, version: str) 
         "undo": told.undo,
         "record_size": told.record,
         "dry_run": told.dry,
+        "estimate": None if plan.estimate is None else plan.estimate._asdict(),
     }

@@ -90,7 +90,7 @@ def _estimated(found: LibraryResult, task: LibraryTask, recompression: Recompres
     """The result with what recompression would save besides, by its own accounting: the file without the removed images does not exist."""
     dropped = {} if pruned is None else {change.payload.locator: change.dropped for change in pruned.plan.changes}
     with _opened(task.path, task.shown, task.request) as subject:
-        modules, changes, notes = recompressed(subject.node, recompression._replace(dropped=dropped))
+        modules, changes, notes, _ = recompressed(subject.node, recompression._replace(dropped=dropped))
         rows = [row for row in rows_of(modules, changes) if row.images]
     saved = max(found.code_after - sum(row.stored_then for row in rows), 0) if changes else 0
     if not saved:

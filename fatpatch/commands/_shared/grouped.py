@@ -15,7 +15,7 @@ _GROUPS: Final = {
     "Filter": ("kernel_pattern", "missing", "kind", "kinds", "selects", "all_kinds", "threshold"),
     "Show": ("resources", "digest", "what_if", "duplicates", "mangled"),
     "Result": (
-        "output", "directory", "in_place", "extracted", "dry_run", "overwrite", "no_undo", "compact", "force", "cuobjdump",
+        "output", "directory", "in_place", "extracted", "dry_run", "exact", "overwrite", "no_undo", "compact", "force", "cuobjdump",
         "drop_signature",
     ),
     "GPU and driver": (
@@ -31,7 +31,7 @@ _OWN: Final = {
     "check": {"gpus": "Policy", "fleets": "Policy", "driver": "Policy"},
     "diff": {"kernels": "Show"},
     "extract": {"targets": "Filter"},
-    "inspect": {"kernels": "Show", "targets": "Filter"},
+    "inspect": {"exact": "Show", "kernels": "Show", "targets": "Filter"},
     "prune": {"gpus": "What to edit"},
     "report": {"policy": "Options"},
     "slim": {"gpus": "What to edit", "trace": "What to edit"},

@@ -42,6 +42,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
     metavar="PLAN",
     help="Estimate savings: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, none).",
 )
+@click.option("--exact", is_flag=True, help="With --what-if: compress every image instead of a sample.")
 @click.option("--duplicates", is_flag=True, help="Report duplicate images and kernels.")
 @click.option("--all-kinds", is_flag=True, help="Also count SPIR-V (Vulkan, OpenCL) and Metal code.")
 @jobs_option
@@ -60,6 +61,7 @@ def command(
     form: str,
     kind: str | None,
     what_if: str | None,
+    exact: bool,
     duplicates: bool,
     all_kinds: bool,
     jobs: int | None,
@@ -72,6 +74,8 @@ def command(
     kernel packs, also inside archives. Listing does not decompress images. FILE may also be a folder, an installed distribution
     (NAME, NAME==VERSION), pypi:NAME, npm:NAME or pid:NUMBER; of a folder each package with GPU code is shown.
     """
+    if exact and what_if is None:
+        raise click.UsageError("--exact goes with --what-if")
     if duplicates:
         from fatpatch.commands.inspect.duplicates import tell_duplicates
 
@@ -83,7 +87,7 @@ def command(
 
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
             raise click.UsageError("--what-if goes with --as and --format text or json only")
-        return tell_savings(named_files(files), what_if, kind, limits_from(max_image_size), form, sys.stdout.write)
+        return tell_savings(named_files(files), what_if, kind, limits_from(max_image_size), form, sys.stdout.write, exact=exact)
     pattern = None
     if kernel_pattern is not None:
         from fatpatch.commands.inspect.pattern import Pattern

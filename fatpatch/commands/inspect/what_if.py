@@ -20,10 +20,12 @@ from fatpatch.scan.walk import Progress
 Writer = Callable[[str], object]
 
 
-def tell_savings(files: Sequence[Input], text: str, kind: str | None, limits: Limits, form: str, out: Writer) -> int:
+def tell_savings(
+    files: Sequence[Input], text: str, kind: str | None, limits: Limits, form: str, out: Writer, *, exact: bool = False
+) -> int:
     """Write the savings of every file; the exit code. A usage error for a plan that cannot be read."""
     try:
-        request = what_if(text)
+        request = what_if(text)._replace(exact=exact)
     except ValueError as error:
         raise click.BadParameter(f"expected {error}, got {text!r}", param_hint="--what-if") from error
     loop = FileLoop()

@@ -7,7 +7,7 @@ from typing import Any
 
 from fatpatch import __version__
 from fatpatch.base.words import safe, size
-from fatpatch.edit.report import lost_line, target_table
+from fatpatch.edit.report import estimate_line, lost_line, target_table
 from fatpatch.edit.rewrite.what_if import Saving, WhatIf
 from fatpatch.model.kinds import Codec
 
@@ -25,6 +25,7 @@ def text(shown: str, found: Saving | None, request: WhatIf) -> Iterator[str]:
     yield ""
     yield from target_table(found.rows)
     yield ""
+    yield from estimate_line(found.rows, found.estimate)
     yield from lost_line(found.lost)
     for note in found.notes:
         yield f"note: {safe(note)}"
@@ -47,7 +48,7 @@ def document(files: Sequence[dict[str, Any]], request: WhatIf) -> dict[str, Any]
 def file_json(shown: str, found: Saving | None) -> dict[str, Any]:
     """One file's object; its targets are those of fatpatch.edit/1."""
     if found is None:
-        return {"path": shown, "stored": 0, "stored_then": 0, "targets": [], "lost": [], "notes": []}
+        return {"path": shown, "stored": 0, "stored_then": 0, "targets": [], "lost": [], "notes": [], "estimate": None}
     return {
         "path": shown,
         "stored": found.stored,
@@ -55,4 +56,5 @@ def file_json(shown: str, found: Saving | None) -> dict[str, Any]:
         "targets": [row._asdict() for row in found.rows],
         "lost": list(found.lost),
         "notes": list(found.notes),
+        "estimate": None if found.estimate is None else found.estimate._asdict(),
     }

@@ -21,15 +21,19 @@ from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, plan_rec
 )
 @click.option("--level", type=int, metavar="N", help="Compression level: zstd 1 to 22, lz4 1 to 12.")
 @click.option("--compact", is_flag=True, help="Shrink the file; otherwise freed bytes become zeros.")
+@click.option("--exact", is_flag=True, help="With --dry-run: compress every image instead of a sample.")
 @edit_options
 @image_limit_option
-def command(file: str, codec: str, level: int | None, compact: bool, given: EditRequest, max_image_size: int) -> int:
+def command(file: str, codec: str, level: int | None, compact: bool, exact: bool, given: EditRequest, max_image_size: int) -> int:
     """Recompress device images.
 
-    An image keeps its original form when recompression does not make it smaller, unless an older driver could not read it."""
+    An image keeps its original form when recompression does not make it smaller, unless an older driver could not read it.
+    With --dry-run the sizes of a large file are an estimate from a sample."""
     if level is not None and not 1 <= level <= LEVELS[codec]:
         expected = f"expected 1 to {LEVELS[codec]}" if LEVELS[codec] else "none has no levels"
         raise click.BadParameter(f"{level}: {expected}", param_hint="--level")
+    if exact and not given.dry_run:
+        raise click.UsageError("--exact goes with --dry-run; an edit always compresses every image")
     request = RecompressRequest(
         codec,
         level,
@@ -37,5 +41,6 @@ def command(file: str, codec: str, level: int | None, compact: bool, given: Edit
         given.members,
         Options(drop_signature=given.drop_signature, compact=compact, rebuild=True),
         max_image_size,
+        exact=exact or not given.dry_run,
     )
     return rewrite("recompress", file, given, lambda node, progress: plan_recompress(node, request, progress), max_image_size)

@@ -69,16 +69,20 @@ def packed_entry(header: Header, extension: bytes, data: bytes, codec: str, leve
     stored = pack(data, codec, level)
     if len(stored) >= len(data):
         stored, codec = data, "none"
-    padded = stored + bytes(-len(stored) % 8)
+    return entry_header(header, extension, len(stored), len(data), codec) + extension + stored + bytes(-len(stored) % 8)
+
+
+def entry_header(header: Header, extension: bytes, stored: int, unpacked: int, codec: str) -> bytes:
+    """``header`` with the sizes and codec flags of a payload of ``stored`` bytes."""
     packed = codec != Codec.NONE
     header = header._replace(
         header_size=n.ENTRY_HEADER_SIZE + len(extension),
-        payload_size=len(padded),
-        compressed_size=len(stored) if packed else 0,
-        uncompressed_size=len(data) if packed else 0,
+        payload_size=stored + -stored % 8,
+        compressed_size=stored if packed else 0,
+        uncompressed_size=unpacked if packed else 0,
         flags=header.flags & ~CODECS | CODEC_FLAGS[codec],
     )
-    return HEADER.pack(*header) + extension + padded
+    return HEADER.pack(*header)
 
 
 def _string(text: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from fatpatch.base.checks import CheckResult, check_of
+from fatpatch.base.errors import InternalError
 from fatpatch.base.overlay import Overlay, Write
 from fatpatch.base.records import NamedTuple
 from fatpatch.edit.filler import filler_problems, hole_bytes, without_codec
@@ -12,6 +13,7 @@ from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit, edit_tree
 from fatpatch.edit.payload.fatbin import entries_of
 from fatpatch.edit.payload.new_payload import NewPayload
+from fatpatch.edit.rewrite.estimate import Estimate
 from fatpatch.edit.transaction.checks import Contents, checks_of
 from fatpatch.edit.transaction.commit import Destination, EditedFile, commit, guarded
 from fatpatch.edit.transaction.comparison import HostPair, TreeComparison
@@ -53,7 +55,7 @@ class TargetRewrite(NamedTuple):
 class RewritePlan(NamedTuple):
     """Everything that would be done; ``edit`` is None when there is nothing to do. ``lost``: targets that nothing serves any more.
 
-    ``holes``: bytes that take no more room on a file system that knows holes.
+    ``holes``: bytes that take no more room on a file system that knows holes. With an ``estimate`` it cannot be carried out.
     """
 
     changes: tuple[Change, ...]
@@ -62,6 +64,7 @@ class RewritePlan(NamedTuple):
     notes: tuple[str, ...]
     lost: tuple[str, ...] = ()
     holes: int = 0
+    estimate: Estimate | None = None
 
 
 def planned(
@@ -133,6 +136,10 @@ def renew(
     size = subject.before.size
     if edit is None:
         return Renewed((), size, size)
+    if plan.estimate is not None:  # its bytes mean nothing: there is nothing to check
+        if to.path is not None:
+            raise InternalError("an estimate cannot be carried out")
+        return Renewed((), size, edit.overlay.size)
     edited = {change.payload.locator for change in changes}
 
     def examine(both: TreeComparison) -> list[CheckResult]:

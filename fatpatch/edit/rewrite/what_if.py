@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from fatpatch.base.records import NamedTuple
+from fatpatch.edit.rewrite.estimate import Estimate
 from fatpatch.edit.rewrite.prune import PruneRequest, pruned
 from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, recompressed
 from fatpatch.edit.rewrite.rewrite_modules import TargetRewrite, rows_of
@@ -14,19 +15,24 @@ from fatpatch.scan.walk import Progress
 
 
 class WhatIf(NamedTuple):
-    """Patterns of targets to drop, and the codec for the rest; no ``codec`` leaves it as it is."""
+    """Patterns of targets to drop, and the codec for the rest; no ``codec`` leaves it as it is.
+
+    ``exact``: compress every image, however many there are.
+    """
 
     drop: tuple[str, ...] = ()
     codec: str | None = None
     level: int | None = None
+    exact: bool = False
 
 
 class Saving(NamedTuple):
-    """Rows as in the dry run of the edits; ``lost``: targets of GPUs that some module no longer serves."""
+    """Rows as in the dry run of the edits; ``lost``: targets of GPUs that some module no longer serves; ``estimate`` from a sample."""
 
     rows: tuple[TargetRewrite, ...]
     lost: tuple[str, ...]
     notes: tuple[str, ...]
+    estimate: Estimate | None = None
 
     @property
     def stored(self) -> int:
@@ -60,13 +66,13 @@ def what_if(text: str) -> WhatIf:
 
 def saving(root: Node, asked: WhatIf, *, limit: int, progress: Progress | None = None) -> Saving:
     """The saving in ``root`` and its members. EditError when the file holds no code, or none for a target to drop."""
-    notes: list[str] = []
+    notes, estimate = list[str](), None
     dropped, lost = dict[str, tuple[ImageEntry, ...]](), tuple[str, ...]()
     if asked.drop:
         modules, changes, notes, choice = pruned(root, PruneRequest(KeepRequest(drop=asked.drop), force=True, limit=limit))
         dropped, lost = choice.dropped, choice.lost
     if asked.codec is not None:
-        request = RecompressRequest(asked.codec, asked.level, limit=limit, dropped=dropped)
-        modules, changes, more = recompressed(root, request, progress)
+        request = RecompressRequest(asked.codec, asked.level, limit=limit, dropped=dropped, exact=asked.exact)
+        modules, changes, more, estimate = recompressed(root, request, progress)
         notes = [*notes, *more]
-    return Saving(tuple(rows_of(modules, changes)), lost, tuple(dict.fromkeys(notes)))
+    return Saving(tuple(rows_of(modules, changes)), lost, tuple(dict.fromkeys(notes)), estimate)
