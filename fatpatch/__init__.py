@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from fatpatch.api.editing import Plan, Soundness, expand, graft, prune, recompress, undo, verify
     from fatpatch.api.file import File, Image, Kernel, Module
     from fatpatch.api.file import open_file as open
-    from fatpatch.api.judging import Check, Difference, Verdict, check, diff, doctor
+    from fatpatch.api.judging import Check, Difference, check, diff, doctor
+    from fatpatch.api.verdict import Verdict
     from fatpatch.base.errors import EditError, FatpatchError, FormatError, InputError, LimitError, UnsupportedError, VerifyError
     from fatpatch.base.limits import Limits
 
@@ -60,7 +61,8 @@ __all__ = [
 _PLACES = {
     "fatpatch.api.editing": ("Plan", "Soundness", "expand", "graft", "prune", "recompress", "undo", "verify"),
     "fatpatch.api.file": ("File", "Image", "Kernel", "Module"),
-    "fatpatch.api.judging": ("Check", "Difference", "Verdict", "check", "diff", "doctor"),
+    "fatpatch.api.judging": ("Check", "Difference", "check", "diff", "doctor"),
+    "fatpatch.api.verdict": ("Verdict",),
     "fatpatch.base.errors": ("EditError", "FatpatchError", "FormatError", "InputError", "LimitError", "UnsupportedError", "VerifyError"),
     "fatpatch.base.limits": ("Limits",),
 }

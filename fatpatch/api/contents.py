@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node
+from fatpatch.named.reading import UnitReader, as_units
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import Policy
 from fatpatch.policy.rules import RULES
 from fatpatch.policy.run import Selection, check_files
+from fatpatch.release.words import outcome_words
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import holders, stored_share
 from fatpatch.scan.slim_marks import marks_below
-from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor
-from fatpatch.verdicts.library_facts import LibraryFacts, listed, read_whole
+from fatpatch.verdicts.library_facts import STUB, Cell, LibraryFacts, listed, read_whole
+from fatpatch.verdicts.outcome import HOPELESS, OUTCOMES
+
+__all__ = [
+    "HOPELESS",
+    "OUTCOMES",
+    "STUB",
+    "Answer",
+    "Block",
+    "Cell",
+    "Finding",
+    "Holder",
+    "LibraryFacts",
+    "ReportContents",
+    "contents",
+    "outcome_words",
+]
 
 OnRead = Callable[[str, int, int], None]
 
@@ -60,18 +77,20 @@ def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: i
     """Read every file. One that cannot be read is a finding; FatpatchError when it is the only one."""
     found: list[Holder] = []
     complaints: list[Finding] = []
-    for each in inputs:
-        try:
-            with inspected(each.path, name=file_name(each.shown), limits=limits, progress=on_read) as node:
-                owner = each.distribution
-                name = f"{each.shown} ({owner})" if owner and owner not in each.shown else each.shown
-                for holder in _holders(node._replace(path=each.shown), name, limits, jobs):
-                    found.append(holder)
-                    complaints += [_finding(each.shown, item) for item in holder.facts.complaints]
-        except FatpatchError as error:
-            error.locator = error.locator or each.shown
-            if len(inputs) == 1:
-                raise
+
+    def unreadable(error: FatpatchError) -> None:
+        if len(inputs) == 1:
+            raise error
+
+    reading = UnitReader(limits, unreadable, lambda shown: nullcontext(on_read))
+    owners = {each.path: each.distribution for each in inputs}
+    for unit, node, _ in reading.each(as_units(inputs)):
+        with reading.guarded(unit.path, unit.shown):
+            owner = owners[unit.path]
+            name = f"{unit.shown} ({owner})" if owner and owner not in unit.shown else unit.shown
+            for holder in _holders(node, name, limits, jobs):
+                found.append(holder)
+                complaints += [_finding(unit.shown, item) for item in holder.facts.complaints]
     checked = check_files(inputs, policy, Selection(), limits, jobs=jobs).findings
     known = {(finding.locator, finding.message) for finding in checked}
     extra = [finding for finding in complaints if (finding.locator, finding.message) not in known]

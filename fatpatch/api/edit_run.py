@@ -5,29 +5,52 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
+from fatpatch import __version__
 from fatpatch.api.file import paths_of
 from fatpatch.api.options import GraftChoices
-from fatpatch.base.errors import InputError
+from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import file_name
 from fatpatch.base.overlay import Overlay
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.shell_word import shell_word
 from fatpatch.edit.graft.plan import GraftRequest
+from fatpatch.edit.graft.retag import Retag
 from fatpatch.edit.graft.run import GraftResult, graft
+from fatpatch.edit.graft.text import graft_json, graft_text
+from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit
 from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, donations_from, hsaco_donation, ptx_donation
-from fatpatch.edit.report import EditReport
+from fatpatch.edit.report import EditReport, edit_json, edit_text
 from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew
 from fatpatch.edit.transaction import undo_file as journal
 from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.edit.transaction.write import write_overlay
-from fatpatch.hostcode.llamafile import notes_for
+from fatpatch.hostcode.llamafile import is_llamafile, library_copies, notes_for, renews_copies
 from fatpatch.model.tree import Node
+from fatpatch.named.reading import silent
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.walk import Progress, inspected
+
+__all__ = [
+    "Destination",
+    "FileToEdit",
+    "GraftRequest",
+    "GraftedFile",
+    "Options",
+    "Own",
+    "PlanOf",
+    "Prepare",
+    "Retag",
+    "RewrittenFile",
+    "extracted_copies",
+    "grafted",
+    "images_given",
+    "rewritten",
+]
 
 Own = tuple[tuple[str, ImageToAdd], ...]
 PlanOf = Callable[[Node, Progress | None], RewritePlan]
@@ -61,7 +84,15 @@ class RewrittenFile(NamedTuple):
 
     plan: RewritePlan
     done: Renewed
-    told: EditReport
+    report: EditReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of schema fatpatch.edit/1."""
+        return edit_json(self.plan, self.done, self.report, __version__)
+
+    def lines(self, *, verbose: bool) -> Iterator[str]:
+        """The text that a command prints."""
+        return edit_text(self.plan, self.done, self.report, verbose=verbose)
 
 
 class GraftedFile(NamedTuple):
@@ -71,6 +102,14 @@ class GraftedFile(NamedTuple):
     output: str | None
     undo: str | None
     notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of schema fatpatch.graft/1."""
+        return graft_json(self.outcome, self.output, self.undo, self.notes, __version__)
+
+    def lines(self, *, verbose: bool) -> Iterator[str]:
+        """The text that a command prints."""
+        return graft_text(self.outcome, self.output, self.undo, self.notes, verbose=verbose)
 
 
 def rewritten(command: str, file: FileToEdit, plan_of: PlanOf) -> RewrittenFile:
@@ -91,8 +130,8 @@ def rewritten(command: str, file: FileToEdit, plan_of: PlanOf) -> RewrittenFile:
         notes = [*plan.notes, *_notes(source, plan.edit)]
         output, undo = _written(source, changed=plan.edit is not None)
     record = os.path.getsize(journal.path_beside(to.path)) if undo is not None and to.path is not None else None
-    told = EditReport(command, file.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, copied)
-    return RewrittenFile(plan, done, told)
+    report = EditReport(command, file.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, copied)
+    return RewrittenFile(plan, done, report)
 
 
 def grafted(
@@ -111,9 +150,16 @@ def grafted(
 
 @contextmanager
 def images_given(
-    given: GraftChoices, limit: int, read: Callable[[str], AbstractContextManager[Node]], shown: Callable[[str], str] = str
+    given: GraftChoices,
+    limits: Limits,
+    watched: Callable[[str], AbstractContextManager[Progress]] = silent,
+    shown: Callable[[str], str] = str,
 ) -> Iterator[list[ImageToAdd]]:
-    """The images to graft, by the files that hold them, which are open inside the block. ``shown``: how messages name a donor."""
+    """The images to graft, by the files that hold them, which are open inside the block. ``shown``: how messages name a donor.
+
+    ``watched`` is entered for each donor and gives what is called while it is read.
+    """
+    limit = limits.image
     with ExitStack() as stack:
         images = [hsaco_donation(path, limit) for path in paths_of(given.hsaco)]
         images += [cubin_donation(path, limit) for each in paths_of(given.cubins) for path in _cubins_of(each)]
@@ -122,8 +168,26 @@ def images_given(
         if given.donor is not None:
             donors.append((os.fspath(given.donor), given.targets))
         for path, targets in donors:
-            images += donations_from(stack.enter_context(read(path)), targets, limit, shown=shown(path))
+            progress = stack.enter_context(watched(path))
+            node = stack.enter_context(inspected(path, limits=limits, progress=progress))
+            images += donations_from(node, targets, limit, shown=shown(path))
         yield images
+
+
+def extracted_copies(path: str, limits: Limits) -> list[str]:
+    """The copies of a llamafile's GPU libraries that it extracted; EditError when there are none."""
+    with inspected(path, limits=limits) as node:
+        if not is_llamafile(node):
+            hint = "give the llamafile, or graft into the file itself with --in-place"
+            raise EditError("is not a llamafile with a GPU library inside", locator=path, hint=hint)
+        if renews_copies(node):
+            hint = "graft into the llamafile itself, with -o OUT"
+            raise EditError("renews its extracted copy at every start, so a change there would not last", locator=path, hint=hint)
+        found = [copy for _, copies in library_copies(node) for copy in copies]
+    if not found:
+        hint = "graft into the llamafile itself, with -o OUT"
+        raise EditError("no extracted copy of its GPU library is on this machine", locator=path, hint=hint)
+    return found
 
 
 def _cubins_of(path: str) -> list[str]:

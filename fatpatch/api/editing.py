@@ -6,33 +6,27 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fatpatch import __version__
-from fatpatch.api.edit_run import FileToEdit, grafted, images_given, rewritten
-from fatpatch.api.file import plain
+from fatpatch.api.documents import plain
+from fatpatch.api.edit_run import FileToEdit, PlanOf, grafted, images_given, rewritten
 from fatpatch.api.options import EditChoices, EditOptions, GraftChoices, GraftOptions, PathLike
+from fatpatch.api.rewrites import expanding, pruning, recompressing
 from fatpatch.base.checks import CheckResult
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import file_name
 from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.plan import GraftRequest
-from fatpatch.edit.graft.text import graft_json
 from fatpatch.edit.host.host import Options
-from fatpatch.edit.report import edit_json
-from fatpatch.edit.rewrite.expand import ExpandRequest, plan_expand
-from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
-from fatpatch.edit.rewrite.recompress import RecompressRequest, plan_recompress
-from fatpatch.edit.rewrite.rewrite_modules import RewritePlan
-from fatpatch.edit.rewrite.select_images import KeepRequest
 from fatpatch.edit.transaction.commit import Destination
 from fatpatch.edit.transaction.undo import Undone
 from fatpatch.edit.transaction.undo import undo as take_back
 from fatpatch.edit.verify import independently, soundness
 from fatpatch.gpus.devices import find
-from fatpatch.model.tree import Diagnostic, Node
+from fatpatch.model.tree import Diagnostic
+from fatpatch.named.reading import UnitReader, as_units
+from fatpatch.named.unit import NamedUnit, files_of
+from fatpatch.remote.address import scheme_of
 from fatpatch.remote.opening import refuse_address
-from fatpatch.scan.coverage import parts_not_read
-from fatpatch.scan.walk import Progress, inspected
+from fatpatch.scan.coverage import parts_not_read, payloads_below
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -115,8 +109,8 @@ def graft(
     shown = os.fspath(path)
 
     def run(to: Destination) -> Document:
-        with images_given(images, bounds.image, lambda donor: inspected(donor, limits=bounds)) as given:
-            return graft_json(*grafted(FileToEdit(shown, shown, to, bounds), given, request, driver), __version__)
+        with images_given(images, bounds) as given:
+            return grafted(FileToEdit(shown, shown, to, bounds), given, request, driver).to_dict()
 
     return Plan(shown, run)
 
@@ -137,12 +131,9 @@ def prune(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise EditError("give one of keep, drop and gpus", locator=os.fspath(path))
-    selected = KeepRequest(tuple(keep), tuple(drop), tuple(map(find, gpus)))
     edit = EditChoices(**options)
-    bounds = edit.limits or Limits()
-    host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
-    request = PruneRequest(selected, tuple(edit.modules), tuple(edit.members), force, host, bounds.image)
-    return _rewriting("prune", path, lambda node, *_: plan_prune(node, request), bounds)
+    plan_of = pruning(keep, drop, tuple(map(find, gpus)), edit, compact=compact, force=force)
+    return _rewriting("prune", path, lambda to: plan_of, edit.limits)
 
 
 def recompress(
@@ -153,21 +144,17 @@ def recompress(
     Unless ``exact``, the plan of a large file is an estimate from a sample; ``save`` compresses every image.
     """
     edit = EditChoices(**options)
-    bounds = edit.limits or Limits()
-    host = Options(drop_signature=edit.drop_signature, compact=compact, rebuild=True)
-    request = RecompressRequest(codec, level, tuple(edit.modules), tuple(edit.members), host, bounds.image)
 
-    def plan(node: Node, progress: Progress | None, to: Destination) -> RewritePlan:
-        return plan_recompress(node, request._replace(exact=exact or to.path is not None), progress)
+    def plan_to(to: Destination) -> PlanOf:
+        return recompressing(codec, level, edit, compact=compact, exact=exact or to.path is not None)
 
-    return _rewriting("recompress", path, plan, bounds)
+    return _rewriting("recompress", path, plan_to, edit.limits)
 
 
 def expand(path: PathLike, *, modules: Sequence[str] = (), members: Sequence[str] = (), limits: Limits | None = None) -> Plan:
     """Plan to write concatenated entries, which drivers up to 580 ignore, as plain ones."""
-    bounds = limits or Limits()
-    request = ExpandRequest(tuple(modules), tuple(members), Options(rebuild=True), bounds.image)
-    return _rewriting("expand", path, lambda node, *_: plan_expand(node, request), bounds)
+    plan_of = expanding(EditChoices(modules, members, limits=limits))
+    return _rewriting("expand", path, lambda to: plan_of, limits)
 
 
 def undo(path: PathLike, *, last: bool = False) -> Undone:
@@ -176,11 +163,22 @@ def undo(path: PathLike, *, last: bool = False) -> Undone:
     return take_back(os.fspath(path), last=last)
 
 
+def undo_folder(path: PathLike) -> int:
+    """Restore all files that slim edited in a folder; how many. EditError when there is no record."""
+    from fatpatch.slimming.undo import undo_tree
+
+    return undo_tree(os.fspath(path))
+
+
 class Soundness(NamedTuple):
-    """What ``verify`` found: true when every check holds. ``not_read``: parts that were recognized and not read."""
+    """What ``verify`` found: true when every check holds. ``not_read``: parts that were recognized and not read.
+
+    ``gpu_code``: whether there is any.
+    """
 
     checks: tuple[CheckResult, ...]
     not_read: tuple[Diagnostic, ...]
+    gpu_code: bool = False
 
     def __bool__(self) -> bool:
         return all(check.ok for check in self.checks)
@@ -188,18 +186,33 @@ class Soundness(NamedTuple):
 
 def verify(path: PathLike, *, independent: bool = False, limits: Limits | None = None) -> Soundness:
     """Read every container, fatbin and image whole; after an edit, check its record too. ``independent``: let LIEF alone read it."""
-    bounds = limits or Limits()
     name = os.fspath(path)
-    with inspected(name, name=file_name(name), limits=bounds, keep_bytes=True) as node:
-        checks = independently(name, node) if independent else soundness(name, node, bounds)
-        return Soundness(tuple(checks), tuple(parts_not_read(node)))
+    return verify_unit(NamedUnit(name, name), UnitReader(limits or Limits()), independent=independent)
 
 
-def _rewriting(command: str, path: PathLike, plan_of: Callable[[Node, Progress | None, Destination], RewritePlan], limits: Limits) -> Plan:
+def verify_unit(given: NamedUnit, reading: UnitReader, *, independent: bool) -> Soundness:
+    """``verify`` for all files of what a user named; of several each check begins with its file. The first that cannot be read ends it."""
+    several = given.whole or given.distribution is not None
+    checks: list[CheckResult] = []
+    not_read: list[Diagnostic] = []
+    gpu_code = False
+    for unit, node, _ in reading.each(map(_real, as_units(files_of([given]))), keep_bytes=True):
+        found = list(independently(unit.path, node) if independent else soundness(unit.path, node, reading.limits))
+        checks += [check._replace(name=f"{unit.shown}: {check.name}") for check in found] if several else found
+        not_read += parts_not_read(node)
+        gpu_code = gpu_code or any(payloads_below(node))
+    return Soundness(tuple(checks), tuple(not_read), gpu_code)
+
+
+def _real(unit: NamedUnit) -> NamedUnit:
+    """A link is what it leads to: an undo record lies beside that."""
+    return unit if scheme_of(unit.path) else unit._replace(path=os.path.realpath(unit.path))
+
+
+def _rewriting(command: str, path: PathLike, plan_to: Callable[[Destination], PlanOf], limits: Limits | None) -> Plan:
     shown = os.fspath(path)
 
     def run(to: Destination) -> Document:
-        found = rewritten(command, FileToEdit(shown, shown, to, limits), lambda node, progress: plan_of(node, progress, to))
-        return edit_json(*found, __version__)
+        return rewritten(command, FileToEdit(shown, shown, to, limits or Limits()), plan_to(to)).to_dict()
 
     return Plan(shown, run)

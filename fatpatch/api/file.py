@@ -279,9 +279,3 @@ def paths_of(paths: PathLike | Sequence[PathLike]) -> list[str]:
     if isinstance(paths, str | os.PathLike):
         return [os.fspath(paths)]
     return [os.fspath(path) for path in paths]
-
-
-def plain(document: dict[str, Any]) -> dict[str, Any]:
-    """A document as JSON has it: lists, not tuples."""
-    result: dict[str, Any] = json.loads(json.dumps(document))
-    return result

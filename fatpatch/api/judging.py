@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fatpatch.api.file import File, paths_of, plain
+from fatpatch.api.documents import plain
+from fatpatch.api.file import File, paths_of
+from fatpatch.api.gpus import Circumstances, cuda_release, driver_of, environment_of, find
 from fatpatch.api.options import PathLike, RunChoices, RunOptions
+from fatpatch.api.verdict import Verdict
 from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.demangle import readable
-from fatpatch.gpus.devices import find
-from fatpatch.gpus.drivers import driver as driver_of
 from fatpatch.model.kinds import Vendor
 from fatpatch.named.resolve import resolve
 from fatpatch.named.unit import NamedUnit, NamingChoices, files_of
@@ -22,62 +23,27 @@ from fatpatch.policy.policy import MustRun, Policy, read_policy
 from fatpatch.policy.run import CheckOutcome, Selection, check_files
 from fatpatch.release import text as diff_words
 from fatpatch.release.run import ReleaseComparison, compare
-from fatpatch.verdicts import document as doctor_json
-from fatpatch.verdicts.claims import contradiction
-from fatpatch.verdicts.environment import Environment
+from fatpatch.release.words import Wording, one_line, sections
+from fatpatch.scan.walk import Progress
 from fatpatch.verdicts.judge import Doctor
-from fatpatch.verdicts.operations import operations
-from fatpatch.verdicts.outcome import outcome_of, works
 from fatpatch.verdicts.remedies import remedies
-from fatpatch.verdicts.remedy import Remedy
-from fatpatch.verdicts.results import FileVerdict
-from fatpatch.verdicts.words import report as doctor_words
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-
-class Verdict:
-    """Whether a file runs on a GPU: true only when nothing is incompatible."""
-
-    def __init__(self, doctor: Doctor, found: FileVerdict, shown: str) -> None:
-        self.facts = found
-        self.remedies: tuple[Remedy, ...] = remedies(doctor, found, shown, ())
-        self._shown, self._beside = shown, doctor.beside(found)
-        self._failing = operations(doctor.lacking(found), readable)
-        self.contradicts_name = contradiction(doctor.node, shown, doctor.limit)
-        """What contradicts the CUDA release in the file's name, in words; None where nothing does."""
-
-    def __bool__(self) -> bool:
-        return works(self.facts)
-
-    def __repr__(self) -> str:
-        return f"<fatpatch.Verdict {self.outcome}: {self._shown}>"
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines(verbose=False))
-
-    @property
-    def outcome(self) -> str:
-        """``runs``, ``slow-start``, ``will-not-run``, ``runs-in-part``, ...: the words of the schema fatpatch.doctor/2."""
-        return outcome_of(self.facts)
-
-    @property
-    def reason(self) -> str:
-        """The first line of the report, which says the verdict, the GPU and the driver."""
-        return doctor_words.headline(self.facts, self._shown)
-
-    def report(self, *, verbose: bool = False) -> str:
-        """The text that ``fatpatch doctor`` prints."""
-        return "\n".join(self._lines(verbose=verbose))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The object that ``fatpatch doctor --format json`` prints for the file (schema fatpatch.doctor/2, "files")."""
-        row = doctor_json.file_json(self.facts, self.remedies, self._beside, self._failing, self._shown)
-        return plain({**row, "contradicts_name": self.contradicts_name})
-
-    def _lines(self, *, verbose: bool) -> Iterator[str]:
-        return doctor_words.report(self.facts, self.remedies, self._shown, readable, self._beside, self._failing, verbose=verbose)
+__all__ = [
+    "Check",
+    "Difference",
+    "ReleaseComparison",
+    "Wording",
+    "check",
+    "compared",
+    "diff",
+    "diff_words",
+    "doctor",
+    "one_line",
+    "sections",
+]
 
 
 def doctor(
@@ -98,12 +64,13 @@ def doctor(
     CUDA_MODULE_LOADING=EAGER. InputError for a name that is not known, with suggestions in its hint.
     """
     device = find(gpu)
-    given = None if driver is None or device.vendor != Vendor.NVIDIA else driver_of(driver)
-    environment = Environment(device, given, force_ptx, disable_ptx, eager)
-    environment = environment._replace(cuda=cuda)
+    given = Circumstances(driver, force_ptx, disable_ptx, eager, cuda=None if cuda is None else cuda_release(cuda))
+    named = None if driver is None or device.vendor != Vendor.NVIDIA else driver_of(driver)
+    environment = environment_of(device, named, given)
     with _opened(what, limits) as file:
         judge = Doctor(file.node, limit=file.limits.image)
-        return Verdict(judge, judge.judge(environment), file.path)
+        found = judge.judge(environment)
+        return Verdict(judge, found, file.path, remedies(judge, found, file.path, ()))
 
 
 @contextmanager
@@ -132,6 +99,16 @@ class Check:
     def findings(self) -> tuple[Finding, ...]:
         """Rule, level, locator, message and remedy of each, without those that the policy allows."""
         return self.facts.findings
+
+    @property
+    def policy(self) -> str:
+        """The policy file; empty where the requirements were given without one."""
+        return self._policy
+
+    @property
+    def fail_on(self) -> str:
+        """The level from which on a finding fails."""
+        return self._fail_on
 
     def to_dict(self) -> dict[str, Any]:
         """The document of schema fatpatch.check/1."""
@@ -181,9 +158,13 @@ class Difference(NamedTuple):
     def __bool__(self) -> bool:
         return not self.facts.empty
 
-    def markdown(self, *, every: bool = False) -> str:
-        """For release notes; ``every`` lists all kernels, not the first."""
-        return "\n".join(diff_words.markdown(self.facts, readable, every=every))
+    def markdown(self, *, every: bool = False, mangled: bool = False, verbose: bool = False) -> str:
+        """For release notes; ``every`` lists all kernels, not the first, ``mangled`` as the linker knows them."""
+        return "\n".join(diff_words.markdown(self.facts, str if mangled else readable, every=every, verbose=verbose))
+
+    def text(self, *, every: bool = False, mangled: bool = False, verbose: bool = False) -> str:
+        """The text that ``fatpatch diff`` prints; ``verbose``: each file in full, however many differ."""
+        return "\n".join(diff_words.text(self.facts, str if mangled else readable, every=every, verbose=verbose))
 
     def to_dict(self) -> dict[str, Any]:
         """The document of schema fatpatch.diff/1."""
@@ -193,7 +174,14 @@ class Difference(NamedTuple):
 def diff(old: PathLike, new: PathLike, *, threshold: float = 0.0, jobs: int | None = None, limits: Limits | None = None) -> Difference:
     """Compare two files or folders. ``threshold``: numbers count when they change by more than this part (0.05: five percent)."""
     first, second = _units([paths_of(path)[0] for path in (old, new)], limits or Limits())
-    found = compare(first, second, limits=limits or Limits(), threshold=threshold, jobs=jobs, on_read=lambda *_: None)
-    if found.errors and not found.differences:
-        raise found.errors[0]
-    return Difference(found)
+    found = compared(first, second, limits or Limits(), threshold=threshold, jobs=jobs)
+    if found.facts.errors and not found.facts.differences:
+        raise found.facts.errors[0]
+    return found
+
+
+def compared(
+    old: NamedUnit, new: NamedUnit, limits: Limits, *, threshold: float = 0.0, jobs: int | None = None, on_read: Progress | None = None
+) -> Difference:
+    """``diff`` of what a user named. A file of several that cannot be read is in ``facts.errors``."""
+    return Difference(compare(old, new, limits=limits, threshold=threshold, jobs=jobs, on_read=on_read or (lambda *_: None)))

@@ -42,7 +42,7 @@ class FatpatchError(Exception):
 
     def speak_of(self, path: str, shown: str) -> None:
         """Say where by the name that the user gave, instead of the path that was read."""
-        self.locator = self.locator.replace(path, shown) if path in self.locator else self.locator or shown
+        self.locator = self.locator.replace(path, shown) if path and path in self.locator else self.locator or shown
 
     def __str__(self) -> str:
         where = f"{self.locator}: " if self.locator else ""

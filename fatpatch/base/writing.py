@@ -73,3 +73,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def make_folder(folder: str) -> None:
+    """A folder for results, and those above it; EditError where that cannot be."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the folder: {error.strerror}"
+        raise EditError(message, locator=folder, hint="give a folder that you may write to") from error

@@ -34,7 +34,7 @@ class EditReport(NamedTuple):
 
 
 def result_lines(
-    checks: Sequence[CheckResult], sizes: tuple[int, int], told: EditReport, *, verbose: bool, more: str = "", about: str = ""
+    checks: Sequence[CheckResult], sizes: tuple[int, int], report: EditReport, *, verbose: bool, more: str = "", about: str = ""
 ) -> Iterator[str]:
     """How many checks passed (each by name with ``verbose``), where the result is, how to take it back, and the notes.
 
@@ -45,30 +45,30 @@ def result_lines(
     if not about:
         yield f"{sum(check.ok for check in checks)} of {len(checks)} checks passed{more}"
     grown = sizes[1] - sizes[0]
-    if told.dry:
+    if report.dry:
         change = (
             f"the file would {'grow' if grown > 0 else 'shrink'} by {about}{size(abs(grown))}" if grown else "the file would keep its size"
         )
         yield f"dry run: nothing was written; {change}"
     else:
-        back = f"undo: {safe(told.undo)}" if told.undo else "no undo record was written: the edit cannot be reverted"
-        if told.record is not None and told.record > _LARGE_RECORD:
-            back += f"      (its record takes {size(told.record)}; --no-undo keeps none)"
-        yield f"wrote {safe(told.output or '')} ({'+' if grown >= 0 else '-'}{size(abs(grown))})      {back}"
-    for note in told.notes:
+        back = f"undo: {safe(report.undo)}" if report.undo else "no undo record was written: the edit cannot be reverted"
+        if report.record is not None and report.record > _LARGE_RECORD:
+            back += f"      (its record takes {size(report.record)}; --no-undo keeps none)"
+        yield f"wrote {safe(report.output or '')} ({'+' if grown >= 0 else '-'}{size(abs(grown))})      {back}"
+    for note in report.notes:
         yield f"note: {safe(note)}"
 
 
-def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bool) -> Iterator[str]:
+def edit_text(plan: RewritePlan, done: Renewed, report: EditReport, *, verbose: bool) -> Iterator[str]:
     """The lines for a person: each target before and after, whom it leaves without code, then the usual."""
     if plan.edit is None:
-        what = f"{safe(told.copied)} is a copy of it" if told.copied else "nothing was written"
-        yield f"{safe(told.shown)}: nothing to do; {what}"
+        what = f"{safe(report.copied)} is a copy of it" if report.copied else "nothing was written"
+        yield f"{safe(report.shown)}: nothing to do; {what}"
         yield from estimate_line(plan.rows, plan.estimate)
-        for note in told.notes:
+        for note in report.notes:
             yield f"note: {safe(note)}"
         return
-    yield f"{safe(told.shown)}  {plural(len(plan.changes), 'module')} written anew"
+    yield f"{safe(report.shown)}  {plural(len(plan.changes), 'module')} written anew"
     yield ""
     yield from target_table(plan.rows)
     yield ""
@@ -96,10 +96,10 @@ def edit_text(plan: RewritePlan, done: Renewed, told: EditReport, *, verbose: bo
         yield f"on a file system with holes the file takes {size(plan.holes)} less on disk than its size"
     elif freed > 0 and shrunk < freed // 2 and not plan.edit.compacted:
         blank = size(freed - max(shrunk, 0))
-        verb = "would be" if told.dry else "are"
+        verb = "would be" if report.dry else "are"
         yield f"{blank} of the file {verb} zeros now, no room where the file system knows holes; --compact takes out what fills pages"
     about = "" if plan.estimate is None else "about "
-    yield from result_lines(done.checks, (done.size_before, done.size_after), told, verbose=verbose, about=about)
+    yield from result_lines(done.checks, (done.size_before, done.size_after), report, verbose=verbose, about=about)
 
 
 def target_table(rows: Sequence[TargetRewrite]) -> Iterator[str]:
@@ -141,14 +141,14 @@ def _generations(targets: Sequence[str]) -> Iterator[str]:
         yield f"{name} ({', '.join(members)})" if name else ", ".join(members)
 
 
-def edit_json(plan: RewritePlan, done: Renewed, told: EditReport, version: str) -> dict[str, Any]:
+def edit_json(plan: RewritePlan, done: Renewed, report: EditReport, version: str) -> dict[str, Any]:
     """The document of schema fatpatch.edit/1."""
     edit = plan.edit
     return {
         "schema": SCHEMA,
         "tool_version": version,
-        "command": told.command,
-        "output": told.output or told.copied,
+        "command": report.command,
+        "output": report.output or report.copied,
         "size_before": done.size_before,
         "size_after": done.size_after,
         "targets": [row._asdict() for row in plan.rows],
@@ -164,9 +164,9 @@ def edit_json(plan: RewritePlan, done: Renewed, told: EditReport, version: str) 
         "lost": list(plan.lost),
         "members": [] if edit is None else [{"locator": where, "tactic": how} for where, how in edit.members.items()],
         "checks": [check._asdict() for check in done.checks],
-        "notes": list(told.notes),
-        "undo": told.undo,
-        "record_size": told.record,
-        "dry_run": told.dry,
+        "notes": list(report.notes),
+        "undo": report.undo,
+        "record_size": report.record,
+        "dry_run": report.dry,
         "estimate": None if plan.estimate is None else plan.estimate._asdict(),
     }

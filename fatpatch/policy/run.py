@@ -9,12 +9,13 @@ from functools import partial
 
 from fatpatch.base.errors import FatpatchError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import covers, file_name
+from fatpatch.base.locator import covers
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.workers import in_order
 from fatpatch.model.kinds import VENDOR_WORDS
 from fatpatch.model.target import Target
 from fatpatch.model.tree import Node
+from fatpatch.named.reading import UnitReader, as_units
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import Allowance, Demands, Policy, fits
 from fatpatch.policy.rules import RULES, selected
@@ -24,7 +25,6 @@ from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics
 from fatpatch.scan.slim_marks import marks_below
 from fatpatch.scan.survey import complaint_of
-from fatpatch.scan.walk import inspected
 
 
 class Selection(NamedTuple):
@@ -109,9 +109,12 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
                 Finding(rule, RULES[rule].level, given.shown, hit.locator, hit.message, hit.remedy, hit.key, given.distribution)
             )
 
-    try:
-        with inspected(given.path, name=file_name(given.shown), limits=limits) as node:
-            root = node._replace(path=given.shown)
+    def unreadable(error: FatpatchError) -> None:
+        add("FP001", Hit(error.locator, error.message, error.hint or "", "unreadable"))
+
+    reading = UnitReader(limits, unreadable)
+    for _, root, _ in reading.each(as_units([given])):
+        with reading.guarded(given.path, given.shown):
             for rule, hit in _reading(root):
                 add(rule, hit)
             inside = Inspected(given.shown, root, limits.image, jobs)
@@ -126,9 +129,6 @@ def check_file(given: Input, policy: Policy, selection: Selection, limits: Limit
                     add(rule, hit)
             if not nodes and given.named and policy.for_file(given.shown) != Demands():
                 add("FP004", Hit(root.locator, "holds no GPU code", "give the file that holds it", "no-gpu-code"))
-    except FatpatchError as error:
-        where = error.locator.replace(given.path, given.shown) if error.locator else given.shown
-        add("FP001", Hit(where, error.message, error.hint or "", "unreadable"))
     vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
     paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
     promised = frozenset(pattern for pattern, _ in policy.files if any(fits(path, pattern) for path in paths))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import SEPARATOR, escape, file_name
+from fatpatch.base.locator import SEPARATOR, escape
 from fatpatch.base.records import NamedTuple
 from fatpatch.model.target import target_key
 from fatpatch.model.tree import Diagnostic, Node
+from fatpatch.named.reading import UnitReader, as_units
 from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.release.code import Codes, codes_of, differing
 from fatpatch.release.difference import LibraryDifference, Moved, difference
 from fatpatch.release.pairing import paired
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import all_diagnostics, holders
-from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.library_facts import LibraryFacts, listed, read_whole
@@ -54,27 +54,23 @@ class _Release:
     def __init__(self, unit: NamedUnit, limits: Limits, on_read: OnRead) -> None:
         self.shown = unit.shown
         self.limits = limits
-        self.on_read = on_read
         several = unit.whole or unit.distribution is not None
         inputs = files_of([unit]) if several else [Input(unit.path, unit.shown, named=True)]  # a pattern is no release
-        self.files = [(each.path, each.shown) for each in inputs]
+        self.files = as_units(inputs)
+        self.reading = UnitReader(limits, self._failed, lambda shown: nullcontext(on_read))
         self.listed: dict[str, list[LibraryFacts]] = {}
         self.diagnostics: list[Diagnostic] = []
         self.errors: list[FatpatchError] = []
 
     def look(self) -> None:
-        """The first pass. An unreadable file is an error of the whole when it is the only one."""
-        for path, shown in self.files:
-            try:
-                with self._open(path, shown) as root:
-                    self.diagnostics += all_diagnostics(root)
-                    self.listed[path] = [listed(node, self._path(shown, node), shown) for node in holders(root)]
-            except FatpatchError as error:
-                self._failed(error, shown)
+        """The first pass."""
+        for unit, root, _ in self.reading.each(self.files):
+            with self.reading.guarded(unit.path, unit.shown):
+                self.diagnostics += all_diagnostics(root)
+                self.listed[unit.path] = [listed(node, self._path(unit.shown, node), unit.shown) for node in holders(root)]
 
-    def _failed(self, error: FatpatchError, shown: str) -> None:
+    def _failed(self, error: FatpatchError) -> None:
         """An unreadable file is an error of the whole when it is the only one."""
-        error.locator = error.locator or shown
         if len(self.files) == 1:
             raise error
         self.errors.append(error)
@@ -88,16 +84,13 @@ class _Release:
         """The second pass; the holders whose path is in ``alike`` stay as they are."""
         result: list[LibraryFacts] = []
         found: dict[str, dict[str, Answer]] = {}
-        for path, shown in self.files:
-            facts = self.listed.get(path, [])
+        for unit in self.files:
+            facts = self.listed.get(unit.path, [])
             if all(each.path in alike for each in facts):
                 result += facts
                 continue
-            try:
-                with self._open(path, shown) as root:
-                    result += self._read(root, facts, alike, found, jobs)
-            except FatpatchError as error:
-                self._failed(error, shown)
+            with self.reading.guarded(unit.path, unit.shown), self.reading.opened(unit) as opened:
+                result += self._read(opened.node, facts, alike, found, jobs)
         return Side(self.shown, tuple(result), found)
 
     def _read(
@@ -119,16 +112,13 @@ class _Release:
     def codes(self, paths: frozenset[str]) -> dict[str, Codes]:
         """The code of the holders whose path is one of these, by that path."""
         found: dict[str, Codes] = {}
-        for path, shown in self.files:
-            if not any(each.path in paths for each in self.listed.get(path, [])):
+        for unit in self.files:
+            if not any(each.path in paths for each in self.listed.get(unit.path, [])):
                 continue
-            with self._open(path, shown) as root:
-                nodes = {self._path(shown, node): node for node in holders(root)}
+            with self.reading.opened(unit) as opened:
+                nodes = {self._path(unit.shown, node): node for node in holders(opened.node)}
                 found |= {each: codes_of(nodes[each], self.limits.image) for each in paths & nodes.keys()}
         return found
-
-    def _open(self, path: str, shown: str) -> AbstractContextManager[Node]:
-        return inspected(path, name=file_name(shown), limits=self.limits, progress=self.on_read)
 
     def _path(self, shown: str, node: Node) -> str:
         """Where a holder lies below what was given: the same in two releases whose outermost names differ."""

@@ -19,6 +19,7 @@ from fatpatch.scan.coverage import members_below, payloads_below
 
 IMAGE_KINDS = tuple(row.kind.value for row in IMAGE_FORMATS if row.kind not in (ImageKind.CONCATENATED, ImageKind.HOST))
 INDEX = "index.json"
+WHOLE, MEMBER = "fatbin", "member"
 MEMBERS = "members"
 _UNSAFE = lazy_pattern(r"[^A-Za-z0-9._+-]+")
 _RESERVED = lazy_pattern(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")

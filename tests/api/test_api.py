@@ -158,3 +158,18 @@ def test_refusals_are_errors_of_ours(tmp_path: Path) -> None:
         fatpatch.open(tmp_path / "nothing")
     with pytest.raises(fatpatch.EditError):
         fatpatch.undo(SAMPLES / "libkernels.so")
+
+
+def test_a_release_of_cuda_is_checked() -> None:
+    with pytest.raises(fatpatch.InputError, match=r"expected a release such as 12\.6, got 'twelve'"):
+        fatpatch.doctor(SAMPLES / "libkernels.so", "sm_61", cuda="twelve")
+
+
+def test_verify_takes_a_link(tmp_path: Path) -> None:
+    """The undo record lies beside the file that it leads to."""
+    edited, link = tmp_path / "edited.so", tmp_path / "link.so"
+    fatpatch.prune(SAMPLES / "libkernels.so", drop=["sm_61"]).save(edited)
+    link.symlink_to(edited)
+    checks = [check.name for check in fatpatch.verify(link).checks]
+    assert checks == [check.name for check in fatpatch.verify(edited).checks]
+    assert any("record" in name for name in checks)

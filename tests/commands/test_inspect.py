@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -189,3 +190,11 @@ def test_a_lfs_pointer_is_told(run: Run, tmp_path: Path) -> None:
 def test_no_kernel_matches_and_no_kernels_were_read(run: Run) -> None:
     assert "no kernel matches" in run("inspect", "--kernel", "nope", "libhipdemo.so").stdout
     assert "no kernel matches" in run("inspect", "--missing", "gfx1100", "libhipdemo.so").stdout
+
+
+def test_a_file_of_a_folder_without_the_target_is_called_by_its_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    shutil.copy(SAMPLES / "demo.llamafile", tmp_path / "folder")
+    done = run("inspect", "folder", "--target", "sm_61", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "error: demo.llamafile: has no image for sm_61\n" in done.stderr

@@ -12,16 +12,14 @@ from typing import Any
 
 import click
 
-from fatpatch import __version__
-from fatpatch.api.edit_run import FileToEdit, PlanOf, rewritten
+from fatpatch.api.edit_run import Destination, FileToEdit, GraftedFile, PlanOf, RewrittenFile, rewritten
+from fatpatch.api.naming import refuse_address
+from fatpatch.api.options import EditChoices
 from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
 from fatpatch.commands._shared.options import limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.edit.report import edit_json, edit_text
-from fatpatch.edit.transaction.commit import Destination
-from fatpatch.remote.opening import refuse_address
 
 
 class EditRequest(NamedTuple):
@@ -48,6 +46,17 @@ class EditRequest(NamedTuple):
             raise click.UsageError("-o names FILE itself: use --in-place")
         target = None if self.dry_run else os.path.realpath(path) if self.in_place else self.output
         return Destination(target, self.overwrite, not self.no_undo)
+
+    def choices(self, max_image_size: int) -> EditChoices:
+        """What to edit of the file, as the library takes it."""
+        return EditChoices(self.modules, self.members, self.drop_signature, limits_from(max_image_size))
+
+    def show(self, found: RewrittenFile | GraftedFile, indent: int | None = 1) -> None:
+        """Print what was done, or would be."""
+        if self.form == "json":
+            sys.stdout.write(json.dumps(found.to_dict(), indent=indent) + "\n")
+        else:
+            sys.stdout.writelines(f"{line}\n" for line in found.lines(verbose=self.verbose))
 
 
 def edit_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -99,14 +108,10 @@ def file_to_edit(path: str, to: Destination, limits: Limits) -> Iterator[FileToE
         yield FileToEdit(path, shown, to, limits, progress.at)
 
 
-def rewrite(command: str, path: str, given: EditRequest, plan_of: PlanOf, max_image_size: int) -> int:
+def rewrite(command: str, path: str, given: EditRequest, edit: EditChoices, plan_of: PlanOf) -> int:
     """Plan and carry out an edit that takes nothing from outside, and tell it; the exit code."""
     to = given.destination(path)
     refuse_address(path)
-    with file_to_edit(path, to, limits_from(max_image_size)) as file:
-        found = rewritten(command, file, plan_of)
-    if given.form == "json":
-        sys.stdout.write(json.dumps(edit_json(*found, __version__), indent=1) + "\n")
-    else:
-        sys.stdout.writelines(f"{line}\n" for line in edit_text(*found, verbose=given.verbose))
+    with file_to_edit(path, to, edit.limits or Limits()) as file:
+        given.show(rewritten(command, file, plan_of))
     return 0

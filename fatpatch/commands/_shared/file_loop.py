@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
+from fatpatch.api.naming import UnitReader
 from fatpatch.base.errors import FatpatchError, FormatError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import file_name
 from fatpatch.commands._shared.console import print_error
 from fatpatch.commands._shared.options import print_diagnostics, worse
-from fatpatch.commands._shared.progress import Progress
-from fatpatch.model.tree import Diagnostic, Node
-from fatpatch.remote.inputs import Input
-from fatpatch.scan.walk import Progress as OnRead
-from fatpatch.scan.walk import inspected
+from fatpatch.commands._shared.progress import watched
+from fatpatch.model.tree import Diagnostic
 
 
 class FileLoop:
@@ -24,25 +20,9 @@ class FileLoop:
         self.code = 0
         self.errors: list[FatpatchError] = []
 
-    @contextmanager
-    def file(self, path: str = "", shown: str = "") -> Iterator[None]:
-        """One file, whose errors end with it; they speak of it by ``shown``, where that is given."""
-        try:
-            yield
-        except FatpatchError as error:
-            if shown:
-                error.speak_of(path, shown)
-            self.failed(error)
-
-    def each(self, files: Iterable[Input], limits: Limits, kind: str | None, work: Callable[[str, Node, OnRead], None]) -> None:
-        """Read every file and call ``work`` with how it is shown, its tree, and what is told where the work is."""
-        for path, shown in ((each.path, each.shown) for each in files):
-            with (
-                self.file(path, shown),
-                Progress(shown) as progress,
-                inspected(path, name=file_name(shown), limits=limits, kind=kind, progress=progress.at) as node,
-            ):
-                work(shown, node, progress.at)
+    def reading(self, limits: Limits) -> UnitReader:
+        """How files are read: a line of progress for each, and an error for one that cannot be."""
+        return UnitReader(limits, self.failed, watched)
 
     def failed(self, error: FatpatchError) -> None:
         """Print why something could not be read; the rest goes on."""

@@ -50,14 +50,14 @@ def _listed(path: str) -> list[str]:
 
 
 def _fleet(name: str, path: str | None) -> tuple[str, ...]:
-    from fatpatch.policy.policy import FILE, find_policy, read_policy
+    from fatpatch.api.gate import FILE, fleets
 
-    source = path or find_policy()
-    if source is None:
+    found = fleets(path)
+    if found is None:
         raise click.UsageError(f"--fleet {name}: there is no {FILE} here or in a folder above")
-    fleets = dict(read_policy(source).fleets)
-    if name not in fleets:
-        close = difflib.get_close_matches(name, fleets, 3, 0.5)
-        known = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(fleets) or 'none'}"
-        raise click.UsageError(f"{source} has no fleet {name!r}\n  hint: {known}")
-    return fleets[name]
+    source, known = found
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 3, 0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known) or 'none'}"
+        raise click.UsageError(f"{source} has no fleet {name!r}\n  hint: {hint}")
+    return known[name]

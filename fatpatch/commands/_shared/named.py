@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fatpatch.base.errors import InputError
-from fatpatch.gpus.devices import Device, find
+from fatpatch.api import gpus
+from fatpatch.commands._shared.usage import usage_error
 
 
 def split_targets(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -16,13 +16,7 @@ def split_targets(texts: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def devices_named(text: str) -> tuple[Device, ...]:
-    """The GPU that a text names; of "auto" those of this machine."""
-    try:
-        if text.strip().lower() == "auto":
-            from fatpatch.gpus.local import local_devices
-
-            return tuple(local_devices())
-        return (find(text),)
-    except InputError as error:
-        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--for") from error
+def devices_named(text: str) -> tuple[gpus.Device, ...]:
+    """The GPU that --for names; of "auto" those of this machine."""
+    with usage_error("--for"):
+        return gpus.devices_named(text)

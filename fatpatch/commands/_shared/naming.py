@@ -11,8 +11,7 @@ from fatpatch.commands._shared.options import NAMING, limits_from, shown_paths
 from fatpatch.commands._shared.remote_options import keep
 
 if TYPE_CHECKING:
-    from fatpatch.named.unit import NamedUnit, NamingChoices
-    from fatpatch.remote.inputs import Input
+    from fatpatch.api.naming import Input, NamedUnit, NamingChoices
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -62,7 +61,7 @@ def platform_options(command: _Command) -> _Command:
 
 def choices() -> NamingChoices:
     """What the options say."""
-    from fatpatch.named.unit import NamingChoices
+    from fatpatch.api.naming import NamingChoices
 
     given: dict[str, Any] = click.get_current_context().meta.get(NAMING, {})
     return NamingChoices(**given, remote=limits_from(0).remote)
@@ -70,13 +69,13 @@ def choices() -> NamingChoices:
 
 def named_units(words: Sequence[str]) -> list[NamedUnit]:
     """The units that the words name."""
-    from fatpatch.named.resolve import resolve
+    from fatpatch.api.naming import resolve
 
     return resolve(words, shown_paths(words), choices())
 
 
 def named_files(words: Sequence[str]) -> list[Input]:
     """The files that the words name, one by one."""
-    from fatpatch.named.unit import files_of
+    from fatpatch.api.naming import files_of
 
     return files_of(named_units(words))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Fetched, Limits, Remote
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.remote_options import keep, remote_options
 from fatpatch.commands._shared.standard_input import SHOWN, is_standard_input
 from fatpatch.commands._shared.typed import OptionType
 from fatpatch.model.tree import Diagnostic
-from fatpatch.remote.address import scheme_of, shown_address
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -70,11 +67,9 @@ class GpuName(OptionType[str]):
         """Names that begin so."""
         from click.shell_completion import CompletionItem
 
-        from fatpatch.gpus.products import products
+        from fatpatch.api.gpus import product_names
 
-        wanted = incomplete.lower()
-        names = dict.fromkeys(item.name for item in products() if wanted in item.name.lower())
-        return [CompletionItem(name) for name in list(names)[:_MAX_COMPLETIONS]]
+        return [CompletionItem(name) for name in product_names(incomplete)[:_MAX_COMPLETIONS]]
 
 
 class TargetName(OptionType[str]):
@@ -86,13 +81,10 @@ class TargetName(OptionType[str]):
         """Targets that begin so."""
         from click.shell_completion import CompletionItem
 
-        from fatpatch.gpus.tables import table
-        from fatpatch.gpus.toolkits import known_archs
+        from fatpatch.api.gpus import known_targets
 
-        names = [f"{kind}_{arch}" for kind in ("sm", "compute", "lto") for arch in sorted(known_archs())]
-        names += [row["gfx"] for row in table("amd_targets")]
         before, comma, last = incomplete.rpartition(",")
-        return [CompletionItem(before + comma + name) for name in names if name.startswith(last)]
+        return [CompletionItem(before + comma + name) for name in known_targets() if name.startswith(last)]
 
 
 _MAX_COMPLETIONS = 200
@@ -136,35 +128,15 @@ def shown_paths(paths: Sequence[str]) -> list[str]:
 
     An address is shown without what may be a secret in it, standard input as ``<stdin>``.
     """
-    paths = [SHOWN if is_standard_input(path) else shown_address(path) if scheme_of(path) else path for path in paths]
-    absolute = [path for path in paths if os.path.isabs(path)]
-    parts = {path: path.replace(os.sep, "/").strip("/").split("/") for path in absolute}
-    result = []
-    for path in paths:
-        if path not in parts:
-            result.append(path)
-            continue
-        own = parts[path]
-        count = 1
-        while count < len(own) and any(other != path and parts[other][-count:] == own[-count:] for other in parts):
-            count += 1
-        result.append("/".join(own[-count:]))
-    return result
+    from fatpatch.api.naming import shown_paths as shown
+
+    return shown([SHOWN if is_standard_input(path) else path for path in paths])
 
 
 def worse(first: int, second: int) -> int:
     """The exit code that says more: unreadable beats malformed beats fine."""
     order = (0, 1, 5, 4, 3)
     return max(first, second, key=lambda code: order.index(code) if code in order else len(order))
-
-
-def make_folder(folder: str) -> None:
-    """A folder for results, and those above it; EditError where that cannot be."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        message = f"cannot make the folder: {error.strerror}"
-        raise EditError(message, locator=folder, hint="give a folder that you may write to") from error
 
 
 def print_diagnostics(items: Iterable[Diagnostic]) -> None:

@@ -10,9 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.api.contents import HOPELESS, Answer
 from fatpatch.base.shared_names import shared_beginning
-from fatpatch.verdicts.all_gpus import Answer
-from fatpatch.verdicts.outcome import HOPELESS
 
 _TITLES = {"kernels": "Kernels and targets", "diff": "Kernels and targets", "files": "Files and GPUs"}
 _LESS = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from fatpatch.commands._shared import quiet
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+OnRead = Callable[[str, int, int], None]
 _PATIENCE = 1.0
 _INTERVAL = 0.1
 
@@ -58,3 +61,10 @@ class Progress:
             self._bar.add_task(self._title)
         task = self._bar.task_ids[0]
         self._bar.update(task, description=locator[-60:], completed=done, total=total or None, refresh=True)
+
+
+@contextmanager
+def watched(title: str) -> Iterator[OnRead]:
+    """A line of progress for one file: what is called while it is read."""
+    with Progress(title) as progress:
+        yield progress.at

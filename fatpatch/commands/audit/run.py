@@ -7,11 +7,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import click
 
+from fatpatch.api.audit import AuditTask, Examined, audited, inputs_of, served, target_of
+from fatpatch.api.naming import Input
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
@@ -20,15 +22,8 @@ from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.naming import choices
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.gpus.devices import find
-from fatpatch.index.database import Database
-from fatpatch.index.record import Examined
-from fatpatch.index.run import audit as run
-from fatpatch.index.run import shard as part
+from fatpatch.commands._shared.usage import usage_error
 from fatpatch.model.target import target_key
-from fatpatch.named.resolve import resolve
-from fatpatch.named.unit import files_of
-from fatpatch.remote.inputs import Input
 
 _MOST_LINES = 10_000_000
 _LONGEST = 10_000
@@ -53,56 +48,36 @@ def audit(request: AuditRequest, path: str, limits: Limits) -> int:
     """Bring the index up to date; the exit code."""
     if request.html is not None:
         _refuse_other(request.html)
-    targets = [(name, _target(name)) for name in request.gpus]
+    with usage_error():
+        targets = {name: target_of(name) for name in request.gpus}
     limits = limits._replace(remote=limits.remote._replace(report=None))
-    inputs = _inputs(request, limits)
-    database = Database(path, create=True)
-    try:
-        if request.again:
-            database.forget()
-        with Progress(f"{len(inputs)} files") as progress:
-            began = time.monotonic()
+    task = AuditTask(_inputs(request, limits), request.jobs, request.cluster, request.again)
+    with Progress(f"{len(task.inputs)} files") as progress:
+        began = time.monotonic()
 
-            def done(found: Examined, count: int, total: int) -> None:
-                rate = count / max(time.monotonic() - began, 0.001)
-                progress.at(f"{count} of {total}, {rate:.0f} a second: {safe(found.location)[-40:]}", count, total)
-                if request.ndjson:
-                    sys.stdout.write(json.dumps(_row(found)) + "\n")
+        def done(found: Examined, count: int, total: int) -> None:
+            rate = count / max(time.monotonic() - began, 0.001)
+            progress.at(f"{count} of {total}, {rate:.0f} a second: {safe(found.location)[-40:]}", count, total)
+            if request.ndjson:
+                sys.stdout.write(json.dumps(_row(found)) + "\n")
 
-            result = run(inputs, database, limits, jobs=request.jobs, cluster=request.cluster, on_done=done)
-        if request.html is not None:
-            from fatpatch.commands.audit.overview import overview
+        result = audited(task, path, limits, done)
+    if request.html is not None:
+        from fatpatch.commands.audit.overview import overview_page
 
-            write_file(request.html, [overview(database).encode("utf-8", "backslashreplace")], replace=True)
-            quiet.note(f"wrote {request.html}")
-        for line in _served(database, targets):
-            quiet.note(line)
-    finally:
-        database.close()
+        write_file(request.html, [overview_page(path).encode("utf-8", "backslashreplace")], replace=True)
+        quiet.note(f"wrote {request.html}")
+    for (name, target), (works, count) in zip(targets.items(), served(path, list(targets.values())), strict=True):
+        libraries = plural(count, "library", "libraries")
+        quiet.note(f"{safe(name)} ({target}): {works} of {libraries} with code for its vendor run")
     fresh = result.files - result.unchanged
     rate = f", {fresh / result.seconds:.0f} a second" if fresh and result.seconds > 1 else ""
     partly = f" ({result.partly} in part)" if result.partly else ""
-    told = f"{fresh - result.unreadable} read{partly}{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
-    quiet.note(f"{plural(result.files, 'file')}: {told}")
+    counts = f"{fresh - result.unreadable} read{partly}{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
+    quiet.note(f"{plural(result.files, 'file')}: {counts}")
     if result.unreadable or result.partly:
         quiet.note(f"  fatpatch query --db {safe(path)} errors")
     return InputError.exit_code if result.unreadable else 0
-
-
-def _target(name: str) -> str:
-    """A usage error for a GPU that is not known, before anything is read."""
-    try:
-        return find(name).target
-    except InputError as error:
-        raise click.UsageError(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message) from error
-
-
-def _served(database: Database, gpus: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """How many libraries of the index run on each GPU, of those with code for its vendor."""
-    for name, target in gpus:
-        _, rows = database.rows("SELECT count(*), coalesce(sum(works), 0) FROM verdict WHERE gpu = ?", (target,))
-        for count, works in rows:
-            yield f"{safe(name)} ({target}): {works} of {plural(count, 'library', 'libraries')} with code for its vendor run"
 
 
 def _refuse_other(page: str) -> None:
@@ -120,13 +95,8 @@ def _inputs(request: AuditRequest, limits: Limits) -> list[Input]:
     names = [*request.files, *(_listed(request.files_from) if request.files_from is not None else ())]
     if not names:
         raise click.UsageError("give files or folders, or --files-from")
-    if request.simple_index is not None:
-        from fatpatch.remote.index import wheels
-
-        names = [address for name in names for address in wheels(request.simple_index, name, limits.remote)]
-    units = resolve(names, names, choices()._replace(remote=limits.remote))
-    inputs = files_of(units)
-    return inputs if request.shard is None else part(inputs, *_shard(request.shard))
+    part = None if request.shard is None else _shard(request.shard)
+    return inputs_of(names, choices()._replace(remote=limits.remote), simple_index=request.simple_index, part=part)
 
 
 def _listed(path: str) -> Iterator[str]:

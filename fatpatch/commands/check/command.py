@@ -81,7 +81,10 @@ def command(
     FILE may be a file, folder, wheel or llamafile, an installed distribution (NAME), pypi:NAME, npm:NAME or
     pid:NUMBER. The exit code is 1 when a rule fails. A part that cannot be read always fails.
     """
-    from fatpatch.commands._shared import policy as policies
+    from fatpatch.api.gate import DemandError, GateRequest, PolicyRequest, gate, policy_for
+    from fatpatch.api.gate import write_baseline as write_known
+    from fatpatch.commands._shared.progress import Progress
+    from fatpatch.commands._shared.usage import usage_error
     from fatpatch.commands.check import run as checking
 
     if explain is not None:
@@ -91,18 +94,20 @@ def command(
     units = named_units(files)
     if init and any(unit.shown == SHOWN for unit in units):
         raise click.UsageError("--init names files in the policy, and standard input has no name\n  hint: give paths")
+    limits = limits_from(max_image_size)
     if init:
-        return checking.write_policy(units, policy, limits_from(max_image_size), sys.stdout.write)
-    asked = policies.PolicyRequest(_words(require), _words(forbid), gpus_of(gpus, fleets, policy), driver)
-    held = policies.policy_for(asked, policy, look=not no_policy)
-    run = checking.Gate(held, _words(select), _words(ignore), fail_on or held.fail_on, limits_from(max_image_size), jobs)
-    outcome = run.check(units, baseline)
+        return checking.first_policy(units, policy, limits, sys.stdout.write)
+    demanded = PolicyRequest(_words(require), _words(forbid), gpus_of(gpus, fleets, policy), driver)
+    with usage_error(kind=DemandError):
+        held = policy_for(demanded, policy, look=not no_policy)
+    request = GateRequest(held, _words(select), _words(ignore), fail_on or held.fail_on, baseline)
+    checking.refuse_unknown(request)
+    with Progress(units[0].shown):
+        found = gate(units, request, limits, jobs)
     if write_baseline is not None:
-        from fatpatch.policy.baseline import write_baseline as write
-
-        count = write(write_baseline, [*outcome.findings, *outcome.known])
+        count = write_known(write_baseline, [*found.findings, *found.facts.known])
         quiet.note(f"fatpatch: {count} findings written to {write_baseline}")
-    checked = Checked(outcome, held.source, run.failed(outcome), run.fail_on, verbose)
+    checked = Checked(found, verbose)
     for other, path in reports:
         checked.write(other, path)
     text = checked.rendered(form)
@@ -111,4 +116,4 @@ def command(
     if form == "text":
         quiet.verdict(text.splitlines()[-1])
     sys.stdout.write(text)
-    return _FAILED if checked.failed else 0
+    return 0 if found else _FAILED

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from fatpatch.api.gate import CheckOutcome, Finding, fails
 from fatpatch.base.patterns import lazy_pattern
-from fatpatch.policy.finding import Finding, fails
-from fatpatch.policy.run import CheckOutcome
 
 _FORBIDDEN = lazy_pattern("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

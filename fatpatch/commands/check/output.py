@@ -13,7 +13,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.commands._shared.typed import OptionType
 
 if TYPE_CHECKING:
-    from fatpatch.policy.run import CheckOutcome
+    from fatpatch.api.judging import Check
 
 _START = 8
 FORMATS = ("text", "json", "sarif", "junit", "github")
@@ -34,33 +34,28 @@ class ReportFile(OptionType[tuple[str, str]]):
 
 
 class Checked(NamedTuple):
-    """What a run found, against which policy (its path), and whether it fails from ``fail_on`` on."""
+    """What a run found, and how much of it to show."""
 
-    outcome: CheckOutcome
-    policy: str
-    failed: bool
-    fail_on: str
+    found: Check
     verbose: bool
 
     def rendered(self, form: str) -> str:
         """The whole result in one format."""
         if form == "json":
-            from fatpatch.policy.document import document
-
-            return json.dumps(document(self.outcome, failed=self.failed, policy=self.policy), indent=1) + "\n"
+            return json.dumps(self.found.to_dict(), indent=1) + "\n"
         if form == "sarif":
             from fatpatch.commands.check.sarif import sarif
 
-            return json.dumps(sarif(self.outcome, failed=self.failed), indent=1) + "\n"
+            return json.dumps(sarif(self.found.facts, failed=not self.found), indent=1) + "\n"
         if form == "junit":
             from fatpatch.commands.check.junit import junit
 
-            return junit(self.outcome, self.fail_on)
+            return junit(self.found.facts, self.found.fail_on)
         from fatpatch.commands.check import text as check
 
-        lines: Iterable[str] = check.github(self.outcome, failed=self.failed)
+        lines: Iterable[str] = check.github(self.found.facts, failed=not self.found)
         if form == "text":
-            lines = check.text(self.outcome, self.policy, failed=self.failed, verbose=self.verbose)
+            lines = check.text(self.found.facts, self.found.policy, failed=not self.found, verbose=self.verbose)
         return "".join(f"{line}\n" for line in lines)
 
     def write(self, form: str, path: str) -> None:
@@ -80,7 +75,7 @@ class Checked(NamedTuple):
         path = os.environ.get("GITHUB_STEP_SUMMARY")
         if path:
             with open(path, "a", encoding="utf-8") as sink:
-                sink.writelines(f"{line}\n" for line in summary(self.outcome, failed=self.failed))
+                sink.writelines(f"{line}\n" for line in summary(self.found.facts, failed=not self.found))
 
 
 def _begins_as(path: str, data: bytes) -> bool:

@@ -9,11 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from fatpatch import __version__
+from fatpatch.api.gate import RULES, CheckOutcome, Finding
 from fatpatch.base.locator import steps
 from fatpatch.base.words import safe
-from fatpatch.policy.finding import Finding
-from fatpatch.policy.rules import RULES
-from fatpatch.policy.run import CheckOutcome
 
 VERSION = "2.1.0"
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from fatpatch.api.gate import LEVELS, CheckOutcome, Finding, Rule
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import plural, safe
-from fatpatch.policy.finding import LEVELS, Finding
-from fatpatch.policy.rule import Rule
-from fatpatch.policy.run import CheckOutcome
 
 _MAX_PLACES = 3
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}

@@ -22,15 +22,8 @@ def merge(out: str, others: tuple[str, ...]) -> int:
 
     Combines the shards of one audit. INDEX is created if missing. When several indexes hold the same file, the first row is kept.
     """
-    from fatpatch.index.database import Database
+    from fatpatch.api import queries
 
-    for other in others:
-        Database(other, create=False).close()  # before INDEX is made
-    index = Database(out, create=True)
-    try:
-        for other in others:
-            index.merge(other)
-    finally:
-        index.close()
+    queries.merge(out, others)
     quiet.note(f"merged {len(others)} into {out}")
     return EXIT_OK

@@ -41,26 +41,24 @@ def command(
     kernels, stubs, PTX, toolkits, sizes and resources. Renamed members are matched. GPUs are judged with the newest driver that
     supports them. The exit code is 0 when the GPU code is the same and 1 when it differs.
     """
+    from fatpatch.api.judging import compared
     from fatpatch.commands._shared.file_loop import FileLoop
     from fatpatch.commands._shared.progress import Progress
-    from fatpatch.gpucode.demangle import readable
-    from fatpatch.release import text as diff
-    from fatpatch.release.run import compare
 
     if math.isnan(threshold):
         raise click.BadParameter("expected a percentage", param_hint="--threshold")
     first, second = named_units((old, new))
+    limits = limits_from(max_image_size)
     with Progress(f"{first.shown}, {second.shown}") as progress:
-        found = compare(first, second, limits=limits_from(max_image_size), threshold=threshold / 100, jobs=jobs, on_read=progress.at)
+        found = compared(first, second, limits, threshold=threshold / 100, jobs=jobs, on_read=progress.at)
     if form == "json":
-        sys.stdout.write(json.dumps(diff.document(found), indent=1) + "\n")
+        sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
     else:
-        render = diff.markdown if form == "markdown" else diff.text
-        lines = render(found, str if mangled else readable, every=kernels, verbose=verbose)
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        render = found.markdown if form == "markdown" else found.text
+        sys.stdout.write(render(every=kernels, mangled=mangled, verbose=verbose) + "\n")
     loop = FileLoop()
-    loop.found(0 if found.empty else 1)
-    loop.tell(found.diagnostics)
-    for error in found.errors:
+    loop.found(1 if found else 0)
+    loop.tell(found.facts.diagnostics)
+    for error in found.facts.errors:
         loop.failed(error)
     return loop.code

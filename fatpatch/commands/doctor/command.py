@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fatpatch.base.errors import InputError
 from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import choices, named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
-from fatpatch.commands._shared.standard_input import InputFile
+from fatpatch.commands._shared.standard_input import SHOWN, InputFile
+from fatpatch.commands._shared.usage import usage_error
+from fatpatch.model.kinds import Vendor
 
 if TYPE_CHECKING:
-    from fatpatch.named.unit import NamedUnit
+    from fatpatch.api.gpus import Circumstances, GpuToJudge
+    from fatpatch.api.naming import NamedUnit
+    from fatpatch.api.releases import ReleaseSearch
+    from fatpatch.base.limits import Limits
 
 
 @click.command("doctor", cls=Grouped)
@@ -71,31 +77,25 @@ def command(
     --gpu defaults to the GPUs of this machine. Several GPUs give a table; several files on one GPU are compared side by side. The exit
     code is 0 only when everything runs.
     """
-    from fatpatch.commands.doctor.gpus import environments
-    from fatpatch.commands.doctor.run import Consultation, read_model
+    from fatpatch.api.consultation import Consultation, model_facts
+    from fatpatch.api.gpus import Circumstances
+    from fatpatch.commands._shared.file_loop import FileLoop
+    from fatpatch.commands.doctor.run import DoctorRun
 
     gpus = gpus_of(gpus, fleets) or _own_gpus()
-
     model_name = None if model is None else shown_paths([model])[0]
-    facts = None if model is None or model_name is None else read_model(model, model_name)
-    run = Consultation(
-        environments=environments(
-            gpus,
-            driver,
-            force_ptx=force_ptx_jit,
-            disable_ptx=disable_ptx_jit,
-            eager=eager,
-            hsa_override=hsa_override,
-            cuda=cuda,
-        ),
-        table="all" in gpus,
+    facts = None if model is None or model_name is None else model_facts(model, model_name)
+    limits, loop = limits_from(max_image_size), FileLoop()
+    consultation = Consultation(
+        gpus=_subjects(gpus, Circumstances(driver, force_ptx_jit, disable_ptx_jit, eager, hsa_override, cuda)),
+        reading=loop.reading(limits),
         model=facts,
         model_name=model_name,
         candidates=tuple(zip(candidates, shown_paths(candidates), strict=True)),
-        limits=limits_from(max_image_size),
-        verbose=verbose,
-        releases=choices() if releases else None,
+        releases=_search(limits) if releases else None,
+        as_typed=lambda path: "FILE" if path == SHOWN else path,
     )
+    run = DoctorRun(consultation, loop, "all" in gpus, verbose)
     if candidates and (run.fleet or len(files) > 1):
         raise click.UsageError("--candidate is for one FILE on one GPU")
     units = _with_dependencies(files) if deps else named_units(files) if files else [_active()]
@@ -108,27 +108,50 @@ def command(
 
 def _with_dependencies(files: tuple[str, ...]) -> list[NamedUnit]:
     """Projects of an index, each with what pip would install beside it."""
-    from fatpatch.named.dependencies import with_dependencies
-
     if not files or not all(file.startswith("pypi:") for file in files):
         raise click.UsageError("--deps goes with pypi:NAME")
-    return [with_dependencies(file.removeprefix("pypi:"), choices()) for file in files]
+    from fatpatch.api.naming import with_dependencies
+
+    return with_dependencies(files, choices())
 
 
 def _active() -> NamedUnit:
     """The environment that --python names, else the active one."""
-    from fatpatch.named.resolve import environment
+    from fatpatch.api.naming import environment
 
     return environment(choices())
 
 
+def _search(limits: Limits) -> ReleaseSearch:
+    from fatpatch.api.releases import ReleaseSearch
+    from fatpatch.commands._shared.progress import watched
+
+    return ReleaseSearch(choices(), limits, watched)
+
+
+def _subjects(gpus: tuple[str, ...], given: Circumstances) -> tuple[GpuToJudge, ...]:
+    """A usage error for a name that is not known or not clear, and for what is asked of no GPU here."""
+    from fatpatch.api.gpus import cuda_release, gpus_to_judge
+
+    with usage_error():
+        subjects = gpus_to_judge(gpus, given)
+    if given.cuda is not None:
+        with usage_error("--cuda"):
+            cuda_release(given.cuda)
+    vendors = {subject.environment.device.vendor for subject in subjects}
+    if given.hsa_override is not None and Vendor.AMD not in vendors:
+        raise click.UsageError("--hsa-override is for AMD GPUs, and --gpu names none")
+    if Vendor.NVIDIA not in vendors and (given.driver is not None or given.force_ptx or given.disable_ptx or given.eager):
+        raise click.UsageError("--driver, --force-ptx-jit, --disable-ptx-jit and --eager are for NVIDIA GPUs, and --gpu names none")
+    return subjects
+
+
 def _own_gpus() -> tuple[str, ...]:
     """The GPUs of this machine; a usage error that names the option where there is none."""
-    from fatpatch.base.errors import InputError
-    from fatpatch.gpus.local import local_devices
+    from fatpatch.api.gpus import own_devices
 
     try:
-        local_devices()
+        own_devices()
     except InputError as error:
         raise click.UsageError(f"missing option '--gpu': {error.message}\n  hint: --gpu \"GTX 1060\", --gpu sm_86 or --gpu all") from error
     return ("auto",)

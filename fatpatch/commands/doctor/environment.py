@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fatpatch.api.consultation import OUTCOMES, FileVerdict, FolderVerdict, Needed, outcome_of, works
+from fatpatch.api.gpus import Environment
+from fatpatch.api.verdict import device_words, obstacle
+from fatpatch.base.layout import middle, wrapped
 from fatpatch.base.locator import file_name
-from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.verdicts.beside import Needed
-from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
-from fatpatch.verdicts.results import FileVerdict
-from fatpatch.verdicts.words.layout import middle, wrapped
-from fatpatch.verdicts.words.report import device_words
-from fatpatch.verdicts.words.why import obstacle
 
 _WIDTH = 80
 _NAME = 28
@@ -22,116 +18,88 @@ _NOTHING_RUNS = frozenset({"no-code", "will-not-run"})
 _ORDER = tuple(OUTCOMES)
 
 
-class DistributionRow(NamedTuple):
-    """A distribution with GPU code, its verdict for each GPU, and what its libraries load that is nowhere in the folder.
-
-    ``by_headers``: its kernels were not looked at.
-    """
-
-    shown: str
-    found: tuple[FileVerdict, ...]
-    missing: tuple[Needed, ...]
-    by_headers: bool = False
-
-    @property
-    def kernels(self) -> bool:
-        """Whether it has a folder of kernel libraries."""
-        return bool(self.found[0].node.kernel_files)
-
-    @property
-    def worst(self) -> int:
-        """The rank of its worst outcome; the lower, the worse."""
-        return min(_ORDER.index(outcome_of(each)) for each in self.found)
+def first_line(folder: FolderVerdict) -> str:
+    """The verdict with the weakest link, on one line."""
+    return " ".join(line.strip() for line in _heads(folder))
 
 
-class FolderVerdict(NamedTuple):
-    """All distributions of a folder. ``without``: how many hold no GPU code; ``code``: the exit code.
+def text(folder: FolderVerdict, driver: str | None) -> list[str]:
+    """The verdict in the first line, with the weakest link; then each distribution, the worst first; for several GPUs a table."""
+    lines = list(_heads(folder))
+    if folder.rows:
+        lines += ["", *(line[:_WIDTH].rstrip() for line in _table(folder))]
+        lines += ["", f"{plural(folder.without, 'distribution')} without GPU code"]
+        if count := sum(row.by_headers for row in folder.rows):
+            lines.append(f"{plural(count, 'distribution')} judged by image headers; 'fatpatch doctor NAME' looks at kernels")
+        lines += _kernels(folder)
+        lines += _missing(folder)
+        lines += _next(folder, driver)
+    return lines
 
-    ``named``: whether its rows can be asked for by their names, as those of a container image cannot.
-    """
 
-    shown: str
-    environments: tuple[Environment, ...]
-    rows: tuple[DistributionRow, ...]
-    without: int
-    code: int
-    named: bool = True
+def _heads(folder: FolderVerdict) -> Iterator[str]:
+    for index, environment in enumerate(folder.environments):
+        yield from wrapped("", _head(folder, index, environment))
 
-    def first_line(self) -> str:
-        """The verdict with the weakest link, on one line."""
-        return " ".join(line.strip() for line in self._heads())
 
-    def text(self, driver: str | None) -> list[str]:
-        """The verdict in the first line, with the weakest link; then each distribution, the worst first; for several GPUs a table."""
-        lines = list(self._heads())
-        if self.rows:
-            lines += ["", *(line[:_WIDTH].rstrip() for line in self._table())]
-            lines += ["", f"{plural(self.without, 'distribution')} without GPU code"]
-            if count := sum(row.by_headers for row in self.rows):
-                lines.append(f"{plural(count, 'distribution')} judged by image headers; 'fatpatch doctor NAME' looks at kernels")
-            lines += self._kernels()
-            lines += self._missing()
-            lines += self._next(driver)
-        return lines
+def _head(folder: FolderVerdict, index: int, environment: Environment) -> str:
+    driver = "" if environment.driver is None else f", driver {environment.driver.version}"
+    where = f"{safe(folder.shown)} on {device_words(environment)}{driver}"
+    if not folder.rows:
+        return f"NO GPU CODE: {where}: {plural(folder.without, 'distribution')} without GPU code"
+    found = sorted(((row.found[index], row.shown) for row in folder.rows), key=lambda pair: (_ORDER.index(outcome_of(pair[0])), pair[1]))
+    bad = [pair for pair in found if not works(pair[0])]
+    hopeless = all(outcome_of(each) in _NOTHING_RUNS for each, _ in found)
+    unread = bool(bad) and all(outcome_of(each) == "not-read" for each, _ in bad)
+    word = "WILL RUN" if not bad else "WILL NOT RUN" if hopeless else "CANNOT TELL" if unread else "WILL RUN IN PART"
+    weakest = f"; the weakest link is {safe(bad[0][1])}: {OUTCOMES[outcome_of(bad[0][0])]}" if bad else ""
+    return f"{word}: {where}{weakest}"
 
-    def _heads(self) -> Iterator[str]:
-        for index, environment in enumerate(self.environments):
-            yield from wrapped("", self._head(index, environment))
 
-    def _head(self, index: int, environment: Environment) -> str:
-        driver = "" if environment.driver is None else f", driver {environment.driver.version}"
-        where = f"{safe(self.shown)} on {device_words(environment)}{driver}"
-        if not self.rows:
-            return f"NO GPU CODE: {where}: {plural(self.without, 'distribution')} without GPU code"
-        found = sorted(((row.found[index], row.shown) for row in self.rows), key=lambda pair: (_ORDER.index(outcome_of(pair[0])), pair[1]))
-        bad = [pair for pair in found if not works(pair[0])]
-        hopeless = all(outcome_of(each) in _NOTHING_RUNS for each, _ in found)
-        unread = bool(bad) and all(outcome_of(each) == "not-read" for each, _ in bad)
-        word = "WILL RUN" if not bad else "WILL NOT RUN" if hopeless else "CANNOT TELL" if unread else "WILL RUN IN PART"
-        weakest = f"; the weakest link is {safe(bad[0][1])}: {OUTCOMES[outcome_of(bad[0][0])]}" if bad else ""
-        return f"{word}: {where}{weakest}"
-
-    def _table(self) -> Iterator[str]:
-        listed = sorted(self.rows, key=lambda row: (row.worst, row.shown))
-        if len(self.environments) == 1:
-            rows = [
-                (safe(row.shown), OUTCOMES[outcome_of(row.found[0])], str(max(len(row.found[0].libraries), 1)), _loaded(row.found[0]))
-                for row in listed
-            ]
-            yield from columns(("distribution", "verdict", "libraries", "loaded"), rows, left=frozenset({0, 1, 3}))
-            return
-        names = [environment.device.name.removeprefix("GeForce ").removeprefix("Radeon ") for environment in self.environments]
-        table = [(middle(safe(row.shown), _NAME), *(outcome_of(each) for each in row.found)) for row in listed]
-        yield from columns(("distribution", *names), table, left=frozenset(range(len(names) + 1)))
-
-    def _kernels(self) -> Iterator[str]:
-        """What folders of kernel libraries have not."""
-        reasons = (obstacle(unit) for row in self.rows for found in row.found for unit in (found, *found.libraries) if row.kernels)
-        for reason in dict.fromkeys(filter(None, reasons)):
-            yield from wrapped("", f"{reason}.", "  ")
-
-    def _missing(self) -> Iterator[str]:
-        missing: dict[str, Needed] = {need.library.name: need for row in self.rows for need in row.missing}
-        if not missing:
-            return
-        names = list(missing)[:_MAX_MISSING]
-        more = f" and {len(missing) - len(names)} more" if len(missing) > len(names) else ""
-        packages = list(dict.fromkeys(need.package for need in missing.values() if need.package))[:_MAX_MISSING]
-        install = f" (pip install {' '.join(packages)})" if packages else ""
-        yield from wrapped("", f"Loaded libraries that are not installed: {', '.join(names)}{more}{install}")
-
-    def _next(self, driver: str | None) -> Iterator[str]:
-        """The question about the weakest link alone."""
-        bad = [
-            (_ORDER.index(outcome_of(found)), row.shown, environment)
-            for row in self.rows
-            for found, environment in zip(row.found, self.environments, strict=True)
-            if not works(found) and not row.kernels
+def _table(folder: FolderVerdict) -> Iterator[str]:
+    listed = sorted(folder.rows, key=lambda row: (row.worst, row.shown))
+    if len(folder.environments) == 1:
+        rows = [
+            (safe(row.shown), OUTCOMES[outcome_of(row.found[0])], str(max(len(row.found[0].libraries), 1)), _loaded(row.found[0]))
+            for row in listed
         ]
-        if bad and self.named:
-            _, shown, environment = min(bad, key=lambda each: each[:2])
-            option = f" --driver {driver}" if driver and environment.driver else ""
-            yield f"Why: fatpatch doctor {safe(shown.split(' ')[0])} --gpu {environment.device.target}{option}"
+        yield from columns(("distribution", "verdict", "libraries", "loaded"), rows, left=frozenset({0, 1, 3}))
+        return
+    names = [environment.device.name.removeprefix("GeForce ").removeprefix("Radeon ") for environment in folder.environments]
+    table = [(middle(safe(row.shown), _NAME), *(outcome_of(each) for each in row.found)) for row in listed]
+    yield from columns(("distribution", *names), table, left=frozenset(range(len(names) + 1)))
+
+
+def _kernels(folder: FolderVerdict) -> Iterator[str]:
+    """What folders of kernel libraries have not."""
+    reasons = (obstacle(unit) for row in folder.rows for found in row.found for unit in (found, *found.libraries) if row.kernels)
+    for reason in dict.fromkeys(filter(None, reasons)):
+        yield from wrapped("", f"{reason}.", "  ")
+
+
+def _missing(folder: FolderVerdict) -> Iterator[str]:
+    missing: dict[str, Needed] = {need.library.name: need for row in folder.rows for need in row.missing}
+    if not missing:
+        return
+    names = list(missing)[:_MAX_MISSING]
+    more = f" and {len(missing) - len(names)} more" if len(missing) > len(names) else ""
+    packages = list(dict.fromkeys(need.package for need in missing.values() if need.package))[:_MAX_MISSING]
+    install = f" (pip install {' '.join(packages)})" if packages else ""
+    yield from wrapped("", f"Loaded libraries that are not installed: {', '.join(names)}{more}{install}")
+
+
+def _next(folder: FolderVerdict, driver: str | None) -> Iterator[str]:
+    """The question about the weakest link alone."""
+    bad = [
+        (_ORDER.index(outcome_of(found)), row.shown, environment)
+        for row in folder.rows
+        for found, environment in zip(row.found, folder.environments, strict=True)
+        if not works(found) and not row.kernels
+    ]
+    if bad and folder.named:
+        _, shown, environment = min(bad, key=lambda each: each[:2])
+        option = f" --driver {driver}" if driver and environment.driver else ""
+        yield f"Why: fatpatch doctor {safe(shown.split(' ')[0])} --gpu {environment.device.target}{option}"
 
 
 def _loaded(found: FileVerdict) -> str:

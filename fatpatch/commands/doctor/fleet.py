@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from fatpatch.api.consultation import OUTCOMES, FileVerdict, outcome_of, works
+from fatpatch.api.kernels import readable
+from fatpatch.api.verdict import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB, driver_range, seconds, short
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe
 from fatpatch.model.kinds import ImageKind
-from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
-from fatpatch.verdicts.outcome import OUTCOMES, outcome_of, works
-from fatpatch.verdicts.results import FileVerdict
-from fatpatch.verdicts.words.context import driver_range, seconds
-from fatpatch.verdicts.words.kernels import short
 
 _LETTERS = {NATIVE: "native", COMPATIBLE: "compatible", JIT: "jit", EMPTY: "empty", STUB: "STUB", FAILS: "FAILS"}
 _MAX_GROUPS = 8
@@ -129,7 +127,7 @@ def side_by_side(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
     yield from lines
 
 
-def differences(found: Sequence[tuple[str, FileVerdict]], show: Callable[[str], str]) -> Iterator[str]:
+def differences(found: Sequence[tuple[str, FileVerdict]]) -> Iterator[str]:
     """Why one runs and the other does not: what is loaded, what of it does not work, and what it prints."""
     for shown, verdict in found:
         if verdict.trouble is not None or not verdict.modules:
@@ -139,7 +137,7 @@ def differences(found: Sequence[tuple[str, FileVerdict]], show: Callable[[str], 
         yield from _reason(shown, safe(worst.verdict.reason))
         defects = {kernel.name: kernel for module in verdict.modules for kernel in module.verdict.defects}
         if defects:
-            names = list(dict.fromkeys(short(show(name)) for name in defects))
+            names = list(dict.fromkeys(short(readable(name)) for name in defects))
             more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
             dead = "does" if len(defects) == 1 else "do"
             yield f"  {plural(len(defects), 'kernel')} of it {dead} not work on this GPU: {safe(', '.join(names[:_MAX_NAMES]))}{more}"

@@ -9,25 +9,19 @@ import sys
 import click
 
 from fatpatch import __version__
+from fatpatch.api.extract import INDEX, KINDS, ExtractRequest, extracted
 from fatpatch.base.errors import EditError, FormatError
 from fatpatch.base.words import plural, safe, size
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, print_diagnostics, shown_paths, worse
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, print_diagnostics, shown_paths, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import InputFile
-from fatpatch.model.diagnostics import Diagnostics
-from fatpatch.scan.coverage import all_diagnostics
-from fatpatch.scan.extraction import IMAGE_KINDS, INDEX, ExtractRequest, extract
-from fatpatch.scan.walk import inspected
 
 SCHEMA = "fatpatch.extract/1"
 
 
-_KINDS = (*IMAGE_KINDS, "fatbin", "member")
-
-
-@click.command("extract", cls=Grouped, epilog="KIND is one of: " + ", ".join(_KINDS) + ".")
+@click.command("extract", cls=Grouped, epilog="KIND is one of: " + ", ".join(KINDS) + ".")
 @click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("-d", "--directory", required=True, metavar="DIR", help="Output folder; created if missing.")
 @click.option(
@@ -42,7 +36,7 @@ _KINDS = (*IMAGE_KINDS, "fatbin", "member")
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(_KINDS),
+    type=click.Choice(KINDS),
     metavar="KIND",
     help="Extract only this kind; fatbin: whole fatbins and bundles; member: archive members. Repeatable.",
 )
@@ -61,13 +55,9 @@ def command(
     if os.path.lexists(index) and not force:
         raise EditError("exists already", locator=index, hint="give another folder, or --overwrite")
     choice = ExtractRequest(kinds=kinds, targets=targets, selects=selects)
-    limits = limits_from(max_image_size)
-    diagnostics = Diagnostics()
-    name, everything = os.path.basename(shown), "member" in kinds
-    with Progress(shown) as progress, inspected(file, name=name, limits=limits, everything=everything, progress=progress.at) as node:
-        make_folder(directory)
-        written = list(extract(node, choice, directory, limit=limits.image, replace=force, diagnostics=diagnostics))
-        complaints = [*all_diagnostics(node), *diagnostics.finish()]
+    with Progress(shown) as progress:
+        limits = limits_from(max_image_size)
+        written, complaints = extracted(file, shown, choice, directory, limits, replace=force, progress=progress.at)
     if not written:
         print_diagnostics(complaints)
         click.echo("fatpatch: nothing matched, nothing was written; 'fatpatch inspect -v FILE' lists what there is", err=True)

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 import click
 
 from fatpatch import __version__
+from fatpatch.api.gpus import Device, drivers_for_arch, family, is_newest, matching_devices, toolkits_for, well_known
 from fatpatch.base.errors import InputError
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.gpus.devices import Device, all_devices, candidates, family, find, well_known
-from fatpatch.gpus.drivers import drivers_for_arch
-from fatpatch.gpus.toolkits import is_newest, toolkits_for
 
 _LEFT = frozenset(range(8))
 _EXAMPLES = 3
@@ -30,7 +28,7 @@ def command(words: tuple[str, ...], vendor: str | None, form: str, verbose: bool
     for the GPUs of this machine.
     """
     text = " ".join(words) if words else None
-    devices = [device for device in _wanted(text) if vendor in (None, device.vendor)]
+    devices = [device for device in matching_devices(text) if vendor in (None, device.vendor)]
     if not devices:
         raise InputError(f"no GPU of {vendor} is named {text!r}", hint="leave --vendor out")
     if form == "json":
@@ -42,16 +40,6 @@ def command(words: tuple[str, ...], vendor: str | None, form: str, verbose: bool
     for line in _groups(devices) if text is None and not verbose else _lines(devices):
         sys.stdout.write(f"{safe(line)}\n")
     return 0
-
-
-def _wanted(text: str | None) -> Sequence[Device]:
-    if text is None:
-        return all_devices()
-    if text.strip().lower() == "auto":
-        from fatpatch.gpus.local import local_devices
-
-        return local_devices()
-    return candidates(text) or (find(text),)  # find knows what to say when nothing fits
 
 
 def _lines(devices: Sequence[Device]) -> Iterator[str]:

@@ -6,12 +6,13 @@ import sys
 
 import click
 
+from fatpatch.api.inspection import KINDS, InspectChoices, NamePattern, PatternError
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_files, named_units, naming_options
 from fatpatch.commands._shared.options import TargetName, image_size_option, jobs_option, limits_from
 from fatpatch.commands._shared.standard_input import InputFile
+from fatpatch.commands._shared.usage import usage_error
 from fatpatch.commands.inspect.run import InspectRequest, Run
-from fatpatch.scan.walk import KINDS
 
 _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per image or kernel."
 
@@ -88,23 +89,18 @@ def command(
         if kernels or resources or digest or kernel_pattern or missing or targets or all_kinds or form not in ("text", "json"):
             raise click.UsageError("--what-if goes with --as and --format text or json only")
         return tell_savings(named_files(files), what_if, kind, limits_from(max_image_size), form, sys.stdout.write, exact=exact)
-    pattern = None
-    if kernel_pattern is not None:
-        from fatpatch.commands.inspect.pattern import Pattern
-
-        pattern = Pattern(kernel_pattern, "--kernel")
-    request = InspectRequest(
-        kernels=kernels or resources or pattern is not None or missing is not None,
-        pattern=pattern,
-        targets=targets,
-        missing=missing,
-        resources=resources,
-        mangled=mangled,
-        digest=digest,
-        verbose=verbose,
-        jobs=jobs,
-        kind=kind,
-        all_kinds=all_kinds,
-        limits=limits_from(max_image_size),
-    )
-    return Run(request, named_units(files)).write(form, sys.stdout.write)
+    with usage_error("--kernel", PatternError):
+        pattern = None if kernel_pattern is None else NamePattern(kernel_pattern)
+        choices = InspectChoices(
+            kernels=kernels or resources or pattern is not None or missing is not None,
+            pattern=pattern,
+            targets=targets,
+            missing=missing,
+            digest=digest,
+            detail=resources or form != "text",
+            jobs=jobs,
+            kind=kind,
+            all_kinds=all_kinds,
+        )
+        request = InspectRequest(choices, mangled, verbose, limits_from(max_image_size))
+        return Run(request, named_units(files)).write(form, sys.stdout.write)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import TYPE_CHECKING
 
+from fatpatch.api.kernels import demangle
 from fatpatch.base.words import cell
-from fatpatch.gpucode.demangle import demangle
 from fatpatch.model.tree import ImageEntry, Node, Payload
-from fatpatch.scan.survey import ImageSurvey
+
+if TYPE_CHECKING:
+    from fatpatch.scan.survey import ImageSurvey
 
 IMAGE_COLUMNS = (
     "path", "locator", "vendor", "payload", "section", "kind", "target", "code_version", "compression", "stored_size", "size",
@@ -27,16 +30,16 @@ def header(kernels: bool) -> str:
 
 def rows(node: Node, payload: Payload, image: ImageEntry, finding: ImageSurvey | None, *, kernels: bool) -> str:
     """The lines of one image; with kernels none for an image without any."""
-    known = finding or ImageSurvey(None)
+    version, producer, digest = (None, None, None) if finding is None else (finding.code_version, finding.producer, finding.sha256)
     values: list[object] = [
         node.path, image.locator, payload.vendor, payload.kind, payload.section, image.kind, image.target,
-        image.code_version or known.code_version,
-        image.compression, image.stored_size, image.size, image.offset, known.producer or image.producer, known.sha256,
+        image.code_version or version,
+        image.compression, image.stored_size, image.size, image.offset, producer or image.producer, digest,
     ]  # fmt: skip
     if not kernels:
         return _line(values)
     lines = []
-    for name, registers, shared, local, banks, threads, parameters, code, amd in known.rows or ():
+    for name, registers, shared, local, banks, threads, parameters, code, amd in (None if finding is None else finding.rows) or ():
         constant = None if banks is None else dict(banks).get(0, 0)
         described = None if parameters is None else " ".join(f"{offset}:{size}" for offset, size in parameters)
         usage = (None,) * 6 if amd is None else (amd.agprs, amd.sgprs, amd.vgpr_spills, amd.sgpr_spills, amd.kernarg_size, amd.wavefront)

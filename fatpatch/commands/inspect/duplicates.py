@@ -6,15 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fatpatch.api.duplicates import duplicates
+from fatpatch.api.kernels import readable
+from fatpatch.api.naming import Input
 from fatpatch.base.limits import Limits
 from fatpatch.commands._shared.file_loop import FileLoop
 from fatpatch.commands.inspect import duplicates_text as render
-from fatpatch.gpucode.demangle import readable
-from fatpatch.model.tree import Node
-from fatpatch.remote.inputs import Input
-from fatpatch.scan.coverage import all_diagnostics
-from fatpatch.scan.duplicates import duplicates
-from fatpatch.scan.walk import Progress
 
 Writer = Callable[[str], object]
 
@@ -27,17 +24,13 @@ def tell_duplicates(
     rows: list[dict[str, Any]] = []
     blank = ""
 
-    def tell(shown: str, node: Node, _: Progress) -> None:
-        nonlocal blank
-        found = duplicates(node, limit=limits.image, jobs=jobs)
+    for each in duplicates(files, loop.reading(limits), kind, jobs=jobs):
         if form == "json":
-            rows.append(render.file_json(shown, found))
+            rows.append(render.file_json(each.shown, each.found))
         else:
-            out(blank + "".join(f"{line}\n" for line in render.text(shown, found, readable, verbose=verbose)))
+            out(blank + "".join(f"{line}\n" for line in render.text(each.shown, each.found, readable, verbose=verbose)))
             blank = "\n"
-        loop.tell([*all_diagnostics(node), *found.diagnostics])
-
-    loop.each(files, limits, kind, tell)
+        loop.tell(each.diagnostics)
     if form == "json":
         out(json.dumps(render.document(rows), indent=1) + "\n")
     return loop.code

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.api.duplicates import Copies, Duplicates, SameKernel
 from fatpatch.base.words import columns, plural, safe, size
-from fatpatch.scan.duplicates import Copies, Duplicates, SameKernel
 
 SCHEMA = "fatpatch.duplicates/1"
 _SHOWN = 10

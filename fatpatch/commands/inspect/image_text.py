@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fatpatch.api.inspection import kernel_folders, root_of
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.model.container_image import ContainerImage, FileOrigin
 from fatpatch.model.tree import Node
-from fatpatch.scan.kernel_folders import kernel_folders, root_of
 
 _STEP = 60
 _MAX_NAMES = 2

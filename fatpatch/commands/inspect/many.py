@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fatpatch.api.inspection import target_table
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.commands.inspect.remarks import remarks
 from fatpatch.model.tree import Payload
-from fatpatch.scan.coverage import target_table
 
 _WIDTH = 80
 

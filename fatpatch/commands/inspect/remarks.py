@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from fatpatch.api.inspection import TargetRow
 from fatpatch.model.kinds import ImageKind, ModuleKind, Vendor
 from fatpatch.model.target import Target
 from fatpatch.model.tree import Payload
-from fatpatch.scan.coverage import TargetRow
 
 _MAX_GAPS = 8
 _CATALOGUE = 20

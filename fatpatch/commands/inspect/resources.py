@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from fatpatch.api.kernels import own_shared
 from fatpatch.base.words import columns, safe
-from fatpatch.gpucode.rows import own_shared
 from fatpatch.model.target import Target, target_key
 
 if TYPE_CHECKING:

@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fatpatch.api.inspection import (
+    Matrix,
+    TargetRow,
+    all_diagnostics,
+    marks_below,
+    members_below,
+    payloads_below,
+    signature_words,
+    target_table,
+)
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import columns, plural, safe, size
 from fatpatch.commands._shared.console import room_behind
@@ -13,9 +23,6 @@ from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.kinds import CONTAINER_WORDS, MODULE_WORDS, ContainerKind, ModuleKind, Vendor
 from fatpatch.model.target import target_key
 from fatpatch.model.tree import Inventory, Node, Payload, place_of
-from fatpatch.scan.coverage import TargetRow, all_diagnostics, members_below, payloads_below, target_table
-from fatpatch.scan.matrix import Matrix
-from fatpatch.scan.slim_marks import marks_below
 
 if TYPE_CHECKING:
     from fatpatch.gpucode.rows import KernelFacts
@@ -114,7 +121,7 @@ def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str, *, fi
     rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
     taken = _MARGIN + sum(max(len(row[index]) for row in [order, *rows]) + 2 for index in range(len(order)))
     if (room := room_behind(taken)) is not None:
-        from fatpatch.verdicts.words.layout import middle
+        from fatpatch.base.layout import middle
 
         rows = [[*row[:-1], middle(row[-1], room)] for row in rows]
     yield caption
@@ -150,11 +157,8 @@ def _head(node: Node) -> str:
         parts.append(plural(node.member_count, "member"))
     if node.facts is not None:
         parts.append(_model(node))
-    if node.container == ContainerKind.PE and node.source is not None:
-        from fatpatch.binfmt.pe.authenticode import signature_of
-
-        signature = signature_of(node.source)
-        parts += [safe(signature.words())] if signature is not None else []
+    if (signed := signature_words(node)) is not None:
+        parts.append(safe(signed))
     return f"{safe(node.path)}   {', '.join(parts)}"
 
 

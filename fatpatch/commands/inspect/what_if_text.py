@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.api.savings import Saving, WhatIf, estimate_line, lost_line, target_table
 from fatpatch.base.words import safe, size
-from fatpatch.edit.report import estimate_line, lost_line, target_table
-from fatpatch.edit.rewrite.what_if import Saving, WhatIf
 from fatpatch.model.kinds import Codec
 
 SCHEMA = "fatpatch.what-if/2"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import click
 
+from fatpatch.api.rewrites import pruning
 from fatpatch.commands._shared.editing import EditRequest, edit_options, rewrite
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.named import devices_named, split_targets
 from fatpatch.commands._shared.options import GpuName, TargetName, image_limit_option
-from fatpatch.edit.host.host import Options
-from fatpatch.edit.rewrite.prune import PruneRequest, plan_prune
-from fatpatch.edit.rewrite.select_images import KeepRequest
 
 
 @click.command("prune", cls=Grouped)
@@ -45,7 +43,6 @@ def command(
     """
     if bool(keep) + bool(drop) + bool(gpus) != 1:
         raise click.UsageError("give one of --keep TARGETS, --drop TARGETS, --for GPU, and only one")
-    selected = KeepRequest(split_targets(keep), split_targets(drop), tuple(device for gpu in gpus for device in devices_named(gpu)))
-    host = Options(drop_signature=given.drop_signature, compact=compact, rebuild=True)
-    request = PruneRequest(selected, given.modules, given.members, force, host, max_image_size)
-    return rewrite("prune", file, given, lambda node, progress: plan_prune(node, request), max_image_size)
+    kept, dropped, devices = split_targets(keep), split_targets(drop), [device for gpu in gpus for device in devices_named(gpu)]
+    edit = given.choices(max_image_size)
+    return rewrite("prune", file, given, edit, pruning(kept, dropped, devices, edit, compact=compact, force=force))

@@ -7,11 +7,12 @@ import sys
 
 import click
 
+from fatpatch.api.queries import QUESTIONS, QueryError, Statement, opened_index, queried, ready
+from fatpatch.api.queries import export as export_to
 from fatpatch.base.errors import EXIT_OK
 from fatpatch.commands._shared import quiet
-from fatpatch.index.questions import QUESTIONS
+from fatpatch.commands._shared.usage import usage_error
 
-_DEFAULTS = {"COUNT": "20"}
 _LIST = "\n".join(f"  {name} {question.argument or ''}".ljust(20) + f"  {question.words}" for name, question in QUESTIONS.items())
 
 
@@ -38,7 +39,6 @@ def command(
 
     QUERY is a built-in query; --sql runs one of your own. The index is not changed."""
     from fatpatch.commands.query import table
-    from fatpatch.index.database import Bounds, Database
 
     if (export is None) != (output is None):
         raise click.UsageError("--export and -o go together")
@@ -48,35 +48,16 @@ def command(
         raise click.UsageError("--sql is empty")
     if output is not None and os.path.exists(output) and os.path.exists(database) and os.path.samefile(output, database):
         raise click.UsageError("-o names the index itself")
-    statement, values = (sql, ()) if question is None else _ready(question, argument)
-    index = Database(database, create=False)
-    try:
-        if export is not None and output is not None:
-            from fatpatch.index.export import export_answer, export_tables
-
-            if statement is None:
-                export_tables(index, output, export, replace=force)
-            else:
-                export_answer(index, statement, values, output, export, replace=force)
-            quiet.note(f"wrote {output}")
-        elif statement is not None:
-            header, rows = index.rows(statement, values, Bounds() if sql is not None else None)
+    statement: Statement | None = None if sql is None else (sql, ())
+    if question is not None:
+        with usage_error(kind=QueryError):
+            statement = ready(question, argument)
+    if export is not None and output is not None:
+        export_to(database, statement, output, export, replace=force)
+        quiet.note(f"wrote {output}")
+    elif statement is not None:
+        with opened_index(database) as index:
+            header, rows = queried(index, statement, bounded=sql is not None)
             for piece in table.pieces(header, rows, form):
                 sys.stdout.write(piece)
-    finally:
-        index.close()
     return EXIT_OK
-
-
-def _ready(name: str, argument: str | None) -> tuple[str, tuple[object, ...]]:
-    question = QUESTIONS.get(name)
-    if question is None:
-        raise click.UsageError(f"unknown query {name!r}; known queries: {', '.join(QUESTIONS)}")
-    if question.argument is None:
-        if argument is not None:
-            raise click.UsageError(f"{name} takes no argument")
-        return question.sql, ()
-    argument = argument or _DEFAULTS.get(question.argument)
-    if argument is None:
-        raise click.UsageError(f"{name} needs a {question.argument}")
-    return question.sql, question.values(argument)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
+from fatpatch.api.rewrites import LEVELS, recompressing
 from fatpatch.commands._shared.editing import EditRequest, edit_options, rewrite
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.options import image_limit_option
-from fatpatch.edit.host.host import Options
-from fatpatch.edit.rewrite.recompress import LEVELS, RecompressRequest, plan_recompress
 
 
 @click.command("recompress", cls=Grouped)
@@ -34,13 +33,5 @@ def command(file: str, codec: str, level: int | None, compact: bool, exact: bool
         raise click.BadParameter(f"{level}: {expected}", param_hint="--level")
     if exact and not given.dry_run:
         raise click.UsageError("--exact goes with --dry-run; an edit always compresses every image")
-    request = RecompressRequest(
-        codec,
-        level,
-        given.modules,
-        given.members,
-        Options(drop_signature=given.drop_signature, compact=compact, rebuild=True),
-        max_image_size,
-        exact=exact or not given.dry_run,
-    )
-    return rewrite("recompress", file, given, lambda node, progress: plan_recompress(node, request, progress), max_image_size)
+    edit = given.choices(max_image_size)
+    return rewrite("recompress", file, given, edit, recompressing(codec, level, edit, compact=compact, exact=exact or not given.dry_run))

@@ -49,9 +49,11 @@ def command(
     each release the headers of its images are read, by ranges; they are kept, so that the next question about it fetches nothing. The
     exit code is 0 when each GPU has a release that runs.
     """
+    from fatpatch.api.releases import ReleaseSearch, ReleasesRequest
     from fatpatch.commands._shared.naming import choices
-    from fatpatch.commands.releases import run as running
+    from fatpatch.commands._shared.progress import watched
     from fatpatch.commands.releases import text
+    from fatpatch.commands.releases.run import judged
 
     if newest and bisect:
         raise click.UsageError("--newest and --bisect exclude each other")
@@ -59,11 +61,12 @@ def command(
     if not gpus:
         raise click.UsageError("give --gpu or --fleet")
     search = "newest" if newest else "bisect" if bisect else "every"
-    request = running.ReleasesRequest(gpus, driver, search, last, prereleases, whole, again)
-    found = running.judged(names, shown_paths(names), request, choices(), database, limits_from(max_image_size))
+    request = ReleasesRequest(search, last, prereleases, whole, again)
+    where = ReleaseSearch(choices(), limits_from(max_image_size), watched, database)
+    code, found = judged(names, shown_paths(names), gpus, driver, request, where)
     if form == "json":
         sys.stdout.write(json.dumps(text.document(found), indent=1) + "\n")
     else:
         lines = text.markdown(found) if form == "markdown" else text.text(found)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
-    return found.code
+    return code

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from fatpatch import __version__
+from fatpatch.api.gpus import Environment
+from fatpatch.api.releases import OUTCOMES, JudgedProject, JudgedRelease, ReleaseAnswer, ReleasesFound, device_words
+from fatpatch.base.layout import wrapped
 from fatpatch.base.words import columns, plural, safe
-from fatpatch.commands.releases.run import JudgedProject, ReleasesFound
-from fatpatch.index.releases import JudgedRelease, ReleaseAnswer
-from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.outcome import OUTCOMES
-from fatpatch.verdicts.words.layout import wrapped
-from fatpatch.verdicts.words.report import device_words
 
 SCHEMA = "fatpatch.releases/1"
 _WORDS = {

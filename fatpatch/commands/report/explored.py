@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fatpatch.api.contents import Block, Holder
+from fatpatch.api.contents import STUB, Block, Cell, Holder, LibraryFacts
+from fatpatch.api.kernels import readable
+from fatpatch.api.verdict import short
 from fatpatch.base.words import safe
-from fatpatch.gpucode.demangle import readable
 from fatpatch.model.target import target_key
-from fatpatch.verdicts.library_facts import STUB, Cell, LibraryFacts
-from fatpatch.verdicts.words.kernels import short
 
 _LONGEST, _BEGINNING, _BEFORE = 400, 60, 40
 _MOST_TARGETS = 64

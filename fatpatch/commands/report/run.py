@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import click
 
 from fatpatch.api.contents import contents
+from fatpatch.api.gate import PolicyRequest, policy_for
+from fatpatch.api.judging import compared
+from fatpatch.api.naming import NamedUnit, files_of
 from fatpatch.base.errors import EditError, FormatError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
@@ -15,11 +18,8 @@ from fatpatch.base.words import safe
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.file_loop import FileLoop
-from fatpatch.commands._shared.policy import PolicyRequest, policy_for
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands.report.text import diff_page, report
-from fatpatch.named.unit import NamedUnit, files_of
-from fatpatch.release.run import compare
 
 
 class PageRequest(NamedTuple):
@@ -43,7 +43,7 @@ class PageRequest(NamedTuple):
 
 def page(units: Sequence[NamedUnit], target: PageRequest, policy: str | None, limits: Limits, jobs: int | None) -> int:
     """Write the page of some files; the exit code is 1 when something in them could not be read."""
-    held = policy_for(PolicyRequest((), (), (), None), policy, look=True)
+    held = policy_for(PolicyRequest(), policy, look=True)
     inputs = files_of(units)
     with Progress(units[0].shown) as progress:
         found = contents(inputs, held, limits, jobs=jobs, on_read=progress.at)
@@ -61,7 +61,7 @@ def page(units: Sequence[NamedUnit], target: PageRequest, policy: str | None, li
 def compare_page(old: NamedUnit, new: NamedUnit, target: PageRequest, limits: Limits, jobs: int | None) -> int:
     """Write the page of two releases; the exit code says whether all of them could be read."""
     with Progress(f"{old.shown}, {new.shown}") as progress:
-        found = compare(old, new, limits=limits, jobs=jobs, on_read=progress.at)
+        found = compared(old, new, limits, jobs=jobs, on_read=progress.at).facts
     target.write(diff_page(found, target.title))
     loop = FileLoop()
     loop.tell(found.diagnostics)

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fatpatch.api.contents import Holder, ReportContents
+from fatpatch.api.contents import OUTCOMES, STUB, Answer, Finding, Holder, ReportContents, outcome_words
+from fatpatch.api.gpus import Device, by_target, family, series, well_known
+from fatpatch.api.judging import ReleaseComparison, Wording, diff_words, one_line, sections
+from fatpatch.api.kernels import readable
 from fatpatch.base.shared_names import shared_beginning
 from fatpatch.base.words import plural, safe, size
 from fatpatch.commands._shared.page import grade, page
 from fatpatch.commands.report.explored import compared, explored
-from fatpatch.gpucode.demangle import readable
-from fatpatch.gpus.devices import Device, family, well_known
-from fatpatch.gpus.fleet import by_target, series
 from fatpatch.model.kinds import VENDOR_WORDS
 from fatpatch.model.target import target_key
-from fatpatch.policy.finding import Finding
-from fatpatch.release import text as diff
-from fatpatch.release.run import ReleaseComparison
-from fatpatch.release.words import Wording, one_line, outcome_words, sections
-from fatpatch.verdicts.all_gpus import Answer
-from fatpatch.verdicts.library_facts import STUB
-from fatpatch.verdicts.outcome import OUTCOMES
 
 _NAMES, _MOST_NAMES = 3, 8
 _ORDER = ("good", "maybe", "bad")
@@ -51,21 +44,21 @@ def diff_page(found: ReleaseComparison, title: str | None) -> str:
     wording = Wording(safe, readable, every=False, more="the table of kernels below has all")
     rows: list[dict[str, Any]] = [
         {
-            "name": safe(diff.name_of(found, each.pair)),
-            "sizes": diff.sizes_of(each.pair),
+            "name": safe(diff_words.name_of(found, each.pair)),
+            "sizes": diff_words.sizes_of(each.pair),
             "gist": one_line(each),
             "sections": [section._asdict() for section in sections(each, wording)],
         }
         for each in different
     ]
-    pairs = [(diff.name_of(found, each.pair), each.pair.old, each.pair.new) for each in different]
+    pairs = [(diff_words.name_of(found, each.pair), each.pair.old, each.pair.new) for each in different]
     return page(
         "diff.html.j2",
         title=title or f"{safe(found.old.shown)} \u2192 {safe(found.new.shown)}",
         parts=[("summary", "Summary")] + [(f"file-{index}", row["name"]) for index, row in enumerate(rows)],
         explored=[compared(name, old, new) for name, old, new in pairs if old is not None and new is not None],
         mode="diff",
-        summary=[diff.head(found, safe)]
+        summary=[diff_words.head(found, safe)]
         + [f"{safe(item.locator)}: {safe(item.message)}" for item in found.diagnostics if item.level != "note"],
         files=rows,
     )

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 
 import click
 
 from fatpatch import __version__
-from fatpatch.base.locator import file_name, steps
+from fatpatch.api.gpus import ptxas_target
+from fatpatch.api.retarget import RetargetRequest, Wanted, retarget, write_images
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, make_folder, shown_paths
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
 from fatpatch.commands._shared.progress import Progress
-from fatpatch.commands._shared.retarget_options import refuse_unknown, target_named
 from fatpatch.commands._shared.standard_input import InputFile
+from fatpatch.commands._shared.usage import usage_error
 from fatpatch.commands.retarget.text import retarget_json, retarget_text
 from fatpatch.model.kinds import ImageKind
-from fatpatch.retargeting.kernels import Wanted
-from fatpatch.retargeting.ptxas import find_ptxas
-from fatpatch.retargeting.run import Retargeted, RetargetRequest, retargeted
-from fatpatch.scan.walk import inspected
 
 INDEX = "index.json"
 _NOTHING = 1
@@ -72,40 +68,20 @@ def command(
     Class 1 kernels are included; the others become traps unless requested. Recompiling the source is the exact repair. The exit code
     is 1 when no code could be compiled.
     """
-    ptxas = find_ptxas()
+    with usage_error("--to"):
+        target = ptxas_target(target)
     wanted = Wanted(unverified=allow is not None, kernels=frozenset(kernels))
-    target = target_named(target, "--to")
     request = RetargetRequest(target, source, wanted, modules, members, form_of == ImageKind.PTX, not no_rewrite, max_image_size)
     shown = shown_paths([file])[0]
-    limits = limits_from(max_image_size)
-    found: list[Retargeted] = []
-    with Progress(shown) as progress, inspected(file, name=file_name(shown), limits=limits, progress=progress.at) as node:
-        for each in retargeted(node, request, ptxas):
-            progress.at(f"{each.payload.locator}", len(found), 0)
-            found.append(each)
-    refuse_unknown(kernels, found)
-    made = any(each.image is not None for each in found)
-    names = _written(directory, found, request, replace=force) if directory is not None and made else {}
-    document = retarget_json(found, names, request, ptxas.release, __version__)
-    if directory is not None and made:
+    with Progress(shown) as progress:
+        found = retarget(file, shown, request, limits_from(max_image_size), progress.at)
+    names = write_images(directory, found, request, replace=force) if directory is not None and found.made else {}
+    document = retarget_json(found, names, request, __version__)
+    if directory is not None and found.made:
         write_file(os.path.join(directory, INDEX), [json.dumps(document, indent=1).encode(), b"\n"], replace=force)
     if form == "json":
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
-        for line in retarget_text(found, request, shown, directory, len(names), ptxas.release, verbose=verbose):
+        for line in retarget_text(found, request, shown, directory, len(names), verbose=verbose):
             sys.stdout.write(line + "\n")
-    return 0 if any(each.image is not None for each in found) else _NOTHING
-
-
-def _written(directory: str, found: list[Retargeted], request: RetargetRequest, *, replace: bool) -> dict[str, str]:
-    """Write every image; module locator -> name of its file."""
-    make_folder(directory)
-    names = {}
-    for number, each in enumerate(found):
-        if each.image is None:
-            continue
-        last = re.sub(r"[^A-Za-z0-9._-]+", "-", steps(each.payload.locator)[-1])[:80].strip("-")
-        name = f"{number:03}-{last}.{request.target}.{'ptx' if request.as_ptx else 'cubin'}"
-        write_file(os.path.join(directory, name), [each.image], replace=replace)
-        names[each.payload.locator] = name
-    return names
+    return 0 if found.made else _NOTHING

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fatpatch.api.gpus import is_newest, newest_toolkit_for
+from fatpatch.api.kernels import readable
+from fatpatch.api.retarget import IDENTICAL, UNCHANGED, WORDS, Retargeted, RetargetedFile, RetargetRequest, RetargetVerdict
 from fatpatch.base.words import columns, plural, safe, size
-from fatpatch.gpucode.demangle import readable
-from fatpatch.gpus.toolkits import is_newest, newest_toolkit_for
 from fatpatch.model.target import Target
-from fatpatch.retargeting.kernels import IDENTICAL, UNCHANGED, WORDS, RetargetVerdict
-from fatpatch.retargeting.run import Retargeted, RetargetRequest
 
 SCHEMA = "fatpatch.retarget/1"
 _SHOWN = 6
@@ -19,13 +18,13 @@ _SHOWN_NAME = 60
 
 
 def retarget_text(
-    found: Sequence[Retargeted], request: RetargetRequest, shown: str, directory: str | None, files: int, release: str, *, verbose: bool
+    found: RetargetedFile, request: RetargetRequest, shown: str, directory: str | None, files: int, *, verbose: bool
 ) -> Iterator[str]:
     """The classes with their counts and reasons, what is made, what to beware of, and the exact repair."""
-    verdicts = [verdict for each in found for verdict in each.verdicts]
-    sources = ", ".join(sorted({each.source for each in found if each.source}))
-    what = f"{plural(len(verdicts), 'kernel')} of {plural(len(found), 'module')}"
-    yield f"{safe(shown)}  {what} for {request.target}, from {sources or 'nothing'}, by ptxas {release}"
+    verdicts = [verdict for each in found.modules for verdict in each.verdicts]
+    sources = ", ".join(sorted({each.source for each in found.modules if each.source}))
+    what = f"{plural(len(verdicts), 'kernel')} of {plural(len(found.modules), 'module')}"
+    yield f"{safe(shown)}  {what} for {request.target}, from {sources or 'nothing'}, by ptxas {found.release}"
     yield ""
     counts = Counter((verdict.number, verdict.taken) for verdict in verdicts)
     pairs = {number: (counts[number, True], counts[number, False]) for number in WORDS}
@@ -33,9 +32,9 @@ def retarget_text(
     yield from (f"  {line}" for line in columns(("class", "", "kernels", "included", "traps"), rows, left=frozenset({0, 1})))
     yield ""
     yield from _reasons(verdicts, verbose=verbose)
-    yield from _problems(found)
+    yield from _problems(found.modules)
     yield from _cautions([verdict for verdict in verdicts if verdict.taken])
-    made = [each for each in found if each.image is not None]
+    made = found.made
     there = sum(any(image.target == request.target for image in each.payload.images) for each in made)
     if there:
         yield f"{request.target} code is in {plural(there, 'module')} of these already: 'graft' needs --replace"
@@ -102,15 +101,13 @@ def _repair(target: str) -> str:
     return f"exact repair: recompile the source{last}: nvcc -gencode arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"
 
 
-def retarget_json(
-    found: Sequence[Retargeted], names: Mapping[str, str], request: RetargetRequest, release: str, version: str
-) -> dict[str, Any]:
+def retarget_json(found: RetargetedFile, names: Mapping[str, str], request: RetargetRequest, version: str) -> dict[str, Any]:
     """The document of schema fatpatch.retarget/1."""
     return {
         "schema": SCHEMA,
         "tool_version": version,
         "target": request.target,
-        "ptxas": release,
+        "ptxas": found.release,
         "classes": {str(number): words for number, words in WORDS.items()},
         "modules": [
             {
@@ -131,7 +128,7 @@ def retarget_json(
                     for verdict in each.verdicts
                 ],
             }
-            for each in found
+            for each in found.modules
         ],
         "exact_repair": _repair(request.target),
     }

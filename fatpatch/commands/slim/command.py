@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fatpatch import __version__
+from fatpatch.base.errors import VerifyError
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import GpuName, TargetName, image_limit_option
+from fatpatch.commands._shared.options import GpuName, TargetName, image_limit_option, shown_paths
+from fatpatch.commands._shared.usage import usage_error
 from fatpatch.model.kinds import Codec
 
 if TYPE_CHECKING:
-    from fatpatch.gpus.devices import Device
-    from fatpatch.gpus.drivers import Driver
-    from fatpatch.slimming.request import SlimRequest
+    from fatpatch.api.gpus import Device, Driver
+    from fatpatch.api.slim import LibraryResult, SlimRequest
 
 
 @click.command("slim", cls=Grouped)
@@ -61,9 +63,9 @@ def command(
     layout), a llamafile or a library. Each library is edited and verified as by 'fatpatch prune': every kept GPU must load the same code as
     before. RECORD and conda-meta get the new hashes, an image gets new digests.
     """
-    from fatpatch.commands.slim.run import run
-    from fatpatch.slimming.request import SlimRequest
-    from fatpatch.slimming.trace import read_trace
+    from fatpatch.api.slim import FAILED, OutputError, SlimRequest, SlimRun, read_trace, slim
+    from fatpatch.commands._shared.named import split_targets
+    from fatpatch.commands.slim.text import slim_json, slim_text
 
     if not (gpus or drop or strip_lto or codec):
         raise click.UsageError('name what to keep or remove: --for "RTX 3060", --drop TARGETS, --strip-lto or --recompress zstd')
@@ -76,8 +78,6 @@ def command(
         raise click.UsageError("name the output: -o OUT, --in-place, or --dry-run to write nothing")
     if output and in_place:
         raise click.UsageError("-o and --in-place exclude each other")
-    from fatpatch.commands._shared.named import split_targets
-
     trace = options["trace"]
     request = SlimRequest(
         trace=frozenset() if trace is None else read_trace(str(trace)),
@@ -92,12 +92,20 @@ def command(
     )
     _refuse_unreadable(request)
     jobs = int(str(options["jobs"])) if options["jobs"] else min(os.cpu_count() or 1, 8)
-    code, document, lines = run(what, request, output=str(output) if output else None, dry=dry, jobs=jobs, verbose=bool(options["verbose"]))
+    run = SlimRun(str(output) if output else None, dry, jobs, _progress)
+    with usage_error(kind=OutputError):
+        report = slim(what, shown_paths([what])[0], request, run)
     if options["form"] == "json":
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        sys.stdout.write(json.dumps(slim_json(report, __version__), indent=1) + "\n")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-    return code
+        sys.stdout.write("".join(f"{line}\n" for line in slim_text(report, verbose=bool(options["verbose"]))))
+    return VerifyError.exit_code if any(each.status == FAILED for each in report.libraries) else 0
+
+
+def _progress(result: LibraryResult) -> None:
+    """Tells a terminal which library is done."""
+    if sys.stderr.isatty():
+        click.echo(f"{result.status}: {result.shown}", err=True)
 
 
 def _devices(gpus: tuple[str, ...]) -> tuple[Device, ...]:
@@ -108,19 +116,16 @@ def _devices(gpus: tuple[str, ...]) -> tuple[Device, ...]:
 
 def _driver(version: str | None) -> Driver | None:
     """The driver of a version; a usage error for none that is known."""
-    from fatpatch.base.errors import InputError
-    from fatpatch.gpus.drivers import driver
+    from fatpatch.api.gpus import driver_of
 
-    try:
-        return None if version is None else driver(version)
-    except InputError as error:
-        raise click.BadParameter(f"{error.message}\n  hint: {error.hint}", param_hint="--driver") from error
+    with usage_error("--driver"):
+        return None if version is None else driver_of(version)
 
 
 def _refuse_unreadable(request: SlimRequest) -> None:
     """A usage error for a codec that the driver does not read."""
     if request.codec == Codec.ZSTD and (request.driver is None or request.driver.zstd is not True):
-        from fatpatch.gpus.drivers import first_zstd_driver
+        from fatpatch.api.gpus import first_zstd_driver
 
         if request.driver is None:
             raise click.UsageError(f"--recompress zstd needs --driver: drivers from {first_zstd_driver()[0]} on read zstd")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fatpatch.api.slim import FAILED, LEFT_ALONE, SLIMMED, LibraryResult, SlimmedPackage, SlimReport, SlimRequest, lost_line
 from fatpatch.base.locator import file_name
-from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import columns, plural, safe, size
-from fatpatch.edit.report import lost_line
-from fatpatch.slimming.request import FAILED, LEFT_ALONE, SLIMMED, LibraryResult, SlimRequest
 
 SCHEMA = "fatpatch.slim/1"
 _SHOWN = 12
@@ -17,51 +15,6 @@ LICENCE = (
     "NVIDIA's licence has terms on modifying and redistributing its libraries: for your own machines this is your choice, "
     "before you pass slimmed NVIDIA packages on, check those terms"
 )
-
-
-class SlimmedPackage(NamedTuple):
-    """A package with its libraries, as they became."""
-
-    shown: str
-    libraries: tuple[LibraryResult, ...]
-
-    @property
-    def changed(self) -> tuple[LibraryResult, ...]:
-        """Those that get smaller."""
-        return tuple(each for each in self.libraries if each.status == SLIMMED)
-
-    @property
-    def holding(self) -> tuple[LibraryResult, ...]:
-        """Those with device code, and those that were not read."""
-        return tuple(each for each in self.libraries if each.code or each.status in (LEFT_ALONE, FAILED))
-
-
-class SlimReport(NamedTuple):
-    """All that is told. ``output``: the result's name; ``undo``: the command that takes it back; ``offers``: what else could go."""
-
-    shown: str
-    request: SlimRequest
-    packages: tuple[SlimmedPackage, ...]
-    dry: bool
-    output: str | None
-    undo: str | None
-    offers: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def libraries(self) -> tuple[LibraryResult, ...]:
-        """Every library once, the one that saves most first."""
-        distinct = {each.shown: each for package in self.packages for each in package.libraries}
-        return tuple(sorted(distinct.values(), key=lambda each: (-each.saved, each.shown)))
-
-    @property
-    def unknown_kernels(self) -> frozenset[str]:
-        """Those of the trace that no library holds or held."""
-        return self.request.trace - _kernels_of(self, "kept_kernels") - _kernels_of(self, "lost_kernels")
-
-
-def _kernels_of(report: SlimReport, field: str) -> frozenset[str]:
-    return frozenset(name for each in report.libraries for name in getattr(each, field))
 
 
 def slim_text(report: SlimReport, *, verbose: bool) -> Iterator[str]:

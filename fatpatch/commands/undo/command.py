@@ -7,10 +7,10 @@ import sys
 
 import click
 
+from fatpatch.api.editing import undo, undo_folder
+from fatpatch.api.naming import refuse_address
 from fatpatch.base.words import plural, safe, size
 from fatpatch.commands._shared.options import shown_paths
-from fatpatch.edit.transaction.undo import undo
-from fatpatch.remote.opening import refuse_address
 
 
 @click.command("undo")
@@ -23,11 +23,9 @@ def command(file: str, last: bool) -> int:
     'fatpatch slim' has edited in place: all its files are restored."""
     refuse_address(file)
     if os.path.isdir(file):
-        from fatpatch.slimming.undo import undo_tree
-
         if last:
             raise click.UsageError("--last is for one file; a folder is restored as a whole")
-        count = undo_tree(file)
+        count = undo_folder(file)
         sys.stdout.write(f"{safe(shown_paths([file])[0])}  restored {plural(count, 'file')}\n")
         return 0
     result = undo(file, last=last)

@@ -22,8 +22,8 @@ def graft_text(outcome: GraftResult, output: str | None, undo: str | None, notes
     if outcome.plan.edit is None:
         yield "nothing to do: every image is there already; nothing was written, FILE is as wanted"
         return
-    told = EditReport("graft", "", output, undo, tuple(_notes(outcome, notes)), dry=output is None)
-    yield from result_lines(outcome.checks, (outcome.size_before, outcome.size_after), told, verbose=verbose, more=_choices(outcome))
+    report = EditReport("graft", "", output, undo, tuple(_notes(outcome, notes)), dry=output is None)
+    yield from result_lines(outcome.checks, (outcome.size_before, outcome.size_after), report, verbose=verbose, more=_choices(outcome))
 
 
 def _places(outcome: GraftResult, shown: int) -> Iterator[str]:
@@ -78,13 +78,13 @@ def _match(count: int, word: str) -> str:
 
 def _choices(outcome: GraftResult) -> str:
     """``; compute capability 6.1 loaded sm_60, now loads sm_61`` for each kind of change."""
-    told: dict[str, None] = {}
+    changes: dict[str, None] = {}
     for effect in outcome.effects:
         before = effect.before.image.target if effect.before.image is not None else f"nothing (error {effect.before.error})"
         after = effect.after.image.target if effect.after.image is not None else f"nothing (error {effect.after.error})"
         device = effect.device if effect.graft.module.vendor == Vendor.AMD else f"compute capability {effect.device}"
-        told[f"{device} loaded {before}, now loads {after}"] = None
-    return "".join(f"; {words}" for words in list(told)[:4])
+        changes[f"{device} loaded {before}, now loads {after}"] = None
+    return "".join(f"; {words}" for words in list(changes)[:4])
 
 
 def _notes(outcome: GraftResult, notes: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fatpatch.base.layout import FIRST, NARROWEST, WIDTH, fitted, folded, hanging, middle, trimmed, wrapped
 from fatpatch.base.locator import file_name
 from fatpatch.base.words import plural, safe
 from fatpatch.gpus.drivers import on_jetson_linux
@@ -21,7 +22,6 @@ from fatpatch.verdicts.remedy import Remedy
 from fatpatch.verdicts.results import FileVerdict
 from fatpatch.verdicts.words import context
 from fatpatch.verdicts.words.kernels import Shown, short
-from fatpatch.verdicts.words.layout import FIRST, NARROWEST, WIDTH, fitted, folded, hanging, middle, trimmed, wrapped
 from fatpatch.verdicts.words.why import base_of, obstacle, reason_lines
 
 _MAX_LOST, _MAX_NAMES = 8, 8

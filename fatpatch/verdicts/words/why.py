@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fatpatch.base.layout import WIDTH, middle, wrapped
 from fatpatch.base.locator import SEPARATOR
 from fatpatch.base.words import plural, safe
 from fatpatch.gpus.cuda_errors import error_text
@@ -15,7 +16,6 @@ from fatpatch.verdicts.module import COMPATIBLE, EMPTY, FAILS, JIT, NATIVE, STUB
 from fatpatch.verdicts.outcome import HOPELESS, deciding, outcome_of, works
 from fatpatch.verdicts.results import FileVerdict, Judged
 from fatpatch.verdicts.words.kernels import Shown, dead
-from fatpatch.verdicts.words.layout import WIDTH, middle, wrapped
 
 _MAX_WHY, _MAX_GROUPS, _MAX_TARGETS, _MAX_LOST, _MAX_LOCATORS = 300, 4, 12, 8, 3
 
