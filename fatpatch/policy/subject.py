@@ -7,10 +7,7 @@ from functools import cached_property
 
 from fatpatch.base.locator import target_matches
 from fatpatch.base.records import NamedTuple
-from fatpatch.gpucode.content import ImageReader
-from fatpatch.gpucode.debug import debug_kinds
 from fatpatch.gpucode.rows import KernelFacts
-from fatpatch.model.kinds import LAUNCHED
 from fatpatch.model.target import target_key
 from fatpatch.model.tree import ImageEntry, Node, Payload, place_of
 from fatpatch.policy.policy import Demands
@@ -105,7 +102,8 @@ class RuleSubject:
     def readings(self) -> list[tuple[Payload, ImageEntry, ImageSurvey]]:
         """Every image with its kernels."""
         alone = self.node._replace(members=())
-        found = survey([alone], limit=self.inside.limit, detail=False, jobs=self.inside.jobs)
+        debug = self.demands.no_debug_info or self.demands.no_line_info
+        found = survey([alone], limit=self.inside.limit, detail=False, debug=debug, jobs=self.inside.jobs)
         pairs = [(payload, image) for payload in self.payloads for image in payload.images]
         return [(payload, image, reading) for (payload, image), (_, reading) in zip(pairs, found, strict=True)]
 
@@ -118,11 +116,5 @@ class RuleSubject:
         yield from groups.items()
 
     def debug(self) -> Iterator[tuple[ImageEntry, frozenset[str]]]:
-        """Images with what they hold for debuggers: ``debug``, ``lineinfo``."""
-        if self.node.source is None:
-            return
-        reader = ImageReader(self.node.source, self.inside.limit)
-        for image in self.images:
-            wanted = image.readable and image.kind in LAUNCHED
-            if wanted and (found := debug_kinds(image.kind, reader.read(image))):
-                yield image, found
+        """Images with what they hold for debuggers, if that is forbidden: ``debug``, ``lineinfo``."""
+        return ((image, reading.debug) for _, image, reading in self.readings if reading.debug)

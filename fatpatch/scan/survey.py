@@ -16,9 +16,10 @@ from fatpatch.base.source_bytes import SourceBytes
 from fatpatch.base.workers import in_batches, in_order
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.content import ImageReader
+from fatpatch.gpucode.debug import debug_kinds
 from fatpatch.gpucode.kernels import read_image
 from fatpatch.gpucode.rows import KernelFacts
-from fatpatch.model.kinds import WITH_KERNELS, Codec, ImageKind
+from fatpatch.model.kinds import LAUNCHED, WITH_KERNELS, Codec, ImageKind
 from fatpatch.model.target import Target
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, stored_ranges
 
@@ -35,6 +36,7 @@ class ImageSurvey(NamedTuple):
     producer: str | None = None
     sha256: str | None = None
     problem: tuple[str, int | None, str | None] | None = None
+    debug: frozenset[str] = frozenset()
 
 
 def kernels(node: Node, *, limit: int = IMAGE_LIMIT, jobs: int | None = None) -> Iterator[tuple[ImageEntry, tuple[KernelFacts, ...]]]:
@@ -73,17 +75,20 @@ class _SurveyTask(NamedTuple):
     limit: int
     digest: bool
     detail: bool
+    debug: bool
 
 
 def survey(
-    nodes: Iterable[Node], *, limit: int, digest: bool = False, detail: bool = True, jobs: int | None = None
+    nodes: Iterable[Node], *, limit: int, digest: bool = False, detail: bool = True, debug: bool = False, jobs: int | None = None
 ) -> Iterator[tuple[ImageEntry, ImageSurvey]]:
     """(image, finding) for every image below the nodes, in document order.
 
-    ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for
-    the sha256 of each unpacked image; without ``detail`` kernels have a name and registers only, at half the time.
+    ``jobs`` processes (default: the processors there are) share the work when it is worth their start; ``digest`` asks for the sha256 of
+    each unpacked image, ``debug`` for what it holds for debuggers; without ``detail`` kernels have a name and registers only, at half the
+    time.
     """
-    batches = list(in_batches((task for node in nodes for task in _tasks(node, limit, digest, detail)), _weight))
+    wish = _SurveyTask("", 0, 0, (), limit, digest, detail, debug)
+    batches = list(in_batches((task for node in nodes for task in _tasks(node, wish)), _weight))
     work = sum(_weight(task) for batch in batches for task in batch)
     workers = min(jobs or os.cpu_count() or 1, len(batches))
     results = in_order(_read_all, batches, workers if work >= PARALLEL_FROM else 1)
@@ -96,15 +101,15 @@ def _weight(task: _SurveyTask) -> int:
     return sum(image.size or 0 for image in task.images)
 
 
-def _tasks(node: Node, limit: int, digest: bool, detail: bool) -> Iterator[_SurveyTask]:
+def _tasks(node: Node, wish: _SurveyTask) -> Iterator[_SurveyTask]:
     """The work on a file and its members, in document order."""
     for member in node.members:
-        yield from _tasks(member, limit, digest, detail)
+        yield from _tasks(member, wish)
     if node.source is None or node.source.path is None:
         return
     node.source.prefetch(stored_ranges(node.payloads))
     for batch in image_batches(node):
-        yield _SurveyTask(node.source.path, node.source.base, node.source.size, batch, limit, digest, detail)
+        yield wish._replace(path=node.source.path, base=node.source.base, size=node.source.size, images=batch)
 
 
 def image_batches(node: Node) -> Iterator[tuple[ImageEntry, ...]]:
@@ -136,7 +141,7 @@ def _findings(reader: ImageReader, task: _SurveyTask) -> Iterator[ImageSurvey]:
         if image.within is not None and image.data_offset == damaged:
             yield ImageSurvey(None)
             continue
-        finding = _finding(reader, image, task.digest, task.detail)
+        finding = _finding(reader, image, task)
         if finding.problem is not None and image.within is not None and not reader.holds(image):
             damaged = image.data_offset
             message, offset, field = finding.problem
@@ -144,17 +149,20 @@ def _findings(reader: ImageReader, task: _SurveyTask) -> Iterator[ImageSurvey]:
         yield finding
 
 
-def _finding(reader: ImageReader, image: ImageEntry, digest: bool, detail: bool) -> ImageSurvey:
+def _finding(reader: ImageReader, image: ImageEntry, task: _SurveyTask) -> ImageSurvey:
     wanted = image.kind in WITH_KERNELS
-    if not image.readable or not (wanted or digest):
+    if not image.readable or not (wanted or task.digest):
         return ImageSurvey(None)
     try:
         data = reader.view(image)
-        sha256 = _sha256(data) if digest else None
+        sha256 = _sha256(data) if task.digest else None
         if not wanted:
             return ImageSurvey(None, sha256=sha256)
-        reading = read_image(image.kind, data, detail=detail)
-        return ImageSurvey(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256)
+        debug = frozenset[str]()
+        if task.debug and image.kind in LAUNCHED:
+            debug = debug_kinds(image.kind, data if isinstance(data, bytes) else reader.read(image))
+        reading = read_image(image.kind, data, detail=task.detail)
+        return ImageSurvey(tuple(reading.kernels), reading.target, reading.code_version, reading.producer, sha256, None, debug)
     except FatpatchError as error:
         advice = f"; {error.hint}" if error.hint else ""
         return ImageSurvey(None, problem=(error.message + advice, error.offset, error.field))

@@ -101,6 +101,10 @@ class FactsReader:
             self._known[key] = self._read(source, image, content)
         return self._known[key]
 
+    def knows(self, source: Source, image: ImageEntry) -> bool:
+        """Whether the facts of an image were read before."""
+        return (source.place(0), image.locator) in self._known
+
     def adopt(self, source: Source, raw: ImageEntry, image: ImageEntry, outline: ImageOutline, facts: ImageFacts) -> bool:
         """Keep what another process has read of an image; False, and it is not kept, when the file asks for more than is sensible."""
         try:

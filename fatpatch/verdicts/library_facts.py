@@ -13,6 +13,7 @@ from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
 from fatpatch.scan.survey import complaint_of, survey
 from fatpatch.verdicts.facts import FactsReader, is_dead
+from fatpatch.verdicts.read_ahead import read_all_ahead
 
 REAL, STUB = "real", "stub"
 
@@ -93,6 +94,7 @@ def read_whole(facts: LibraryFacts, node: Node, reader: FactsReader, *, jobs: in
     ptx: dict[str, set[str]] = {}
     names: dict[str, set[str]] = {payload.locator: set() for payload in node.payloads}
     complaints = []
+    read_all_ahead(node, reader, jobs)
     found = survey([node._replace(members=())], limit=reader.limit, jobs=jobs)
     for (payload, image), (_, reading) in zip(_images(node), found, strict=True):
         if (complaint := complaint_of(image, reading)) is not None:

@@ -53,7 +53,25 @@ def read_ahead(pairs: Iterable[tuple[Node, Payload]], environments: Iterable[Env
     if workers < 2 or sum(image.size or 0 for _, payload in pairs for image in payload.images) < PARALLEL_FROM or _in_worker():
         return
     asked = {(each.device.arch, each.force_ptx): each for each in environments if each.device.arch is not None and not each.disable_ptx}
-    images = list(_loaded(pairs, list(asked), reader))
+    _read_images(list(_loaded(pairs, list(asked), reader)), reader, workers)
+
+
+def read_all_ahead(node: Node, reader: FactsReader, jobs: int | None) -> None:
+    """Read every image of a library whose kernels have bodies to look at, under the same conditions; ``jobs`` as in ``survey``."""
+    workers = jobs or os.cpu_count() or 1
+    if workers < 2 or _in_worker() or node.source is None or node.source.path is None:
+        return
+    source, images = node.source, [(number, image) for number, payload in enumerate(node.payloads) for image in payload.images]
+    wanted = (
+        _LoadedImage(source, image, image, number)
+        for number, image in images
+        if image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable and image.within is None and not reader.knows(source, image)
+    )
+    _read_images(list(wanted), reader, workers)
+
+
+def _read_images(images: list[_LoadedImage], reader: FactsReader, workers: int) -> None:
+    """Read images in worker processes, where they are worth their start, and let the reader keep what was found."""
     if sum(image.listed.size or 0 for image in images) < PARALLEL_FROM:
         return
     batches = list(in_batches(images, lambda image: image.listed.size or 0, lambda first, second: first.module == second.module))

@@ -11,12 +11,13 @@ from builders.cubin import cubin
 from builders.fatbin import container, entry, packed
 
 from fatpatch.gpus.fleet import every_target
-from fatpatch.scan.coverage import payloads_below
+from fatpatch.scan.coverage import holders, payloads_below
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts import document, read_ahead
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader
 from fatpatch.verdicts.judge import Doctor
+from fatpatch.verdicts.library_facts import listed, read_whole
 
 LIMIT = 1 << 26
 HEAD = b".version 8.4\n.target sm_%d\n.address_size 64\n"
@@ -98,3 +99,20 @@ def test_a_worker_reads_what_the_judge_would(library: Path, monkeypatch: pytest.
 def test_small_files_start_no_process(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "in_order", lambda *given, **options: pytest.fail("a pool was started"))
     assert len(verdicts(library)) == len(ENVIRONMENTS)
+
+
+def test_all_bodies_of_a_library_are_what_this_process_reads(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page and diff say of kernels, with workers and without."""
+    monkeypatch.setattr(read_ahead.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(read_ahead, "PARALLEL_FROM", 1)
+    found = []
+    with inspected(str(library)) as node:
+        for jobs in (1, 2):
+            for holder in holders(node):
+                reader = FactsReader(LIMIT, holder.size)
+                whole = read_whole(listed(holder, "", "x"), holder, reader, jobs=jobs)
+                images = [image for payload in holder.payloads for image in payload.images if image.readable]
+                found.append((jobs, holder.locator, whole, [reader.facts(holder.content, image).bodies for image in images]))
+    half = len(found) // 2
+    assert half
+    assert [each[1:] for each in found[:half]] == [each[1:] for each in found[half:]]

@@ -1,11 +1,12 @@
 """Sizes after compression from a sample of the images: what a dry run and ``inspect --what-if`` say unless all are to be compressed.
 
-Images are drawn in proportion to their stored size, apart for each kind and codec (systematic sampling), so that the mean of new over
-old size is that of all bytes. The margin is that of Student's t for 95 percent, of the images that were not drawn.
+Images are drawn in proportion to their stored size, apart for each kind, codec and class of size (systematic sampling), so that the mean
+of new over old size is that of all bytes. The margin is that of Student's t for 95 percent, of the images that were not drawn.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ from fatpatch.model.kinds import Codec
 
 _BUDGET, _SLOW_BUDGET, _SLOW_LEVEL = 96 << 20, 12 << 20, 16
 """Unpacked bytes to compress, or little more: some seconds, also from that level of zstd on, where a second does little more than 1 MB."""
-_FEWEST = 4
+_FEWEST = 3
+_CLASSES = (1 << 16, 1 << 20)
+"""Unpacked sizes between which images gain differently."""
 
 
 class Estimate(NamedTuple):
@@ -44,12 +47,13 @@ def sample_of(tasks: Sequence[PackTask], level: int) -> Mapping[int, int] | None
     return drawn if len(drawn) < len(tasks) else None
 
 
-def _strata(tasks: Sequence[PackTask]) -> dict[tuple[str, str], list[tuple[int, EntryTask]]]:
-    """The entries by kind and codec, each with its number, in order of size."""
-    strata: dict[tuple[str, str], list[tuple[int, EntryTask]]] = {}
+def _strata(tasks: Sequence[PackTask]) -> dict[tuple[str, str, int], list[tuple[int, EntryTask]]]:
+    """The entries by kind, codec and class of size, each with its number, in order of size."""
+    strata: dict[tuple[str, str, int], list[tuple[int, EntryTask]]] = {}
     for number, task in enumerate(tasks):
         if isinstance(task, EntryTask):
-            strata.setdefault((task.image.kind, task.image.compression), []).append((number, task))
+            key = task.image.kind, task.image.compression, bisect.bisect(_CLASSES, task.weight)
+            strata.setdefault(key, []).append((number, task))
     return {key: sorted(found, key=lambda each: each[1].entry.size) for key, found in strata.items()}
 
 
