@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Sequence
 from itertools import compress, repeat
-from operator import add, or_, rshift
+from operator import add, rshift
 
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import CHUNK
@@ -118,14 +118,14 @@ def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ra
     """Offsets from their own place, or from the start of a table that a compiler made of pointers (LLVM's RelLookupTableConverter)."""
     first = -address % 4
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high + _TABLE - address, _MAX32 - 1)
-    indices, words = aligned(data, first, lowest, highest)
-    places = [address + first + 4 * index for index in indices]
-    reached = list(map(add, places, map(words.__getitem__, indices)))
-    near = map(ranges.mark_pages.__contains__, map(rshift, reached, repeat(PAGE_BITS)))
+    indices, words = aligned(data, first, lowest, highest, ranges.rests)
+    places = range(address + first, address + len(data), 4)
+    reached = list(map(add, map(words.__getitem__, indices), map(places.__getitem__, indices)))
     marks, inner = ranges.sorted_marks, ranges.inner
     reach_back = _TABLE_IN_CODE if part.code else _TABLE
-    for at in compress(range(len(reached)), map(or_, near, map(inner.__contains__, reached))):
-        index, place, reach = indices[at], places[at], reached[at]
+    near = map(ranges.name_pages.__contains__, map(rshift, reached, repeat(PAGE_BITS)))
+    for index, reach in compress(zip(indices, reached, strict=True), near):
+        place = places[index]
         value = reach - place
         if reach in inner and not _scattered(words, index, place, 4, ranges):
             alone = all(map(ranges.names.isdisjoint, _beside(words, index, place, 4)))
@@ -134,7 +134,7 @@ def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ra
             )
         for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)]:
             start = mark - value
-            if (place - start) % 4 or _scattered(words, index, start, 4 * (start == place), ranges):
+            if value & 3 != mark - place & 3 or _scattered(words, index, start, 4 * (start == place), ranges):
                 continue
             if start == place:
                 yield Offset(PayloadReference(place, mark, "an offset from its own place"), place - reach_back, place + 1)
@@ -163,7 +163,7 @@ def _beside(words: Sequence[int], index: int, base: int, step: int) -> tuple[lis
 def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
     """Offsets from their own place that are not aligned, to where a payload begins: to the entries in it too many numbers would lead."""
     lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
-    indices, words = aligned(data, first, lowest, highest)
+    indices, words = aligned(data, first, lowest, highest, [rest - address - first for rest in ranges.rests])
     for index in indices:
         place, value = address + first + 4 * index, words[index]
         if place + value in ranges.marks and not _scattered(words, index, place, 4, ranges):
@@ -178,7 +178,8 @@ def _is_table(layout: _Layout, words: bytes, start: int) -> bool:
 
 
 def _from_base(data: bytes, address: int, base: int, ranges: Ranges) -> Iterator[Offset]:
-    indices, words = aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1))
+    rests = [rest - base for rest in ranges.rests]
+    indices, words = aligned(data, -address % 4, max(ranges.low - base, 1), min(ranges.high - base, _MAX32 - 1), rests)
     for index in indices:
         value = words[index]
         if base + value in ranges.names and not _scattered(words, index, base, 0, ranges):

@@ -14,10 +14,13 @@ from itertools import compress
 
 from fatpatch.base.patterns import lazy_pattern
 
-_SET = lazy_pattern(b"\x01")
+_SET, _ANY = lazy_pattern(b"\x01"), lazy_pattern(rb"[^\x00]")
 _ALL = (1 << 256) - 1
 _PAIRS = 3
 """Pairs of a third and a fourth byte that one table tells: bit 0 is that of a byte before a field, the pairs have bits 2 to 7."""
+
+_FEW = 64
+"""Numbers that are looked at one by one."""
 
 Halves = dict[int, int]
 """Upper halves of 32-bit numbers: by the fourth byte the third bytes, as a set of bits."""
@@ -55,7 +58,7 @@ def _marked(data: bytes, halves: Halves, lead: bytes | None) -> bytes:
         table = 0 if lead is None or group else _lead_bits(lead)
         for place, (fourths, thirds) in enumerate(pairs[group : group + _PAIRS]):
             table |= _bits(thirds) << 2 * place + 2 | fourths << 2 * place + 3
-        number = int.from_bytes(data.translate(table.to_bytes(256, "little")), "little")
+        number = _translated(data, table)
         lanes = lanes or number
         both = number & number >> 9  # the bit of a third byte, and that of the fourth one behind it
         for place in range(len(pairs[group : group + _PAIRS])):
@@ -92,8 +95,10 @@ def _bits(chosen: int) -> int:
     return found
 
 
-def aligned(data: bytes, start: int, lowest: int, highest: int) -> tuple[list[int], Sequence[int]]:
-    """Which signed 32-bit numbers but 0 at ``start``, ``start`` + 4 and so on have an upper half of [lowest, highest]; and all numbers."""
+def aligned(data: bytes, start: int, lowest: int, highest: int, rests: Iterable[int] = range(4)) -> tuple[list[int], Sequence[int]]:
+    """Which signed 32-bit numbers but 0 at ``start``, ``start`` + 4 and so on have an upper half of [lowest, highest], and leave one of
+    the ``rests`` when divided by 4; and all numbers.
+    """
     count = max(len(data) - start, 0) // 4
     end = start + 4 * count
     words = array("i", data[start:end])
@@ -101,15 +106,24 @@ def aligned(data: bytes, start: int, lowest: int, highest: int) -> tuple[list[in
         words.byteswap()
     if lowest > highest:
         return [], words
+    rests = frozenset(rest & 3 for rest in rests)
+    if count < _FEW:
+        return [at for at, word in enumerate(words) if word and lowest <= word <= highest and word & 3 in rests], words
     third, fourth = data[start + 2 : end : 4], data[start + 3 : end : 4]
+    groups = list(_grouped(upper_halves([(lowest, highest)])))
     marks = 0
-    for value, thirds in _grouped(upper_halves([(lowest, highest)])):
-        both = int.from_bytes(fourth.translate(value.to_bytes(256, "little")), "little")
-        if thirds != _ALL:
-            both &= int.from_bytes(third.translate(_bits(thirds).to_bytes(256, "little")), "little")
-        marks |= both
-    found = list(compress(range(count), marks.to_bytes(count, "little")))
+    for first in range(0, len(groups), 8):
+        thirds = sum(_bits(chosen) << bit for bit, (_, chosen) in enumerate(groups[first : first + 8]))
+        fourths = sum(table << bit for bit, (table, _) in enumerate(groups[first : first + 8]))
+        marks |= _translated(third, thirds) & _translated(fourth, fourths)
+    if len(rests) < 4:
+        marks &= _translated(data[start:end:4], sum(_run(byte, byte) * 0xFF for byte in range(256) if byte & 3 in rests))
+    found = [hit.start() for hit in _ANY.finditer(marks.to_bytes(count, "little"))]
     return found if lowest > 0 else list(compress(found, map(words.__getitem__, found))), words
+
+
+def _translated(data: bytes, table: int) -> int:
+    return int.from_bytes(data.translate(table.to_bytes(256, "little")), "little")
 
 
 def _grouped(halves: Halves) -> Iterator[tuple[int, int]]:

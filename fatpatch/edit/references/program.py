@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 
+_TWO_WORDS = 16
+NEAR = 1 << 16
+
 
 class Part(NamedTuple):
     """Bytes that are loaded: file offset, size, and address. ``code``: they hold instructions."""
@@ -125,10 +128,19 @@ class Ranges:
         """Whether a payload ends right before the address, and something else begins there."""
         return address in self._labels and address not in self._ends and address not in self
 
-    def close_before(self, address: int) -> bool:
-        """Whether a payload starts within two words behind the address: where an array that is counted from one would start."""
+    def close_before(self, address: int, reach: int = _TWO_WORDS) -> bool:
+        """Whether a payload starts within ``reach`` bytes behind the address: two words, where an array that is counted from one would."""
         index = bisect.bisect_right(self._starts, address)
-        return index < len(self._rows) and self._rows[index][2] - address <= _TWO_WORDS and self._rows[index][0] == self._rows[index][2]
+        return index < len(self._rows) and self._rows[index][2] - address <= reach and self._rows[index][0] == self._rows[index][2]
+
+    def near(self, address: int) -> bool:
+        """Whether the address is less than 64 KiB before a payload, or behind one."""
+        if self._joined:
+            return self._joined[0].near(address)
+        index = bisect.bisect_right(self._starts, address)
+        if index < len(self._rows) and self._starts[index] - address < NEAR:
+            return True
+        return index > 0 and address - self._rows[index - 1][1] < NEAR
 
     def in_head(self, address: int) -> bool:
         """Whether the address lies in the first page of a payload or of an entry, where headers are."""
@@ -158,9 +170,15 @@ class Ranges:
         return tuple(sorted(self.marks))
 
     @functools.cached_property
-    def mark_pages(self) -> frozenset[int]:
-        """The pages of the marks, and those behind them."""
-        return frozenset(page for mark in self.marks for page in (mark >> PAGE_BITS, (mark >> PAGE_BITS) + 1))
+    def rests(self) -> frozenset[int]:
+        """What the names leave when divided by 4: compilers and linkers align them."""
+        return frozenset(name & 3 for name in self.names)
+
+    @functools.cached_property
+    def name_pages(self) -> frozenset[int]:
+        """The pages of the names, and those behind the marks."""
+        behind = {(mark >> PAGE_BITS) + 1 for mark in self.marks}
+        return frozenset(behind.union(name >> PAGE_BITS for name in self.names))
 
     @functools.cached_property
     def inner(self) -> frozenset[int]:
@@ -211,7 +229,6 @@ class Ranges:
         return at >= end > start
 
 
-_TWO_WORDS = 16
 PAGE_BITS = 12
 _GAP = 1 << 16
 _FEW = 16

@@ -19,11 +19,13 @@ from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import CHUNK
 from fatpatch.edit.references.data import is_round
 from fatpatch.edit.references.lanes import fields, numbers, upper_halves
-from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
-from fatpatch.edit.references.x86_steps import WINDOW, led_on, second_steps
+from fatpatch.edit.references.program import NEAR, LinkedProgram, Part, PayloadReference, Ranges
+from fatpatch.edit.references.x86_lengths import Instruction, instruction_at
+from fatpatch.edit.references.x86_steps import WINDOW, first_steps, is_move, led_on, may_lead_on, sums
 
 _OVERLAP = 16
-_BLOCK = 1 << 16
+_AROUND = WINDOW + _OVERLAP
+_BLOCK = 1 << 15
 _RIP_RELATIVE = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 """ModRM bytes."""
 _RIP_BYTES = bytes(0x05 | register << 3 for register in range(8))
@@ -31,6 +33,8 @@ _WITH_OPERAND = frozenset(
     (*(row + column for row in range(0, 0x40, 8) for column in range(4)), 0x63, 0x69, 0x6B, *range(0x80, 0x90), 0xC0, 0xC1, 0xC6, 0xC7)
 ) | frozenset((*range(0xD0, 0xD4), *range(0xD8, 0xE0), 0xF6, 0xF7, 0xFE, 0xFF))
 """One-byte opcodes with a ModRM byte (Intel SDM volume 2, appendix A)."""
+_WITHOUT_OPERAND = frozenset(range(0x80, 0x90))
+"""Opcodes behind 0F that have none, and that are common: jumps."""
 _LEA = lazy_pattern(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTALL)
 _MOVABS = {half: lazy_pattern(re.escape(half) + rb"(?<=[\x48\x49][\xb8-\xbf].{8})", re.DOTALL) for half in (b"\0" * 4, b"\xff" * 4)}
 """The upper half of the number in ``movabs r64, imm64``, where it is its sign; an expression that begins with one byte is found fastest."""
@@ -42,64 +46,87 @@ _IMMEDIATES = (0, 1, 2, 4)
 _LONGEST = 15
 _FAR = 1 << 18
 """A function start farther away than this proves nothing; then the instructions are found by agreement."""
-_BEFORE = 16
 _LEA_OPCODE = 0x8D
 _LEAD = 96
-_NEAR = 160
-_STARTS = (120, 121, 123)
-"""Bytes before a field at which decoding starts, to see whether it lies at a boundary at all."""
+_LEAD_IN, _LATER = 123, (0, 2, 3)
+"""Bytes before a field at which decoding starts, to see whether it lies at a boundary at all, and how much later, too."""
 _NOT_ADDRESSES = (
     *("and", "or", "xor", "test", "imul", "ror", "rol", "shl", "shr", "sar", "bt"),
     *("in", "out", "int", "ret", "enter", "call", "j"),
 )
 """Beginnings of mnemonics whose constant is not an address in data."""
 _MAX32 = 1 << 31
+_BEYOND = 1 << 24
+_LARGE = 1 << 20
+"""Bytes of code in which no sum of two registers is looked for: it takes most of the time, and compilers make none."""
 
 
 def instructions(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
     """The instructions that lead into ``ranges``."""
     decoder: _Decoder | None = None
+    code = _Code(program)
     for part in program.parts:
         if not part.code:
             continue
         for place in sorted(set(_candidates(program, part, ranges))):
-            decoder = decoder or _Decoder(program)
+            if code.surely_none(part, place):
+                continue
+            decoder = decoder or _Decoder(code)
             if (found := decoder.at(part, place, ranges)) is not None:
                 yield found
 
 
 def _candidates(program: LinkedProgram, part: Part, ranges: Ranges) -> Iterator[int]:
     """The addresses of fields that would lead into the ranges, were they fields of instructions."""
+    reach = _reach(program, ranges)
     for start in range(0, part.size, CHUNK):
-        data = program.source.peek(part.offset + start, min(CHUNK + _OVERLAP, part.size - start))
-        address = part.address + start
+        lead = min(start, _AROUND)
+        data = program.source.peek(part.offset + start - lead, min(lead + CHUNK + _AROUND, part.size - start + lead))
+        address = part.address + start - lead
         for inside in range(0, len(data), _BLOCK):
-            yield from _relative(data[inside : inside + _BLOCK + _OVERLAP], address + inside, ranges)
+            yield from (address + at for at in _relative(data, inside, address, ranges))
         if program.fixed:
-            low, high = max(ranges.low - _BEFORE, 0), ranges.high
-            for at, value in (*numbers(data, low, min(high, (1 << 32) - 1), 4), *numbers(data, low, high, 8)):
-                if value in ranges or ranges.close_before(value) or ranges.doubtful(value):
-                    yield address + at
+            yield from (address + at for at in _constants(data, ranges))
         if program.base is not None:
             yield from (address + at for at in _from_base(data, program.base, ranges))
         if program.gots:
             yield from (address + at for at in _from_got(data, program.gots, ranges))
-        yield from (address + at for at in second_steps(data, address, ranges))
+        yield from (address + at for at in first_steps(data, address, ranges, fixed=program.fixed))
+        if part.size <= _LARGE:
+            yield from (address + at for at in sums(data, address, ranges, reach))
 
 
-def _relative(data: bytes, address: int, ranges: Ranges) -> Iterator[int]:
-    """The addresses of displacements from RIP that lead into the ranges, behind bytes that can be of one instruction."""
+def _reach(program: LinkedProgram, ranges: Ranges) -> tuple[int, int]:
+    """The lowest and the highest constant that lead from somewhere in the program, or not far outside, to somewhere in the ranges."""
+    low = min((part.address for part in program.parts), default=0)
+    high = max((part.address + part.size for part in program.parts), default=0)
+    return ranges.low - high - _BEYOND, ranges.high - low + _BEYOND
+
+
+def _relative(data: bytes, start: int, address: int, ranges: Ranges) -> Iterator[int]:
+    """The offsets of displacements from RIP, in the block at ``start``, that lead into the ranges or, with a constant, on into them."""
+    block = data[start : start + _BLOCK + _OVERLAP]
     longest = max(_IMMEDIATES)
-    behind = address + len(data) + 4 + longest
-    spans = ((max(low - _BEFORE - behind, -_MAX32), min(high - address - 4, _MAX32 - 1)) for low, high in ranges.spans)
-    low, high = ranges.low - _BEFORE - address - 4, ranges.high - address - 4
-    for at in fields(data, upper_halves(span for span in spans if span[0] <= span[1]), _RIP_BYTES):
+    behind = address + start + len(block) + 4 + longest
+    spans = ((max(low - NEAR - behind, -_MAX32), min(high + NEAR - address - start - 4, _MAX32 - 1)) for low, high in ranges.spans)
+    low, high = ranges.low - NEAR - address - 4, ranges.high + NEAR - address - 4
+    for inside in fields(block, upper_halves(span for span in spans if span[0] <= span[1]), _RIP_BYTES):
+        at = start + inside
         distance = at + _DISP32(data, at)[0]
         if low <= distance < high:
             target = address + 4 + distance
-            onward = data[at - 2] == _LEA_OPCODE and (ranges.close_before(target) or ranges.doubtful(target))
+            onward = data[at - 2] == _LEA_OPCODE and (ranges.doubtful(target) or may_lead_on(data, at, target, ranges))
             if (onward or ranges.any_of(target, target + longest)) and _is_operand(data, at - 1):
-                yield address + at
+                yield at
+
+
+def _constants(data: bytes, ranges: Ranges) -> Iterator[int]:
+    """The offsets of constants that are addresses in the ranges or, by what is added to them, lead on into them."""
+    low, high = max(ranges.low - NEAR, 0), ranges.high + NEAR
+    for at, value in (*numbers(data, low, min(high, (1 << 32) - 1), 4), *numbers(data, low, high, 8)):
+        onward = is_move(data, at) and may_lead_on(data, at, value, ranges)
+        if onward or value in ranges or ranges.close_before(value) or ranges.doubtful(value):
+            yield at
 
 
 def _from_got(data: bytes, gots: Sequence[int], ranges: Ranges) -> Iterator[int]:
@@ -113,9 +140,11 @@ def _from_got(data: bytes, gots: Sequence[int], ranges: Ranges) -> Iterator[int]
 
 def _is_operand(data: bytes, at: int) -> bool:
     """Whether the byte at ``at`` can be a ModRM byte: one-byte opcodes that take one are few, others have a map or prefix before them."""
-    if at < 5 or data[at - 1] in _WITH_OPERAND or data[at - 2] == 0x0F or data[at - 3] in (0x0F, 0xC5):
+    if at < 5 or data[at - 1] in _WITH_OPERAND or data[at - 3] == 0xC5:
         return True
-    return data[at - 4] in (0xC4, 0x8F) or data[at - 5] == 0x62
+    if data[at - 2] == 0x0F or (data[at - 3] == 0xD5 and data[at - 2] >> 7):
+        return data[at - 1] not in _WITHOUT_OPERAND
+    return (data[at - 3] == 0x0F and data[at - 2] in (0x38, 0x3A)) or data[at - 4] in (0xC4, 0x8F) or data[at - 5] == 0x62
 
 
 def _from_base(data: bytes, base: int, ranges: Ranges) -> Iterator[int]:
@@ -125,14 +154,59 @@ def _from_base(data: bytes, base: int, ranges: Ranges) -> Iterator[int]:
             yield at
 
 
+class _Code:
+    """A program's code around a field of four bytes that may be of an instruction."""
+
+    def __init__(self, program: LinkedProgram) -> None:
+        self.program = program
+        self._functions = program.functions()
+
+    def function(self, part: Part, field: int) -> int | None:
+        """Where the function of the field starts; None where that is not known."""
+        index = bisect.bisect_right(self._functions, field) - 1
+        if index < 0 or self._functions[index] < part.address or field - self._functions[index] > _FAR:
+            return None
+        return self._functions[index]
+
+    def surely_none(self, part: Part, field: int) -> bool:
+        """Whether decodings from several places before the field agree on an instruction, and it has no such field there.
+
+        Decoding from any byte falls into step with the instructions within a few of them; this spares a sweep of most functions.
+        """
+        start = self.function(part, field)
+        if start is None or field - start <= max(_LATER) or self.is_common(part, field):
+            return False
+        starts = [min(_LEAD_IN, field - start) - later for later in _LATER]
+        found = {self._instruction(part, field - distance, field) for distance in starts}
+        if len(found) > 1 and (swept := self._instruction(part, start, field)) in found:
+            found = {swept}
+        only = found.pop()
+        return not found and only is not None and field not in (only.displacement, only.constant)
+
+    def _instruction(self, part: Part, start: int, field: int) -> Instruction | None:
+        """The instruction that the byte at ``field`` belongs to, decoding from ``start`` on; all are addresses."""
+        data = self.program.source.peek(part.offset + start - part.address, field - start + _LONGEST)
+        found = instruction_at(data, 0, field - start)
+        return None if found is None else found.moved(start)
+
+    def is_common(self, part: Part, field: int) -> bool:
+        """Whether it is of the commonest forms, mov and lea of 64 bits, which count wherever decoding ends up."""
+        data = self.before(part, field)
+        return data[-3] & 0xF8 == 0x48 and data[-2] in (0x8D, 0x8B) and data[-1] in _RIP_BYTES
+
+    def before(self, part: Part, field: int) -> bytes:
+        """The eight bytes before a field; zeros where there are none."""
+        at = field - part.address
+        return self.program.source.peek(part.offset + max(at - 8, 0), min(at, 8)).rjust(8, b"\0")
+
+
 class _Decoder:
     """Disassembles around candidates; each function once, as far as it is needed."""
 
-    def __init__(self, program: LinkedProgram) -> None:
+    def __init__(self, code: _Code) -> None:
         from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
-        self._program = program
-        self._functions = program.functions()
+        self._code, self._program = code, code.program
         self._lite = Cs(CS_ARCH_X86, CS_MODE_64)
         self._lite.skipdata = True
         self._full = Cs(CS_ARCH_X86, CS_MODE_64)
@@ -142,14 +216,13 @@ class _Decoder:
 
     def at(self, part: Part, field: int, ranges: Ranges) -> PayloadReference | None:
         """The reference whose address field lies at ``field``; None when no instruction has such a field there."""
-        if (found := self._common(part, field, ranges) or self._unknown(part, field, ranges)) is not None:
+        if self._code.is_common(part, field):
+            return self._named(part, field - 3, field, ranges)
+        if (found := self._unknown(part, field, ranges)) is not None:
             return found
-        start = self._function(part, field)
-        if start is not None:
-            if field - start > _NEAR and self._surely_none(part, field, ranges):
-                return None
-            if (found := self._named(part, self._swept(part, start, field), field, ranges)) is not None:
-                return found
+        start = self._code.function(part, field)
+        if start is not None and (found := self._named(part, self._swept(part, start, field), field, ranges)) is not None:
+            return found
         # No function is known, or the field lies behind data, or behind a function, that the table for unwinders does not know.
         return self._named(part, self._agreed(part, field), field, ranges)
 
@@ -161,20 +234,6 @@ class _Decoder:
             if first == part.address or count * 2 > votes.total():
                 return boundary
         return None
-
-    def _surely_none(self, part: Part, field: int, ranges: Ranges) -> bool:
-        """Whether decodings from several places before the field agree on an instruction, and it has no such field there.
-
-        Decoding from any byte falls into step with the instructions within a few of them; this spares a sweep of most functions.
-        """
-        found = {self._boundary(part, field - distance, field) for distance in _STARTS}
-        return len(found) == 1 and None not in found and self._named(part, found.pop(), field, ranges) is None
-
-    def _function(self, part: Part, field: int) -> int | None:
-        index = bisect.bisect_right(self._functions, field) - 1
-        if index < 0 or self._functions[index] < part.address or field - self._functions[index] > _FAR:
-            return None
-        return self._functions[index]
 
     def _swept(self, part: Part, start: int, field: int) -> int | None:
         """As ``_boundary``, going on where the last sweep of the same function ended."""
@@ -192,16 +251,9 @@ class _Decoder:
                 return None if mnemonic == ".byte" else address
         return None
 
-    def _common(self, part: Part, field: int, ranges: Ranges) -> PayloadReference | None:
-        """An instruction of the commonest forms, mov and lea of 64 bits, wherever decoding ends up."""
-        data = self._before(part, field)
-        if data[-3] & 0xF8 == 0x48 and data[-2] in (0x8D, 0x8B) and data[-1] in _RIP_BYTES:
-            return self._named(part, field - 3, field, ranges)
-        return None
-
     def _unknown(self, part: Part, field: int, ranges: Ranges) -> PayloadReference | None:
         """An instruction that the disassembler does not know, told by its prefix (Intel SDM volume 2: VEX, EVEX, opcode maps)."""
-        data = self._before(part, field)
+        data = self._code.before(part, field)
         if data[-1] not in _RIP_BYTES:
             return None
         sizes = [size for size, prefix in ((6, 0x62), (5, 0xC4), (4, 0xC5)) if data[-size] == prefix]
@@ -217,36 +269,24 @@ class _Decoder:
 
     def _undecoded(self, part: Part, place: int) -> bool:
         """Whether decoding comes to the place and cannot go on there."""
-        start = self._function(part, place)
+        start = self._code.function(part, place)
         before = self._boundary(part, start, place - 1) if start is not None and start < place else self._agreed(part, place - 1)
         if before is None:
             return start == place
         data = self._program.source.peek(part.offset + before - part.address, _LONGEST)
         return any(before + size == place for _, size, _, _ in self._lite.disasm_lite(data, before, 1))
 
-    def _before(self, part: Part, field: int) -> bytes:
-        """The eight bytes before a field; zeros where there are none."""
-        at = field - part.address
-        return self._program.source.peek(part.offset + max(at - 8, 0), min(at, 8)).rjust(8, b"\0")
-
     def _named(self, part: Part, boundary: int | None, field: int, ranges: Ranges) -> PayloadReference | None:
         if boundary is None:
             return None
         data = self._program.source.peek(part.offset + boundary - part.address, _LONGEST)
         for code in self._full.disasm(data, boundary, 1):
-            for target in self._targets(part, code, field - boundary, ranges):
-                led = self._led_on(part, code, target, ranges) if code.mnemonic == "lea" and target not in ranges else target
-                if led is not None:
-                    return PayloadReference(boundary, led, f"the instruction '{code.mnemonic}'")
+            target = next(self._targets(part, code, field - boundary, ranges), None)
+            if target is None and code.mnemonic in ("lea", "mov", "movabs"):
+                target = led_on(self._full, self._program.source.peek(part.offset + boundary - part.address, _AROUND), boundary, ranges)
+            if target is not None:
+                return PayloadReference(boundary, target, f"the instruction '{code.mnemonic}'")
         return None
-
-    def _led_on(self, part: Part, code: Any, target: int, ranges: Ranges) -> int | None:
-        """Where a lea of a place outside the ranges leads on to, with what is right behind it."""
-        if self._program.fixed and ranges.close_before(target):
-            return target
-        behind = code.address + code.size
-        data = self._program.source.peek(part.offset + behind - part.address, WINDOW + _LONGEST)
-        return led_on(self._full, data, behind, target, code.operands[0].reg, ranges)
 
     def _targets(self, part: Part, code: Any, inside: int, ranges: Ranges) -> Iterator[int]:
         """The addresses that the field ``inside`` bytes into an instruction may name."""
@@ -269,7 +309,7 @@ class _Decoder:
         displacement = int(memory.disp)
         if memory.base in (X86_REG_RIP, X86_REG_EIP):
             target = int(code.address + code.size + displacement)
-            if target in ranges or code.mnemonic == "lea":
+            if target in ranges or (self._program.fixed and code.mnemonic == "lea" and ranges.close_before(target)):
                 yield target
             return
         if self._program.fixed:
