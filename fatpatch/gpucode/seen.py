@@ -23,13 +23,18 @@ def key_of(code: bytes | memoryview) -> CodeKey:
 
 
 class PartCounts(NamedTuple):
-    """How often things occur in a part of a PTX text: statements (by their semicolons), long operations, braces, the word ``.func``."""
+    """How often things occur in a part of a PTX text: statements (by their semicolons), long operations, braces, the word ``.func``.
+
+    ``traps`` and ``prints``: whether the words ``trap`` and ``vprintf`` occur.
+    """
 
     statements: int
     long: int
     opening: int
     closing: int
     functions: int
+    traps: bool
+    prints: bool
 
 
 class SeenBodies:

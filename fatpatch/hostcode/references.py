@@ -7,6 +7,7 @@ distance to a narrow range of targets shares them.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from typing import Final
 
@@ -27,6 +28,7 @@ LEA: Final = Form(rb"\x8d(?<=[\x48\x4c]\x8d)[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]",
 CALL: Final = Form(rb"\xe8", 1)
 CALL_SLOT: Final = Form(rb"\xff\x15", 2)
 JUMP_SLOT: Final = Form(rb"\xff\x25", 2)
+_DISTANCE: Final = struct.Struct("<i")
 _CONSTANT: Final = Form(rb"[\xb8-\xbf]", 1)
 
 
@@ -43,18 +45,19 @@ def references(host: HostCode, form: Form, low: int, high: int, parts: tuple[Sec
 
     They are found by their bytes alone: some may lie inside other instructions.
     """
-    from_bytes = int.from_bytes
+    distance, size = _DISTANCE.unpack_from, form.size
     for piece in pieces(host, host.code if parts is None else parts):
         pattern = _pattern(form, low - (piece.address + len(piece.data)), high - 1 - piece.address)
         if pattern is None:
             continue
-        data, base, size = piece.data, piece.address, form.size
-        for found in pattern.finditer(data):
-            at = found.start()
-            end = at + size + 4
-            target = base + end + from_bytes(data[at + size : end], "little", signed=True)
-            if low <= target < high and piece.first <= at < piece.last and end <= len(data):
-                yield CodeReference(piece.address + at, piece.address + end, target)
+        data, base = piece.data, piece.address + size + 4
+        lowest, highest = low - base, high - base
+        hits = [  # of calls of one function most are calls of its neighbours
+            at for found in pattern.finditer(data) if lowest <= distance(data, (at := found.start()) + size)[0] + at < highest
+        ]
+        for at in hits:
+            if piece.first <= at < piece.last:
+                yield CodeReference(piece.address + at, base + at, base + at + distance(data, at + size)[0])
 
 
 def constants(host: HostCode, low: int, high: int) -> Iterator[CodeReference]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.patterns import lazy_pattern
@@ -17,7 +18,7 @@ from fatpatch.hostcode.code import CodePiece, HostCode, pieces, read_host
 from fatpatch.model.tree import Node
 
 if TYPE_CHECKING:
-    from capstone import Cs, CsInsn
+    from capstone import CsInsn
 
 CAPABILITIES: Final = frozenset(
     {500, 520, 530, 600, 610, 620, 700, 720, 750, 800, 860, 870, 880, 890, 900}
@@ -42,6 +43,7 @@ _ROUND = 100
 _AT_LEAST = frozenset({"jl", "jge", "setl", "setge", "cmovl", "cmovge"})
 _ABOVE = frozenset({"jle", "jg", "setle", "setg", "cmovle", "cmovg"})
 _EQUAL = frozenset({"je", "jne", "sete", "setne", "cmove", "cmovne"})
+_DECIDING = _AT_LEAST | _ABOVE | _EQUAL
 
 
 class Thresholds(NamedTuple):
@@ -112,10 +114,7 @@ def _together(found: list[_Comparison]) -> tuple[list[_Comparison], int]:
 
 def _comparisons(host: HostCode) -> tuple[list[_Comparison], bool]:
     """Every signed comparison with such a number whose outcome is used, by address; False when there were too many to look at all."""
-    from capstone import CS_ARCH_X86, CS_MODE_64, Cs
-
-    decoder = Cs(CS_ARCH_X86, CS_MODE_64)
-    decoder.detail = decoder.skipdata = True
+    decoder = _Decoder()
     found: list[_Comparison] = []
     left = _MAX_CANDIDATES
     for piece in pieces(host, host.code):
@@ -150,30 +149,52 @@ def _operand_size(data: bytes, at: int) -> int:
     return 1 + sib + (4 if wide else mod)
 
 
-def _comparison(decoder: Cs, piece: CodePiece, opcode: int) -> _Comparison | None:
+def _comparison(decoder: _Decoder, piece: CodePiece, opcode: int) -> _Comparison | None:
     """What the comparison whose opcode lies at ``opcode`` asks for: by the first instruction behind it that looks at the flags."""
     data = piece.data
     at = _start(decoder, data, opcode)
     if at is None:
         return None
-    codes = decoder.disasm(data[at : at + _LOOK_AHEAD], piece.address + at, _STEPS)
-    first = next(codes, None)
-    if first is None or first.mnemonic != "cmp":
+    rest = data[at : at + _LOOK_AHEAD]
+    codes = decoder.names(rest, 2)  # nearly always the second decides
+    first, size = next(codes, ("", 0))
+    if first != "cmp":
         return None
-    value = first.operands[1].imm
-    for code in codes:
-        if (name := code.mnemonic) in _AT_LEAST:
-            break
-        if name in _ABOVE:
-            value += 1
-            break
-        if name in _EQUAL:
-            break
-        if _ends_flags(code):
-            return None
-    else:
-        return None
-    return _Comparison(piece.address + at, value, name in _EQUAL) if value in CAPABILITIES else None
+    value = int.from_bytes(rest[size - 4 : size], "little", signed=True)
+    name, _ = next(codes, ("", 0))
+    if name not in _DECIDING:
+        name = decoder.deciding(rest)
+    value += name in _ABOVE
+    return _Comparison(piece.address + at, value, name in _EQUAL) if name and value in CAPABILITIES else None
+
+
+class _Decoder:
+    """Decodes x86-64 code; what the registers of an instruction are is asked for in few places, and costs most."""
+
+    def __init__(self) -> None:
+        from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+
+        self._light, self._full = Cs(CS_ARCH_X86, CS_MODE_64), Cs(CS_ARCH_X86, CS_MODE_64)
+        self._light.skipdata = self._full.skipdata = self._full.detail = True
+
+    def places(self, code: bytes, at: int, most: int) -> Iterator[tuple[int, int]]:
+        """Offset and size of the first instructions of code that lies at ``at``."""
+        for address, size, _, _ in self._light.disasm_lite(code, at, most):
+            yield address, size
+
+    def names(self, code: bytes, most: int) -> Iterator[tuple[str, int]]:
+        """Mnemonic and size of the first instructions."""
+        for _, size, name, _ in self._light.disasm_lite(code, 0, most):
+            yield name, size
+
+    def deciding(self, code: bytes) -> str:
+        """The first instruction behind the comparison at the start of ``code`` that looks at its outcome; "" when it is not used so."""
+        for each in islice(self._full.disasm(code, 0, _STEPS), 1, None):
+            if each.mnemonic in _DECIDING:
+                return str(each.mnemonic)
+            if _ends_flags(each):
+                return ""
+        return ""
 
 
 def _ends_flags(code: CsInsn) -> bool:
@@ -187,7 +208,7 @@ def _ends_flags(code: CsInsn) -> bool:
     return X86_REG_EFLAGS in (*reads, *writes) or any(code.group(group) for group in (CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET))
 
 
-def _start(decoder: Cs, data: bytes, opcode: int) -> int | None:
+def _start(decoder: _Decoder, data: bytes, opcode: int) -> int | None:
     """Where the instruction with this opcode starts; None when the bytes are not an instruction of their own.
 
     x86 code that is decoded from anywhere falls into step within a few instructions, so most of several starts must lead here.
@@ -207,13 +228,13 @@ def _start(decoder: Cs, data: bytes, opcode: int) -> int | None:
     return best if 2 * hits[best] >= len(backs) else None
 
 
-def _leads_to(decoder: Cs, data: bytes, opcode: int, at: int, wanted: Container[int], known: dict[int, int]) -> int:
+def _leads_to(decoder: _Decoder, data: bytes, opcode: int, at: int, wanted: Container[int], known: dict[int, int]) -> int:
     """The first of the ``wanted`` places at which decoding from ``at`` comes by; -1 for none. ``known``: what other places led to."""
     passed: list[int] = []
     led = known.get(at)
     while led is None:
         following = at
-        for address, size, _, _ in decoder.disasm_lite(data[at : opcode + 16], at, _FEW):
+        for address, size in decoder.places(data[at : opcode + 16], at, _FEW):
             led = known.get(address)
             passed.append(address)
             if led is None and (address in wanted or address + size > opcode):

@@ -118,6 +118,11 @@ class FactsReader:
             self._toolkits.setdefault((source.place(0), image.locator), facts.toolkit)
         return True
 
+    def knows(self, source: Source, image: ImageEntry) -> bool:
+        """Whether the kernels of an image were read before."""
+        found = self._known.get((source.place(0), image.locator))
+        return found is not None and not found.problem
+
     def names(self, source: Source, image: ImageEntry) -> frozenset[str] | None:
         """The kernel names of an image, without looking at their code; None when it cannot be read."""
         key = (source.place(0), image.locator)

@@ -41,7 +41,7 @@ def cost_of(text: bytes) -> Cost:
 
 def estimated(ptx: PtxText) -> Cost:
     """``cost_of`` a text in parts."""
-    size = len(ptx.text)
+    size = ptx.size
     statements = float(_KERNEL * (len(ptx.counts) - 1 + sum(part.long for part in ptx.counts)))
     for part in ptx.counts:
         count = part.statements

@@ -249,10 +249,13 @@ class Doctor:
         return frozenset[str]().union(*(self.reader.names(node.content, image) or () for image in images))
 
     def names(self, node: Node, payload: Payload) -> frozenset[str]:
-        """The kernels of a module, whatever it loads, from the image that is fastest to read; none when there is none."""
+        """The kernels of a module, from an image that was read before or is fastest to read; none when there is none."""
         readable = [image for image in payload.images if image.kind in (ImageKind.SASS, ImageKind.PTX, ImageKind.HSACO) and image.readable]
-        best = min(readable, key=lambda image: (image.kind == ImageKind.PTX, image.size or 0), default=None)
-        return frozenset() if best is None or node.source is None else self.reader.names(node.source, best) or frozenset()
+        source = node.source
+        if source is None or not readable:
+            return frozenset()
+        best = min(readable, key=lambda image: (not self.reader.knows(source, image), image.kind == ImageKind.PTX, image.size or 0))
+        return self.reader.names(source, best) or frozenset()
 
     def is_hollow(self, node: Node, image: ImageEntry) -> bool:
         """Whether most kernels of an image are stubs or empty: it was built for GPUs that it has nothing for."""

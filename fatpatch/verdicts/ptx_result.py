@@ -24,6 +24,7 @@ TO_BE_LINKED = "--compile-only"
 """The option in entries of relocatable PTX."""
 
 _HEAD = 1 << 16
+_BLANK = b" \t\n\r\v\f\0"
 _VERSION = lazy_pattern(rb"^[ \t]*\.version\s+(\d{1,4})\.(\d{1,4})", re.MULTILINE)
 _TARGET = lazy_pattern(rb"^[ \t]*\.target\s+([^\n/]+)", re.MULTILINE)
 _ADDRESS_SIZE = lazy_pattern(rb"^[ \t]*\.address_size\s+(\d{1,4})", re.MULTILINE)
@@ -71,7 +72,7 @@ class PtxOutline(NamedTuple):
 def outline(ptx: PtxText) -> PtxOutline:
     """Read a text as the driver's compiler does, so far as fatpatch can. LimitError for one with entries without end."""
     text = ptx.text
-    if not text.strip():
+    if not text[:_HEAD].strip(_BLANK) and not text.strip(_BLANK):
         return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "the text is empty"))
     if not is_ptx(text):
         return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "it is not PTX text"))

@@ -34,10 +34,11 @@ _QUICK, _PART, _BODY = -1, -3, -5  # one more where traps may be assertions: num
 _SHORT = 1 << 12
 _NUMBER = lazy_pattern(rb"\d+")
 _BLANKS = b" \t\r\n{}"
-_HANDLER, _PRINTER = b"__assertfail", b"vprintf"
+_HANDLER = b"__assertfail"
 _MAX_STATEMENTS = 4_000_000
 _MAX_TARGETS = 1_000_000
-_MAX_PLAIN = 4096
+_MAX_KNOWN = 4096
+_OF_MEMORY = frozenset({flow.PLAIN, flow.LOAD, flow.EFFECT, flow.LOAD_EFFECT})
 _LINES = (b".loc", b".file", b".section")
 _Jumps = list[tuple[int, bytes, bytes]]
 
@@ -62,41 +63,45 @@ def classified(ptx: PtxText) -> dict[str, str]:
     entries = [each for each in parser.definitions if each.entry]
     # without functions to call, and with one entry in each part, a class hangs on the part alone
     alone = len(entries) == len(ptx.entries) and not parser.functions
-    judge = _Classes(parser, ptx.seen)
+    judge = _Classes(parser, ptx)
     result: dict[str, str] = {}
     for index, each in enumerate(entries):
         if each.start >= 0:
             name = each.name.decode("ascii", "backslashreplace")
-            result[name] = judge.of_part(each, ptx.keys[index + 1]) if alone else judge.of_entry(each)
+            result[name] = judge.of_part(each, index + 1) if alone else judge.of_entry(each)
     return result
 
 
 class _Classes:
     """The classes of the entries of one text."""
 
-    def __init__(self, parser: _Parser, seen: SeenBodies) -> None:
+    def __init__(self, parser: _Parser, ptx: PtxText) -> None:
         self._parser = parser
-        self._seen = seen
+        self._ptx = ptx
+        self._seen = ptx.seen
         self._blocks = flow.BlockBudget()
 
     @cached_property
     def _asserts(self) -> bool:
         """Whether assertions are all that the text calls; asked for only where it has a trap."""
-        return _HANDLER in self._parser.text and _PRINTER not in self._parser.text
+        return not self._ptx.prints() and _HANDLER in self._parser.text
 
-    def of_part(self, entry: Definition, part: CodeKey) -> str:
+    def of_part(self, entry: Definition, part: int) -> str:
         """The class of the only entry of a part."""
-        quick = self._seen.body(part, _QUICK, lambda: self._quick(entry))
-        return quick or self._seen.body(part, _PART + self._asserts, lambda: self._walked(entry))
+        key, traps = self._ptx.keys[part], self._ptx.counts[part].traps
+        quick = self._seen.body(key, _QUICK, lambda: self._quick(entry, traps=traps))
+        return quick or self._seen.body(key, _PART + self._asserts, lambda: self._walked(entry))
 
     def of_entry(self, entry: Definition) -> str:
         """The class of any entry."""
         return self._quick(entry) or self._walked(entry)
 
-    def _quick(self, entry: Definition) -> str:
-        """The class of a body that stores and has no trap; else nothing."""
+    def _quick(self, entry: Definition, *, traps: bool = True) -> str:
+        """The class of a body that stores and has no trap; else nothing. ``traps``: whether there may be one."""
         text, start, end = self._parser.text, entry.start, entry.end
-        return flow.REAL if not self._calls(entry) and text.find(b"trap", start, end) < 0 and _stores(text, start, end) else ""
+        if self._calls(entry) or (traps and text.find(b"trap", start, end) >= 0):
+            return ""
+        return flow.REAL if _stores(text, start, end) else ""
 
     def _calls(self, entry: Definition) -> bool:
         return bool(self._parser.functions) and self._parser.text.find(b"call", entry.start, entry.end) >= 0
@@ -113,9 +118,12 @@ class _Classes:
 
 
 def _stores(text: bytes, start: int, end: int) -> bool:
-    """Whether a statement of a body changes global memory. The usual ones are looked for by their first words, many times faster."""
+    """Whether a statement of a body changes global memory. The usual ones are looked for by their first words, many times faster.
+
+    They stand near the end.
+    """
     for word in _USUAL_STORES:
-        at = text.find(word, start, end)
+        at = text.rfind(word, start, end)
         if at > start and not _PART_OF_NAME.match(text, at - 1) and _is_global(text, at, end):
             return True
     return any(_is_global(text, found.start(), end) for found in _STORES.finditer(text, start, end))
@@ -246,7 +254,7 @@ class _Parser:
         self.definitions = found
         self.functions = {each.name: each for each in self.definitions if not each.entry and each.start >= 0}
         self._parsed: dict[bytes, _Parsed] = {}
-        self._plain: set[bytes] = set()
+        self._known: dict[bytes, int] = {}
         self._statements, self._targets = _MAX_STATEMENTS, _MAX_TARGETS
 
     def program(self, entry: Definition) -> _Program:
@@ -284,9 +292,12 @@ class _Parser:
         calls: list[tuple[int, bytes]] = []
         statements = _without_lines(self.text[definition.start : definition.end]).split(b";")
         self._spend(len(statements))
+        known = self._known
         for raw in statements:
-            first = raw.split(None, 1)[:1]
-            if first and first[0] in self._plain:
+            words = raw.split(None, 1)
+            if words and (usual := known.get(words[0])) is not None:
+                if usual != flow.PLAIN:
+                    kinds.append(usual)
                 continue
             statement = raw.strip(_BLANKS)
             while (label := _LABEL.match(statement)) is not None:
@@ -308,8 +319,8 @@ class _Parser:
                 kinds.append(kind)
                 if guard is not None:
                     guarded.add(at)
-            elif guard is None and b"." in operation and len(self._plain) < _MAX_PLAIN:
-                self._plain.add(operation)
+            if guard is None and kind in _OF_MEMORY and b"." in operation and len(known) < _MAX_KNOWN:
+                known[operation] = kind
         kinds.append(flow.EXIT if definition.entry else flow.RETURN)  # the end of a body returns
         targets = {at: self._jump(operation, operands, labels, tables) for at, operation, operands in jumps}
         return _Parsed(bytes(kinds), targets, frozenset(guarded), tuple(calls))

@@ -5,33 +5,49 @@ Nothing is copied: a library has hundreds of megabytes of PTX.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Final
 
 from fatpatch.base.errors import LimitError
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.gpucode.seen import CodeKey, PartCounts, SeenBodies, key_of
 
 ENTRY: Final = b".entry"
 FUNC: Final = b".func"
 MAX_ENTRIES: Final = 100_000
-_LONG = (b"div.", b"rem.", b"rcp.")  # and sqrt: operations that become many instructions
-_SPARSE = 64
+PRINTER: Final = b"vprintf"
+_PADDING = 16
+
+# A pattern that starts with one letter takes half the time of a search for a word, and these letters are rare in PTX.
+_ENTRIES = lazy_pattern(rb"y(?<=\.entry)")
+_FUNCS = lazy_pattern(rb"c(?<=\.func)")
+_DIVISIONS, _REMAINDERS = lazy_pattern(rb"v(?<=div)\."), lazy_pattern(rb"e(?<=re)m\.")
+_ROOTS = lazy_pattern(rb"q(?<=sq)rt\.")
+_TRAP, _RECIPROCAL = b"p", b"p."
+_WITH_P = lazy_pattern(rb"p(?:(?<=trap)|(?<=rcp)\.|(?<=vp)rintf)")
+"""``trap``, ``rcp.`` and ``vprintf``, each by what it has from its p on."""
 
 
 class PtxText:
-    """The text before the first NUL of ``data``; ``ended``: whether there was one."""
+    """The first ``size`` bytes of ``data``, before its first NUL; ``ended``: whether there was one.
+
+    ``text`` are these bytes, with the padding behind them where that is all that follows: so nothing is copied.
+    """
 
     def __init__(self, data: bytes, seen: SeenBodies | None = None) -> None:
         end = data.find(b"\0")
         self.ended = end >= 0
-        self.text = data[:end] if end >= 0 else data
+        self.size = end if self.ended else len(data)
+        padded = len(data) - self.size <= _PADDING and not data[self.size :].strip(b"\0")
+        self.text = data if padded else data[:end]
         self.seen = seen or SeenBodies()
 
     @cached_property
     def entries(self) -> list[int]:
         """Where the word ``.entry`` stands, in comments or not. LimitError for too many."""
-        return self._all(ENTRY, 0, len(self.text), MAX_ENTRIES)
+        return self._all(_ENTRIES, len(ENTRY), (0, len(self.text)), MAX_ENTRIES)
 
     @cached_property
     def keys(self) -> list[CodeKey]:
@@ -50,40 +66,36 @@ class PtxText:
         found: list[int] = []
         for start, end, counts in zip([0, *self.entries], [*self.entries, len(self.text)], self.counts, strict=True):
             if counts.functions:
-                found += self._all(FUNC, start, end, MAX_ENTRIES - len(found))
+                found += self._all(_FUNCS, len(FUNC), (start, end), MAX_ENTRIES - len(found))
         return found
 
     def balanced(self) -> bool:
         """Whether there are as many closing braces as opening ones, in comments or not."""
         return sum(counts.opening for counts in self.counts) == sum(counts.closing for counts in self.counts)
 
-    def _all(self, word: bytes, start: int, end: int, most: int) -> list[int]:
+    def prints(self) -> bool:
+        """Whether ``vprintf`` occurs anywhere."""
+        return any(counts.prints for counts in self.counts)
+
+    def _all(self, word: re.Pattern[bytes], size: int, part: tuple[int, int], most: int) -> list[int]:
+        """Where the words of a size start that a pattern finds by their last letter."""
         found: list[int] = []
-        at = self.text.find(word, start, end)
-        while at >= 0:
+        for hit in word.finditer(self.text, *part):
             if len(found) >= most:
-                raise LimitError(f"more than {MAX_ENTRIES} entries or functions", field=word.decode())
-            found.append(at)
-            at = self.text.find(word, at + 1, end)
+                raise LimitError(f"more than {MAX_ENTRIES} entries or functions", field=ENTRY.decode())
+            found.append(hit.end() - size)
         return found
 
     def _counted(self, start: int, end: int) -> PartCounts:
-        count = self.text.count
+        text, count = self.text, self.text.count
+        with_p = _WITH_P.findall(text, start, end)
+        long = sum(len(word.findall(text, start, end)) for word in (_DIVISIONS, _REMAINDERS, _ROOTS))
         return PartCounts(
             statements=count(b";", start, end),
-            long=sum(count(word, start, end) for word in _LONG) + self._roots(start, end),
+            long=long + with_p.count(_RECIPROCAL),
             opening=count(b"{", start, end),
             closing=count(b"}", start, end),
-            functions=count(FUNC, start, end),
+            functions=len(_FUNCS.findall(text, start, end)),
+            traps=_TRAP in with_p,
+            prints=len(with_p) > with_p.count(_TRAP) + with_p.count(_RECIPROCAL),
         )
-
-    def _roots(self, start: int, end: int) -> int:
-        """How often ``sqrt.`` occurs, by its rarest letter."""
-        text, found, at = self.text, 0, start - 1
-        left = (end - start) // _SPARSE
-        while (at := text.find(b"q", at + 1, end)) >= 0:
-            found += text.startswith(b"sqrt.", max(at - 1, start), end)
-            left -= 1
-            if left < 0:
-                return text.count(b"sqrt.", start, end)
-        return found
