@@ -76,7 +76,7 @@ def outline(ptx: PtxText) -> PtxOutline:
         return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "the text is empty"))
     if not is_ptx(text):
         return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "it is not PTX text"))
-    head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD)]
+    head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD, ptx.size)]
     found, size = _VERSION.search(head), _ADDRESS_SIZE.search(head)
     version = None if found is None else (int(found[1]), int(found[2]))
     known = size is None or version is None or version >= _ADDRESS_SIZE_SINCE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 
@@ -13,6 +14,8 @@ from fatpatch.gpucode.cubin import maxwell, volta
 from fatpatch.gpucode.ptx.bodies import classified, ptx_bodies
 from fatpatch.gpucode.ptx.text import MAX_ENTRIES, PtxText
 from fatpatch.gpucode.seen import SeenBodies
+from fatpatch.verdicts.jit import estimated
+from fatpatch.verdicts.ptx_result import outline
 
 HEAD = ".version 8.4\n.target sm_75\n.address_size 64\n"
 STORE, TRAP = "st.global.u32 [%rd1], 1;", "trap;"
@@ -80,6 +83,51 @@ def test_counts_of_parts_are_those_of_the_text() -> None:
     assert sum(part.functions for part in counts) == 1
     assert PtxText(whole).functions() == [whole.find(b".func")]
     assert PtxText(b"q" * 1000 + b"sqrt.").counts[0].long == 1
+
+
+def test_words_are_counted_as_plain_searches_count_them() -> None:
+    generator = random.Random(3)
+    pieces = [
+        ".entry",
+        "entry",
+        ".func",
+        "func",
+        "div.",
+        "rem.",
+        "rem",
+        "rcp.",
+        "sqrt.",
+        "trap",
+        "vprintf",
+        "printf",
+        "pp",
+        "y",
+        ";",
+        "{",
+        "}",
+        ".",
+        "c",
+    ]
+    long = (b"div.", b"rem.", b"rcp.", b"sqrt.")
+    for _ in range(400):
+        whole = "".join(generator.choices(pieces, k=generator.randrange(60))).encode()
+        ptx = PtxText(whole)
+        assert ptx.entries == [at for at in range(len(whole)) if whole.startswith(b".entry", at)]
+        assert ptx.functions() == [at for at in range(len(whole)) if whole.startswith(b".func", at)]
+        edges = [0, *ptx.entries, len(whole)]
+        parts = [whole[start:end] for start, end in itertools.pairwise(edges)]
+        assert [part.long for part in ptx.counts] == [sum(map(part.count, long)) for part in parts]
+        assert [part.traps for part in ptx.counts] == [b"trap" in part for part in parts]
+        assert ptx.prints() == (b"vprintf" in whole)
+
+
+@pytest.mark.parametrize("padding", [b"\0", b"\0" * 8, b"\0" * 40, b"\0more"])
+def test_what_follows_a_text_changes_nothing(padding: bytes) -> None:
+    for whole in (HEAD.encode(), HEAD.encode()[:-1], text(*BODIES), b"", b" \n", b".version 8.4\n.target sm_75\n}"):
+        plain, padded = outline(PtxText(whole)), outline(PtxText(whole + padding))
+        assert padded == plain._replace(ended=True)
+        assert estimated(PtxText(whole)) == estimated(PtxText(whole + padding))
+        assert classified(PtxText(whole)) == classified(PtxText(whole + padding))
 
 
 def test_entries_without_end_are_refused() -> None:

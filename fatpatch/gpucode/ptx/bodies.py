@@ -16,7 +16,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.ptx.read import body_of, places, tokens, without_comments
 from fatpatch.gpucode.ptx.text import ENTRY, FUNC, MAX_ENTRIES, PtxText
-from fatpatch.gpucode.seen import CodeKey, SeenBodies, key_of
+from fatpatch.gpucode.seen import key_of
 
 _ENTRY_NAME = lazy_pattern(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
 _FUNC_NAME = lazy_pattern(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
