@@ -11,8 +11,8 @@ import re
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.ptx.bodies import body_words, called_functions, callers_of
-from fatpatch.gpucode.ptx.read import looks_like_ptx, ptx_kernels, without_comments
-from fatpatch.gpucode.ptx.text import FUNC, PtxText
+from fatpatch.gpucode.ptx.read import FUNC, looks_like_ptx, ptx_kernels, without_comments
+from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.gpus.ptxas_options import refusal, target_of
 from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases

@@ -14,8 +14,8 @@ from fatpatch.base.errors import LimitError
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode import flow
-from fatpatch.gpucode.ptx.read import body_of, places, tokens, without_comments
-from fatpatch.gpucode.ptx.text import ENTRY, FUNC, MAX_ENTRIES, PtxText
+from fatpatch.gpucode.ptx.read import ENTRY, FUNC, body_of, places, tokens, without_comments
+from fatpatch.gpucode.ptx.text import MAX_ENTRIES, PtxText
 from fatpatch.gpucode.seen import key_of
 
 _ENTRY_NAME = lazy_pattern(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")

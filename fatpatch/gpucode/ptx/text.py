@@ -5,24 +5,19 @@ Nothing is copied: a library has hundreds of megabytes of PTX.
 
 from __future__ import annotations
 
-import re
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Final
 
 from fatpatch.base.errors import LimitError
 from fatpatch.base.patterns import lazy_pattern
+from fatpatch.gpucode.ptx.read import ENDINGS, ENTRY, FUNC
 from fatpatch.gpucode.seen import CodeKey, PartCounts, SeenBodies, key_of
 
-ENTRY: Final = b".entry"
-FUNC: Final = b".func"
 MAX_ENTRIES: Final = 100_000
-PRINTER: Final = b"vprintf"
 _PADDING = 16
 
 # A pattern that starts with one letter takes half the time of a search for a word, and these letters are rare in PTX.
-_ENTRIES = lazy_pattern(rb"y(?<=\.entry)")
-_FUNCS = lazy_pattern(rb"c(?<=\.func)")
 _DIVISIONS, _REMAINDERS = lazy_pattern(rb"v(?<=div)\."), lazy_pattern(rb"e(?<=re)m\.")
 _ROOTS = lazy_pattern(rb"q(?<=sq)rt\.")
 _TRAP, _RECIPROCAL = b"p", b"p."
@@ -47,7 +42,7 @@ class PtxText:
     @cached_property
     def entries(self) -> list[int]:
         """Where the word ``.entry`` stands, in comments or not. LimitError for too many."""
-        return self._all(_ENTRIES, len(ENTRY), (0, len(self.text)), MAX_ENTRIES)
+        return self._all(ENTRY, (0, len(self.text)), MAX_ENTRIES)
 
     @cached_property
     def keys(self) -> list[CodeKey]:
@@ -66,7 +61,7 @@ class PtxText:
         found: list[int] = []
         for start, end, counts in zip([0, *self.entries], [*self.entries, len(self.text)], self.counts, strict=True):
             if counts.functions:
-                found += self._all(_FUNCS, len(FUNC), (start, end), MAX_ENTRIES - len(found))
+                found += self._all(FUNC, (start, end), MAX_ENTRIES - len(found))
         return found
 
     def balanced(self) -> bool:
@@ -77,13 +72,12 @@ class PtxText:
         """Whether ``vprintf`` occurs anywhere."""
         return any(counts.prints for counts in self.counts)
 
-    def _all(self, word: re.Pattern[bytes], size: int, part: tuple[int, int], most: int) -> list[int]:
-        """Where the words of a size start that a pattern finds by their last letter."""
+    def _all(self, word: bytes, part: tuple[int, int], most: int) -> list[int]:
         found: list[int] = []
-        for hit in word.finditer(self.text, *part):
+        for hit in ENDINGS[word].finditer(self.text, *part):
             if len(found) >= most:
-                raise LimitError(f"more than {MAX_ENTRIES} entries or functions", field=ENTRY.decode())
-            found.append(hit.end() - size)
+                raise LimitError(f"more than {MAX_ENTRIES} entries or functions", field=word.decode())
+            found.append(hit.end() - len(word))
         return found
 
     def _counted(self, start: int, end: int) -> PartCounts:
@@ -95,7 +89,7 @@ class PtxText:
             long=long + with_p.count(_RECIPROCAL),
             opening=count(b"{", start, end),
             closing=count(b"}", start, end),
-            functions=len(_FUNCS.findall(text, start, end)),
+            functions=len(ENDINGS[FUNC].findall(text, start, end)),
             traps=_TRAP in with_p,
             prints=len(with_p) > with_p.count(_TRAP) + with_p.count(_RECIPROCAL),
         )
