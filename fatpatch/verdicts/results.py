@@ -92,6 +92,8 @@ class FileVerdict(NamedTuple):
     def here(self) -> tuple[Judged, ...]:
         """The modules that count on this device: all but those elsewhere and those for linkers."""
         away = frozenset(map(id, (*self.elsewhere, *self.for_linkers)))
+        if not away:
+            return self.modules
         return tuple(module for module in self.modules if id(module) not in away)
 
     @property
@@ -107,7 +109,7 @@ class FileVerdict(NamedTuple):
         """
         target = self.environment.device.target
         kept = [node.locator for node in (self.node, *self.node.members) if node.slimmed is not None and target in node.slimmed.targets]
-        registrations = (
-            module.host.registration for module in self.modules if not any(module.payload.locator.startswith(f"{each}!") for each in kept)
-        )
-        return tuple(sorted({name for found in registrations if found is not None and found.proven for name in found.unknown}))
+        starts = tuple(f"{each}!" for each in kept)
+        modules = [module for module in self.modules if not module.payload.locator.startswith(starts)] if starts else self.modules
+        found = {id(module.host): module.host.registration for module in modules}
+        return tuple(sorted({name for each in found.values() if each is not None and each.proven for name in each.unknown}))
