@@ -118,8 +118,8 @@ class FactsReader:
             self._toolkits.setdefault((source.place(0), image.locator), facts.toolkit)
         return True
 
-    def knows(self, source: Source, image: ImageEntry) -> bool:
-        """Whether the kernels of an image were read before."""
+    def knows_names(self, source: Source, image: ImageEntry) -> bool:
+        """Whether the kernels of an image were read before, without a problem."""
         found = self._known.get((source.place(0), image.locator))
         return found is not None and not found.problem
 

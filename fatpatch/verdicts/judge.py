@@ -254,7 +254,7 @@ class Doctor:
         source = node.source
         if source is None or not readable:
             return frozenset()
-        best = min(readable, key=lambda image: (not self.reader.knows(source, image), image.kind == ImageKind.PTX, image.size or 0))
+        best = min(readable, key=lambda image: (not self.reader.knows_names(source, image), image.kind == ImageKind.PTX, image.size or 0))
         return self.reader.names(source, best) or frozenset()
 
     def is_hollow(self, node: Node, image: ImageEntry) -> bool:
