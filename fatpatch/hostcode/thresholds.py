@@ -114,7 +114,7 @@ def _together(found: list[_Comparison]) -> tuple[list[_Comparison], int]:
 
 def _comparisons(host: HostCode) -> tuple[list[_Comparison], bool]:
     """Every signed comparison with such a number whose outcome is used, by address; False when there were too many to look at all."""
-    decoder = _Decoder()
+    decoder = _CodeDecoder()
     found: list[_Comparison] = []
     left = _MAX_CANDIDATES
     for piece in pieces(host, host.code):
@@ -149,7 +149,7 @@ def _operand_size(data: bytes, at: int) -> int:
     return 1 + sib + (4 if wide else mod)
 
 
-def _comparison(decoder: _Decoder, piece: CodePiece, opcode: int) -> _Comparison | None:
+def _comparison(decoder: _CodeDecoder, piece: CodePiece, opcode: int) -> _Comparison | None:
     """What the comparison whose opcode lies at ``opcode`` asks for: by the first instruction behind it that looks at the flags."""
     data = piece.data
     at = _start(decoder, data, opcode)
@@ -168,7 +168,7 @@ def _comparison(decoder: _Decoder, piece: CodePiece, opcode: int) -> _Comparison
     return _Comparison(piece.address + at, value, name in _EQUAL) if name and value in CAPABILITIES else None
 
 
-class _Decoder:
+class _CodeDecoder:
     """Decodes x86-64 code; what the registers of an instruction are is asked for in few places, and costs most."""
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ def _ends_flags(code: CsInsn) -> bool:
     return X86_REG_EFLAGS in (*reads, *writes) or any(code.group(group) for group in (CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET))
 
 
-def _start(decoder: _Decoder, data: bytes, opcode: int) -> int | None:
+def _start(decoder: _CodeDecoder, data: bytes, opcode: int) -> int | None:
     """Where the instruction with this opcode starts; None when the bytes are not an instruction of their own.
 
     x86 code that is decoded from anywhere falls into step within a few instructions, so most of several starts must lead here.
@@ -228,7 +228,7 @@ def _start(decoder: _Decoder, data: bytes, opcode: int) -> int | None:
     return best if 2 * hits[best] >= len(backs) else None
 
 
-def _leads_to(decoder: _Decoder, data: bytes, opcode: int, at: int, wanted: Container[int], known: dict[int, int]) -> int:
+def _leads_to(decoder: _CodeDecoder, data: bytes, opcode: int, at: int, wanted: Container[int], known: dict[int, int]) -> int:
     """The first of the ``wanted`` places at which decoding from ``at`` comes by; -1 for none. ``known``: what other places led to."""
     passed: list[int] = []
     led = known.get(at)
