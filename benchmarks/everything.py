@@ -74,9 +74,11 @@ def smoke(scratch: Path) -> Iterator[Benchmark]:
     wheel = scratch / "some-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(library, "some/libkernels.so")
-    yield Benchmark("packages.py", (*once, str(wheel)), "" if shutil.which("unzip") else "unzip")
+    debian = ("--deb", library) if shutil.which("dpkg-deb") and shutil.which("xz") else ()
+    yield Benchmark("packages.py", (*once, str(wheel), *debian), "" if shutil.which("unzip") else "unzip")
     donor = ("--from", str(SAMPLES / "donor.dll"), "--target", "sm_61", "--member", "*")
     yield Benchmark("graft.py", (*once, str(demo), *donor))
+    yield Benchmark("recompress.py", ("--level", "3", library), "" if shutil.which("zstd") else "zstd")
     yield Benchmark("prune.py", (*once, library, "sm_100f"))
 
 
@@ -87,6 +89,9 @@ def full(corpus: Path) -> Iterator[Benchmark]:
     yield _on(corpus, "amd.py", AMD, "" if READOBJ else "llvm-readobj of LLVM 22")
     yield Benchmark("audit.py", ("--corpus", str(corpus)), "" if CUOBJDUMP else "cuobjdump")
     yield _on(corpus, "packages.py", PACKAGES, "" if shutil.which("unzip") and shutil.which("xz") else "unzip, xz")
+    debian = next(iter(sorted(corpus.rglob("libcufft.so.*"))), None)
+    yield Benchmark("packages.py", ("--deb", str(debian)), "" if debian and shutil.which("dpkg-deb") else "libcufft, dpkg-deb")
+    yield _on(corpus, "recompress.py", JUDGED[:1], "" if shutil.which("zstd") else "zstd")
     edited = next(iter(sorted(corpus.rglob(EDITED))), None)
     missing = "" if edited else EDITED
     module = ("--cubin", str(SAMPLES / "kernels.sm_61.cubin"), "--force", "--module", "*fatbin[[]0[]]")

@@ -66,7 +66,7 @@ def row(path: Path, folder: Path, level: str, processors: int) -> None:
     told = [documented([*ours, "--dry-run"]), documented([str(BIN / "fatpatch"), "inspect", str(out)] if out.exists() else None)]
     cells = [f"{wall:.1f} / {cpu:.1f} / {peak:.0f}" for wall, cpu, peak in rows]
     estimate, margin = told[0]
-    name = f"{path.name}, {path.stat().st_size / 1e6:.0f} MB ({raw.stat().st_size / 1e6:.0f} unpacked)"
+    name = f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {raw.stat().st_size / 1e6:.0f} unpacked"
     exact = f"{told[1][0] / 1e6:.1f}"
     print(
         f"| {name} | {' | '.join(cells)} | {rows[1][1] / rows[2][1]:.2f} | {estimate / 1e6:.1f}, {margin / 1e6:.1f}, {exact} |", flush=True
