@@ -15,6 +15,7 @@ from fatpatch.base.errors import EditError
 from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
 from fatpatch.edit.graft.plan import GraftRequest
+from fatpatch.edit.graft.retag import Retag
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.transaction.commit import Destination
 from fatpatch.edit.transaction.undo import Undone
@@ -102,9 +103,10 @@ def graft(
     bounds = images.limits or Limits()
     host = Options(drop_signature=images.drop_signature)
     where = tuple(images.modules), tuple(images.members)
-    request = GraftRequest(*where, replace, force=force, codec=codec, limit=bounds.image, host=host)
-    if not any((images.cubins, images.ptx, images.fatbins, images.hsaco, images.donor)):
-        raise EditError("nothing to graft was given", locator=os.fspath(path), hint="cubins, ptx, fatbins, hsaco, or donor with targets")
+    request = GraftRequest(*where, replace, images.rename_hash, force, codec, bounds.image, host, tuple(map(Retag.of, images.retags)))
+    if not any((images.cubins, images.ptx, images.fatbins, images.hsaco, images.donor, images.retags)):
+        hint = "cubins, ptx, fatbins, hsaco, retags, or donor with targets"
+        raise EditError("nothing to graft was given", locator=os.fspath(path), hint=hint)
 
     shown = os.fspath(path)
 

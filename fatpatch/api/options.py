@@ -29,7 +29,11 @@ class EditOptions(TypedDict, total=False):
 
 
 class GraftOptions(EditOptions, total=False):
-    """The images to add: files by their kind, or those for ``targets`` of the binary ``donor``."""
+    """The images to add: files by their kind, or those for ``targets`` of the binary ``donor``.
+
+    ``retags``: pairs such as gfx1030:gfx1031, by which AMD objects are copied for another processor; ``rename_hash``: build-folder hashes
+    in the kernels' names become those of the file.
+    """
 
     cubins: PathLike | Sequence[PathLike]
     ptx: PathLike | Sequence[PathLike]
@@ -37,6 +41,8 @@ class GraftOptions(EditOptions, total=False):
     hsaco: PathLike | Sequence[PathLike]
     donor: PathLike | None
     targets: Sequence[str]
+    retags: Sequence[str]
+    rename_hash: bool
 
 
 class RunChoices(NamedTuple):
@@ -68,3 +74,5 @@ class GraftChoices(NamedTuple):
     hsaco: PathLike | Sequence[PathLike] = ()
     donor: PathLike | None = None
     targets: Sequence[str] = ()
+    retags: Sequence[str] = ()
+    rename_hash: bool = False

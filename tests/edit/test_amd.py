@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -20,6 +21,8 @@ from edit import hip, zips
 from edit.pe_variants import without_header_room
 from oracle import llvm
 
+import fatpatch
+from fatpatch import EditError, FatpatchError, FormatError
 from fatpatch.commands import run as run_command
 from fatpatch.edit.graft.retag import retagged
 from fatpatch.gpucode.code_object.read import read_code_object
@@ -32,11 +35,25 @@ Done = subprocess.CompletedProcess
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done[str]]:
-    """``fatpatch ARGS`` in a folder with the samples, in this process."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the samples."""
     for name in (SO, DLL):
         (tmp_path / name).write_bytes((SAMPLES / name).read_bytes())
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(file: str | Path, kind: Any = EditError, **options: Any) -> FatpatchError:
+    """The error of a graft."""
+    with pytest.raises(kind) as caught:
+        fatpatch.graft(file, **options)
+    error: FatpatchError = caught.value
+    return error
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done[str]]:
+    """``fatpatch ARGS`` in that folder, in this process."""
 
     def call(*arguments: object) -> Done[str]:
         monkeypatch.setattr(sys, "argv", ["fatpatch", *map(str, arguments)])
@@ -146,26 +163,23 @@ def test_a_bundle_stays_packed_as_it_was(version: int, method: int, run: Callabl
         assert int.from_bytes(data[8 : 12 if version == 2 else 16], "little") == len(data)
 
 
-def test_replace(run: Callable[..., Done[str]], tmp_path: Path, probe: Path) -> None:
+def test_replace(folder: Path, tmp_path: Path, probe: Path) -> None:
     other = bulky(tmp_path, "gfx1030")
-    refused = run("graft", SO, "--hsaco", other, "-o", "new.so")
-    assert refused.returncode == 6
-    assert "has a gfx1030 image already" in refused.stderr
-    assert run("graft", SO, "--hsaco", other, "--replace", "-o", "new.so").returncode == 0
+    assert "has a gfx1030 image already" in refused(SO, hsaco=other).message
+    fatpatch.graft(SO, hsaco=other, replace=True).save("new.so")
     before, after = hip.loaded(probe, tmp_path / SO), hip.loaded(probe, tmp_path / "new.so")
     assert list(after[0]) == list(before[0])
     assert after[0][ID + "gfx1030"] == sha(other.read_bytes())
     assert after[1] == before[1]
-    again = run("graft", "new.so", "--hsaco", other, "-o", "third.so")
-    assert (again.returncode, "there already" in again.stdout) == (0, True)
+    again = fatpatch.graft("new.so", hsaco=other).to_dict()
+    assert (again["grafted"], [row["target"] for row in again["present"]]) == ([], ["gfx1030"])
 
 
-def test_retag_again(run: Callable[..., Done[str]], tmp_path: Path) -> None:
-    assert run("graft", SO, "--retag", "gfx1030:gfx1031", "-o", "new.so").returncode == 0
-    again = run("graft", "new.so", "--retag", "gfx1030:gfx1031", "-o", "third.so")
-    assert (again.returncode, "every bundle with gfx1030 has an object for gfx1031 already" in again.stderr) == (6, True)
-    replaced = run("graft", "new.so", "--retag", "gfx1030:gfx1031", "--replace", "-o", "third.so")
-    assert (replaced.returncode, "there already" in replaced.stdout) == (0, True)
+def test_retag_again(folder: Path) -> None:
+    fatpatch.graft(SO, retags=["gfx1030:gfx1031"]).save("new.so")
+    assert "every bundle with gfx1030 has an object for gfx1031 already" in refused("new.so", retags=["gfx1030:gfx1031"]).message
+    replaced = fatpatch.graft("new.so", retags=["gfx1030:gfx1031"], replace=True).to_dict()
+    assert (replaced["grafted"], [row["target"] for row in replaced["present"]]) == ([], ["gfx1031"] * 2)
 
 
 def test_what_was_forced_is_said(run: Callable[..., Done[str]]) -> None:
@@ -181,17 +195,16 @@ def mislabelled() -> bytes:
 def test_an_object_under_a_wrong_name_is_not_copied(run: Callable[..., Done[str]], tmp_path: Path) -> None:
     """Its instructions are of another processor than its id says."""
     (tmp_path / "x.hipfb").write_bytes(mislabelled())
-    done = run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb")
-    assert (done.returncode, "its header says gfx1100" in done.stderr) == (6, True)
+    assert "its header says gfx1100" in refused("x.hipfb", retags=["gfx1030:gfx1031"]).message
     advice = run("doctor", "x.hipfb", "--gpu", "gfx1031").stdout
     assert "no object whose code gfx1031 is known to run" in " ".join(advice.split())
     assert "--retag" not in advice
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x01\x01" + bytes(41)])
-def test_an_object_cut_short_is_not_copied(data: bytes, run: Callable[..., Done[str]], tmp_path: Path) -> None:
-    (tmp_path / "x.hipfb").write_bytes(plain(("gfx1030", data), ("gfx1100", GOOD)))
-    assert run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb").returncode in (4, 6)
+def test_an_object_cut_short_is_not_copied(data: bytes, folder: Path) -> None:
+    (folder / "x.hipfb").write_bytes(plain(("gfx1030", data), ("gfx1100", GOOD)))
+    refused("x.hipfb", (EditError, FormatError), retags=["gfx1030:gfx1031"])
 
 
 def test_a_copy_leaves_program_data_alone(tmp_path: Path) -> None:
@@ -218,13 +231,12 @@ def test_the_new_id_is_one_that_the_runtime_looks_at(run: Callable[..., Done[str
     assert ID + "gfx1031" in hip.objects((tmp_path / "new.hipfb").read_bytes())
 
 
-def test_settings_must_not_conflict(run: Callable[..., Done[str]], tmp_path: Path) -> None:
-    (tmp_path / "x.hipfb").write_bytes(plain(("gfx90a:xnack+", bundle.code_object(0x3F | 3 << 8))))
-    for flags, code in ((0x3F | 1 << 8, 6), (0x3F | 2 << 8, 0)):
-        (tmp_path / "gift").write_bytes(bundle.code_object(flags))
-        done = run("graft", "x.hipfb", "--hsaco", "gift", "-o", f"new{flags}.hipfb")
-        assert done.returncode == code, done.stderr
-        assert ("states other settings" in done.stderr) is (code == 6)
+def test_settings_must_not_conflict(folder: Path) -> None:
+    (folder / "x.hipfb").write_bytes(plain(("gfx90a:xnack+", bundle.code_object(0x3F | 3 << 8))))
+    (folder / "off").write_bytes(bundle.code_object(0x3F | 1 << 8))
+    (folder / "unset").write_bytes(bundle.code_object(0x3F | 2 << 8))
+    assert "states other settings" in refused("x.hipfb", hsaco="off").message
+    assert len(fatpatch.graft("x.hipfb", hsaco="unset").to_dict()["grafted"]) == 1
 
 
 def test_settings_in_another_order_are_the_same(run: Callable[..., Done[str]], tmp_path: Path) -> None:
@@ -236,20 +248,18 @@ def test_settings_in_another_order_are_the_same(run: Callable[..., Done[str]], t
     assert hip.objects((tmp_path / "new.hipfb").read_bytes()) == {ID + "gfx90a:xnack+:sramecc-": sha(new)}
 
 
-def test_bytes_behind_a_compressed_stream(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+def test_bytes_behind_a_compressed_stream(folder: Path) -> None:
     data = bytearray(bundle.ccob(plain(("gfx1030", GOOD)), 3) + b"tail")
     data[8:16] = len(data).to_bytes(8, "little")
-    (tmp_path / "x.hipfb").write_bytes(bytes(data))
-    done = run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb")
-    assert (done.returncode, "behind its compressed stream" in done.stderr) == (6, True)
+    (folder / "x.hipfb").write_bytes(bytes(data))
+    assert "behind its compressed stream" in refused("x.hipfb", retags=["gfx1030:gfx1031"]).message
 
 
-def test_files_that_are_one_object_or_a_pack(run: Callable[..., Done[str]], tmp_path: Path) -> None:
-    (tmp_path / "x.kpack").write_bytes(bundle.kpack({"libx.so": {"gfx1030": GOOD}}))
-    shutil.copy(OBJECT, tmp_path / "x.hsaco")
+def test_files_that_are_one_object_or_a_pack(folder: Path) -> None:
+    (folder / "x.kpack").write_bytes(bundle.kpack({"libx.so": {"gfx1030": GOOD}}))
+    shutil.copy(OBJECT, folder / "x.hsaco")
     for name, words in (("x.kpack", "is a kernel pack"), ("x.hsaco", "is one code object")):
-        done = run("graft", name, "--retag", "gfx1030:gfx1031", "-o", "new")
-        assert (done.returncode, words in done.stderr) == (6, True), done.stderr
+        assert words in refused(name, retags=["gfx1030:gfx1031"]).message
 
 
 def test_from_a_donor(run: Callable[..., Done[str]], tmp_path: Path, probe: Path) -> None:
@@ -361,57 +371,67 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("data", "words"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-def test_wrong_objects_are_refused(data: bytes, words: tuple[str, ...], run: Callable[..., Done[str]], tmp_path: Path) -> None:
-    (tmp_path / "x.hipfb").write_bytes(plain(("gfx1030", GOOD)))
-    (tmp_path / "gift").write_bytes(data)
-    before = sorted(os.listdir(tmp_path))
-    done = run("graft", "x.hipfb", "--hsaco", "gift", "-o", "new.hipfb")
-    assert done.returncode == 6, done.stdout + done.stderr
-    assert [word for word in words if word not in done.stderr] == [], done.stderr
-    assert sorted(os.listdir(tmp_path)) == before
+def test_wrong_objects_are_refused(data: bytes, words: tuple[str, ...], folder: Path) -> None:
+    (folder / "x.hipfb").write_bytes(plain(("gfx1030", GOOD)))
+    (folder / "gift").write_bytes(data)
+    before = sorted(os.listdir(folder))
+    error = refused("x.hipfb", hsaco="gift")
+    complaint = f"{error}\n{error.hint}"
+    assert [word for word in words if word not in complaint] == [], complaint
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"retags": ["gfx1030:gfx1100"]}, "nothing known says that gfx1100 runs the instructions of gfx1030"),
+        ({"retags": ["gfx906:gfx900"]}, "nothing known"),
+        ({"retags": ["gfx1100:gfx1101"]}, "--force makes the copy all the same"),
+        ({"retags": ["gfx1030:gfx1031"], "hsaco": OBJECT}, "two images are gfx1031 for one module"),
+        ({"retags": ["gfx1201:gfx1200"]}, "no bundle holds an object for gfx1201"),
+        ({"hsaco": OBJECT, "codec": "zstd"}, "--compress is for fatbins"),
+        ({"cubins": SAMPLES / "kernels.sm_61.cubin"}, "is for NVIDIA GPUs, and the file has no code for those"),
+        ({"donor": SAMPLES / DLL, "targets": ["gfx1032"]}, "it has: gfx906, gfx1030, gfx1100"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_refusals(options: dict[str, Any], words: str, folder: Path) -> None:
+    error = refused(SO, **options)
+    assert words in f"{error}\n{error.hint}"
 
 
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (("--retag", "gfx1030:gfx1100"), 6, "nothing known says that gfx1100 runs the instructions of gfx1030"),
-        (("--retag", "gfx906:gfx900"), 6, "nothing known"),
-        (("--retag", "gfx1100:gfx1101"), 6, "--force makes the copy all the same"),
         (("--retag", "gfx1030"), 2, "'' is not a known AMD processor"),
         (("--retag", "gfx1030:gfx1030"), 2, "both are the same processor"),
         (("--retag", "gfx1030:sm_61"), 2, "'sm_61' is not a known AMD processor"),
         (("--retag", "gfx1030:gfx10-3-generic"), 2, "is not a known AMD processor"),
-        (("--retag", "gfx1030:gfx1031", "--hsaco", OBJECT), 6, "two images are gfx1031 for one module"),
-        (("--retag", "gfx1201:gfx1200"), 6, "no bundle holds an object for gfx1201"),
-        (("--hsaco", OBJECT, "--compress", "zstd"), 6, "--compress is for fatbins"),
         (("--hsaco", OBJECT, "--cuobjdump"), 5, "--cuobjdump is for CUDA"),
-        (("--cubin", SAMPLES / "kernels.sm_61.cubin"), 6, "is for NVIDIA GPUs, and the file has no code for those"),
-        (("--from", SAMPLES / DLL, "--target", "gfx1032"), 6, "it has: gfx906, gfx1030, gfx1100"),
     ],
     ids=lambda value: " ".join(map(str, value))[-40:] if isinstance(value, tuple) else "",
 )
-def test_refusals(options: tuple[object, ...], code: int, words: str, run: Callable[..., Done[str]], tmp_path: Path) -> None:
+def test_options_that_are_refused(
+    options: tuple[object, ...], code: int, words: str, run: Callable[..., Done[str]], tmp_path: Path
+) -> None:
     done = run("graft", SO, *options, "-o", "new.so")
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
     assert not (tmp_path / "new.so").exists()
 
 
-def test_a_code_object_into_a_cuda_library(run: Callable[..., Done[str]]) -> None:
-    done = run("graft", SAMPLES / "donor.so", "--hsaco", OBJECT, "-o", "new.so")
-    assert done.returncode == 6
-    assert "is for AMD GPUs, and the file has no code for those" in done.stderr
+def test_a_code_object_into_a_cuda_library(folder: Path) -> None:
+    assert "is for AMD GPUs, and the file has no code for those" in refused(SAMPLES / "donor.so", hsaco=OBJECT).message
 
 
-def test_damaged_bundles_are_not_touched(run: Callable[..., Done[str]], tmp_path: Path) -> None:
+def test_damaged_bundles_are_not_touched(folder: Path) -> None:
     whole = plain(("gfx1030", GOOD))
     packed = bytearray(bundle.ccob(whole, 3))
     packed[24] ^= 1
     hidden = bytearray(whole)
     hidden[2000] = 1
-    for data, code, words in ((bytes(packed), 4, "MD5"), (bytes(hidden), 6, "no entry names")):
-        (tmp_path / "x.hipfb").write_bytes(data)
-        done = run("graft", "x.hipfb", "--retag", "gfx1030:gfx1031", "-o", "new.hipfb")
-        assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    for data, kind, words in ((bytes(packed), FormatError, "MD5"), (bytes(hidden), EditError, "no entry names")):
+        (folder / "x.hipfb").write_bytes(data)
+        assert words in str(refused("x.hipfb", kind, retags=["gfx1030:gfx1031"]))
 
 
 def test_bundles_that_get_nothing_are_named(run: Callable[..., Done[str]]) -> None:
