@@ -185,6 +185,6 @@ def test_doctor_names_the_release(run: Run, shop: Shop, tmp_path: Path, monkeypa
     ],
 )
 def test_the_project_of_a_name(shown: str, project: str | None) -> None:
-    from fatpatch.commands.doctor.older import project_of
+    from fatpatch.api.releases import project_of
 
     assert project_of(shown) == project

@@ -172,7 +172,7 @@ def test_several_extracted_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     for name in ("first.so", "second.so"):
         (tmp_path / name).write_bytes((FIXTURES / "libab.so").read_bytes())
-    monkeypatch.setattr("fatpatch.commands.graft.command._extracted", lambda *_: ["first.so", "second.so"])
+    monkeypatch.setattr("fatpatch.commands.graft.command.extracted_copies", lambda *_: ["first.so", "second.so"])
     command = ["fatpatch", "graft", "x.llamafile", *A_90, "--extracted", "--format", "json"]
     monkeypatch.setattr(sys, "argv", list(map(str, command)))
     assert run_command() == 0
