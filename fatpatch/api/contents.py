@@ -99,12 +99,12 @@ def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: i
 
 def _holders(root: Node, shown: str, limits: Limits, jobs: int | None) -> Iterator[Holder]:
     doctor = Doctor(root, limit=limits.image)
-    told = answers(doctor)
+    found_answers = answers(doctor)
     slimmed = tuple(mark.words for mark in marks_below(root))
     for node in holders(root):
         facts = read_whole(listed(node, "" if node is root else node.path, shown), node, doctor.reader, jobs=jobs)
         name = shown if node is root else f"{shown}: {node.path}"
-        yield Holder(name, facts, told.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model, slimmed)
+        yield Holder(name, facts, found_answers.get(node.locator, {}), tuple(_blocks(node, facts)), doctor.model, slimmed)
 
 
 def _blocks(node: Node, facts: LibraryFacts) -> Iterator[Block]:

@@ -22,10 +22,10 @@ from fatpatch.edit.graft.run import GraftResult, graft
 from fatpatch.edit.graft.text import graft_json, graft_text
 from fatpatch.edit.host.host import Options
 from fatpatch.edit.host.tree import TreeEdit
-from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, donations_from, hsaco_donation, ptx_donation
+from fatpatch.edit.payload.new_image import ImageToAdd, cubin_image, hsaco_image, images_from, ptx_image
 from fatpatch.edit.report import EditReport, edit_json, edit_text
 from fatpatch.edit.rewrite.rewrite_modules import Renewed, RewritePlan, renew
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.edit.transaction.commit import Destination, EditedFile
 from fatpatch.edit.transaction.file_stamp import state_of
 from fatpatch.edit.transaction.write import write_overlay
@@ -126,10 +126,10 @@ def rewritten(command: str, file: FileToEdit, plan_of: PlanOf) -> RewrittenFile:
             write_overlay(
                 Overlay.of(source.subject.node.content, ()), copied, like=source.subject.path, replace=to.overwrite, verify=lambda _: None
             )
-            journal.save(copied, ())
+            undo_file.save(copied, ())
         notes = [*plan.notes, *_notes(source, plan.edit)]
         output, undo = _written(source, changed=plan.edit is not None)
-    record = os.path.getsize(journal.path_beside(to.path)) if undo is not None and to.path is not None else None
+    record = os.path.getsize(undo_file.path_beside(to.path)) if undo is not None and to.path is not None else None
     report = EditReport(command, file.shown, output, undo, tuple(dict.fromkeys(notes)), to.path is None, record, copied)
     return RewrittenFile(plan, done, report)
 
@@ -161,16 +161,16 @@ def images_given(
     """
     limit = limits.image
     with ExitStack() as stack:
-        images = [hsaco_donation(path, limit) for path in paths_of(given.hsaco)]
-        images += [cubin_donation(path, limit) for each in paths_of(given.cubins) for path in _cubins_of(each)]
-        images += [ptx_donation(path, limit) for path in paths_of(given.ptx)]
+        images = [hsaco_image(path, limit) for path in paths_of(given.hsaco)]
+        images += [cubin_image(path, limit) for each in paths_of(given.cubins) for path in _cubins_of(each)]
+        images += [ptx_image(path, limit) for path in paths_of(given.ptx)]
         donors: list[tuple[str, Sequence[str]]] = [(path, ()) for path in paths_of(given.fatbins)]
         if given.donor is not None:
             donors.append((os.fspath(given.donor), given.targets))
         for path, targets in donors:
             progress = stack.enter_context(watched(path))
             node = stack.enter_context(inspected(path, limits=limits, progress=progress))
-            images += donations_from(node, targets, limit, shown=shown(path))
+            images += images_from(node, targets, limit, shown=shown(path))
         yield images
 
 
@@ -205,7 +205,7 @@ def _opened(file: FileToEdit) -> Iterator[_FileAtHand]:
     refuse_address(file.path)
     real = os.path.realpath(file.path)
     before, links = state_of(real), os.stat(real).st_nlink
-    recorded = file.to.path is not None and os.path.lexists(journal.path_beside(file.to.path))
+    recorded = file.to.path is not None and os.path.lexists(undo_file.path_beside(file.to.path))
     with inspected(real, name=file_name(file.shown), limits=file.limits, progress=file.progress) as node:
         yield _FileAtHand(file, EditedFile(real, node, before), links, recorded)
 

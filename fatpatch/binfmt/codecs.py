@@ -49,7 +49,7 @@ def _is_lzma(head: bytes) -> bool:
     return dictionary in {1 << power for power in range(16, 28)} and (size == (1 << 64) - 1 or size < 1 << 40) and head[13:14] == b"\0"
 
 
-def pieces(codec: str, source: Source, first: int = CHUNK, told: list[str] | None = None) -> Iterator[bytes]:
+def pieces(codec: str, source: Source, first: int = CHUNK, notes: list[str] | None = None) -> Iterator[bytes]:
     """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError."""
     opener = _OPENERS.get(codec)
     if opener is None:
@@ -57,7 +57,7 @@ def pieces(codec: str, source: Source, first: int = CHUNK, told: list[str] | Non
     if skipped := _past_skippable(source):
         source = source.slice(skipped, source.size - skipped)
     try:
-        yield from opener(source, first, [] if told is None else told)
+        yield from opener(source, first, [] if notes is None else notes)
     except FatpatchError:
         raise
     except Exception as error:
@@ -66,7 +66,7 @@ def pieces(codec: str, source: Source, first: int = CHUNK, told: list[str] | Non
         raise FormatError(f"{codec} data is damaged: {error}", field="data") from error
 
 
-def _pumped(make: Callable[[], Any], source: Source, first: int, magic: bytes, told: list[str]) -> Iterator[bytes]:
+def _pumped(make: Callable[[], Any], source: Source, first: int, magic: bytes, notes: list[str]) -> Iterator[bytes]:
     """Drive a decompressor object of the zlib, bz2 and lzma kind; further streams behind the first are read too.
 
     What follows a stream and is neither zeros nor another stream is told, and left: tools that unpack do the same.
@@ -81,7 +81,7 @@ def _pumped(make: Callable[[], Any], source: Source, first: int, magic: bytes, t
                 if not data:
                     break
                 if not magic.startswith(data[: len(magic)]) and not data.startswith(magic):
-                    told.append(f"{source.size - done + len(data):#x} bytes behind the end of the stream are no part of it")
+                    notes.append(f"{source.size - done + len(data):#x} bytes behind the end of the stream are no part of it")
                     return
                 engine = make()
             piece = engine.decompress(data, CHUNK)
@@ -107,42 +107,42 @@ def _growing(source: Source, first: int) -> Iterable[bytes]:
         step = CHUNK // 4
 
 
-def _deflate(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
-    return _pumped(lambda: zlib.decompressobj(-15), source, first, b"", told)
+def _deflate(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
+    return _pumped(lambda: zlib.decompressobj(-15), source, first, b"", notes)
 
 
-def _gzip(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
-    return _pumped(lambda: zlib.decompressobj(31), source, first, n.GZIP_MAGIC, told)
+def _gzip(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
+    return _pumped(lambda: zlib.decompressobj(31), source, first, n.GZIP_MAGIC, notes)
 
 
-def _bzip2(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+def _bzip2(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
     import bz2
 
-    return _pumped(bz2.BZ2Decompressor, source, first, n.BZIP2_MAGIC, told)
+    return _pumped(bz2.BZ2Decompressor, source, first, n.BZIP2_MAGIC, notes)
 
 
-def _xz(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+def _xz(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
     import lzma
 
-    return _pumped(lambda: lzma.LZMADecompressor(memlimit=256 << 20), source, first, n.XZ_MAGIC, told)
+    return _pumped(lambda: lzma.LZMADecompressor(memlimit=256 << 20), source, first, n.XZ_MAGIC, notes)
 
 
-def _lzma(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+def _lzma(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
     import lzma
 
     def make() -> lzma.LZMADecompressor:
         return lzma.LZMADecompressor(format=lzma.FORMAT_ALONE, memlimit=256 << 20)
 
-    return _pumped(make, source, first, n.LZMA_HEAD, told)
+    return _pumped(make, source, first, n.LZMA_HEAD, notes)
 
 
-def _lz4(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+def _lz4(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
     import lz4.frame
 
-    return _pumped(lz4.frame.LZ4FrameDecompressor, source, first, n.LZ4_FRAME_MAGIC, told)
+    return _pumped(lz4.frame.LZ4FrameDecompressor, source, first, n.LZ4_FRAME_MAGIC, notes)
 
 
-def _zstd(source: Source, first: int, told: list[str]) -> Iterator[bytes]:
+def _zstd(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:
     import zstandard
 
     size = min(max(first, 4096), CHUNK)

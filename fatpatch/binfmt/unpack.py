@@ -130,11 +130,11 @@ class Workspace:
         if self._unpacked > self._allowed:
             raise LimitError(f"more than {self._allowed:#x} bytes unpacked from this input: refused as a bomb", field="size")
 
-    def unpack(self, source: Source, codec: str, told: list[str] | None = None) -> Source:
-        """A whole compressed stream in a temporary file; ``told`` takes what is odd behind its end."""
+    def unpack(self, source: Source, codec: str, notes: list[str] | None = None) -> Source:
+        """A whole compressed stream in a temporary file; ``notes`` takes what is odd behind its end."""
 
         def fill(sink: IO[bytes]) -> None:
-            for piece in pieces(codec, source, told=told):
+            for piece in pieces(codec, source, notes=notes):
                 self._spend(len(piece))
                 sink.write(piece)
 

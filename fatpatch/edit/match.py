@@ -15,23 +15,23 @@ from fatpatch.scan.pins import listed_names, named_locators
 
 
 class Match(NamedTuple):
-    """A donation and its module."""
+    """A new_image and its module."""
 
     module: ModuleInHost
-    donation: ImageToAdd
+    new_image: ImageToAdd
 
 
 class Skipped(NamedTuple):
-    """A donation without a module, and why."""
+    """A new_image without a module, and why."""
 
-    donation: ImageToAdd
+    new_image: ImageToAdd
     reason: str
 
 
 def match(
-    modules: Sequence[ModuleInHost], donations: Sequence[ImageToAdd], pins: Sequence[str], members: Sequence[str]
+    modules: Sequence[ModuleInHost], new_images: Sequence[ImageToAdd], pins: Sequence[str], members: Sequence[str]
 ) -> tuple[list[Match], list[Skipped]]:
-    """Give each donation its module, one in each host file (a library for two systems is in one llamafile).
+    """Give each new_image its module, one in each host file (a library for two systems is in one llamafile).
 
     ``pins`` are locators or patterns of the only modules to consider, ``members`` the paths of the only members.
     An image from a file goes to a file of that name where there is one, else one from a DLL to DLLs.
@@ -40,30 +40,30 @@ def match(
     """
     considered = chosen(modules, pins, members)
     several = len({*pins, *members}) > 1 or any("*" in member for member in members)  # the user named more than one file
-    if pins and len(donations) == len(considered) == 1 and considered[0].vendor == donations[0].vendor:
-        return [Match(considered[0], donations[0])], []
+    if pins and len(new_images) == len(considered) == 1 and considered[0].vendor == new_images[0].vendor:
+        return [Match(considered[0], new_images[0])], []
     matched: list[Match] = []
     skipped: list[Skipped] = []
     elsewhere: list[tuple[ImageToAdd, ModuleInHost]] = []
-    twins = _Twins(donations, pinned=bool(pins))
-    for donation in donations:
-        candidates, reason = _candidates([module for module in considered if module.vendor == donation.vendor], donation)
-        kin = twins.own(donation, candidates if several else _kin(candidates, donation))
+    twins = _Twins(new_images, pinned=bool(pins))
+    for new_image in new_images:
+        candidates, reason = _candidates([module for module in considered if module.vendor == new_image.vendor], new_image)
+        kin = twins.own(new_image, candidates if several else _kin(candidates, new_image))
         if candidates:
-            matched += [Match(module, donation) for module in kin]
-            elsewhere += [(donation, other) for other in candidates if other.node not in [module.node for module in kin]]
-        elif not donation.donor:  # a file that the user named must be used
-            foreign = all(module.vendor != donation.vendor for module in considered)
+            matched += [Match(module, new_image) for module in kin]
+            elsewhere += [(new_image, other) for other in candidates if other.node not in [module.node for module in kin]]
+        elif not new_image.donor:  # a file that the user named must be used
+            foreign = all(module.vendor != new_image.vendor for module in considered)
             hint = (
                 "give an image of the other vendor, or another file"
                 if foreign
                 else "if you know better, name the module with --module LOCATOR"
             )
-            raise EditError(reason, locator=donation.origin, hint=hint)
+            raise EditError(reason, locator=new_image.origin, hint=hint)
         else:
-            skipped.append(Skipped(donation, reason))
+            skipped.append(Skipped(new_image, reason))
     matched = one_each(matched)
-    served = {(module.locator, donation.kind, donation.target) for module, donation in matched}
+    served = {(module.locator, new_image.kind, new_image.target) for module, new_image in matched}
     skipped += [
         Skipped(given, _elsewhere(other))
         for given, other in elsewhere
@@ -85,25 +85,25 @@ def one_each(matched: list[Match]) -> list[Match]:
     """
     groups: dict[tuple[str, str, str], list[Match]] = {}
     for item in matched:
-        groups.setdefault((item.module.locator, item.donation.kind, item.donation.target), []).append(item)
+        groups.setdefault((item.module.locator, item.new_image.kind, item.new_image.target), []).append(item)
     result = []
     for group in groups.values():
-        named = [item for item in group if file_name(item.module.node.path) == file_name(item.donation.path)]
-        alike = [item for item in group if item.module.node.container == item.donation.host]
+        named = [item for item in group if file_name(item.module.node.path) == file_name(item.new_image.path)]
+        alike = [item for item in group if item.module.node.container == item.new_image.host]
         first, *others = named or alike or group
         if others:
-            both = f"{first.donation.origin} and {others[0].donation.origin}"
-            message = f"two images are {first.donation.target} for one module: {both}"
+            both = f"{first.new_image.origin} and {others[0].new_image.origin}"
+            message = f"two images are {first.new_image.target} for one module: {both}"
             raise EditError(message, locator=first.module.locator, hint="give only one image a target and module")
         result.append(first)
     return result
 
 
-def _kin(modules: list[ModuleInHost], donation: ImageToAdd) -> list[ModuleInHost]:
+def _kin(modules: list[ModuleInHost], new_image: ImageToAdd) -> list[ModuleInHost]:
     """Those in a file of the donor's name; else in files of its kind; else all."""
     for rule in (
-        [module for module in modules if file_name(module.node.path) == file_name(donation.path)],
-        [module for module in modules if module.node.container == donation.host],
+        [module for module in modules if file_name(module.node.path) == file_name(new_image.path)],
+        [module for module in modules if module.node.container == new_image.host],
     ):
         if rule:
             return rule
@@ -122,19 +122,19 @@ class _Twins:
     Kernels whose whole mangled names are equal are instances of the same templates; those of a source file's own carry its id.
     """
 
-    def __init__(self, donations: Sequence[ImageToAdd], *, pinned: bool) -> None:
-        self._all = pinned and len(donations) == 1  # the user named the modules
+    def __init__(self, new_images: Sequence[ImageToAdd], *, pinned: bool) -> None:
+        self._all = pinned and len(new_images) == 1  # the user named the modules
         self._groups: dict[tuple[object, ...], list[ImageToAdd]] = {}
-        for donation in donations:
-            self._groups.setdefault(self._key(donation), []).append(donation)
+        for new_image in new_images:
+            self._groups.setdefault(self._key(new_image), []).append(new_image)
 
-    def _key(self, donation: ImageToAdd) -> tuple[object, ...]:
-        return donation.donor, donation.kind, donation.target, donation.signature.relocatable, frozenset(donation.signature.kernels)
+    def _key(self, new_image: ImageToAdd) -> tuple[object, ...]:
+        return new_image.donor, new_image.kind, new_image.target, new_image.signature.relocatable, frozenset(new_image.signature.kernels)
 
-    def own(self, donation: ImageToAdd, modules: Sequence[ModuleInHost]) -> list[ModuleInHost]:
-        """The one module of each host file that the donation is for; EditError when that is not clear."""
-        group = self._groups[self._key(donation)]
-        position = next(index for index, each in enumerate(group) if each is donation)
+    def own(self, new_image: ImageToAdd, modules: Sequence[ModuleInHost]) -> list[ModuleInHost]:
+        """The one module of each host file that the new_image is for; EditError when that is not clear."""
+        group = self._groups[self._key(new_image)]
+        position = next(index for index, each in enumerate(group) if each is new_image)
         files: dict[str, list[ModuleInHost]] = {}
         for module in modules:
             files.setdefault(module.node.locator, []).append(module)
@@ -142,24 +142,24 @@ class _Twins:
             return list(modules)
         if any(len(fitting) not in (1, len(group)) for fitting in files.values()):
             listed = listed_names([module.locator for module in modules])
-            raise EditError(f"fits {len(modules)} modules: {listed}", locator=donation.origin, hint="name one with --module LOCATOR")
+            raise EditError(f"fits {len(modules)} modules: {listed}", locator=new_image.origin, hint="name one with --module LOCATOR")
         return [fitting[position if len(fitting) > 1 else 0] for fitting in files.values()]
 
 
-def _candidates(modules: Sequence[ModuleInHost], donation: ImageToAdd) -> tuple[list[ModuleInHost], str]:
-    """The modules that a donation fits, by the strictest rule that gives any; else why there is none."""
-    names = frozenset(donation.signature.kernels)
+def _candidates(modules: Sequence[ModuleInHost], new_image: ImageToAdd) -> tuple[list[ModuleInHost], str]:
+    """The modules that a new_image fits, by the strictest rule that gives any; else why there is none."""
+    names = frozenset(new_image.signature.kernels)
     if not modules:
-        return [], f"is for {VENDOR_WORDS[donation.vendor]} GPUs, and the file has no code for those"
+        return [], f"is for {VENDOR_WORDS[new_image.vendor]} GPUs, and the file has no code for those"
     if not names:
         return [], "has no kernels, so its module is unknown"
-    links = (True, False) if donation.signature.relocatable is None else (donation.signature.relocatable,)
+    links = (True, False) if new_image.signature.relocatable is None else (new_image.signature.relocatable,)
     same_link = [module for module in modules if module.relocatable in links and module.names]
     unread = next((module for module in modules if module.names is None), None)
     if not same_link and unread is not None:
         return [], f"fits no module that can be read; {unread.locator}: {unread.problem}"
     if not same_link:
-        linked, other = ("relocatable", "linked") if donation.signature.relocatable else ("linked", "relocatable")
+        linked, other = ("relocatable", "linked") if new_image.signature.relocatable else ("linked", "relocatable")
         return (
             [],
             f"is {linked}, and the file has only {other} modules with kernels: the driver cannot use one for the other (error 200 or 500)",

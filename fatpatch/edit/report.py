@@ -77,7 +77,7 @@ def edit_text(plan: RewritePlan, done: Renewed, report: EditReport, *, verbose: 
     shown = plan.changes if verbose else ()
     for change in shown:
         yield f"{safe(change.payload.locator)}  {len(change.kept)} of {plural(len(change.payload.images), 'image')} kept"
-        yield f"  {plan.edit.tactics[change.payload.locator]}"
+        yield f"  {plan.edit.placements[change.payload.locator]}"
     for where, how in plan.edit.members.items():
         yield f"{safe(where)}  {how}"
     freed = sum(row.stored - row.stored_then for row in plan.rows)
@@ -155,7 +155,7 @@ def edit_json(plan: RewritePlan, done: Renewed, report: EditReport, version: str
         "modules": [
             {
                 "module": change.payload.locator,
-                "tactic": edit.tactics[change.payload.locator] if edit is not None else None,
+                "tactic": edit.placements[change.payload.locator] if edit is not None else None,
                 "kept": [image.target for image in change.kept],
                 "dropped": [image.target for image in change.dropped],
             }

@@ -16,7 +16,7 @@ from fatpatch.edit.host.check_elf import segment_problems
 from fatpatch.edit.host.check_pe import section_problems
 from fatpatch.edit.host.pe_seal import checksum_field
 from fatpatch.edit.host.second_reader import opinion, second_opinion
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.edit.transaction.undo import original
 from fatpatch.model.kinds import HOSTS, Codec, ContainerKind
 from fatpatch.model.tree import Node, Payload
@@ -38,7 +38,7 @@ def soundness(path: str, node: Node, limits: Limits) -> Iterator[CheckResult]:
         yield check_of("Authenticode digests right", broken)
     if archives := [each for each in nodes if each.member_count]:
         yield check_of("check sums of archive members right", (problem for each in archives for problem in _member_problems(each, limits)))
-    if os.path.lexists(journal.path_beside(path)):
+    if os.path.lexists(undo_file.path_beside(path)):
         yield check_of("as its undo record says", _record_problems(path, node))
 
 
@@ -46,7 +46,7 @@ def independently(path: str, node: Node) -> Iterator[CheckResult]:
     """What LIEF says of the programs in a file, and, where an undo record tells the original, of what the edits changed in them."""
     hosts = [each for each in (*members_below(node), node) if each.container in HOSTS and each.payloads]
     yield from map(opinion, hosts)
-    if not os.path.lexists(journal.path_beside(path)):
+    if not os.path.lexists(undo_file.path_beside(path)):
         return
     try:
         with original(path) as old:
@@ -106,6 +106,6 @@ def _member_problems(node: Node, limits: Limits) -> Iterator[str]:
 
 def _record_problems(path: str, node: Node) -> Iterator[str]:
     try:
-        journal.refuse_cut_off(node.content, journal.load(path), path)
+        undo_file.refuse_cut_off(node.content, undo_file.load(path), path)
     except FatpatchError as error:
         yield error.message

@@ -91,15 +91,15 @@ class ReleaseReader:
 
     def _read(self, unit: NamedUnit, *, samples: bool) -> tuple[HeaderRecord, int]:
         """The headers, and how many bytes were fetched for them. Samples are taken of wheels on servers, for NVIDIA GPUs alone."""
-        told: list[Fetched] = []
-        limits = self.limits._replace(remote=self.limits.remote._replace(report=told.append))
+        fetched: list[Fetched] = []
+        limits = self.limits._replace(remote=self.limits.remote._replace(report=fetched.append))
         record = None
         if samples and unit.path.partition("#")[0].endswith(".whl") and scheme_of(unit.path):
             record = _samples(unit, limits)
         if record is None:
             with opened_unit(unit, limits, self.on_read) as node:
                 record = record_of(node)
-        return record, sum(each.fetched for each in told)
+        return record, sum(each.fetched for each in fetched)
 
 
 def _samples(unit: NamedUnit, limits: Limits) -> HeaderRecord | None:

@@ -100,12 +100,12 @@ class _Release:
         if [(node.locator, node.size) for node in nodes] != [(each.locator, each.size) for each in facts]:
             raise InputError("changed while it was read", hint="run again")
         doctor = Doctor(root, limit=self.limits.image)
-        told = answers(doctor)
+        by_holder = answers(doctor)
         result = []
         for each, node in zip(facts, nodes, strict=True):
             whole = each if each.path in alike else read_whole(each, node, doctor.reader, jobs=jobs)
             result.append(whole)
-            found[each.path] = told.get(node.locator, {})
+            found[each.path] = by_holder.get(node.locator, {})
             self.diagnostics += whole.complaints
         return result
 
@@ -152,8 +152,7 @@ def compare(
 
 def _differences(before: Side, after: Side, threshold: float) -> Iterator[LibraryDifference]:
     for pair in paired(before.facts, after.facts):
-        told = (_told(before, pair.old), _told(after, pair.new))
-        yield difference(pair, threshold, *told)
+        yield difference(pair, threshold, _answers(before, pair.old), _answers(after, pair.new))
 
 
 def _with_code(differences: list[LibraryDifference], before: _Release, after: _Release) -> Iterator[LibraryDifference]:
@@ -169,5 +168,5 @@ def _with_code(differences: list[LibraryDifference], before: _Release, after: _R
             yield each
 
 
-def _told(side: Side, facts: LibraryFacts | None) -> dict[str, Answer]:
+def _answers(side: Side, facts: LibraryFacts | None) -> dict[str, Answer]:
     return {} if facts is None else side.answers.get(facts.path, {})

@@ -101,16 +101,16 @@ class HttpFile:
             with attempt, self._answer(None) as answer:
                 if answer.status != 200:
                     raise self._error(f"it answers with the status {answer.status}")
-                at, told = 0, self._announced(answer)
+                at, announced = 0, self._announced(answer)
                 most = self.options.most if self.size is not None else min(self.options.most, _UNANNOUNCED)
                 for piece in self._body(answer, most + 1):
                     yield at, piece
                     at += len(piece)
                     if at > most:
                         raise self._too_large(most)
-                if told is not None and at != told:
-                    raise _TroubleError(f"{at:#x} bytes came, {told:#x} were announced")
-                if not at and told is None and not answer.chunked:
+                if announced is not None and at != announced:
+                    raise _TroubleError(f"{at:#x} bytes came, {announced:#x} were announced")
+                if not at and announced is None and not answer.chunked:
                     raise _TroubleError("nothing came, and no length was announced")  # as when it hangs up in the head of its answer
                 return
 

@@ -84,9 +84,9 @@ def verdicts(evidence: Evidence, wanted: Wanted) -> list[RetargetVerdict]:
     result = []
     for kernel in evidence.text.entries:
         number, why = _number(kernel, evidence)
-        told = () if number == REJECTED else tuple(_cautions(kernel, evidence))
+        cautions = () if number == REJECTED else tuple(_cautions(kernel, evidence))
         allowed = number == IDENTICAL or (number == UNCHANGED and wanted.unverified) or kernel in wanted.kernels
-        result.append(RetargetVerdict(kernel, number, why, told, allowed and number != REJECTED))
+        result.append(RetargetVerdict(kernel, number, why, cautions, allowed and number != REJECTED))
     return result
 
 

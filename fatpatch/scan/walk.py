@@ -143,10 +143,10 @@ class _TreeWalk:
         packing, file_size = None, source.size
         if kind is None and (codec := stream_codec(source)) is not None:
             try:
-                packed, packing, told = source, codec, list[str]()
-                source = self.workspace.unpack(packed, codec, told=told)
+                packed, packing, notes = source, codec, list[str]()
+                source = self.workspace.unpack(packed, codec, notes=notes)
                 self.workspace.release(packed)
-                for message in told:
+                for message in notes:
                     diagnostics.warning(locator, None, message, field="data")
             except FatpatchError as error:
                 diagnostics.caught(locator, error)

@@ -14,7 +14,7 @@ from fatpatch.base.leftovers import remove_files, remove_neighbours
 from fatpatch.base.locking import locked
 from fatpatch.base.workers import in_order
 from fatpatch.base.writing import write_file
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.model.slim_mark import SlimMark
 from fatpatch.scan.slim_marks import MARK, mark_bytes, read_mark
 from fatpatch.slimming.in_use import mapped_below
@@ -64,7 +64,7 @@ def _begun(tree: Tree, request: SlimRequest, before: State | None) -> State:
 def _finish(root: str, state: State, new: SlimMark) -> None:
     """Keep in the state what can be undone, and what the libraries are for; no state where there is neither."""
     files, ledgers = (
-        tuple(each for each in paths if os.path.lexists(journal.path_beside(os.path.join(root, each))))
+        tuple(each for each in paths if os.path.lexists(undo_file.path_beside(os.path.join(root, each))))
         for paths in (state.files, state.ledgers)
     )
     mark = joined(state.mark, new, root)
@@ -101,7 +101,7 @@ def _settled(tree: Tree, results: Iterable[LibraryResult], *, resumed: bool) -> 
     if resumed:
         return {path: facts_of(os.path.join(tree.root, path)) for path in tree.files}
     changed = {result.shown for result in results if result.status == SLIMMED}
-    changed |= {path for path in tree.files if os.path.lexists(journal.path_beside(os.path.join(tree.root, path)))}
+    changed |= {path for path in tree.files if os.path.lexists(undo_file.path_beside(os.path.join(tree.root, path)))}
     return {path: facts_of(os.path.join(tree.root, path)) for path in tree.files if path in changed}
 
 
@@ -128,6 +128,6 @@ def _renew_ledger(root: str, package: Package, changed: Mapping[str, FileFacts],
     write_file(place, [mark_bytes(mark)], replace=True)
     added = [f"{info}/{MARK}"]
     if request.record:
-        added += [journal.path_beside(name) for name in sorted(facts)] + [journal.path_beside(f"{info}/RECORD")]
+        added += [undo_file.path_beside(name) for name in sorted(facts)] + [undo_file.path_beside(f"{info}/RECORD")]
     replace_file(path, record_lines(old, facts, added, package.ledger), record=request.record)
     return touched

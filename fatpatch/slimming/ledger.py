@@ -19,7 +19,7 @@ from fatpatch.base.errors import FormatError, VerifyError
 from fatpatch.base.overlay import Overlay
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.edit.transaction.undo_record import digest, edit_of
 from fatpatch.edit.transaction.write import write_overlay
 
@@ -137,7 +137,7 @@ def replace_file(path: str, content: bytes, *, record: bool) -> None:
         if source.read(0, source.size) == content:
             return
         overlay = Overlay.of(source, (), (Source.of(content),), 0)
-        edits = journal.standing(source, journal.load(path), path).done
+        edits = undo_file.standing(source, undo_file.load(path), path).done
         edit = edit_of(overlay, os.stat(path).st_mtime_ns, digest(source))
 
         def verify(temporary: str) -> None:
@@ -145,7 +145,7 @@ def replace_file(path: str, content: bytes, *, record: bool) -> None:
                 if stream.read() != content:
                     raise VerifyError("the result is not as planned, nothing was written", locator=path)
             if record:
-                journal.save(path, (*edits, edit))
+                undo_file.save(path, (*edits, edit))
 
         write_overlay(overlay, path, like=path, replace=True, verify=verify)
     finally:

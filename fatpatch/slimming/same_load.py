@@ -67,8 +67,8 @@ def _answer(node: Node, payload: Payload, environment: Environment, limit: int) 
         return (None if image is None else image.target), None, None
     view = driver_view(node.content, payload.offset, payload.locator) if payload.kind == ModuleKind.FATBIN else None
     loading = load(node.content, payload, environment, limit, view)
-    loads = loading.image is not None and loading.fate.good
-    return (loading.image.target if loading.image is not None and loads else None), loading.fate.error, loading.fate.outcome
+    loads = loading.image is not None and loading.result.good
+    return (loading.image.target if loading.image is not None and loads else None), loading.result.error, loading.result.outcome
 
 
 def _words(answer: Answer) -> str:

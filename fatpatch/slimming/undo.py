@@ -7,7 +7,7 @@ import os
 from fatpatch.base.errors import EditError, FatpatchError
 from fatpatch.base.leftovers import remove_files, remove_neighbours
 from fatpatch.base.locking import locked
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.edit.transaction.undo import undo
 from fatpatch.slimming.state import STATE, load_state
 
@@ -27,7 +27,7 @@ def undo_tree(folder: str) -> int:
         failed: FatpatchError | None = None
         for each in (*state.files, *state.ledgers):
             full = os.path.join(root, each)
-            if not os.path.lexists(journal.path_beside(full)):
+            if not os.path.lexists(undo_file.path_beside(full)):
                 continue
             try:
                 count += undo(full).edits > 0

@@ -10,41 +10,41 @@ from fatpatch.binfmt.elf.elf64 import HEADER, INFO, SYMBOL, TYPE, Row, name_budg
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.cubin.header import identify
 from fatpatch.gpucode.cubin.tables import Tables
-from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, Fate
+from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_SOURCE, NO_IMAGE, NOT_FOUND, LoadResult
 
 _OWN_DATA = (b".nv.global", b".nv.constant2", b".nv.constant3", b".nv.shared", b".nv_debug.shared")
 DRIVERS_OWN: Final = frozenset({b"vprintf", b"malloc", b"free", b"__assertfail", b"__nv_aligned_device_malloc"})
 
 
-def loaded(head: bytes, size: int, arch: int, *, eager: Callable[[], bytes] | None = None, labelled: bool = False) -> Fate:
-    """The fate of a cubin on a device, by its first bytes and its size; ``eager`` gives all of it where it is loaded whole.
+def loaded(head: bytes, size: int, arch: int, *, eager: Callable[[], bytes] | None = None, labelled: bool = False) -> LoadResult:
+    """The result of loading a cubin on a device, by its first bytes and its size; ``eager`` gives all of it where it is loaded whole.
 
     ``labelled``: a fatbin entry chose it, so a wrong target is error 300, not 209.
     """
     if head[:4] != n.ELF_MAGIC:
-        return Fate(INVALID_IMAGE, None, "it is not a cubin")
+        return LoadResult(INVALID_IMAGE, None, "it is not a cubin")
     identity = identify(head)
     if identity is None:
-        return Fate(INVALID_IMAGE, None, "its ELF header is cut")
+        return LoadResult(INVALID_IMAGE, None, "its ELF header is cut")
     if identity.elf.machine != n.EM_CUDA or head[4:6] != b"\2\1":
-        return Fate(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
+        return LoadResult(INVALID_IMAGE, None, "it is an ELF file, but no cubin")
     if identity.elf.sections_end > size:
         if size <= HEADER.size:
-            return Fate(INVALID_IMAGE, None, "it is cut behind its ELF header")
-        return Fate(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
+            return LoadResult(INVALID_IMAGE, None, "it is cut behind its ELF header")
+        return LoadResult(None, CRASH, "it is cut, its section headers are missing: the driver was seen to crash or to answer 200")
     if not identity.sound(size) or identity.arch is None or identity.elf.shnum == 0:
-        return Fate(INVALID_IMAGE, None, "its ELF header is damaged")
+        return LoadResult(INVALID_IMAGE, None, "its ELF header is damaged")
     if not _runs(identity.arch, arch, identity.accelerated):
         if labelled:
-            return Fate(INVALID_SOURCE, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
-        return Fate(NO_IMAGE, None, f"that does not run on {arch // 10}.{arch % 10}")
+            return LoadResult(INVALID_SOURCE, None, f"its entry is labelled for this GPU, but the cubin is sm_{identity.arch}")
+        return LoadResult(NO_IMAGE, None, f"that does not run on {arch // 10}.{arch % 10}")
     if identity.relocatable and eager is not None:
         codes = unlinked(Tables(eager())).values()
         if codes:
             code = NOT_FOUND if NOT_FOUND in codes else INVALID_IMAGE  # measured for a module with kernels of both sorts
             what = "what another module must bring" if code == NOT_FOUND else "its own variables"
-            return Fate(code, None, f"it is relocatable and refers to {what}: it must be linked first")
-    return Fate()
+            return LoadResult(code, None, f"it is relocatable and refers to {what}: it must be linked first")
+    return LoadResult()
 
 
 def _runs(cubin: int, device: int, accelerated: bool) -> bool:

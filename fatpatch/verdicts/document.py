@@ -66,7 +66,7 @@ def file_json(found: FileVerdict, remedies: Sequence[Remedy], beside: Sequence[N
         "host": _host(found),
         "model": _model(found),
         "quantisations": [{"type": quant.quant, "works": not quant.broken, "broken": list(quant.broken)} for quant in found.quants],
-        "no_road": [{"type": quant, "why": why} for quant, why in found.no_road],
+        "unsupported_types": [{"type": quant, "why": why} for quant, why in found.unsupported_types],
         "jit": _cost(found.cost),
         "needs_driver": _needs(found),
         "last_driver": found.last_driver,

@@ -23,7 +23,7 @@ from fatpatch.verdicts.jit import total
 from fatpatch.verdicts.kernel_folders import elsewhere_than_here, with_kernel_folders
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.mismatch import doubtful
-from fatpatch.verdicts.models import merged, model_inside, no_roads, quant_verdicts, quantised, types_of
+from fatpatch.verdicts.models import merged, model_inside, quant_verdicts, quantised, types_of, unsupported_types
 from fatpatch.verdicts.module import EMPTY, FAILS, JIT, SEVERITY, STUB, ModuleVerdict, judge
 from fatpatch.verdicts.module_amd import heard, judge_amd
 from fatpatch.verdicts.nvidias import is_nvidias
@@ -100,7 +100,7 @@ class Doctor:
         against = trouble(modules, environment) or against_host(node, environment)
         if against is None:
             quants = tuple(quant_verdicts(modules, environment))
-            return unhindered._replace(quants=quants, no_road=tuple(no_roads(modules, self.model, environment)))
+            return unhindered._replace(quants=quants, unsupported_types=tuple(unsupported_types(modules, self.model, environment)))
         failed = self._with_modules(unhindered._replace(trouble=against), [_failed(module, against) for module in modules], ())
         return failed._replace(hidden=_also(unhindered))
 
@@ -123,7 +123,7 @@ class Doctor:
             elsewhere=tuple(module for module in modules if id(module) in apart),
             for_linkers=tuple(module for module in modules if id(module) in linked),
             quants=merged(quant for unit in units for quant in unit.quants),
-            no_road=tuple(dict.fromkeys(row for unit in units for row in unit.no_road)),
+            unsupported_types=tuple(dict.fromkeys(row for unit in units for row in unit.unsupported_types)),
             libraries=tuple(units),
             alternatives=tuple(groups),
             chosen=_chosen(groups, environment.cuda),
@@ -160,7 +160,7 @@ class Doctor:
             trouble=None,
             mismatch=(),
             elsewhere=(),
-            no_road=(),
+            unsupported_types=(),
             cost=None,
             slowest=None,
             unread=tuple(_unread(node if node.locator != self.node.locator else self.node, some=bool(self.pairs))),

@@ -17,7 +17,7 @@ NOT_FOUND: Final = 500
 CRASH: Final = "crash"
 
 
-class Fate(NamedTuple):
+class LoadResult(NamedTuple):
     """``error`` is a CUresult, ``outcome`` "crash" or "hang"; neither when the load succeeds. ``reason`` says why it does not."""
 
     error: int | None = None

@@ -23,7 +23,16 @@ from fatpatch.verdicts import cubin_result as cubin_fate
 from fatpatch.verdicts import ptx_result as ptx_fate
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import arch_of
-from fatpatch.verdicts.load_result import CRASH, INVALID_IMAGE, INVALID_PTX, INVALID_SOURCE, JIT_DISABLED, NO_IMAGE, UNKNOWN_ERROR, Fate
+from fatpatch.verdicts.load_result import (
+    CRASH,
+    INVALID_IMAGE,
+    INVALID_PTX,
+    INVALID_SOURCE,
+    JIT_DISABLED,
+    NO_IMAGE,
+    UNKNOWN_ERROR,
+    LoadResult,
+)
 from fatpatch.verdicts.opened import ImageContent, OpenedImages
 
 _NVVM_MAGICS = (b"\xed\x43\x4e\x7f", b"BC\xc0\xde")
@@ -33,18 +42,18 @@ _MAX_LINKED, _MAX_MORE = 16, 1 << 20
 _MAX_OPTIONS = 1 << 16
 _ZSTD, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
 
-_JIT_REFUSED = Fate(JIT_DISABLED, None, "the environment forbids to compile it")
-_LTO_REFUSED = Fate(NO_IMAGE, None, "code for link-time optimisation is not loaded by the driver")
+_JIT_REFUSED = LoadResult(JIT_DISABLED, None, "the environment forbids to compile it")
+_LTO_REFUSED = LoadResult(NO_IMAGE, None, "code for link-time optimisation is not loaded by the driver")
 
 
 class Loading(NamedTuple):
-    """``image`` is what the driver commits to; ``fate`` what comes of it; ``content`` what it holds when it could be unpacked.
+    """``image`` is what the driver commits to; ``result`` what comes of it; ``content`` what it holds when it could be unpacked.
 
     ``measured``: whether a real driver was asked this, or NVIDIA's rules were followed.
     """
 
     image: ImageEntry | None
-    fate: Fate
+    result: LoadResult
     reason: str
     content: ImageContent | None = None
     measured: bool = False
@@ -65,25 +74,25 @@ def load(
     view = view or driver_view(source, payload.offset, payload.locator)
     measured = was_measured(environment)
     if view.error is not None:
-        fate = Fate(view.error) if isinstance(view.error, int) else Fate(None, view.error)
-        return Loading(None, fate, view.reason, measured=measured)
+        result = LoadResult(view.error) if isinstance(view.error, int) else LoadResult(None, view.error)
+        return Loading(None, result, view.reason, measured=measured)
     listed = {image.offset: image for image in payload.images if image.within is None}
     images = [listed.get(image.offset, image) for image in view.images]
     images += [image for image in payload.images if image.within is not None]  # the choice names them as ignored
     choice = choose(images, arch, force_ptx=environment.force_ptx)
     if choice.error == NO_IMAGE and _newer_may_find(images, environment):
-        return Loading(None, Fate(), "it is in concatenated entries, which drivers up to 580 ignore; no newer one was asked")
+        return Loading(None, LoadResult(), "it is in concatenated entries, which drivers up to 580 ignore; no newer one was asked")
     if choice.error is not None and not (choice.error == NO_IMAGE and (chosen := _last_resort(view.images, arch))):
-        return Loading(None, Fate(choice.error), choice.reason, measured=measured)
+        return Loading(None, LoadResult(choice.error), choice.reason, measured=measured)
     chosen = choice.image if choice.image is not None else _last_resort(view.images, arch)
     assert chosen is not None
     raw = next(image for image in view.images if image.offset == chosen.offset)
     image = _ChosenImage(source, raw, limit, opened)
-    fate, content = _open(image, environment)
-    if content is not None and fate.good:
-        fate = _judge(image, content, view.images, environment)
+    result, content = _open(image, environment)
+    if content is not None and result.good:
+        result = _judge(image, content, view.images, environment)
     reason = choice.reason if choice.image is not None else f"{chosen.target} of kind {chosen.kind} is all there is"
-    return Loading(chosen, fate, reason, content, measured)
+    return Loading(chosen, result, reason, content, measured)
 
 
 class _ChosenImage(NamedTuple):
@@ -120,16 +129,16 @@ def _bare(source: Source, payload: Payload, environment: Environment, limit: int
     content = opened.known(source, entry) or opened.opened(source, entry, image.stored())
     measured = was_measured(environment)
     if content.outline.text is not None:
-        fate = _JIT_REFUSED if environment.disable_ptx else ptx_fate.compiled(content.outline.text, "", environment)
-        return Loading(entry, fate, f"{entry.target} is compiled by the driver: there is nothing else", content, measured)
-    fate = _cubin(image, content, environment)  # a demand for PTX changes nothing (measured)
+        result = _JIT_REFUSED if environment.disable_ptx else ptx_fate.compiled(content.outline.text, "", environment)
+        return Loading(entry, result, f"{entry.target} is compiled by the driver: there is nothing else", content, measured)
+    result = _cubin(image, content, environment)  # a demand for PTX changes nothing (measured)
     choice = choose([entry], arch)
-    if fate.good and choice.error is not None:
-        return Loading(None, Fate(choice.error), choice.reason, None, measured)
-    return Loading(entry, fate, choice.reason if fate.good else f"{entry.target} is all there is", content, measured)
+    if result.good and choice.error is not None:
+        return Loading(None, LoadResult(choice.error), choice.reason, None, measured)
+    return Loading(entry, result, choice.reason if result.good else f"{entry.target} is all there is", content, measured)
 
 
-def _cubin(image: _ChosenImage, content: ImageContent, environment: Environment, *, labelled: bool = False) -> Fate:
+def _cubin(image: _ChosenImage, content: ImageContent, environment: Environment, *, labelled: bool = False) -> LoadResult:
     def whole() -> bytes:
         return image.unpacked() if content.data is None else content.data
 
@@ -164,20 +173,20 @@ def _last_resort(images: tuple[ImageEntry, ...], arch: int) -> ImageEntry | None
     return None
 
 
-def _open(chosen: _ChosenImage, environment: Environment) -> tuple[Fate, ImageContent | None]:
+def _open(chosen: _ChosenImage, environment: Environment) -> tuple[LoadResult, ImageContent | None]:
     """The chosen entry as the driver gets it, or how it fails on the way."""
     source, image, limit, opened = chosen
     if image.kind_code == n.KIND_NVVM and not _options_offset(source, image):
-        return Fate(None, CRASH, "an entry of this kind without an options block crashes the driver"), None
+        return LoadResult(None, CRASH, "an entry of this kind without an options block crashes the driver"), None
     if image.kind_code == n.KIND_NVVM and (image.flags or 0) & n.FLAG_OBFUSCATED:
         return _LTO_REFUSED, None
     if image.compression == Codec.ZSTD and environment.driver is not None and environment.driver.zstd is False:
         reason = f"it is compressed with zstd, which drivers before CUDA {first_zstd_cuda()} do not know"
-        return Fate(INVALID_IMAGE, None, reason), None
+        return LoadResult(INVALID_IMAGE, None, reason), None
     if (known := opened.known(source, image)) is not None:
-        return Fate(), known
+        return LoadResult(), known
     content = open_image(source, image, limit, opened)
-    return (_unpack_failure(image), None) if content is None else (Fate(), content)
+    return (_unpack_failure(image), None) if content is None else (LoadResult(), content)
 
 
 def open_image(source: Source, image: ImageEntry, limit: int, opened: OpenedImages) -> ImageContent | None:
@@ -225,16 +234,16 @@ def _refuse_rest(stored: bytes, codec: str) -> None:
         at += 4 * (descriptor >> 2 & 1)
 
 
-def _unpack_failure(image: ImageEntry) -> Fate:
+def _unpack_failure(image: ImageEntry) -> LoadResult:
     """Measured: zstd and zlib end in 999; LZ4 in 209 for machine code and in a crash for PTX; a size from 2^63 on in 999."""
     if image.compression in (Codec.LZ4, Codec.LZ4_FRAME) and (image.blob_size or 0) < 1 << 63:
         if image.kind == ImageKind.PTX:
-            return Fate(None, CRASH, "its LZ4 data cannot be unpacked, and the driver crashes on such PTX")
-        return Fate(NO_IMAGE, None, "its LZ4 data cannot be unpacked, which the driver reports as a missing image")
-    return Fate(UNKNOWN_ERROR, None, f"its {image.compression} data cannot be unpacked")
+            return LoadResult(None, CRASH, "its LZ4 data cannot be unpacked, and the driver crashes on such PTX")
+        return LoadResult(NO_IMAGE, None, "its LZ4 data cannot be unpacked, which the driver reports as a missing image")
+    return LoadResult(UNKNOWN_ERROR, None, f"its {image.compression} data cannot be unpacked")
 
 
-def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
+def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> LoadResult:
     source, image, _, _ = chosen
     if image.kind == ImageKind.SASS:
         return _cubin(chosen, content, environment, labelled=True)
@@ -243,10 +252,10 @@ def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry
     if image.kind == ImageKind.RELOCATABLE_PTX:
         return _relocatable(chosen, content, images, environment)
     if content.outline.elf:
-        return Fate(INVALID_PTX, None, "it holds a cubin where PTX is announced")
+        return LoadResult(INVALID_PTX, None, "it holds a cubin where PTX is announced")
     options = _options(source, image)
     if options is None:
-        return Fate(None, CRASH, "its options block is missing or runs out of the header, which crashes the driver")
+        return LoadResult(None, CRASH, "its options block is missing or runs out of the header, which crashes the driver")
     if environment.disable_ptx:  # only now: what cannot be unpacked fails as ever (measured)
         return _JIT_REFUSED
     following = source.peek(image.data_offset + (image.stored_size or 0), 1) if image.compression == Codec.NONE else b""
@@ -254,25 +263,25 @@ def _judge(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry
     return ptx_fate.compiled(content.outline.text, options, environment, following=following)
 
 
-def _intermediate(chosen: _ChosenImage, content: ImageContent, environment: Environment) -> Fate:
+def _intermediate(chosen: _ChosenImage, content: ImageContent, environment: Environment) -> LoadResult:
     """Kind 8: code for the link-time optimiser, which the driver does not take; a cubin in it is loaded all the same."""
     head = content.outline.head
     if content.outline.elf:
         return _cubin(chosen, content, environment)
     if head.startswith(_NVVM_MAGICS) or not head.isascii():
         return _LTO_REFUSED
-    return Fate(INVALID_IMAGE, None, "it is neither code for link-time optimisation nor a cubin")
+    return LoadResult(INVALID_IMAGE, None, "it is neither code for link-time optimisation nor a cubin")
 
 
-def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> Fate:
+def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[ImageEntry, ...], environment: Environment) -> LoadResult:
     """Kind 0x40: PTX that is linked at load time."""
     source, image, _, opened = chosen
     data = content.data
     assert data is not None
     if content.outline.elf:
-        return Fate(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
+        return LoadResult(NO_IMAGE, None, "it holds a cubin where relocatable PTX is announced")
     if not ptx_fate.is_ptx(data):
-        return Fate(INVALID_IMAGE, None, "it is not PTX")
+        return LoadResult(INVALID_IMAGE, None, "it is not PTX")
     if environment.disable_ptx:
         return _JIT_REFUSED
     others = [
@@ -283,7 +292,7 @@ def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[Imag
     entries = ptx_fate.entries(data)
     for other in others[:_MAX_LINKED]:
         if entries & ptx_fate.entries(source.peek(other.data_offset, min(other.stored_bytes, len(data) + _MAX_MORE))):
-            return Fate(INVALID_SOURCE, None, "relocatable PTX entries are linked together and define the same kernels")
+            return LoadResult(INVALID_SOURCE, None, "relocatable PTX entries are linked together and define the same kernels")
     return ptx_fate.compiled(ptx_fate.outline(PtxText(data, opened.seen)), "--compile-only", environment)
 
 

@@ -34,7 +34,7 @@ def quantised(model: ModelFacts | None) -> list[str]:
     return [] if model is None else [name for name in types_of(model) if name not in quants.PLAIN_TYPES]
 
 
-def no_roads(modules: Sequence[Judged], model: ModelFacts | None, environment: Environment) -> Iterator[tuple[str, str]]:
+def unsupported_types(modules: Sequence[Judged], model: ModelFacts | None, environment: Environment) -> Iterator[tuple[str, str]]:
     """The tensor types of the model that no library of the file can run."""
     arch = environment.device.arch
     hosts: dict[int, tuple[HostChecks, list[str]]] = {}
@@ -46,7 +46,7 @@ def no_roads(modules: Sequence[Judged], model: ModelFacts | None, environment: E
         return
     programs = [(host, host.family.era, quants.roads_of(names)) for host, names in hosts.values() if host.family is not None]
     for quant in types_of(model)[:_MAX_TYPES]:
-        reasons = [quants.no_road(roads, quant, host.decides_by(arch), era) for host, era, roads in programs]
+        reasons = [quants.why_unsupported(roads, quant, host.decides_by(arch), era) for host, era, roads in programs]
         if all(reasons) and reasons[0] is not None:
             yield quant, reasons[0]
 

@@ -16,7 +16,7 @@ from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.facts import FactsReader, ImageFacts, arch_of
 from fatpatch.verdicts.jit import Cost
-from fatpatch.verdicts.load_result import NO_IMAGE, UNSUPPORTED_PTX, Fate
+from fatpatch.verdicts.load_result import NO_IMAGE, UNSUPPORTED_PTX, LoadResult
 from fatpatch.verdicts.loading import Loading, load
 
 NATIVE: Final = "native"
@@ -97,16 +97,16 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
     try:
         loading = _loaded(node.content, payload, environment, reader)
     except FatpatchError as error:  # a limit of ours: what the driver makes of it is not known, and that is not "fine"
-        loading = Loading(None, Fate(), f"cannot be judged: {error.message}")
+        loading = Loading(None, LoadResult(), f"cannot be judged: {error.message}")
     if payload.fillers and not payload.images and loading.image is None:
         loading = loading._replace(reason="its images were removed in place")
     lost = tuple(_lost(payload, loading.image, environment))
     verdict = _verdict_of(payload, loading, environment, lost)
-    if loading.image is None or not loading.fate.good:
+    if loading.image is None or not loading.result.good:
         toolkit = reader.toolkit(node.content, payload) if payload.wrapper is not None else None
         if verdict.cuda_error in (NO_IMAGE, UNSUPPORTED_PTX) and is_empty(node.content, payload, reader):
-            fate = EMPTY if node.container in HOSTS else FAILS  # a host asks an empty module for nothing
-            return verdict._replace(verdict=fate, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
+            word = EMPTY if node.container in HOSTS else FAILS  # a host asks an empty module for nothing
+            return verdict._replace(verdict=word, vacant=True, reason=f"{verdict.reason}; none of it has a kernel", toolkit=toolkit)
         return verdict._replace(toolkit=toolkit)
     facts = reader.facts(node.content, loading.image, loading.content)
     if facts.problem:
@@ -148,13 +148,13 @@ def _loaded(source: Source, payload: Payload, environment: Environment, reader: 
 
 
 def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lost: tuple[tuple[str, str], ...]) -> ModuleVerdict:
-    image, fate = loading.image, loading.fate
-    reason = loading.reason if fate.good or not fate.reason else f"{loading.reason}, but {fate.reason}"
+    image, result = loading.image, loading.result
+    reason = loading.reason if result.good or not result.reason else f"{loading.reason}, but {result.reason}"
     verdict = FAILS
-    if image is not None and fate.good:
+    if image is not None and result.good:
         verdict = JIT if image.kind in PTX_TEXTS else NATIVE if arch_of(image) == environment.device.arch else COMPATIBLE
-    made = verdict_on(payload, verdict, fate.error, image, reason)
-    return made._replace(outcome=fate.outcome, lost=lost, measured=loading.measured)
+    made = verdict_on(payload, verdict, result.error, image, reason)
+    return made._replace(outcome=result.outcome, lost=lost, measured=loading.measured)
 
 
 def verdict_on(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:

@@ -54,7 +54,7 @@ def outcome_of(found: FileVerdict) -> str:
         return _bad(found, bad)
     if found.verdict == STUB and _certain(found):
         return "abort"
-    if found.no_road:
+    if found.unsupported_types:
         return "no-road"
     return "may-fail" if found.verdict == STUB else _good(found)
 

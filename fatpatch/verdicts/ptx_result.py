@@ -18,7 +18,7 @@ from fatpatch.gpus.selection import DEVICES
 from fatpatch.gpus.toolkits import releases
 from fatpatch.verdicts.cubin_result import DRIVERS_OWN
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.load_result import INVALID_IMAGE, INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, Fate
+from fatpatch.verdicts.load_result import INVALID_IMAGE, INVALID_PTX, NOT_FOUND, UNSUPPORTED_PTX, LoadResult
 
 TO_BE_LINKED = "--compile-only"
 """The option in entries of relocatable PTX."""
@@ -60,12 +60,12 @@ class PtxOutline(NamedTuple):
     """
 
     ended: bool
-    broken: Fate | None
+    broken: LoadResult | None
     version: tuple[int, int] | None = None
-    target: Fate | tuple[int, str] = Fate()
-    address: Fate | None = None
+    target: LoadResult | tuple[int, str] = LoadResult()
+    address: LoadResult | None = None
     narrow: bool = False
-    syntax: Fate | None = None
+    syntax: LoadResult | None = None
     missing: bytes | None = None
 
 
@@ -73,9 +73,9 @@ def outline(ptx: PtxText) -> PtxOutline:
     """Read a text as the driver's compiler does, so far as fatpatch can. LimitError for one with entries without end."""
     text = ptx.text
     if not text[:_HEAD].strip(_BLANK) and not text.strip(_BLANK):
-        return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "the text is empty"))
+        return PtxOutline(ptx.ended, LoadResult(INVALID_PTX, None, "the text is empty"))
     if not is_ptx(text):
-        return PtxOutline(ptx.ended, Fate(INVALID_PTX, None, "it is not PTX text"))
+        return PtxOutline(ptx.ended, LoadResult(INVALID_PTX, None, "it is not PTX text"))
     head = text[: min(max(text.find(b"{"), 0) or _HEAD, _HEAD, ptx.size)]
     found, size = _VERSION.search(head), _ADDRESS_SIZE.search(head)
     version = None if found is None else (int(found[1]), int(found[2]))
@@ -86,19 +86,19 @@ def outline(ptx: PtxText) -> PtxOutline:
         broken=None,
         version=version,
         target=_target(head),
-        address=None if known else Fate(INVALID_PTX, None, ".address_size is not known before PTX 2.3"),
+        address=None if known else LoadResult(INVALID_PTX, None, ".address_size is not known before PTX 2.3"),
         narrow=size is not None and size[1] == b"32",
         syntax=_syntax(head, ptx),
         missing=min(missing & called_functions(text), default=None) if missing else None,
     )
 
 
-def compiled(text: PtxOutline, options: str, environment: Environment, *, following: bytes = b"") -> Fate:
-    """The fate of PTX on a device; ``following`` is what lies behind a text without a NUL, to which the driver reads on."""
+def compiled(text: PtxOutline, options: str, environment: Environment, *, following: bytes = b"") -> LoadResult:
+    """The result of loading PTX on a device; ``following`` is what lies behind a text without a NUL, to which the driver reads on."""
     arch = environment.device.arch
     assert arch is not None
     if not text.ended and following not in (b"", b"\0"):
-        return Fate(INVALID_PTX, None, "the text has no NUL at its end, and the driver reads on into what follows")
+        return LoadResult(INVALID_PTX, None, "the text has no NUL at its end, and the driver reads on into what follows")
     return (
         text.broken
         or _version(text.version, environment)
@@ -108,32 +108,32 @@ def compiled(text: PtxOutline, options: str, environment: Environment, *, follow
         or _too_narrow(text, arch)
         or text.syntax
         or _externs(text.missing, options, eager=environment.eager)
-        or Fate()
+        or LoadResult()
     )
 
 
-def _refused(options: str) -> Fate | None:
+def _refused(options: str) -> LoadResult | None:
     """What the options of the entry are refused for; the driver looks at the version first (measured)."""
     why = refusal(options)
-    return None if why is None else Fate(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
+    return None if why is None else LoadResult(INVALID_PTX, None, f"the compiler refuses the options of the entry: {why}")
 
 
-def _version(version: tuple[int, int] | None, environment: Environment) -> Fate | None:
+def _version(version: tuple[int, int] | None, environment: Environment) -> LoadResult | None:
     newest = None if environment.driver is None else environment.driver.ptx
     return _of_version(version, newest, environment.driver_name)
 
 
 @functools.lru_cache(maxsize=256)
-def _of_version(version: tuple[int, int] | None, newest: str | None, driver_name: str) -> Fate | None:
+def _of_version(version: tuple[int, int] | None, newest: str | None, driver_name: str) -> LoadResult | None:
     if version is None:
-        return Fate(INVALID_PTX, None, "it has no .version")
+        return LoadResult(INVALID_PTX, None, "it has no .version")
     isa = f"{version[0]}.{version[1]}"
     known = {release.ptx for release in releases() if release.ptx}
     if newest is not None and version > _pair(newest):
-        return Fate(UNSUPPORTED_PTX, None, f"PTX {isa} is newer than {newest}, the newest that driver {driver_name} compiles")
+        return LoadResult(UNSUPPORTED_PTX, None, f"PTX {isa} is newer than {newest}, the newest that driver {driver_name} compiles")
     lowest = min(map(_pair, known))
     if version < _OLDEST_VERSION or (isa not in known and lowest < version):
-        return Fate(UNSUPPORTED_PTX, None, f"there is no PTX {isa}")
+        return LoadResult(UNSUPPORTED_PTX, None, f"there is no PTX {isa}")
     return None
 
 
@@ -142,69 +142,71 @@ def _pair(isa: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _target(head: bytes) -> Fate | tuple[int, str]:
+def _target(head: bytes) -> LoadResult | tuple[int, str]:
     """Number and suffix of the highest target, or what the directive is refused for on every device."""
     found = _TARGET.search(head)
     if found is None:
-        return Fate(INVALID_PTX, None, "it has no .target")
+        return LoadResult(INVALID_PTX, None, "it has no .target")
     words = [word.strip() for word in found[1].decode("ascii", "backslashreplace").split(",")]
     if "debug" in words and b".section" not in head:
-        return Fate(INVALID_PTX, None, "its .target says debug, but it has no debug information")
+        return LoadResult(INVALID_PTX, None, "its .target says debug, but it has no debug information")
     named = [_NAME.match(word) for word in words if word.startswith(("sm_", "compute_"))]
     if not named or None in named:
-        return Fate(INVALID_PTX, None, f"its .target names no architecture: {' '.join(words)[:80]}")
+        return LoadResult(INVALID_PTX, None, f"its .target names no architecture: {' '.join(words)[:80]}")
     number, suffix = max((int(match[1]), match[2]) for match in named if match is not None)
     target = f"{number}{suffix}"
     if number not in _OLD_TARGETS and number not in DEVICES and number <= max(DEVICES):
-        return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
+        return LoadResult(INVALID_PTX, None, f"there is no target sm_{target}")
     if (suffix == "a" and number < _FIRST_ACCELERATED) or (suffix == "f" and number < _FIRST_FAMILY):
-        return Fate(INVALID_PTX, None, f"there is no target sm_{target}")
+        return LoadResult(INVALID_PTX, None, f"there is no target sm_{target}")
     return number, suffix
 
 
-def _too_high(found: Fate | tuple[int, str], arch: int, options: str) -> Fate | None:
-    if isinstance(found, Fate):
+def _too_high(found: LoadResult | tuple[int, str], arch: int, options: str) -> LoadResult | None:
+    if isinstance(found, LoadResult):
         return found
     number, suffix = found
     target = f"{number}{suffix}"
     forced = target_of(options)
     device = arch if forced is None else forced[0]
     if number > device:
-        return Fate(INVALID_PTX, None, f"its .target sm_{target} is above what it is compiled for, sm_{device}")
+        return LoadResult(INVALID_PTX, None, f"its .target sm_{target} is above what it is compiled for, sm_{device}")
     if suffix == "a" and number != device:
-        return Fate(
+        return LoadResult(
             INVALID_PTX, None, f"its .target sm_{target} is for {number // 10}.{number % 10} alone, and it is compiled for sm_{device}"
         )
     if suffix == "f" and number // 10 != device // 10:
-        return Fate(INVALID_PTX, None, f"its .target sm_{target} is for the family of {number // 10}.x, and it is compiled for sm_{device}")
+        return LoadResult(
+            INVALID_PTX, None, f"its .target sm_{target} is for the family of {number // 10}.x, and it is compiled for sm_{device}"
+        )
     return None
 
 
-def _too_narrow(text: PtxOutline, arch: int) -> Fate | None:
+def _too_narrow(text: PtxOutline, arch: int) -> LoadResult | None:
     if text.narrow and arch >= _ONLY_64_BIT_FROM:
-        return Fate(INVALID_PTX, None, "32-bit addresses are not supported from compute capability 9.0 on")
+        return LoadResult(INVALID_PTX, None, "32-bit addresses are not supported from compute capability 9.0 on")
     return None
 
 
-def _syntax(head: bytes, ptx: PtxText) -> Fate | None:
+def _syntax(head: bytes, ptx: PtxText) -> LoadResult | None:
     """Only that what follows the three directives is a directive, too, and that the braces are even: a text that is cut has them odd."""
     rest = _DIRECTIVE.sub(b"", without_comments(head)).strip()
     if rest and not rest.startswith(b"."):
-        return Fate(INVALID_PTX, None, f"a directive was expected, got {rest[:20].decode('ascii', 'backslashreplace')!r}")
+        return LoadResult(INVALID_PTX, None, f"a directive was expected, got {rest[:20].decode('ascii', 'backslashreplace')!r}")
     if not ptx.balanced():
         whole = without_comments(ptx.text)
         if whole.count(b"{") != whole.count(b"}"):
-            return Fate(INVALID_PTX, None, "its braces do not match: the text is cut or damaged")
+            return LoadResult(INVALID_PTX, None, "its braces do not match: the text is cut or damaged")
     return None
 
 
-def _externs(missing: bytes | None, options: str, *, eager: bool) -> Fate | None:
+def _externs(missing: bytes | None, options: str, *, eager: bool) -> LoadResult | None:
     """Functions that another module must bring: code that is compiled to be linked may have them until it is loaded whole."""
     to_be_linked = TO_BE_LINKED in options
     if missing is None or (to_be_linked and not eager):
         return None
     reason = f"it calls {missing.decode('ascii', 'backslashreplace')!r}, which no module brings"
-    return Fate(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
+    return LoadResult(NOT_FOUND if to_be_linked else INVALID_PTX, None, reason)
 
 
 def unlinked(text: bytes) -> dict[str, int]:

@@ -140,7 +140,7 @@ def roads_of(names: Iterable[str]) -> Roads:
     return Roads(frozenset(types), frozenset(below), bfloat16)
 
 
-def no_road(roads: Roads, quant: str, capability: int, era: str) -> str | None:
+def why_unsupported(roads: Roads, quant: str, capability: int, era: str) -> str | None:
     """Why a program cannot run a tensor type on a device at all; None when it can, or when that is not known."""
     if not roads.types or (quant in PLAIN_TYPES and quant != "BF16"):
         return None

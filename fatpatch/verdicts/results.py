@@ -56,7 +56,7 @@ class FileVerdict(NamedTuple):
     ``chosen``: of those the ones that a program of the CUDA release that was asked for loads. ``counted``: those by which the file is
     judged, and ``outcome`` what comes of them (``outcome.decided``); both are empty where there is one library. ``unneeded``: those that
     lack code for the device and that the package does not need there.
-    ``no_road``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
+    ``unsupported_types``: (tensor type of the model, why the program cannot run it). ``cost``: of all PTX that is compiled.
     ``incomplete``: what of a folder of kernel libraries is missing for the device.
     ``needs``: what the driver must do, the most demanding first; ``last_driver``: the last branch that drives the GPU.
     """
@@ -74,7 +74,7 @@ class FileVerdict(NamedTuple):
     trouble: tuple[int | None, str] | None
     mismatch: tuple[Judged, ...]
     elsewhere: tuple[Judged, ...]
-    no_road: tuple[tuple[str, str], ...]
+    unsupported_types: tuple[tuple[str, str], ...]
     cost: Cost | None
     slowest: Judged | None
     unread: tuple[Diagnostic, ...]

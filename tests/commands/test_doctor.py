@@ -111,7 +111,7 @@ def test_the_model_decides_which_kernels_count(run: Run, tmp_path: Path, code: i
     assert found["model"]["tensor_types"] == {name: 1, "F32": 1}
     assert found["outcome"] == outcome
     assert sum(kernel["defect"] for kernel in found["modules"][0]["kernels"]) == (5 if name == "Q8_0" else 0)
-    assert [row["type"] for row in found["no_road"]] == ([name] if outcome == "no-road" else [])
+    assert [row["type"] for row in found["unsupported_types"]] == ([name] if outcome == "no-road" else [])
     assert [(row["type"], row["works"]) for row in found["quantisations"]] == [("F16", True), ("F32", True), ("Q8_0", False)]
 
 

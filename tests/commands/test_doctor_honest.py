@@ -106,7 +106,7 @@ def test_a_bare_cubin_of_another_target(run: Run) -> None:
 
 def test_trouble_says_nothing_of_quantisations(run: Run) -> None:
     found = document(run, "demo.llamafile", "--gpu", "1060", "--driver", "590.44", code=1)["files"][0]
-    assert (found["quantisations"], found["no_road"]) == ([], [])
+    assert (found["quantisations"], found["unsupported_types"]) == ([], [])
 
 
 @pytest.mark.parametrize(("gpu", "agrees"), [("1060", False), ("P100", True), ("H100", None)])

@@ -87,7 +87,7 @@ def test_modules_as_an_h100_answered(member: str) -> None:
                 continue
             compared += 1
             loading = load(node.source, payload, H100, LIMIT)
-            assert (loading.fate.error or loading.fate.outcome or 0) == answer["rc"], payload.locator
+            assert (loading.result.error or loading.result.outcome or 0) == answer["rc"], payload.locator
             if answer.get("ptx_version"):
                 assert [int(loading.image.target.split("_")[1].rstrip("a"))] == answer["ptx_version"], payload.locator
             if loading.image is not None and loading.image.kind == "sass" and loading.content is not None:

@@ -14,7 +14,7 @@ import lief
 import pytest
 from conftest import Run, corpus_file, corpus_path, corpus_rows
 
-from fatpatch.edit.payload.new_image import donations_from
+from fatpatch.edit.payload.new_image import images_from
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.walk import inspected
@@ -82,7 +82,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Pat
 def test_every_real_image_can_be_given(member: str) -> None:
     """Linked and relocatable cubins and PTX of real libraries are whole in the eyes of what reads donors."""
     with inspected(str(corpus_file(member))) as node:
-        given = donations_from(node, (), 1 << 30, shown=member)
+        given = images_from(node, (), 1 << 30, shown=member)
         images = [image for _, payload in payloads_below(node) for image in payload.images if image.kind in ("sass", "ptx")]
     assert len(given) == len(images) > 0
     assert {donation.signature.relocatable for donation in given} >= ({True, False} if "bitsandbytes" in member else {False})

@@ -28,7 +28,7 @@ from conftest import SAMPLES, required
 
 from fatpatch.commands import run as run_command
 from fatpatch.edit.payload.entry import entry_bytes
-from fatpatch.edit.payload.new_image import ImageToAdd, cubin_donation, ptx_donation
+from fatpatch.edit.payload.new_image import ImageToAdd, cubin_image, ptx_image
 from fatpatch.gpucode.signature import signature_of
 
 pytestmark = pytest.mark.oracle
@@ -119,25 +119,25 @@ def nvfatbin(request: pytest.FixtureRequest) -> NvFatbin:
 
 
 def cubin(name: str) -> tuple[str, bytes, ImageToAdd]:
-    """Architecture, bytes and donation of a cubin."""
-    return name.split()[0], CUBINS[name].read_bytes(), cubin_donation(str(CUBINS[name]), LIMIT)
+    """Architecture, bytes and new_image of a cubin."""
+    return name.split()[0], CUBINS[name].read_bytes(), cubin_image(str(CUBINS[name]), LIMIT)
 
 
 def ptx(arch: str, nvfatbin: NvFatbin, folder: Path) -> tuple[bytes, ImageToAdd]:
-    """PTX for an architecture, as nvFatbin stores it, and its donation."""
+    """PTX for an architecture, as nvFatbin stores it, and its new_image."""
     text = (FIXTURES / "a.compute_90.ptx").read_bytes().replace(b".target sm_90", b".target sm_" + arch.encode())
     stored = nvfatbin.entry(arch, text)
     text = stored[header_of(stored).header_size :].rstrip(b"\0")
     path = folder / "given.ptx"
     path.write_bytes(text)
-    return text, ptx_donation(str(path), LIMIT)
+    return text, ptx_image(str(path), LIMIT)
 
 
 @pytest.mark.parametrize("name", CUBINS)
 def test_cubin_entry(name: str, nvfatbin: NvFatbin) -> None:
     """Kind, sizes, ABI version, number, suffix and Mercury flags, options block with .nv.compat, padding: all of it."""
-    arch, data, donation = cubin(name)
-    made = entry_bytes(donation, codec="none", host=LINUX, relocatable=False)
+    arch, data, new_image = cubin(name)
+    made = entry_bytes(new_image, codec="none", host=LINUX, relocatable=False)
     assert header_of(made) == header_of(nvfatbin.entry(arch, data))
     assert made == nvfatbin.entry(arch, data)
 
@@ -156,10 +156,10 @@ def test_mercury_block(name: str, nvfatbin: NvFatbin) -> None:
 @pytest.mark.parametrize("arch", TEXTS)
 def test_ptx_entry(arch: str, options: str | None, nvfatbin: NvFatbin, tmp_path: Path) -> None:
     """Without options the block is there all the same: a driver crashes without it."""
-    text, donation = ptx(arch, nvfatbin, tmp_path)
+    text, new_image = ptx(arch, nvfatbin, tmp_path)
     given = None if options is None else options.encode()
     expected = nvfatbin.entry(arch, text, text=given)
-    made = entry_bytes(donation._replace(options=options), codec="none", host=LINUX, relocatable=False)
+    made = entry_bytes(new_image._replace(options=options), codec="none", host=LINUX, relocatable=False)
     assert header_of(made) == header_of(expected)
     assert made == expected
     assert header_of(made).header_size >= 80
@@ -172,7 +172,7 @@ def test_padding(length: int, nvfatbin: NvFatbin, tmp_path: Path) -> None:
     text = text.replace(b"ka1", b"ka1" + b"x" * length)
     path = tmp_path / "longer.ptx"
     path.write_bytes(text)
-    made = entry_bytes(ptx_donation(str(path), LIMIT), codec="none", host=LINUX, relocatable=False)
+    made = entry_bytes(ptx_image(str(path), LIMIT), codec="none", host=LINUX, relocatable=False)
     assert made == nvfatbin.entry("90", text)
 
 
@@ -181,18 +181,18 @@ def test_padding(length: int, nvfatbin: NvFatbin, tmp_path: Path) -> None:
 def test_identifier(identifier: str, kind: str, nvfatbin: NvFatbin, tmp_path: Path) -> None:
     """Images of a donor keep the name of their source."""
     if kind == "cubin":
-        arch, data, donation = cubin("100")
+        arch, data, new_image = cubin("100")
     else:
-        arch, (data, donation) = "90", ptx("90", nvfatbin, tmp_path)
+        arch, (data, new_image) = "90", ptx("90", nvfatbin, tmp_path)
     expected = nvfatbin.entry(arch, data, identifier=identifier.encode(), text=b"-O3" if kind == "ptx" else None)
-    donation = donation._replace(identifier=identifier, options="-O3" if kind == "ptx" else None)
-    assert entry_bytes(donation, codec="none", host=LINUX, relocatable=False) == expected
+    new_image = new_image._replace(identifier=identifier, options="-O3" if kind == "ptx" else None)
+    assert entry_bytes(new_image, codec="none", host=LINUX, relocatable=False) == expected
 
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_host_bits(host: str, nvfatbin: NvFatbin) -> None:
-    arch, data, donation = cubin("90")
-    made = entry_bytes(donation, codec="none", host=HOSTS[host], relocatable=False)
+    arch, data, new_image = cubin("90")
+    made = entry_bytes(new_image, codec="none", host=HOSTS[host], relocatable=False)
     assert made == nvfatbin.entry(arch, data, "-compress=false", f"-host={host}")
 
 
@@ -205,15 +205,15 @@ def test_host_bits_are_those_of_the_neighbours(nvfatbin: NvFatbin, graft: Callab
 
 def test_debug_flag(nvfatbin: NvFatbin) -> None:
     """A donor's flag is kept. A cubin file does not say it: nvFatbin too goes by its option -g alone."""
-    arch, data, donation = cubin("90")
-    made = entry_bytes(donation._replace(debug=True), codec="none", host=LINUX, relocatable=False)
+    arch, data, new_image = cubin("90")
+    made = entry_bytes(new_image._replace(debug=True), codec="none", host=LINUX, relocatable=False)
     assert made == nvfatbin.entry(arch, data, "-compress=false", "-g")
 
 
 def test_ptx_for_a_relocatable_module(nvfatbin: NvFatbin, tmp_path: Path) -> None:
     """nvcc's own words, two blanks included (reference: CUDA fatbin, section 2)."""
-    text, donation = ptx("75", nvfatbin, tmp_path)
-    made = entry_bytes(donation, codec="none", host=LINUX, relocatable=True)
+    text, new_image = ptx("75", nvfatbin, tmp_path)
+    made = entry_bytes(new_image, codec="none", host=LINUX, relocatable=True)
     assert made == nvfatbin.entry("75", text, text=b"--compile-only  ")
 
 
@@ -241,13 +241,13 @@ MODES = {"lz4": "speed", "zstd": "balance"}
 @pytest.mark.parametrize("name", ["75", "90a", "100f", "ptx"])
 def test_compressed_entry(name: str, codec: str, nvfatbin: NvFatbin, tmp_path: Path) -> None:
     if name == "ptx":
-        arch, (data, donation) = "90", ptx("90", nvfatbin, tmp_path)
+        arch, (data, new_image) = "90", ptx("90", nvfatbin, tmp_path)
         content = data + b"\0"
     else:
-        arch, data, donation = cubin(name)
+        arch, data, new_image = cubin(name)
         content = data
     expected = nvfatbin.entry(arch, data, "-compress=true", "-compress-all", f"-compress-mode={MODES[codec]}")
-    made = entry_bytes(donation, codec=codec, host=LINUX, relocatable=False)
+    made = entry_bytes(new_image, codec=codec, host=LINUX, relocatable=False)
     mine, theirs = header_of(made), header_of(expected)
     assert mine.flags & 0xF000 == {"lz4": 0x2000, "zstd": 0x8000}[codec]
     encoded = {"stored_size": 0, "compressed_size": 0}
@@ -261,14 +261,14 @@ def test_compressed_entry(name: str, codec: str, nvfatbin: NvFatbin, tmp_path: P
 def test_what_does_not_shrink_is_stored(tmp_path: Path) -> None:
     noise = b"// " + b"".join(hashlib.sha256(bytes([number])).hexdigest().encode()[::3] for number in range(2)) + b"\n"
     text = b".version 8.0\n.target sm_75\n" + noise
-    donation = ImageToAdd("x", "ptx", "compute_75", lambda: text, signature_of("ptx", text))
+    new_image = ImageToAdd("x", "ptx", "compute_75", lambda: text, signature_of("ptx", text))
     for codec in MODES:
-        made = entry_bytes(donation, codec=codec, host=LINUX, relocatable=False)
+        made = entry_bytes(new_image, codec=codec, host=LINUX, relocatable=False)
         header = header_of(made)
         if header.flags & 0xF000:
             assert header.compressed_size < header.uncompressed_size == len(text) + 1
         else:
-            assert made == entry_bytes(donation, codec="none", host=LINUX, relocatable=False)
+            assert made == entry_bytes(new_image, codec="none", host=LINUX, relocatable=False)
             assert (header.compressed_size, header.uncompressed_size) == (0, 0)
 
 

@@ -36,7 +36,7 @@ def environment(variables: dict[str, str]) -> Environment:
 
 
 def outcome(found: Loading) -> int | str:
-    return found.fate.outcome or found.fate.error or 0
+    return found.result.outcome or found.result.error or 0
 
 
 def test_agrees_with_an_h100_in_all_cases_but_one(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_the_driver() -> None:
     old, new = driver("535.154"), driver("550.90")
     zstd = container(packed(cubin(arch=90), "zstd", kind=2, arch=90))
     assert outcome(loaded(zstd, H100._replace(driver=old))) == 200
-    assert "zstd" in loaded(zstd, H100._replace(driver=old)).fate.reason
+    assert "zstd" in loaded(zstd, H100._replace(driver=old)).result.reason
     assert outcome(loaded(zstd, H100._replace(driver=new))) == 0
     assert outcome(loaded(container(ptx()), H100._replace(driver=old))) == 222
-    assert "8.2" in loaded(container(ptx()), H100._replace(driver=old)).fate.reason
+    assert "8.2" in loaded(container(ptx()), H100._replace(driver=old)).result.reason
     assert outcome(loaded(container(ptx()), H100._replace(driver=None))) == 0
 
 

@@ -13,11 +13,11 @@ from fatpatch.verdicts.quants import (
     VECTOR,
     launched,
     needs_capability,
-    no_road,
     quants_in,
     roads_of,
     role_of,
     steps_of,
+    why_unsupported,
 )
 
 INTERNAL = "XadL_ZN43_INTERNAL_35386c5a_12_ggml_cuda_cu_fe7a8db3"
@@ -125,9 +125,9 @@ def test_steps_of_bodies() -> None:
     ],
 )
 def test_types_that_a_program_cannot_run(quant: str, capability: int, words: str | None) -> None:
-    found = no_road(roads_of(ALL), quant, capability, PER_TYPE)
+    found = why_unsupported(roads_of(ALL), quant, capability, PER_TYPE)
     assert found is None if words is None else words in found
-    assert no_road(roads_of(["saxpy"]), quant, capability, PER_TYPE) is None
+    assert why_unsupported(roads_of(["saxpy"]), quant, capability, PER_TYPE) is None
 
 
 def test_hostile_names() -> None:

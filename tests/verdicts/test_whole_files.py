@@ -122,7 +122,7 @@ def test_trouble_leaves_the_model_alone(tmp_path: Path) -> None:
         doctor = Doctor(node, limit=1 << 20, model=model, model_name="m.gguf")
         found = doctor.judge(Environment(find("sm_61"), driver("590.44.01")))
     assert found.trouble is not None
-    assert (found.quants, found.no_road) == ((), ())
+    assert (found.quants, found.unsupported_types) == ((), ())
 
 
 @pytest.mark.parametrize(("registered", "outcome"), [({"one", "two"}, "runs"), ({"one", "gone"}, "may-fail-in-part")])

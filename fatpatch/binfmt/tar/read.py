@@ -179,11 +179,11 @@ def _map_in_data(source: Source, data: int, size: int) -> tuple[Parts, int]:
 
 def _checksum_fits(block: bytes) -> bool:
     """The sum of all bytes, those of the sum itself as blanks; some old programs add signed bytes."""
-    told = _number(block[148:156])
+    stated = _number(block[148:156])
     plain = sum(block) - sum(block[148:156]) + 8 * 32
-    if told is None or told == plain:
-        return told is not None
-    return told == plain - 256 * sum(1 for byte in (*block[:148], *block[156:]) if byte > 127)
+    if stated is None or stated == plain:
+        return stated is not None
+    return stated == plain - 256 * sum(1 for byte in (*block[:148], *block[156:]) if byte > 127)
 
 
 def _number(field: bytes) -> int | None:

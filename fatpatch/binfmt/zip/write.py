@@ -46,13 +46,13 @@ class Record(NamedTuple):
 
 
 class ArchiveEdit(NamedTuple):
-    """The archive as it will be; ``tactics`` say how each member was replaced.
+    """The archive as it will be; ``placements`` say how each member was replaced.
 
     ``spare_at``: where a copy of the old directory lies when the old bytes stay as they are; None when some change.
     """
 
     overlay: Overlay
-    tactics: dict[Member, str]
+    placements: dict[Member, str]
     spare_at: int | None
     rebuilt: bool = False
 
@@ -71,7 +71,7 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
     by_offset = {_local_offset(record): index for index, record in enumerate(records)}
     writes: list[Write] = []
     tail: list[Source] = []
-    tactics: dict[Member, str] = {}
+    placements: dict[Member, str] = {}
     end = source.size
     starts = sorted([*by_offset, directory.offset])
     for member, content in replaced.items():
@@ -85,21 +85,21 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
         if member.method == Codec.STORED and content.size <= room and not content.kept < content.base.size:
             record, changes = _in_place(source, member, content, records[index])
             writes += changes
-            tactics[member] = "in place"
+            placements[member] = "in place"
         elif rebuild:
             return _rebuilt(source, locator, directory, replaced)
         else:
             record, parts = _appended(source, member, content, records[index], end)
             tail += parts
             end += sum(part.size for part in parts)
-            tactics[member] = "appended"
+            placements[member] = "appended"
         records[index] = record
     packed = b"".join(record.packed() for record in records)
     if not tail:
         if len(packed) != directory.size:
             raise EditError("its central directory would change its size", locator=locator)
         writes.append(Write.of(directory.offset, packed))
-        return ArchiveEdit(Overlay.of(source, writes), tactics, None)
+        return ArchiveEdit(Overlay.of(source, writes), placements, None)
     spare_at = None
     if not writes:
         before = page_gap(end + directory.size, directory)
@@ -115,7 +115,7 @@ def edit_archive(source: Source, locator: str, replaced: Mapping[Member, Overlay
         hint = "graft into the extracted copy instead: --extracted, see 'fatpatch graft --help'"
         message = f"would grow to {overlay.size} bytes; Windows starts no program of 4 GiB or more"
         raise EditError(message, locator=locator, hint=hint)
-    return ArchiveEdit(overlay, tactics, spare_at)
+    return ArchiveEdit(overlay, placements, spare_at)
 
 
 def _rebuilt(source: Source, locator: str, directory: zip_reader.Directory, replaced: Mapping[Member, Overlay]) -> ArchiveEdit:

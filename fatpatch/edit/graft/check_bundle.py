@@ -23,7 +23,7 @@ def bundle_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterat
         mine = [graft for graft in grafts if graft.module.locator == payload.locator]
         found = pair.counterpart(payload)
         assert found is not None
-        fresh = {_key(graft.donation.target): graft for graft in mine}
+        fresh = {_key(graft.new_image.target): graft for graft in mine}
         replaced = {graft.replaced.identifier for graft in mine if graft.replaced is not None}
         before = [image for image in payload.images if image.identifier not in replaced]
         after = [image for image in found.images if _key(image.target) not in fresh]
@@ -37,7 +37,7 @@ def bundle_checks(pair: HostPair, grafts: Sequence[Graft], limit: int) -> Iterat
         for image in found.images:
             if _key(image.target) in fresh:
                 data = new_reader.read(image)
-                given += [] if data == fresh[_key(image.target)].donation.content() else [f"{image.locator} does not hold the given bytes"]
+                given += [] if data == fresh[_key(image.target)].new_image.content() else [f"{image.locator} does not hold the given bytes"]
                 targets += (
                     [] if Target(read_code_object(data).target).means(image.target) else [f"{image.locator} is for another processor"]
                 )

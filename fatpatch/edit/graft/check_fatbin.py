@@ -59,19 +59,19 @@ def _in_order(wanted: list[Source], there: list[Source]) -> bool:
 
 
 def _image_problems(graft: Graft, holder: Node, fatbin: Payload, limit: int) -> Iterator[str]:
-    donation = graft.donation
-    found = [image for image in fatbin.images if image.target == donation.target and image.kind == donation.kind]
+    new_image = graft.new_image
+    found = [image for image in fatbin.images if image.target == new_image.target and image.kind == new_image.kind]
     if len(found) != 1:
-        yield f"{fatbin.locator} has {len(found)} images for {donation.target}"
+        yield f"{fatbin.locator} has {len(found)} images for {new_image.target}"
         return
     data = ImageReader(holder.content, limit).read(found[0])
-    wanted = donation.content() + (b"\0" if donation.kind == ImageKind.PTX else b"")
-    if data.rstrip(b"\0") != wanted.rstrip(b"\0") or (donation.kind == ImageKind.PTX and not data.endswith(b"\0")):
+    wanted = new_image.content() + (b"\0" if new_image.kind == ImageKind.PTX else b"")
+    if data.rstrip(b"\0") != wanted.rstrip(b"\0") or (new_image.kind == ImageKind.PTX and not data.endswith(b"\0")):
         yield f"{found[0].locator} does not hold the given bytes"
 
 
 def _new_entries(grafts: Sequence[Graft], fatbin: Payload, entries: list[EntryCopy]) -> Iterator[EntryCopy]:
-    given = {(graft.donation.kind, graft.donation.target) for graft in grafts}
+    given = {(graft.new_image.kind, graft.new_image.target) for graft in grafts}
     offsets = {image.offset for image in fatbin.images if (image.kind, image.target) in given}
     return (entry for entry in entries if entry.offset in offsets)
 

@@ -12,8 +12,8 @@ from fatpatch.model.kinds import Vendor
 
 def gaps_left(modules: Sequence[ModuleInHost], grafts: Sequence[tuple[ModuleInHost, ImageToAdd]]) -> Iterator[str]:
     """What to warn of, a sentence each: kernels held twice, and relocatable modules that cannot be linked."""
-    for target in dict.fromkeys(donation.target for _, donation in grafts):
-        given = [module for module, donation in grafts if donation.target == target]
+    for target in dict.fromkeys(new_image.target for _, new_image in grafts):
+        given = [module for module, new_image in grafts if new_image.target == target]
         for locator in dict.fromkeys(module.node.locator for module in given):
             mine = [module for module in given if module.node.locator == locator]
             others = [module for module in modules if module.node.locator == locator and module not in mine]

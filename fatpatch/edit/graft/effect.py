@@ -38,16 +38,16 @@ def effects_of(plan: GraftPlan, both: TreeComparison, driver: str | None) -> lis
         if graft.module.vendor == Vendor.AMD:
             effects.append(_effect_amd(graft, found))
             continue
-        device = _device_for(graft.donation, found.images)
+        device = _device_for(graft.new_image, found.images)
         before, after = choose(graft.module.payload.images, device), choose(found.images, device)
-        warnings = (*_warnings(graft, device, after, driver), *_newer_ptx(graft.donation, device, found.images, driver))
+        warnings = (*_warnings(graft, device, after, driver), *_newer_ptx(graft.new_image, device, found.images, driver))
         effects.append(Effect(graft, found.locator, f"{device // 10}.{device % 10}", before, after, warnings))
     return effects
 
 
 def _effect_amd(graft: Graft, found: Payload) -> Effect:
     """By the sources of AMD's runtime: the processor that the object is for, or one of those that a generic object is for."""
-    target = graft.donation.target
+    target = graft.new_image.target
     device = first_processor(target)
     before, after = (_choice_amd(images, device) for images in (graft.module.payload.images, found.images))
     warnings = []
@@ -62,26 +62,26 @@ def _choice_amd(images: Sequence[ImageEntry], device: str) -> LoadChoice:
     return LoadChoice(found.image, None if found.image is not None else NO_IMAGE, found.reason, measured=False)
 
 
-def _device_for(donation: ImageToAdd, images: Sequence[ImageEntry]) -> int:
+def _device_for(new_image: ImageToAdd, images: Sequence[ImageEntry]) -> int:
     """The GPU that a graft is meant for: that of a cubin; for PTX the lowest that now compiles it, or that of its target."""
-    if donation.kind == ImageKind.PTX:
+    if new_image.kind == ImageKind.PTX:
         for device in DEVICES:
-            chosen = choose(images, device).image if device >= donation.arch else None
-            if chosen is not None and (chosen.kind, chosen.target) == (donation.kind, donation.target):
+            chosen = choose(images, device).image if device >= new_image.arch else None
+            if chosen is not None and (chosen.kind, chosen.target) == (new_image.kind, new_image.target):
                 return device
-    return donation.arch
+    return new_image.arch
 
 
 def _warnings(graft: Graft, device: int, after: LoadChoice, driver: str | None) -> list[str]:
     """What keeps the driver from loading the new image."""
-    donation, chosen = graft.donation, after.image
+    new_image, chosen = graft.new_image, after.image
     warnings = []
     if chosen is None:
         warnings.append(f"a GPU of {_name(device)} still loads nothing: {after.reason}")
-    elif (chosen.target, chosen.kind) != (donation.target, donation.kind):
+    elif (chosen.target, chosen.kind) != (new_image.target, new_image.kind):
         warnings.append(f"a GPU of {_name(device)} loads {chosen.target}, not this image: {after.reason}")
-    if donation.kind == ImageKind.PTX and donation.signature.version is not None:
-        isa = "{}.{}".format(*donation.signature.version)
+    if new_image.kind == ImageKind.PTX and new_image.signature.version is not None:
+        isa = "{}.{}".format(*new_image.signature.version)
         limit = None if driver is None else ptx_of_driver(driver)
         if limit is not None and _number(isa) > _number(limit):
             warnings.append(f"driver {driver} compiles PTX up to {limit}, this is {isa}: error 222 on every GPU that needs it")
@@ -99,16 +99,16 @@ def _needs(isa: str) -> str:
     return f"PTX {isa} needs a driver that knows it: CUDA {cuda}, {needed[0]} on Linux or {needed[1]} on Windows, or newer"
 
 
-def _newer_ptx(donation: ImageToAdd, device: int, images: Sequence[ImageEntry], driver: str | None) -> list[str]:
+def _newer_ptx(new_image: ImageToAdd, device: int, images: Sequence[ImageEntry], driver: str | None) -> list[str]:
     """Other PTX that the driver would choose although it cannot compile it, and entries that it does not read."""
     warnings = []
     limit = None if driver is None else ptx_of_driver(driver)
-    for each in dict.fromkeys((device, donation.arch)):
+    for each in dict.fromkeys((device, new_image.arch)):
         chosen = choose(images, each).image
         if (
             chosen is None
             or chosen.kind != ImageKind.PTX
-            or chosen.target == donation.target
+            or chosen.target == new_image.target
             or chosen.code_version is None
             or limit is None
         ):

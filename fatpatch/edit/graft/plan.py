@@ -65,7 +65,7 @@ class Graft(NamedTuple):
     """
 
     module: ModuleInHost
-    donation: ImageToAdd
+    new_image: ImageToAdd
     replaced: ImageEntry | None
     forced: tuple[Problem, ...]
     kernels: int
@@ -83,12 +83,12 @@ class GraftPlan(NamedTuple):
     notes: tuple[str, ...]
 
 
-def plan_graft(node: Node, donations: Sequence[ImageToAdd], request: GraftRequest) -> GraftPlan:
-    """Plan to put every donation into its module below ``node``. EditError says why not, and what a wrong graft would do."""
+def plan_graft(node: Node, new_images: Sequence[ImageToAdd], request: GraftRequest) -> GraftPlan:
+    """Plan to put every new_image into its module below ``node``. EditError says why not, and what a wrong graft would do."""
     modules = modules_of(node, request.limit)
     if not modules:
         raise _no_module(node)
-    matched, skipped = match(modules, donations, request.modules, request.members) if donations else ([], [])
+    matched, skipped = match(modules, new_images, request.modules, request.members) if new_images else ([], [])
     made = dict(request.own)
     matched += [Match(module, made[module.locator]) for module in modules if module.locator in made]
     cautions: list[str] = []
@@ -98,7 +98,7 @@ def plan_graft(node: Node, donations: Sequence[ImageToAdd], request: GraftReques
         matched, skipped, cautions = [*matched, *copies], [*skipped, *spared], [*cautions, *words]
     matched = one_each(matched)
     if not matched:
-        reasons = "; ".join(dict.fromkeys(f"{item.donation.origin} {item.reason}" for item in skipped[:3]))
+        reasons = "; ".join(dict.fromkeys(f"{item.new_image.origin} {item.reason}" for item in skipped[:3]))
         raise EditError(
             f"nothing to graft: {reasons}", locator=node.locator, hint="'fatpatch inspect FILE --kernels' lists the kernels of both"
         )
@@ -110,18 +110,18 @@ def plan_graft(node: Node, donations: Sequence[ImageToAdd], request: GraftReques
         if existing is not None and _same(item, existing, request.limit):
             present.append(item)
             continue
-        donation, problems, counts = _checked(item, existing, request)
+        new_image, problems, counts = _checked(item, existing, request)
         forced = [problem for problem in problems if problem.survivable and request.force]
         if len(forced) < len(problems):
             refused.append((item, problems))
             continue
-        grafts.append(Graft(item.module, donation, existing, tuple(forced), *counts))
+        grafts.append(Graft(item.module, new_image, existing, tuple(forced), *counts))
     if refused:
         raise _refusal(refused)
     renewed = _renewed(grafts, request)
     edit = edit_tree(node, {new.payload.locator: new for new in renewed}, request.host) if renewed else None
     untried = [_UNTRIED] if any(graft.module.vendor == Vendor.AMD for graft in grafts) else []
-    notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.donation) for graft in grafts])]
+    notes = [*(edit.notes if edit else ()), *cautions, *untried, *gaps_left(modules, [(graft.module, graft.new_image) for graft in grafts])]
     return GraftPlan(tuple(grafts), tuple(present), tuple(skipped), edit, tuple(dict.fromkeys(notes)))
 
 
@@ -137,18 +137,18 @@ def _no_module(node: Node) -> EditError:
 
 
 def _existing(item: Match) -> ImageEntry | None:
-    """The image of the module that has the kind and target of the donation."""
+    """The image of the module that has the kind and target of the new_image."""
     return next(iter(_equals(item)), None)
 
 
 def _equals(item: Match) -> list[ImageEntry]:
-    kind, target = item.donation.kind, item.donation.target
+    kind, target = item.new_image.kind, item.new_image.target
     return [image for image in item.module.payload.images if image.kind == kind and _equal_targets(kind, image.target, target)]
 
 
 def _rival(item: Match) -> str | None:
     """An object for the same processor that leaves open what this one states, or states what this one leaves open."""
-    mine = Target(item.donation.target)
+    mine = Target(item.new_image.target)
     for image in item.module.payload.images:
         other = Target(image.target)
         if (
@@ -169,47 +169,47 @@ def _same(item: Match, image: ImageEntry, limit: int) -> bool:
         data = ImageReader(item.module.node.content, limit).read(image)
     except FatpatchError:
         return False
-    return data.rstrip(b"\0") == item.donation.content().rstrip(b"\0")
+    return data.rstrip(b"\0") == item.new_image.content().rstrip(b"\0")
 
 
 def _checked(item: Match, existing: ImageEntry | None, request: GraftRequest) -> tuple[ImageToAdd, list[Problem], tuple[int, int, int]]:
-    """The donation, its ids renamed if asked for; its problems; how many kernels, parameters and variables were compared."""
-    module, donation = item
+    """The new_image, its ids renamed if asked for; its problems; how many kernels, parameters and variables were compared."""
+    module, new_image = item
     problems = []
     if existing is not None and not request.replace:
         problems.append(Problem(
-            "duplicate", f"the module has a {donation.target} image already, a different one",
+            "duplicate", f"the module has a {new_image.target} image already, a different one",
             "which of two equals a driver takes is not documented", survivable=False, hint="--replace puts this one in its place",
         ))  # fmt: skip
     if module.vendor == Vendor.AMD and (rival := _rival(item)) is not None:
         problems.append(Problem(
-            "conflict", f"the module has {rival}, which states other settings than {donation.target}",
+            "conflict", f"the module has {rival}, which states other settings than {new_image.target}",
             "LLVM's tools refuse such a bundle, and a runtime may take either", survivable=False,
             hint="compile with the same settings as the module's own objects",
         ))  # fmt: skip
     if len(_equals(item)) > 1:
-        message = f"the module has {len(_equals(item))} images for {donation.target}"
+        message = f"the module has {len(_equals(item))} images for {new_image.target}"
         problems.append(Problem("several", message, "which of them a driver takes is not documented", survivable=False))
     if existing is not None and existing.within is not None and module.vendor == Vendor.NVIDIA:
-        message = f"the module's {donation.target} image shares a compressed block with others"
+        message = f"the module's {new_image.target} image shares a compressed block with others"
         problems.append(Problem("packed", message, "replacing it would drop them", survivable=False))
-    found = reference_of(module, donation.target, request.limit, existing)
+    found = reference_of(module, new_image.target, request.limit, existing)
     if found is None and existing is not None:
-        found = reference_of(module, donation.target, request.limit)
+        found = reference_of(module, new_image.target, request.limit)
     if found is None:
         problems.append(Problem(
             "unchecked", f"nothing to compare with: {module.problem or 'no image of the module can be read'}",
             "a wrong image crashes the host process or computes wrong numbers", survivable=False,
         ))  # fmt: skip
-        return donation, problems, (0, 0, 0)
+        return new_image, problems, (0, 0, 0)
     _, signature = found
     if request.rename_hash:
-        donation = donation.renamed(renames_between(donation.signature.kernels, signature.kernels))
-    problems += problems_of(donation, signature, module.relocatable)
-    shared = [name for name in signature.kernels if name in donation.signature.kernels]
+        new_image = new_image.renamed(renames_between(new_image.signature.kernels, signature.kernels))
+    problems += problems_of(new_image, signature, module.relocatable)
+    shared = [name for name in signature.kernels if name in new_image.signature.kernels]
     parameters = sum(len(signature.kernels[name] or ()) for name in shared)
-    variables = set(signature.variables) & set(donation.signature.variables)
-    return donation, problems, (len(shared), parameters, len(variables))
+    variables = set(signature.variables) & set(new_image.signature.variables)
+    return new_image, problems, (len(shared), parameters, len(variables))
 
 
 def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
@@ -218,7 +218,7 @@ def _refusal(refused: Sequence[tuple[Match, list[Problem]]]) -> EditError:
     for item, problems in refused[:_REFUSALS]:
         for problem in problems[:_REFUSALS]:
             effect = f": {problem.effect}" if problem.effect else ""
-            lines.append(f"{item.donation.origin} ({item.donation.target}): {problem.message}{effect}")
+            lines.append(f"{item.new_image.origin} ({item.new_image.target}): {problem.message}{effect}")
             hints.append(problem.hint)
         if len(problems) > _REFUSALS:
             lines.append(f"and {len(problems) - _REFUSALS} more problems of this image")
@@ -240,17 +240,17 @@ def _renewed(grafts: Sequence[Graft], request: GraftRequest) -> list[NewPayload]
 def _new_payload(group: Sequence[Graft], request: GraftRequest) -> NewPayload:
     """The payload of one module with all that it is given."""
     module = group[0].module
-    donations = [graft.donation for graft in group]
+    new_images = [graft.new_image for graft in group]
     replaced = {index: graft.replaced for index, graft in enumerate(group) if graft.replaced is not None}
     if module.vendor == Vendor.AMD:
         if request.codec is not None:
             hint = "leave --compress out: a bundle stays packed as it is"
             raise EditError("--compress is for fatbins, and this is an AMD bundle", locator=module.locator, hint=hint)
-        return new_bundle(module.node.content, module.payload, donations, replaced, limit=request.limit)
+        return new_bundle(module.node.content, module.payload, new_images, replaced, limit=request.limit)
     return new_fatbin(
         module.node.content,
         module.payload,
-        donations,
+        new_images,
         replaced,
         codec=request.codec,
         host=n.FLAG_HOST_WINDOWS if module.node.container == ContainerKind.PE else n.FLAG_HOST_LINUX,

@@ -9,7 +9,7 @@ from fatpatch.base.locator import join
 from fatpatch.base.records import NamedTuple
 from fatpatch.edit.match import Match, Skipped
 from fatpatch.edit.modules import ModuleInHost
-from fatpatch.edit.payload.new_image import ImageToAdd, hsaco_donation_of
+from fatpatch.edit.payload.new_image import ImageToAdd, hsaco_image_of
 from fatpatch.gpucode.code_object.read import metadata_ranges, read_code_object, tables_of
 from fatpatch.gpucode.code_object.target import MACH, identify
 from fatpatch.gpucode.content import ImageReader
@@ -96,11 +96,11 @@ def retag_matches(
         there = [image.target for image in module.payload.images if _is_for(image, retag.device)]
         for image in module.payload.images:
             if _is_for(image, retag.code):
-                donation = _copied(module, image, retag.device, limit)
-                if not replace and any(Target(donation.target).means(target) for target in there):
-                    skipped.append(Skipped(donation, f"has an object for {retag.device} already"))
+                new_image = _copied(module, image, retag.device, limit)
+                if not replace and any(Target(new_image.target).means(target) for target in there):
+                    skipped.append(Skipped(new_image, f"has an object for {retag.device} already"))
                 else:
-                    matches.append(Match(module, donation))
+                    matches.append(Match(module, new_image))
     if not matches and skipped:
         hint = "--replace puts the copies in their place"
         raise EditError(f"nothing to retag: every bundle with {retag.code} has an object for {retag.device} already", hint=hint)
@@ -127,4 +127,4 @@ def _copied(module: ModuleInHost, image: ImageEntry, device: str, limit: int) ->
     def content() -> bytes:
         return retagged(ImageReader(source, limit).read(image), device, locator)
 
-    return hsaco_donation_of(locator, content, donor=module.node.locator)
+    return hsaco_image_of(locator, content, donor=module.node.locator)

@@ -28,19 +28,21 @@ class GraftResult(NamedTuple):
 
 
 def graft(
-    subject: EditedFile, donations: Sequence[ImageToAdd], request: GraftRequest, to: Destination, driver: str | None = None
+    subject: EditedFile, new_images: Sequence[ImageToAdd], request: GraftRequest, to: Destination, driver: str | None = None
 ) -> GraftResult:
-    """Graft ``donations`` into a file; the effect is told for ``driver``.
+    """Graft ``new_images`` into a file; the effect is told for ``driver``.
 
     EditError before anything is written, VerifyError when the result is not as planned; then, too, nothing is left behind.
     """
     outcomes: list[GraftResult] = []
-    guarded(subject, lambda: outcomes.append(_graft(subject, donations, request, to, driver)))
+    guarded(subject, lambda: outcomes.append(_graft(subject, new_images, request, to, driver)))
     return outcomes[0]
 
 
-def _graft(subject: EditedFile, donations: Sequence[ImageToAdd], request: GraftRequest, to: Destination, driver: str | None) -> GraftResult:
-    plan = plan_graft(subject.node, donations, request)
+def _graft(
+    subject: EditedFile, new_images: Sequence[ImageToAdd], request: GraftRequest, to: Destination, driver: str | None
+) -> GraftResult:
+    plan = plan_graft(subject.node, new_images, request)
     size = subject.before.size
     if plan.edit is None:
         return GraftResult(plan, (), (), size, size)

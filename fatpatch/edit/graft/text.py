@@ -27,18 +27,18 @@ def graft_text(outcome: GraftResult, output: str | None, undo: str | None, notes
 
 
 def _places(outcome: GraftResult, shown: int) -> Iterator[str]:
-    """Each graft with its tactic, and the members that changed for them."""
+    """Each graft with its placement, and the members that changed for them."""
     plan, edit = outcome.plan, outcome.plan.edit
     for item in plan.present[:shown]:
-        yield f"{safe(item.module.locator)}  {item.donation.target} is there already"
+        yield f"{safe(item.module.locator)}  {item.new_image.target} is there already"
     if edit is None:
         return
     places = {id(effect.graft): effect.locator for effect in outcome.effects}
     for graft in plan.grafts[:shown]:
-        yield f"{safe(graft.module.locator)}  {_sign(graft)} {graft.donation.target}   {_matched(graft)}"
+        yield f"{safe(graft.module.locator)}  {_sign(graft)} {graft.new_image.target}   {_matched(graft)}"
         now = places.get(id(graft), graft.module.locator).rsplit("!", 1)[-1]
         moved = f"; it is {safe(now)} now" if now != graft.module.locator.rsplit("!", 1)[-1] else ""
-        yield f"  {edit.tactics[graft.module.locator]}{moved}"
+        yield f"  {edit.placements[graft.module.locator]}{moved}"
     if len(plan.grafts) > shown:
         yield f"and {plural(len(plan.grafts) - shown, 'more module')}"
     for where, how in edit.members.items():
@@ -48,10 +48,10 @@ def _places(outcome: GraftResult, shown: int) -> Iterator[str]:
 def _unused(outcome: GraftResult) -> Iterator[str]:
     """The images that found no module, or could go to more."""
     plan = outcome.plan
-    used = {graft.donation.origin for graft in plan.grafts} | {item.donation.origin for item in plan.present}
+    used = {graft.new_image.origin for graft in plan.grafts} | {item.new_image.origin for item in plan.present}
     for skipped in plan.skipped[:_SHOWN]:
-        word = "also" if skipped.donation.origin in used else "not used"
-        yield f"{word}: {safe(skipped.donation.origin)}  {safe(skipped.reason)}"
+        word = "also" if skipped.new_image.origin in used else "not used"
+        yield f"{word}: {safe(skipped.new_image.origin)}  {safe(skipped.reason)}"
     if len(plan.skipped) > _SHOWN:
         yield f"and {plural(len(plan.skipped) - _SHOWN, 'more image')} not used"
 
@@ -101,10 +101,10 @@ def graft_json(outcome: GraftResult, output: str | None, undo: str | None, notes
         effect = effects.get(id(graft))
         item: dict[str, Any] = {
             "module": graft.module.locator,
-            "target": graft.donation.target,
-            "kind": graft.donation.kind,
-            "origin": graft.donation.origin,
-            "tactic": edit.tactics[graft.module.locator] if edit is not None else None,
+            "target": graft.new_image.target,
+            "kind": graft.new_image.kind,
+            "origin": graft.new_image.origin,
+            "tactic": edit.placements[graft.module.locator] if edit is not None else None,
             "kernels": graft.kernels,
             "replaced": graft.replaced is not None,
             "forced": [problem.message for problem in graft.forced],
@@ -127,8 +127,8 @@ def graft_json(outcome: GraftResult, output: str | None, undo: str | None, notes
         "size_before": outcome.size_before,
         "size_after": outcome.size_after,
         "grafted": grafted,
-        "present": [{"module": item.module.locator, "target": item.donation.target} for item in plan.present],
-        "skipped": [{"origin": item.donation.origin, "target": item.donation.target, "reason": item.reason} for item in plan.skipped],
+        "present": [{"module": item.module.locator, "target": item.new_image.target} for item in plan.present],
+        "skipped": [{"origin": item.new_image.origin, "target": item.new_image.target, "reason": item.reason} for item in plan.skipped],
         "members": [] if edit is None else [{"locator": where, "tactic": how} for where, how in edit.members.items()],
         "checks": [check._asdict() for check in outcome.checks],
         "notes": _notes(outcome, notes),

@@ -55,9 +55,9 @@ class Problem(NamedTuple):
     hint: str = ""
 
 
-def problems_of(donation: ImageToAdd, module: ImageSignature, relocatable: bool) -> list[Problem]:
-    """Everything wrong with giving ``donation`` to a module whose own image promises ``module``."""
-    given = donation.signature
+def problems_of(new_image: ImageToAdd, module: ImageSignature, relocatable: bool) -> list[Problem]:
+    """Everything wrong with giving ``new_image`` to a module whose own image promises ``module``."""
+    given = new_image.signature
     problems = []
     if given.relocatable not in (None, relocatable):
         problems.append(_link_problem(relocatable=not relocatable))
@@ -70,8 +70,8 @@ def problems_of(donation: ImageToAdd, module: ImageSignature, relocatable: bool)
             survivable=False, hint="--rename-hash rewrites the id in the image (same length)",
         ))  # fmt: skip
         return problems
-    problems += _kernel_problems(given, module, _EFFECTS[donation.vendor])
-    problems += _variable_problems(given, module, _EFFECTS[donation.vendor])
+    problems += _kernel_problems(given, module, _EFFECTS[new_image.vendor])
+    problems += _variable_problems(given, module, _EFFECTS[new_image.vendor])
     return problems
 
 

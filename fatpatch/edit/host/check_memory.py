@@ -23,7 +23,7 @@ def memory_problems(
 
     ``apart``: addresses that the edit changes: pointers to payloads, what relocates them, tables of headers.
     """
-    told = 0
+    shown = 0
     excused = merged(apart)
     for start, end in _outside(spans, merged(payloads)):
         for at in range(start, end, CHUNK):
@@ -33,14 +33,14 @@ def memory_problems(
                 continue
             if first is None or second is None or len(first) != len(second):
                 yield f"the file has no bytes any more for {at:#x}"
-                told += 1
+                shown += 1
             else:
                 for place in _differing(first, second, at):
                     if not _within(excused, place):
                         yield f"the byte at {place:#x} is another one"
-                        told += 1
+                        shown += 1
                         break
-            if told >= _SHOWN:
+            if shown >= _SHOWN:
                 return
 
 

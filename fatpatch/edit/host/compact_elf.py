@@ -17,7 +17,7 @@ from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.host.compaction import (
     LEAVE,
     Cut,
-    Laid,
+    PlacedModule,
     compacted,
     inside_cut,
     laid_out,
@@ -55,7 +55,7 @@ class Placed(NamedTuple):
     number: int
     start: int
     size: int
-    laids: tuple[Laid, ...]
+    placed_modules: tuple[PlacedModule, ...]
 
 
 class ElfRegion(NamedTuple):
@@ -66,14 +66,14 @@ class ElfRegion(NamedTuple):
     sections: tuple[Placed, ...]
 
     @property
-    def laids(self) -> list[Laid]:
+    def placed_modules(self) -> list[PlacedModule]:
         """All its payloads."""
-        return [laid for placed in self.sections for laid in placed.laids]
+        return [module for placed in self.sections for module in placed.placed_modules]
 
     @property
     def used(self) -> int:
         """Bytes that its payloads take now."""
-        return max((laid.end for laid in self.laids), default=0)
+        return max((module.end for module in self.placed_modules), default=0)
 
     def removable(self, page: int) -> int:
         """Whole pages that it can do without."""
@@ -95,8 +95,8 @@ def compact_elf(host: Node, renewed: Sequence[NewPayload]) -> tuple[HostEdit | N
         notes.append(_PINNED)
     if not regions:
         return None, notes or ["--compact has no effect here: less than a page would go"]
-    cuts = [Cut(each.start, tuple(section_parts(each.laids)), each.resume, each.removable(page)) for each in regions]
-    inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
+    cuts = [Cut(each.start, tuple(section_parts(each.placed_modules)), each.resume, each.removable(page)) for each in regions]
+    inner = {module.new.payload.offset: (region, module) for region in regions for module in region.placed_modules}
     writes = others_in_place(host, renewed, inner)
     table = elf.shoff, elf.shoff + len(elf.sections) * SECTION.size
     if inside_cut(cuts, *table):
@@ -113,8 +113,8 @@ def compact_elf(host: Node, renewed: Sequence[NewPayload]) -> tuple[HostEdit | N
     moves = {}
     for payload in host.payloads:
         if payload.offset in inner:
-            region, laid = inner[payload.offset]
-            moves[payload.offset] = shift(cuts, region.start) + laid.start
+            region, module = inner[payload.offset]
+            moves[payload.offset] = shift(cuts, region.start) + module.start
         else:
             moves[payload.offset] = shift(cuts, payload.offset)
     overlay = compacted(host.content, writes, cuts, host.content.size)
@@ -125,12 +125,14 @@ def _pointers(host: Node, elf: ElfFile, regions: Sequence[ElfRegion], renewed: S
     """The wrappers of payloads that get another address."""
     moves = {}
     for region in regions:
-        for laid in region.laids:
-            old, new = elf.address_of(laid.new.payload.offset), elf.address_of(region.start) + laid.start
+        for module in region.placed_modules:
+            old, new = elf.address_of(module.new.payload.offset), elf.address_of(region.start) + module.start
             if old != new:
-                moves[laid.new.payload.offset] = (old, new)
-    shrunk = [laid.new.payload.offset for region in regions for laid in region.laids if laid.new.size < laid.new.payload.size]
-    inner = {laid.new.payload.offset for region in regions for laid in region.laids}
+                moves[module.new.payload.offset] = (old, new)
+    shrunk = [
+        module.new.payload.offset for region in regions for module in region.placed_modules if module.new.size < module.new.payload.size
+    ]
+    inner = {module.new.payload.offset for region in regions for module in region.placed_modules}
     shrunk += [new.payload.offset for new in renewed if new.payload.offset not in inner and new.size < new.payload.size]
     return retarget(host, elf, moves, shrunk=[offset for offset in shrunk if offset not in moves])
 
@@ -162,9 +164,11 @@ def _region(host: Node, elf: ElfFile, run: Sequence[int], renewed: Mapping[int, 
     for index in run:
         row = elf.sections[index]
         alignment = max(row.alignment, 8)
-        laids, size = laid_out(host, renewed, row.offset, row.size, alignment)
+        placed_modules, size = laid_out(host, renewed, row.offset, row.size, alignment)
         start = at + -(first.address + at) % alignment
-        sections.append(Placed(index, start, size, tuple(each._replace(start=start + each.start, end=start + each.end) for each in laids)))
+        sections.append(
+            Placed(index, start, size, tuple(each._replace(start=start + each.start, end=start + each.end) for each in placed_modules))
+        )
         at = start + size
     segment_end = segment.offset + segment.file_size
     behind = (row.offset for row in elf.sections if row.flags & n.SHF_ALLOC and row.type != n.SHT_NOBITS and row.size)
@@ -311,10 +315,10 @@ def _symbols(elf: ElfFile, regions: Sequence[ElfRegion]) -> Iterator[Write]:
     """The symbols that name payloads, led to where these are now."""
     sections = {placed.number: (region, placed) for region in regions for placed in region.sections}
     places = {
-        elf.address_of(laid.new.payload.offset): (elf.address_of(region.start) + laid.start, laid.new)
+        elf.address_of(module.new.payload.offset): (elf.address_of(region.start) + module.start, module.new)
         for region in regions
         for placed in region.sections
-        for laid in placed.laids
+        for module in placed.placed_modules
     }
 
     def follow(symbol: Symbol) -> Symbol:

@@ -15,7 +15,7 @@ from fatpatch.binfmt.pe.tables import DEBUG, INITIALIZED_DATA, PeSection
 from fatpatch.edit.host.coff_symbols import followed, symbol_table
 from fatpatch.edit.host.compaction import (
     Cut,
-    Laid,
+    PlacedModule,
     compacted,
     laid_out,
     others_in_place,
@@ -42,19 +42,19 @@ class PeRegion(NamedTuple):
 
     number: int
     section: PeSection
-    laids: tuple[Laid, ...]
+    placed_modules: tuple[PlacedModule, ...]
     removed: int
 
     @property
     def cut(self) -> Cut:
         """What it takes out of the file."""
         start = self.section.offset
-        return Cut(start, tuple(section_parts(self.laids)), start + self.section.raw_size, self.removed)
+        return Cut(start, tuple(section_parts(self.placed_modules)), start + self.section.raw_size, self.removed)
 
     @property
     def used(self) -> int:
         """Bytes that its payloads take now."""
-        return self.laids[-1].end if self.laids else 0
+        return self.placed_modules[-1].end if self.placed_modules else 0
 
 
 def compact_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:
@@ -66,8 +66,8 @@ def compact_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> H
         return None
     kept, writes, notes = without_signature(pe, options)
     cuts = [each.cut for each in regions]
-    inner = {laid.new.payload.offset: (region, laid) for region in regions for laid in region.laids}
-    addresses = {offset: pe.base + region.section.address + laid.start for offset, (region, laid) in inner.items()}
+    inner = {module.new.payload.offset: (region, module) for region in regions for module in region.placed_modules}
+    addresses = {offset: pe.base + region.section.address + module.start for offset, (region, module) in inner.items()}
     moving = {offset: address for offset, address in addresses.items() if address != pe.base + pe.address_of(offset)}
     writes += [
         *others_in_place(host, renewed, inner),
@@ -90,14 +90,16 @@ def compact_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> H
 
 
 def _shrunk(regions: Sequence[PeRegion]) -> list[int]:
-    return [laid.new.payload.offset for region in regions for laid in region.laids if laid.new.size < laid.new.payload.size]
+    return [
+        module.new.payload.offset for region in regions for module in region.placed_modules if module.new.size < module.new.payload.size
+    ]
 
 
-def _place(offset: int, inner: dict[int, tuple[PeRegion, Laid]], cuts: Sequence[Cut]) -> int:
+def _place(offset: int, inner: dict[int, tuple[PeRegion, PlacedModule]], cuts: Sequence[Cut]) -> int:
     if offset not in inner:
         return shift(cuts, offset)
-    region, laid = inner[offset]
-    return shift(cuts, region.section.offset) + laid.start
+    region, module = inner[offset]
+    return shift(cuts, region.section.offset) + module.start
 
 
 def _regions(host: Node, pe: PeFile, renewed: Sequence[NewPayload]) -> Iterator[PeRegion]:
@@ -109,10 +111,10 @@ def _regions(host: Node, pe: PeFile, renewed: Sequence[NewPayload]) -> Iterator[
         end = section.offset + section.raw_size
         if names.get(section.offset) not in PAYLOAD_SECTIONS or not any(section.offset <= offset < end for offset in by_offset):
             continue
-        laids, used = laid_out(host, by_offset, section.offset, section.raw_size, _ALIGNMENT)
+        placed_modules, used = laid_out(host, by_offset, section.offset, section.raw_size, _ALIGNMENT)
         needed = used + -used % pe.file_alignment
         if needed < section.raw_size:
-            yield PeRegion(index, section, tuple(laids), section.raw_size - needed)
+            yield PeRegion(index, section, tuple(placed_modules), section.raw_size - needed)
 
 
 def _debug_rows(pe: PeFile, cuts: Sequence[Cut]) -> Iterator[Write]:
@@ -134,6 +136,7 @@ def _symbols(pe: PeFile, regions: Sequence[PeRegion], cuts: Sequence[Cut]) -> It
         return
     yield Write.of(pe.file_header + 8, _LONG.pack(shift(cuts, symbols)))
     places = {
-        region.number + 1: {laid.new.payload.offset - region.section.offset: laid.start for laid in region.laids} for region in regions
+        region.number + 1: {module.new.payload.offset - region.section.offset: module.start for module in region.placed_modules}
+        for region in regions
     }
     yield from followed(pe, lambda number, value: (number, places[number].get(value, 0)) if number in places else None)

@@ -21,7 +21,7 @@ from fatpatch.model.tree import Node
 LEAVE = "leave out --compact: the freed bytes become zeros, which take no room where the file system knows holes"
 
 
-class Laid(NamedTuple):
+class PlacedModule(NamedTuple):
     """A payload in a section written anew: its bytes, and where it starts and ends there."""
 
     new: NewPayload
@@ -63,12 +63,12 @@ def tactics_of(renewed: Sequence[NewPayload], inner: Container[int]) -> dict[str
     return {new.payload.locator: "packed together, the rest taken out" if new.payload.offset in inner else IN_PLACE for new in renewed}
 
 
-def laid_out(host: Node, renewed: Mapping[int, NewPayload], start: int, size: int, alignment: int) -> tuple[list[Laid], int]:
+def laid_out(host: Node, renewed: Mapping[int, NewPayload], start: int, size: int, alignment: int) -> tuple[list[PlacedModule], int]:
     """The payloads of the section [start, start + size), one after the other, and where the last ends.
 
     EditError when the section holds other things than payloads and zeros: they would be lost.
     """
-    found: list[Laid] = []
+    found: list[PlacedModule] = []
     at, end = start, 0
     for payload in sorted((each for each in host.payloads if start <= each.offset < start + size), key=lambda each: each.offset):
         if payload.offset < at:
@@ -76,7 +76,7 @@ def laid_out(host: Node, renewed: Mapping[int, NewPayload], start: int, size: in
         refuse_unnamed(host, at, payload.offset)
         new = renewed.get(payload.offset) or NewPayload(payload, (host.content.slice(payload.offset, payload.size),), (), alignment)
         place = end + -end % alignment
-        found.append(Laid(new, place, place + new.size))
+        found.append(PlacedModule(new, place, place + new.size))
         at, end = payload.offset + payload.size, place + new.size
     refuse_unnamed(host, at, start + size)
     return found, end
@@ -89,10 +89,10 @@ def refuse_unnamed(host: Node, start: int, end: int) -> None:
         raise EditError(message, locator=host.locator, offset=start, hint=LEAVE)
 
 
-def section_parts(laid: Sequence[Laid]) -> Iterator[Source]:
+def section_parts(placed_modules: Sequence[PlacedModule]) -> Iterator[Source]:
     """The bytes of a section, payloads and the zeros between them."""
     at = 0
-    for each in laid:
+    for each in placed_modules:
         yield Source.zeros(each.start - at)
         yield each.new.source()
         at = each.end

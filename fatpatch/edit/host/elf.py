@@ -1,6 +1,6 @@
 """Fatbins and bundles that no longer fit their place in an ELF file: appended in a new segment, found through the old wrapper.
 
-Which tactic loads, survives ``strip`` and ``patchelf``, and is seen by NVIDIA's tools was measured (reference: graft, section B).
+Which placement loads, survives ``strip`` and ``patchelf``, and is seen by NVIDIA's tools was measured (reference: graft, section B).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Placement(NamedTuple):
     ``table``: bytes of the program headers that lie right before them, 0 when those stay where they are.
     """
 
-    tactic: str
+    placement: str
     segments: tuple[Segment, ...]
     start: int
     address: int
@@ -50,16 +50,16 @@ def edit_elf(host: Node, renewed: Sequence[NewPayload], options: Options) -> Hos
     """Put new payloads into an ELF file: in place where they fit, else in one new segment."""
     elf = ElfFile(host.content, host.locator)
     elf.refuse_cut_off()
-    told: list[str] = []
+    compact_notes: list[str] = []
     if options.compact:
-        edit, told = compact_elf(host, renewed)
+        edit, compact_notes = compact_elf(host, renewed)
         if edit is not None:
             return edit
     writes, moved = split_in_place(host, renewed)
-    tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
+    placements = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     if not moved:
         writes += retarget(host, elf, {}, shrunk=shrunk_in_place(renewed, moved))
-        return HostEdit(Overlay.of(host.content, writes), tactics, {}, tuple(told))
+        return HostEdit(Overlay.of(host.content, writes), placements, {}, tuple(compact_notes))
     whole = options.cuobjdump
     cuda = all(new.payload.vendor == Vendor.NVIDIA for new in moved)
     if whole and not cuda:
@@ -76,7 +76,7 @@ def edit_elf(host: Node, renewed: Sequence[NewPayload], options: Options) -> Hos
         moves[new.payload.offset] = (elf.address_of(new.payload.offset), address)
         offsets[new.payload.offset] = offset
         parts += [new.source(), padding(new.size, alignment)]
-        tactics[new.payload.locator] = placed.tactic
+        placements[new.payload.locator] = placed.placement
         address += size
         offset += size
     writes += retarget(host, elf, moves, shrunk=shrunk_in_place(renewed, moved))
@@ -85,14 +85,14 @@ def edit_elf(host: Node, renewed: Sequence[NewPayload], options: Options) -> Hos
     writes += _program_headers(elf, placed, tail)
     tail += parts
     writes += _section_headers(elf, moved, placed, offset, tail, alignment, whole=whole)
-    notes = [*told, *([placed.note] if placed.note else [])]
+    notes = [*compact_notes, *([placed.note] if placed.note else [])]
     writes += freed_ranges(moved)
     if whole:
-        tactics = {locator: f"{tactic}, all fatbins of the section moved with it" for locator, tactic in tactics.items()}
+        placements = {locator: f"{placement}, all fatbins of the section moved with it" for locator, placement in placements.items()}
     elif elf.sections and cuda:
         hint = "" if options.rebuild else "; --cuobjdump moves all of them"
         notes.append(f"NVIDIA's cuobjdump reads only the first .nv_fatbin section and will not list the new image{hint}")
-    return HostEdit(Overlay.of(host.content, writes, tail), tactics, offsets, tuple(notes))
+    return HostEdit(Overlay.of(host.content, writes, tail), placements, offsets, tuple(notes))
 
 
 def _with_neighbours(host: Node, elf: ElfFile, renewed: Sequence[NewPayload]) -> list[NewPayload]:
@@ -119,7 +119,7 @@ def _with_neighbours(host: Node, elf: ElfFile, renewed: Sequence[NewPayload]) ->
 
 
 def _place(elf: ElfFile, size: int, alignment: int) -> Placement:
-    """The first tactic that this file allows."""
+    """The first placement that this file allows."""
     loads = elf.loads
     end = max(segment.address + segment.memory_size for segment in loads)
     page = max(_PAGE, *(segment.alignment for segment in loads))

@@ -29,13 +29,13 @@ class Options(NamedTuple):
 
 
 class HostEdit(NamedTuple):
-    """The file as it will be; by payload locator the tactic in words; by old offset the new one of each payload that moved.
+    """The file as it will be; by payload locator the placement in words; by old offset the new one of each payload that moved.
 
     ``notes`` are what the user should know; ``compacted``: bytes were taken out of the middle of the file.
     """
 
     overlay: Overlay
-    tactics: Mapping[str, str]
+    placements: Mapping[str, str]
     moves: Mapping[int, int]
     notes: tuple[str, ...] = ()
     compacted: bool = False

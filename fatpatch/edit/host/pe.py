@@ -32,7 +32,7 @@ def edit_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> Host
         return edit
     pe = PeFile(host.content, host.locator)
     writes, moved = split_in_place(host, renewed)
-    tactics = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
+    placements = {new.payload.locator: IN_PLACE for new in renewed if new not in moved}
     kept, signed, notes = without_signature(pe, options)
     writes += signed
     tail: list[Source] = []
@@ -43,7 +43,7 @@ def edit_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> Host
         size = sum(room_for(new, alignment) for new in moved)
         name = _section_name(moved, host.locator)
         placed = _new_section(pe, size, kept, name) if pe.has_room() else _grown_section(pe, size, kept, alignment)
-        start, address, changes, tactic = placed
+        start, address, changes, placement = placed
         writes += changes
         tail.append(Source.zeros(start - kept))
         offset = start
@@ -53,13 +53,13 @@ def edit_pe(host: Node, renewed: Sequence[NewPayload], options: Options) -> Host
             tail += [new.source(), padding(new.size, alignment)]
             offset += room_for(new, alignment)
             address += room_for(new, alignment)
-            tactics[new.payload.locator] = tactic
+            placements[new.payload.locator] = placement
         tail.append(padding(size, pe.file_alignment))
         number = len(pe.sections) + 1 if pe.has_room() else pe.last + 1
         writes += symbols_followed(pe, addresses, moved, number)
         writes += freed_ranges(moved)
     writes += wrappers_led(host, pe, addresses, shrunk=shrunk_in_place(renewed, moved))
-    return HostEdit(sealed(pe, Overlay.of(host.content, writes, tail, kept)), tactics, offsets, tuple(notes))
+    return HostEdit(sealed(pe, Overlay.of(host.content, writes, tail, kept)), placements, offsets, tuple(notes))
 
 
 def _compact(host: Node, renewed: Sequence[NewPayload], options: Options) -> HostEdit | None:

@@ -41,7 +41,7 @@ class TreeEdit(NamedTuple):
     """
 
     overlay: Overlay
-    tactics: dict[str, str]
+    placements: dict[str, str]
     members: dict[str, str]
     moves: dict[str, dict[int, int]]
     notes: tuple[str, ...]
@@ -66,7 +66,7 @@ def edit_tree(node: Node, renewed: Mapping[str, NewPayload], options: Options) -
             raise UnsupportedError(f"GPU code in {node.container} files cannot be edited", locator=node.locator, hint=hint)
         result = editor(node, own, options)
         where = frozenset({node.locator} if result.compacted else ())
-        return TreeEdit(result.overlay, dict(result.tactics), {}, {node.locator: dict(result.moves)}, result.notes, compacted=where)
+        return TreeEdit(result.overlay, dict(result.placements), {}, {node.locator: dict(result.moves)}, result.notes, compacted=where)
     return _edit_members(node, children, options)
 
 
@@ -76,7 +76,7 @@ def _edit_members(node: Node, children: Sequence[tuple[Node, TreeEdit]], options
         raise UnsupportedError(f"members of {node.container} files cannot be edited", locator=node.locator, hint=hint)
     by_locator = {where: member for member, where in located(node.layout.members, node.locator)}
     replaced: dict[Member, Overlay] = {}
-    tactics: dict[str, str] = {}
+    placements: dict[str, str] = {}
     members: dict[str, str] = {}
     moves: dict[str, dict[int, int]] = {}
     notes: list[str] = []
@@ -87,15 +87,15 @@ def _edit_members(node: Node, children: Sequence[tuple[Node, TreeEdit]], options
                 "is a packed file inside an archive", locator=child.locator, hint="unpack it, edit it, and pack it again"
             )
         replaced[member] = edit.overlay
-        tactics |= edit.tactics
+        placements |= edit.placements
         members |= edit.members
         moves |= edit.moves
         notes += edit.notes
     notes += _renew_record(node, replaced)
     result = edit_archive(node.content, node.locator, replaced, rebuild=options.rebuild)
-    members |= {where: result.tactics[member] for where, member in by_locator.items() if member in replaced}
+    members |= {where: result.placements[member] for where, member in by_locator.items() if member in replaced}
     compacted = frozenset(where for _, edit in children for where in edit.compacted) | ({node.locator} if result.rebuilt else set())
-    return TreeEdit(result.overlay, tactics, members, moves, tuple(notes), result.spare_at, compacted)
+    return TreeEdit(result.overlay, placements, members, moves, tuple(notes), result.spare_at, compacted)
 
 
 def _renew_record(node: Node, replaced: dict[Member, Overlay]) -> list[str]:

@@ -91,9 +91,9 @@ def _refuse_hidden(bundle: Source, entries: Sequence[BundleEntry], table_end: in
 
 
 def new_bundle(
-    source: Source, payload: Payload, donations: Sequence[ImageToAdd], replaced: Mapping[int, ImageEntry], *, limit: int
+    source: Source, payload: Payload, new_images: Sequence[ImageToAdd], replaced: Mapping[int, ImageEntry], *, limit: int
 ) -> NewPayload:
-    """The bundle with every donation in it. ``replaced`` maps the index of a donation to the image whose place it takes.
+    """The bundle with every new_image in it. ``replaced`` maps the index of a new_image to the image whose place it takes.
 
     New objects come last: a runtime takes the first that fits, and generic or portable code only when there is none.
     """
@@ -101,16 +101,16 @@ def new_bundle(
     takes = {image.identifier: index for index, image in replaced.items()}
     prefix = _prefix(entries, payload)
     contents = [
-        (entry.identifier, Source.of(donations[takes[name]].content()) if name in takes else entry.data)
+        (entry.identifier, Source.of(new_images[takes[name]].content()) if name in takes else entry.data)
         for entry in entries
         for name in [entry.name]
     ]
     contents += [
-        (prefix + donation.target.encode(), Source.of(donation.content()))
-        for index, donation in enumerate(donations)
+        (prefix + new_image.target.encode(), Source.of(new_image.content()))
+        for index, new_image in enumerate(new_images)
         if index not in replaced
     ]
-    return NewPayload(payload, bundled(contents, payload, limit), tuple(donations), ALIGNMENT)
+    return NewPayload(payload, bundled(contents, payload, limit), tuple(new_images), ALIGNMENT)
 
 
 def bundled(contents: Sequence[tuple[bytes, Source]], payload: Payload, limit: int, level: int = _ZSTD_LEVEL) -> tuple[Source, ...]:

@@ -22,25 +22,25 @@ _FIRST_MERCURY_ARCH = 100
 _COMPILE_ONLY = "--compile-only  "
 
 
-def entry_bytes(donation: ImageToAdd, *, codec: str, host: int, relocatable: bool) -> bytes:
-    """The entry of a donation. ``host`` are the host bits of the flags; ``codec`` none, lz4 or zstd.
+def entry_bytes(new_image: ImageToAdd, *, codec: str, host: int, relocatable: bool) -> bytes:
+    """The entry of a new_image. ``host`` are the host bits of the flags; ``codec`` none, lz4 or zstd.
 
     PTX that goes into a relocatable module is compiled without linking, as nvcc asks for it.
     """
-    arch, suffix = Target(donation.target).level
-    assert donation.signature.version is not None
-    major, minor = donation.signature.version
-    is_ptx = donation.kind == ImageKind.PTX
-    flags = n.FLAG_64BIT | host | SUFFIX_FLAGS[suffix] | (n.FLAG_DEBUG if donation.debug else 0)
-    data = donation.content() + (b"\0" if is_ptx else b"")
+    arch, suffix = Target(new_image.target).level
+    assert new_image.signature.version is not None
+    major, minor = new_image.signature.version
+    is_ptx = new_image.kind == ImageKind.PTX
+    flags = n.FLAG_64BIT | host | SUFFIX_FLAGS[suffix] | (n.FLAG_DEBUG if new_image.debug else 0)
+    data = new_image.content() + (b"\0" if is_ptx else b"")
     block: bytes | None = None
     if is_ptx:
-        options = donation.options if donation.options is not None else _COMPILE_ONLY if relocatable else ""
+        options = new_image.options if new_image.options is not None else _COMPILE_ONLY if relocatable else ""
         block = options.encode("utf-8", "surrogateescape")
-    elif arch >= _FIRST_MERCURY_ARCH and donation.signature.compat:
+    elif arch >= _FIRST_MERCURY_ARCH and new_image.signature.compat:
         flags |= n.FLAG_MERCURY
-        block = b"\0" + donation.signature.compat[:-1]
-    identifier = b"" if donation.identifier is None else donation.identifier.encode("utf-8", "surrogateescape")
+        block = b"\0" + new_image.signature.compat[:-1]
+    identifier = b"" if new_image.identifier is None else new_image.identifier.encode("utf-8", "surrogateescape")
     extension = _string(identifier) if identifier else b""
     options_offset = n.ENTRY_HEADER_SIZE + len(extension) if block is not None else 0
     if block is not None:

@@ -62,41 +62,41 @@ def codec_like(payload: Payload, kind: str) -> str:
 def new_fatbin(
     source: Source,
     payload: Payload,
-    donations: Sequence[ImageToAdd],
+    new_images: Sequence[ImageToAdd],
     replaced: Mapping[int, ImageEntry],
     *,
     codec: str | None,
     host: int,
     relocatable: bool,
 ) -> NewPayload:
-    """The fatbin with every donation in it. ``replaced`` maps the index of a donation to the image whose place it takes.
+    """The fatbin with every new_image in it. ``replaced`` maps the index of a new_image to the image whose place it takes.
 
     New machine code goes first and new PTX last: the ends where a driver prefers them should it ever meet an equal.
     """
     if payload.kind != ModuleKind.FATBIN:
-        return _from_bare(source, payload, donations, codec=codec, host=host)
+        return _from_bare(source, payload, new_images, codec=codec, host=host)
     entries = entries_of(source, payload)
     host = host_bits(entries, host)
     made = [
-        entry_bytes(donation, codec=codec or codec_like(payload, donation.kind), host=host, relocatable=relocatable)
-        for donation in donations
+        entry_bytes(new_image, codec=codec or codec_like(payload, new_image.kind), host=host, relocatable=relocatable)
+        for new_image in new_images
     ]
     takes = {image.offset: made[index] for index, image in replaced.items()}
-    first = [data for index, data in enumerate(made) if index not in replaced and donations[index].kind == ImageKind.SASS]
-    last = [data for index, data in enumerate(made) if index not in replaced and donations[index].kind != ImageKind.SASS]
+    first = [data for index, data in enumerate(made) if index not in replaced and new_images[index].kind == ImageKind.SASS]
+    last = [data for index, data in enumerate(made) if index not in replaced and new_images[index].kind != ImageKind.SASS]
     parts = [Source.of(data) for data in first]
     parts += [Source.of(takes[entry.offset]) if entry.offset in takes else source.slice(entry.offset, entry.size) for entry in entries]
     parts += [Source.of(data) for data in last]
-    return contained(payload, parts, donations)
+    return contained(payload, parts, new_images)
 
 
-def contained(payload: Payload, parts: Sequence[Source], donations: Sequence[ImageToAdd] = ()) -> NewPayload:
+def contained(payload: Payload, parts: Sequence[Source], new_images: Sequence[ImageToAdd] = ()) -> NewPayload:
     """A fatbin of these entries."""
     header = CONTAINER.pack(n.FATBIN_MAGIC, n.FATBIN_VERSION, CONTAINER.size, sum(part.size for part in parts))
-    return NewPayload(payload, (Source.of(header), *parts), tuple(donations))
+    return NewPayload(payload, (Source.of(header), *parts), tuple(new_images))
 
 
-def _from_bare(source: Source, payload: Payload, donations: Sequence[ImageToAdd], *, codec: str | None, host: int) -> NewPayload:
+def _from_bare(source: Source, payload: Payload, new_images: Sequence[ImageToAdd], *, codec: str | None, host: int) -> NewPayload:
     """A fatbin made of a lone cubin or PTX and what is added to it."""
     (image,) = payload.images
     data = source.read(0, source.size)
@@ -106,6 +106,6 @@ def _from_bare(source: Source, payload: Payload, donations: Sequence[ImageToAdd]
     own = ImageToAdd(
         image.locator, image.kind, image.target, lambda: data.rstrip(b"\0") if image.kind == ImageKind.PTX else data, signature
     )
-    everything = sorted((own, *donations), key=lambda donation: donation.kind != ImageKind.SASS)
+    everything = sorted((own, *new_images), key=lambda new_image: new_image.kind != ImageKind.SASS)
     entries = [entry_bytes(each, codec=codec or "none", host=host, relocatable=bool(each.signature.relocatable)) for each in everything]
-    return contained(payload, [Source.of(entry) for entry in entries], donations)
+    return contained(payload, [Source.of(entry) for entry in entries], new_images)

@@ -63,7 +63,7 @@ class ImageToAdd(NamedTuple):
         return self._replace(content=lambda: data, signature=signature_of(self.kind, data, options=self.options))
 
 
-def cubin_donation(path: str, limit: int) -> ImageToAdd:
+def cubin_image(path: str, limit: int) -> ImageToAdd:
     """A cubin file. EditError when it is something else, FormatError when it is damaged."""
     name, data = _read(path, limit)
     if data[:4] == n.FATBIN_MAGIC_BYTES:
@@ -78,10 +78,10 @@ def cubin_donation(path: str, limit: int) -> ImageToAdd:
         raise EditError(
             f"is not a cubin: expected e_machine {n.EM_CUDA} (CUDA), got {machine}", locator=name, hint="a host binary goes to --from"
         )
-    return _donation(name, "sass", data)
+    return _image_to_add(name, "sass", data)
 
 
-def ptx_donation(path: str, limit: int) -> ImageToAdd:
+def ptx_image(path: str, limit: int) -> ImageToAdd:
     """A PTX text. EditError when it is something else, or has what a driver's JIT refuses (a BOM, no version, 32 bits)."""
     name, data = _read(path, limit)
     if data.startswith(b"\xef\xbb\xbf"):
@@ -91,10 +91,10 @@ def ptx_donation(path: str, limit: int) -> ImageToAdd:
         raise EditError(
             "expected PTX text that starts with .version", locator=name, hint="make one with: nvcc -ptx -arch=compute_61 file.cu"
         )
-    return _donation(name, "ptx", text)
+    return _image_to_add(name, "ptx", text)
 
 
-def hsaco_donation(path: str, limit: int) -> ImageToAdd:
+def hsaco_image(path: str, limit: int) -> ImageToAdd:
     """A code object file. EditError when it is something else, FormatError when it is damaged."""
     name, data = _read(path, limit)
     if data[:4] in (n.BUNDLE_MAGIC[:4], n.CCOB_MAGIC):
@@ -105,10 +105,10 @@ def hsaco_donation(path: str, limit: int) -> ImageToAdd:
         if data[:4] == n.ELF_MAGIC and identity is not None:
             machine = f"machine {identity.elf.machine}"
         raise EditError(f"expected a code object (ELF, machine {n.EM_AMDGPU}), got {machine}", locator=name, hint=_HINT_HSACO)
-    return hsaco_donation_of(name, lambda: data)
+    return hsaco_image_of(name, lambda: data)
 
 
-def hsaco_donation_of(origin: str, content: Callable[[], bytes], *, donor: str = "", path: str = "", host: str | None = None) -> ImageToAdd:
+def hsaco_image_of(origin: str, content: Callable[[], bytes], *, donor: str = "", path: str = "", host: str | None = None) -> ImageToAdd:
     """A code object whose bytes ``content`` gives. EditError when no runtime of today would load it."""
     data = content()
     try:
@@ -126,7 +126,7 @@ def hsaco_donation_of(origin: str, content: Callable[[], bytes], *, donor: str =
     return ImageToAdd(origin, "hsaco", found.identity.target, content, signature, host=host, donor=donor, path=path)
 
 
-def donations_from(node: Node, targets: Iterable[str], limit: int, *, shown: str) -> list[ImageToAdd]:
+def images_from(node: Node, targets: Iterable[str], limit: int, *, shown: str) -> list[ImageToAdd]:
     """Every image of the targets (all targets when none is named) below ``node``.
 
     EditError, with what there is, when a target occurs nowhere.
@@ -150,7 +150,7 @@ def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
         return data.rstrip(b"\0") if image.kind == ImageKind.PTX else data
 
     if image.kind == ImageKind.HSACO:
-        given = hsaco_donation_of(image.locator, content, donor=holder.locator, path=holder.path, host=holder.container)
+        given = hsaco_image_of(image.locator, content, donor=holder.locator, path=holder.path, host=holder.container)
         if not Target(image.target).means(given.target):
             message = f"is labelled {image.target}, but its header says {given.target}: a runtime refuses it"
             raise EditError(message, locator=image.locator, hint="choose another donor")
@@ -160,7 +160,7 @@ def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
     except FatpatchError as error:
         raise EditError(f"cannot be read: {error.message}", locator=image.locator, hint="choose another donor") from error
     debug = bool((image.flags or 0) & n.FLAG_DEBUG)
-    donation = ImageToAdd(
+    new_image = ImageToAdd(
         image.locator,
         image.kind,
         image.target,
@@ -173,10 +173,10 @@ def _from_image(holder: Node, image: ImageEntry, limit: int) -> ImageToAdd:
         holder.locator,
         holder.path,
     )
-    return _checked(donation)
+    return _checked(new_image)
 
 
-def _donation(name: str, kind: str, data: bytes) -> ImageToAdd:
+def _image_to_add(name: str, kind: str, data: bytes) -> ImageToAdd:
     try:
         signature = signature_of(kind, data)
     except FormatError as error:
@@ -196,21 +196,21 @@ def _donation(name: str, kind: str, data: bytes) -> ImageToAdd:
     return _checked(ImageToAdd(name, kind, signature.target, lambda: data, signature))
 
 
-def _checked(donation: ImageToAdd) -> ImageToAdd:
+def _checked(new_image: ImageToAdd) -> ImageToAdd:
     """Refuse what no driver would load."""
-    if donation.signature.version is None or donation.signature.target is None:
-        raise EditError("names no .version or no .target sm_NN", locator=donation.origin, hint="give another image")
-    said = donation.signature.target
-    if donation.kind == ImageKind.SASS and said is not None and said.rstrip("af") != donation.target.rstrip("af"):
-        message = f"is labelled {donation.target}, but the cubin is {said}: the driver refuses it (error 300) and tries no other image"
-        raise EditError(message, locator=donation.origin, hint="give the cubin that was compiled for the target")
-    if donation.signature.address_bits != 64:
+    if new_image.signature.version is None or new_image.signature.target is None:
+        raise EditError("names no .version or no .target sm_NN", locator=new_image.origin, hint="give another image")
+    said = new_image.signature.target
+    if new_image.kind == ImageKind.SASS and said is not None and said.rstrip("af") != new_image.target.rstrip("af"):
+        message = f"is labelled {new_image.target}, but the cubin is {said}: the driver refuses it (error 300) and tries no other image"
+        raise EditError(message, locator=new_image.origin, hint="give the cubin that was compiled for the target")
+    if new_image.signature.address_bits != 64:
         raise EditError(
-            f".address_size {donation.signature.address_bits}: drivers compile only 64-bit PTX for today's GPUs (error 218)",
-            locator=donation.origin,
+            f".address_size {new_image.signature.address_bits}: drivers compile only 64-bit PTX for today's GPUs (error 218)",
+            locator=new_image.origin,
             hint="compile with -m64",
         )
-    return donation
+    return new_image
 
 
 def _read(path: str, limit: int) -> tuple[str, bytes]:

@@ -15,7 +15,7 @@ class NewPayload(NamedTuple):
 
     payload: Payload
     parts: tuple[Source, ...]
-    donations: tuple[ImageToAdd, ...]
+    new_images: tuple[ImageToAdd, ...]
     alignment: int = _FATBIN_ALIGNMENT
 
     @property

@@ -77,9 +77,9 @@ def planned(
 ) -> RewritePlan:
     """The plan of changes to some of the ``modules``."""
     edit = edit_tree(node, {change.payload.locator: change.new for change in changes}, options) if changes else None
-    told = (*notes, *(edit.notes if edit is not None else ()))
+    all_notes = (*notes, *(edit.notes if edit is not None else ()))
     holes = hole_bytes([*edit.overlay.writes, *_blank_tail(edit.overlay)]) if edit is not None else 0
-    return RewritePlan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(told)), lost, holes)
+    return RewritePlan(tuple(changes), tuple(rows_of(modules, changes)), edit, tuple(dict.fromkeys(all_notes)), lost, holes)
 
 
 def _blank_tail(overlay: Overlay) -> Iterator[Write]:

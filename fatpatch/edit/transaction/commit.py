@@ -17,7 +17,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.edit.host.tree import TreeEdit
 from fatpatch.edit.references.parts import merged
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.edit.transaction.append import append, can_append
 from fatpatch.edit.transaction.comparison import TreeComparison, compared
 from fatpatch.edit.transaction.file_stamp import FileStamp, refuse_changed
@@ -72,7 +72,7 @@ def commit(subject: EditedFile, edit: TreeEdit, to: Destination, examine: Examin
 
         if to.path == path and to.record and can_append(edit):
             run.verify(edit.overlay.source(), compare=False)
-            append(path, edit, before, lambda: journal.save(path, edited()), lambda: journal.save(path, edits))
+            append(path, edit, before, lambda: undo_file.save(path, edited()), lambda: undo_file.save(path, edits))
         else:
             _write(run, before, edited, to)
     return tuple(run.checks)
@@ -125,26 +125,26 @@ def _write(run: _Run, before: FileStamp, edited: Callable[[], tuple[Edit, ...]],
         edits.append(edited())
         refuse_changed(run.path, before)
         if first and to.record:  # should we die in between, the record is known to be of an edit not begun
-            journal.save(path, edits[0])
+            undo_file.save(path, edits[0])
 
     write_overlay(run.edit.overlay, path, like=run.path, replace=path == run.path or to.overwrite, verify=verify)
     if not (first and to.record):
-        journal.save(path, edits[0])
+        undo_file.save(path, edits[0])
 
 
 def _refuse_foreign_record(path: str) -> None:
     """EditError when the place of the result's record is taken by another kind of file."""
     try:
-        journal.load(path)
+        undo_file.load(path)
     except FatpatchError as error:
         hint = "choose another name for the result"
-        raise EditError("is there already, and is not a fatpatch undo record", locator=journal.path_beside(path), hint=hint) from error
+        raise EditError("is there already, and is not a fatpatch undo record", locator=undo_file.path_beside(path), hint=hint) from error
 
 
 def _edits_so_far(path: str, source: Source, to: Destination) -> tuple[Edit, ...]:
     """The edits that the file carries, to be kept with the new one; for another file those of a stale record do not matter."""
     try:
-        return journal.refuse_cut_off(source, journal.load(path), path)
+        return undo_file.refuse_cut_off(source, undo_file.load(path), path)
     except FatpatchError:
         if to.path == path:
             raise

@@ -12,7 +12,7 @@ from fatpatch.base.overlay import Overlay
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.zip.append_marker import size_before
-from fatpatch.edit.transaction import undo_file as journal
+from fatpatch.edit.transaction import undo_file
 from fatpatch.edit.transaction.file_stamp import FileStamp, refuse_changed, state_of
 from fatpatch.edit.transaction.undo_record import Edit, digest, is_at, undone
 from fatpatch.edit.transaction.write import write_overlay
@@ -37,7 +37,7 @@ def undo(path: str, *, last: bool = False) -> Undone:
     path = os.path.realpath(path)
     with locked(path):
         result, more = _once(path, last=last)
-        if not os.path.lexists(journal.path_beside(path)):  # the original is back: what slim wrote beside the file is void
+        if not os.path.lexists(undo_file.path_beside(path)):  # the original is back: what slim wrote beside the file is void
             with suppress(OSError):
                 os.unlink(path + BESIDE)
     return result if not more else _and_one(undo(path))
@@ -48,7 +48,7 @@ def original(path: str) -> Iterator[Node]:
     """The tree of a file as it was before its edits, by its undo record; EditError when there is none that describes it."""
     source = Source.open(path)
     try:
-        done = journal.standing(source, journal.load(path), path).done
+        done = undo_file.standing(source, undo_file.load(path), path).done
         if not done:
             raise EditError("its undo record describes no edit that stands", locator=path)
         with walked(_back(source, done).source(), os.path.basename(path), keep_bytes=True) as node:
@@ -62,21 +62,21 @@ def _once(path: str, *, last: bool) -> tuple[Undone, bool]:
     before = state_of(path)
     source = Source.open(path)
     try:
-        recorded = journal.load(path)
-        found = journal.standing(source, recorded, path)
+        recorded = undo_file.load(path)
+        found = undo_file.standing(source, recorded, path)
         if found.cut_off is not None:
             _verify(source.slice(0, found.cut_off.old_size), found.cut_off, path)
             _cut(path, found.cut_off.old_size, found.cut_off.modified, before)
-            journal.save(path, found.done)
+            undo_file.save(path, found.done)
             return Undone(1, found.cut_off.old_size, found.cut_off.sha256), bool(found.done) and not last
         if not found.done:
             if not recorded:
                 return _by_mark(path, source, before, last=last), False
-            journal.save(path, ())
+            undo_file.save(path, ())
             return Undone(0, source.size, recorded[0].sha256), False
         taken = found.done[-1:] if last else found.done
         _take_back(path, source, taken, before)
-        journal.save(path, found.done[: len(found.done) - len(taken)])
+        undo_file.save(path, found.done[: len(found.done) - len(taken)])
         return Undone(len(taken), taken[0].old_size, taken[0].sha256), False
     finally:
         source.close()
@@ -130,7 +130,7 @@ def _by_mark(path: str, source: Source, before: FileStamp, *, last: bool) -> Und
         raise EditError(
             "no undo record found",
             locator=path,
-            hint=f"the record is the file {os.path.basename(path)}{journal.SUFFIX}",
+            hint=f"the record is the file {os.path.basename(path)}{undo_file.SUFFIX}",
         )
     _cut(path, size, None, before)
     return Undone(count, size, None)

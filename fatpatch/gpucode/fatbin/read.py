@@ -194,12 +194,12 @@ class _Chain:
 
     def _read_on(self) -> None:
         """Entries behind the declared end: the container's size is too small, what is whole is listed all the same."""
-        told = False
+        noted = False
         while self.at < self.limit and _entry_at(self.source, self.at, self.limit):
-            if not told:
+            if not noted:
                 message = f"the container ends at {self.at:#x}, but an entry follows there"
                 self.diagnostics.error(self.locator, self.container + 8, message, field="container payload size")
-                told = True
+                noted = True
             self.declared = self.limit
             if not self._step():
                 return

@@ -65,7 +65,7 @@ def slim_image(path: str, shown: str, output: str | None, request: SlimRequest, 
     request = request._replace(record=False)
     with tempfile.TemporaryDirectory(prefix=folder_prefix(), dir=home) as scratch:
         image = opened(path, shown, scratch)
-        planned, told, notes = [], [], list[str]()
+        planned, slimmed, notes = [], [], list[str]()
         for number, name in enumerate(layer_names(image), 1):
             stored = image.path(name)
             assert stored is not None
@@ -84,16 +84,16 @@ def slim_image(path: str, shown: str, output: str | None, request: SlimRequest, 
                 archive, folder, f"layer {number}", request._replace(record=False), dry=output is None, jobs=jobs, report=report
             )
             planned.append(_Planned(name, archive, changes))
-            told.append(SlimmedLayer(f"layer {number}", tuple(results)))
+            slimmed.append(SlimmedLayer(f"layer {number}", tuple(results)))
         if output is None or not any(each.changes for each in planned):
             if output is not None:
                 _copy_unchanged(path, output)
-            return SlimmedImage(tuple(told), tuple(notes))
+            return SlimmedImage(tuple(slimmed), tuple(notes))
         layers = dict(_new_layers(planned, request, today, scratch))
         words = mark_of(request, {}, today).words
         found = rewritten(image, layers, words, scratch)
         _write(found.files, image, output, scratch)
-    return SlimmedImage(tuple(told), (*notes, *found.notes))
+    return SlimmedImage(tuple(slimmed), (*notes, *found.notes))
 
 
 def _libraries(

@@ -111,7 +111,7 @@ def model(found: FileVerdict) -> Iterator[str]:
         yield f"Model: {name}{safe(model.architecture or 'unknown architecture')}, {plural(model.tensors, 'tensor')} ({safe(kinds)})"
         if found.modules and not found.quants and all(module.host.family is None for module in found.modules):
             yield "  which kernels it needs is not known: the host program is not one that fatpatch knows"
-    for quant, why in found.no_road:
+    for quant, why in found.unsupported_types:
         yield f"  {safe(quant)}: {why}."
     if broken:
         good = [quant for quant in found.quants if not quant.broken]
@@ -224,8 +224,8 @@ def _footnotes(found: FileVerdict) -> Iterator[str]:
     )
     for end, count in ends.items():
         words = end.format("it" if count == 1 else "them")
-        told = f"{plural(count, 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code"
-        yield f"{told}{words}" if words.startswith(";") else f"{told}, {words}"
+        sentence = f"{plural(count, 'kernel body is a stub', 'kernel bodies are stubs')} or empty in the loaded code"
+        yield f"{sentence}{words}" if words.startswith(";") else f"{sentence}, {words}"
     unknown = sum(kernel.body == flow.UNKNOWN for kernel, _ in kernels.values())
     if unknown:
         yield f"{plural(unknown, 'kernel body', 'kernel bodies')} could not be judged: the code jumps through registers, or never ends"

@@ -111,11 +111,11 @@ def _libraries(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     for group in found.alternatives:
         paths = [unit.node.path for unit in group]
         yield from wrapped("", f"{len(group)} alternatives, of which a program loads one: {safe(common(paths))}")
-        fates: dict[tuple[str, str], list[str]] = {}
+        variants: dict[tuple[str, str], list[str]] = {}
         for unit in group:
             counts = any(id(each) in counted for each in group)
-            fates.setdefault((_word(unit, counts=counts), obstacle(unit)), []).append(safe(variant(unit.node.path, paths)))
-        yield from _fates(fates, verbose=verbose)
+            variants.setdefault((_word(unit, counts=counts), obstacle(unit)), []).append(safe(variant(unit.node.path, paths)))
+        yield from _variant_lines(variants, verbose=verbose)
         for unit in found.chosen:
             if any(unit is each for each in group):
                 yield from wrapped(
@@ -124,7 +124,7 @@ def _libraries(found: FileVerdict, *, verbose: bool) -> Iterator[str]:
     if rows and found.alternatives:
         yield "Other libraries:"
     if len(rows) > 1 or found.alternatives or verbose:
-        yield from _fates(rows, verbose=verbose)
+        yield from _variant_lines(rows, verbose=verbose)
     if found.libraries:
         yield ""
 
@@ -134,7 +134,7 @@ def _word(unit: FileVerdict, *, counts: bool) -> str:
     return OUTCOMES[outcome_of(unit)] if counts or outcome_of(unit) not in HOPELESS else _NOT_FOR_THIS
 
 
-def _fates(rows: Mapping[tuple[str, str], Sequence[str]], *, verbose: bool) -> Iterator[str]:
+def _variant_lines(rows: Mapping[tuple[str, str], Sequence[str]], *, verbose: bool) -> Iterator[str]:
     for (word, why), names in sorted(rows.items(), key=lambda row: row[0]):
         shown = names if verbose else names[:_MAX_NAMES]
         more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
