@@ -88,7 +88,7 @@ COMMANDS = {
     "list": ("inspect", 100),
     "kernels": ("inspect --kernels", 100),
     "doctor": ("doctor --gpu sm_86", 100),
-    "all GPUs": ("doctor --gpu all", 250),  # a row for each GPU and module is kept until the table is made
+    "all GPUs": ("doctor --gpu all", 100),
 }
 
 

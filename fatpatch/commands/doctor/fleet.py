@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,29 +20,49 @@ _MAX_NAMES = 3
 
 
 class FleetRow(NamedTuple):
-    """One GPU, or all products of one target."""
+    """One GPU, or all products of one target: what the table shows of its verdict, which is not kept.
 
-    found: FileVerdict
-    names: tuple[str, ...]
+    ``cells``: how each module fares; ``locators``: which they are.
+    """
+
+    name: str
+    vendor: str
+    target: str
+    verdict: str
+    driver: str
+    cells: tuple[str, ...]
+    locators: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: FileVerdict, names: tuple[str, ...]) -> FleetRow:
+        """``names``: the products of the target."""
+        device = found.environment.device
+        return cls(
+            _name(names) or device.name,
+            device.vendor,
+            device.target,
+            _words(found),
+            driver_range(found) if _ranged(found) else "-",
+            tuple(sys.intern(_cell(found, index)) for index in range(len(found.modules))),
+            tuple(module.verdict.locator for module in found.modules),
+        )
 
 
 def fleet(rows: Sequence[FleetRow], shown: str, driver: str | None) -> Iterator[str]:
     """A matrix of GPUs by modules; modules that fare alike everywhere share a column. ``driver``: the one that was asked for."""
-    modules = len(rows[0].found.modules) if rows else 0
+    modules = len(rows[0].cells) if rows else 0
     yield f"{safe(shown)}: {plural(modules, 'module')} on {plural(len(rows), 'GPU')}{f', driver {driver}' if driver else ''}"
     yield ""
     groups = _groups(rows)
     header = ["GPU", "target", "verdict", "driver", *(name for name, _ in groups[:_MAX_GROUPS])]
-    table = []
-    for row in rows:
-        cells = [_cell(row.found, indices) for _, indices in groups[:_MAX_GROUPS]]
-        driver = driver_range(row.found) if _ranged(row.found) else "-"
-        table.append([_name(row), row.found.environment.device.target, _words(row.found), driver, *cells])
+    table = [
+        [row.name, row.target, row.verdict, row.driver, *(row.cells[indices[0]] for _, indices in groups[:_MAX_GROUPS])] for row in rows
+    ]
     yield from columns(header, table, left=frozenset(range(len(header))))
     if len(groups) > 1:
         yield ""
         for name, indices in groups[:_MAX_GROUPS]:
-            locators = [safe(rows[0].found.modules[index].verdict.locator) for index in indices[:_MAX_NAMES]]
+            locators = [safe(rows[0].locators[index]) for index in indices[:_MAX_NAMES]]
             yield f"  {name}: {plural(len(indices), 'module')}, {', '.join(locators)}{', ...' if len(indices) > _MAX_NAMES else ''}"
         if len(groups) > _MAX_GROUPS:
             yield f"  and {len(groups) - _MAX_GROUPS} more groups of modules (--format json has all)"
@@ -49,18 +70,17 @@ def fleet(rows: Sequence[FleetRow], shown: str, driver: str | None) -> Iterator[
 
 def _groups(rows: Sequence[FleetRow]) -> list[tuple[str, list[int]]]:
     """(name, module indices), the largest first."""
-    if not rows or not all(len(row.found.modules) == len(rows[0].found.modules) for row in rows):
+    if not rows or not all(len(row.cells) == len(rows[0].cells) for row in rows):
         return []
-    found: dict[tuple[object, ...], list[int]] = {}
-    for index in range(len(rows[0].found.modules)):
-        key = tuple(_cell(row.found, [index]) for row in rows)
+    found: dict[tuple[str, ...], list[int]] = {}
+    for index, key in enumerate(zip(*(row.cells for row in rows), strict=True)):
         found.setdefault(key, []).append(index)
     ordered = sorted(found.values(), key=lambda indices: (-len(indices), indices[0]))
     return [("all modules" if len(ordered) == 1 else f"group {chr(65 + index)}", indices) for index, indices in enumerate(ordered)]
 
 
-def _cell(found: FileVerdict, indices: Sequence[int]) -> str:
-    verdict = found.modules[indices[0]].verdict
+def _cell(found: FileVerdict, index: int) -> str:
+    verdict = found.modules[index].verdict
     word = _LETTERS[verdict.verdict]
     if verdict.verdict == FAILS:
         return f"{word} {verdict.outcome or verdict.cuda_error or ''}".strip()
@@ -77,11 +97,9 @@ def _ranged(found: FileVerdict) -> bool:
     return bool(found.needs and found.modules) and works(found)
 
 
-def _name(row: FleetRow) -> str:
-    if not row.names:
-        return row.found.environment.device.name
-    more = f" and {len(row.names) - _MAX_NAMES} more" if len(row.names) > _MAX_NAMES else ""
-    return ", ".join(row.names[:_MAX_NAMES]) + more
+def _name(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 _WIDTH = 80

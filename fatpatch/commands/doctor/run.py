@@ -79,14 +79,18 @@ class DoctorRun(NamedTuple):
     def _fleet_lines(self, given: OpenedUnit) -> list[str]:
         """A table for each vendor, with a blank line between two."""
         part, lines, asked = given.whole, list[str](), self.consultation
-        rows = [fleet.FleetRow(asked.judged(part, subject), subject.names) for subject in asked.subjects(part)]
-        for vendor in dict.fromkeys(row.found.environment.device.vendor for row in rows):
-            mine = [row for row in rows if row.found.environment.device.vendor == vendor]
+        rows, headlines = list[fleet.FleetRow](), list[str]()
+        for subject in asked.subjects(part):  # a verdict holds every module: only what the table shows of it is kept
+            found = asked.judged(part, subject)
+            rows.append(fleet.FleetRow.of(found, subject.names))
+            headlines.append(headline(found, part.shown))
+            self.loop.found(_code_of([found]))
+        for vendor in dict.fromkeys(row.vendor for row in rows):
+            mine = [row for row in rows if row.vendor == vendor]
             lines += fleet.fleet(mine, part.shown, self._driver() if vendor == Vendor.NVIDIA else None)
             lines.append("")
-        for row in rows:
-            quiet.verdict(headline(row.found, part.shown))
-        self.loop.found(_code_of([row.found for row in rows]))
+        for line in headlines:
+            quiet.verdict(line)
         return lines[:-1]
 
     def _report(self, verdict: Verdict) -> Iterator[str]:
