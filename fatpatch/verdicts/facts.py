@@ -83,7 +83,7 @@ class FactsReader:
         """The fatbin as the driver walks it."""
         key = source.place(payload.offset)
         if key not in self._views:
-            self._views[key] = driver_view(source, payload.offset, payload.locator)
+            self._views[key] = _with_listed(driver_view(source, payload.offset, payload.locator), payload)
         return self._views[key]
 
     def native(self, source: Source, payloads: Iterable[Payload]) -> frozenset[int]:
@@ -244,6 +244,18 @@ class FactsReader:
             self.problems[image.locator] = error.message
             return ImageFacts({}, problem=error.message)
         return found
+
+
+def _with_listed(view: View, payload: Payload) -> View:
+    """The view with the listed images where they are the same: of a library with tens of thousands one record for each is kept."""
+    listed = {image.offset: image for image in payload.images if image.within is None and image.readable}
+    images = (known if (known := listed.get(raw.offset)) is not None and _range(known) == _range(raw) else raw for raw in view.images)
+    return view._replace(images=tuple(images))
+
+
+def _range(image: ImageEntry) -> tuple[int | None, ...]:
+    """What is read of an image; the rest of both comes from the same header."""
+    return image.data_offset, image.stored_bytes, image.stored_size, image.size, image.blob_size, image.kind_code, image.flags
 
 
 def _shapes(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
