@@ -16,7 +16,7 @@ from edit.test_elf import FIXED, PIE, found_at_run_time
 from edit.test_prune import two_archs
 
 from fatpatch.base.source import Source
-from fatpatch.edit.references import aarch64, data, lanes, x86
+from fatpatch.edit.references import aarch64, data, lanes, x86, x86_steps
 from fatpatch.edit.references.program import LinkedProgram, Part, Ranges
 from fatpatch.formats.numbers import EM_AARCH64, EM_X86_64
 
@@ -327,6 +327,16 @@ def test_addresses_that_aarch64_code_makes() -> None:
     assert len(wanted) == 4
     found = aarch64.instructions(program(block, address, EM_AARCH64), Ranges([(0, 1 << 40)], []))
     assert sorted((each.place, each.target) for each in found) == sorted(wanted)
+
+
+def test_the_operand_of_padding_is_no_address() -> None:
+    """nopw 0(%rax,%rax) behind lea of 0x8000: twice that lies in the payload (libctransformers.so); with mov it is a reference."""
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.detail = True
+    lea = bytes.fromhex("488d05f96f0000")
+    for then, led in (("660f1f840000000000", None), ("8b0400", 0x10000), ("4801c0", 0x10000), ("48ffc04801c0", None)):
+        code = lea + bytes.fromhex(then) + b"\xc3"
+        assert x86_steps.led_on(decoder, code, 0x1000, Ranges([(0x10000, 0x11000)], [])) == led
 
 
 def test_words_that_count_from_their_own_place() -> None:

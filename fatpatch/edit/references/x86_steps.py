@@ -153,7 +153,7 @@ class _Registers:
         values = [self._value(operand) for operand in step.operands]
         led = result = None
         for operand in step.operands:
-            if operand.type == X86_OP_MEM:
+            if operand.type == X86_OP_MEM and step.mnemonic != "nop":
                 led, result = self._place(step, operand.mem)
         if step.mnemonic in ("mov", "movabs"):
             result = values[1] if len(values) == 2 else None
