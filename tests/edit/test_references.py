@@ -200,6 +200,16 @@ def test_arrays_of_numbers_are_no_tables_of_offsets(tmp_path: Path) -> None:
     assert fatpatch("prune", before, "--keep", "sm_61", "--compact", "-o", tmp_path / "after").code == 0
 
 
+def test_the_end_of_a_string_is_no_offset(tmp_path: Path) -> None:
+    """Four bytes behind text happen to lead to an entry (libxgboost.so); behind a number they are an offset."""
+    user = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq here(%rip), %rax\nret\n'
+    for before, code in (('.ascii "refs="', 0), (".byte 0, 0, 0, 0, 1", 6)):
+        data = f'.section .nv_fatbin\nfatbin1_second = fatbin1 + {second_entry()}\n.section .rodata,"a",@progbits\n.balign 4\n.skip 3\n'
+        data += f"here: {before}\n.long fatbin1_second - .\n"
+        path = build(Host("shared", modules=3, extra=data + user), tmp_path, two_archs(SAMPLES))
+        assert fatpatch("prune", path, "--keep", "sm_61", "--compact", "-o", tmp_path / "after", "--overwrite").code == code
+
+
 COINCIDENCES = (
     ("constant", "movl $0x11223344, %eax\n.globl after\nafter: ret"),
     ("a number like an address", "andl $fatbin1, %eax"),

@@ -109,9 +109,12 @@ def _blocks(program: LinkedProgram) -> Iterator[tuple[Part, bytes, int]]:
 
 def _may_be_pointer(place: int, value: int, ranges: Ranges) -> bool:
     """Whether a word that leads to the inside of a payload may be a pointer, rather than a number or the end of a string."""
-    text = value.to_bytes(8, "little").rstrip(b"\0")
     shaped = place % 8 == 0 and (value % 8 == 0 or ranges.in_head(value))
-    return shaped and not is_round(value) and not (text.isascii() and text.decode().isprintable())
+    return shaped and not is_round(value) and not _is_text(value.to_bytes(8, "little").rstrip(b"\0"))
+
+
+def _is_text(data: bytes) -> bool:
+    return bool(data) and data.isascii() and data.decode().isprintable()
 
 
 def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[Offset]:
@@ -129,9 +132,10 @@ def _relative(layout: _Layout, part: Part, data: bytes, address: int, ranges: Ra
         value = reach - place
         if reach in inner and not _scattered(words, index, place, 4, ranges):
             alone = all(map(ranges.names.isdisjoint, _beside(words, index, place, 4)))
-            yield Offset(
-                PayloadReference(place, reach, "an offset from its own place"), place - (_STRUCTURE if alone else reach_back), place + 1
-            )
+            if not (alone and _is_text(data[max(first + 4 * index - 4, 0) : first + 4 * index])):
+                yield Offset(
+                    PayloadReference(place, reach, "an offset from its own place"), place - (_STRUCTURE if alone else reach_back), place + 1
+                )
         for mark in marks[bisect.bisect_left(marks, reach - _TABLE) : bisect.bisect_right(marks, reach)]:
             start = mark - value
             if value & 3 != mark - place & 3 or _scattered(words, index, start, 4 * (start == place), ranges):
