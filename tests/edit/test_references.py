@@ -35,6 +35,7 @@ class Form(NamedTuple):
 
 RELATIVE = '.balign 4\nhere: {}\n.section .text,"ax",{}progbits\nuser: leaq here(%rip), %rax\nret'
 ARM_RELATIVE = '.balign 4\nhere: .word fatbin1 - here\n.section .text,"ax",%progbits\nuser: adrp x0, here\nadd x0, x0, :lo12:here\nret'
+ARM_ANCHOR = "adrp x0, fatbin1-({0})\nadd x0, x0, :lo12:fatbin1-({0})\n{1}"
 X86_FORMS = (
     Form("lea", "leaq fatbin1(%rip), %rax"),
     Form("mov", "movl fatbin1+8(%rip), %eax"),
@@ -109,6 +110,25 @@ ARM_FORMS = tuple(
         Form("adrp-copied", "adrp x3, fatbin1+8\nmov x4, x3\nadrp x3, taker\nldr w0, [x4, :lo12:fatbin1+8]"),
         Form("adrp-on-one-path", "adrp x3, fatbin1+8\ncbz x0, 1f\nadrp x3, taker\n1: ldr w0, [x3, :lo12:fatbin1+8]"),
         Form("movz-movk", "movz x0, #:abs_g0_nc:fatbin1\nmovk x0, #:abs_g1_nc:fatbin1\nmovk x0, #:abs_g2_nc:fatbin1", kinds=(FIXED,)),
+        Form("movz-of-an-entry", "movz x0, #:abs_g1:fatbin1_second\nmovk x0, #:abs_g0_nc:fatbin1_second", kinds=(FIXED,)),
+        Form("movz-far-apart", "movz w0, #:abs_g1:fatbin1\n" + "nop\n" * 20 + "movk w0, #:abs_g0_nc:fatbin1", kinds=(FIXED,)),
+        Form("movz-then-ldr", "movz x0, #:abs_g1:fatbin1-64\nmovk x0, #:abs_g0_nc:fatbin1-64\nldr w1, [x0, #72]", kinds=(FIXED,)),
+        Form("anchor-add", ARM_ANCHOR.format("0x5010", "add x1, x0, #5, lsl #12\nadd x1, x1, #0x10"), kinds=(SHARED, FIXED)),
+        Form("anchor-ldr", ARM_ANCHOR.format("0x108", "ldr x1, [x0, #0x108]"), kinds=(SHARED,)),
+        Form("anchor-ldp", ARM_ANCHOR.format("0x40", "ldp x1, x2, [x0, #0x40]"), kinds=(SHARED,)),
+        Form("anchor-ldur", ARM_ANCHOR.format("0x40", "ldur x1, [x0, #0x44]"), kinds=(SHARED,)),
+        Form("anchor-register", ARM_ANCHOR.format("0x5000", "mov x1, #0x5000\nldr w0, [x0, x1]"), kinds=(SHARED,)),
+        Form("anchor-far", ARM_ANCHOR.format("0x125000", "movz x1, #0x5000\nmovk x1, #0x12, lsl #16\nadd x0, x0, x1"), kinds=(SHARED,)),
+        Form("anchor-far-add", ARM_ANCHOR.format("0x125000", "add x0, x0, #0x125, lsl #12"), kinds=(SHARED,)),
+        Form("anchor-behind", ARM_ANCHOR.format("-0x20000", "sub x1, x0, #0x20, lsl #12"), kinds=(SHARED,)),
+        Form("adr-add", "adr x0, fatbin1-8\nadd x0, x0, #8", kinds=(SHARED,)),
+        Form("adrp-of-the-page-before", "adrp x0, fatbin1-0x1000\nadd x0, x0, #1, lsl #12\nadd x0, x0, :lo12:fatbin1", kinds=(SHARED,)),
+        Form("adrp-in-a-large-function", "adrp x3, fatbin1\n.rept 6000\nnop\n.endr\nadd x3, x3, :lo12:fatbin1", kinds=(SHARED,)),
+        Form(
+            "64-bit-offset",
+            '.balign 8\nhere: .quad 8, fatbin1 - here\n.section .text,"ax",%progbits\nuser: adr x0, here\nret',
+            '.rodata,"a",%progbits',
+        ),
         Form("literal-load", "ldr x0, fatbin1"),
         Form("literal-pool", "ldr x0, =fatbin1\nret\n.ltorg", kinds=(FIXED,)),
         Form("self-relative", ARM_RELATIVE, '.rodata,"a",%progbits'),

@@ -11,15 +11,21 @@ from collections.abc import Iterator, Sequence
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.source import CHUNK
+from fatpatch.edit.references.aarch64_steps import led_on
+from fatpatch.edit.references.lanes import words_with
 from fatpatch.edit.references.program import LinkedProgram, Part, PayloadReference, Ranges
 
 _PAGE = 0x1000
 _ADDRESSES = lazy_pattern(rb"[\x10\x30\x50\x70\x90\xb0\xd0\xf0\x18\x58\x98\xd8\x1c\x5c\x9c]")
 """The highest byte of adr and adrp, and of loads and prefetches from a literal."""
-_WINDOW = 4096
+_WINDOW = 1 << 14
 """Instructions around an adrp among which the use of its register is looked for, in the same function."""
-_CHAIN = 16
-"""Instructions among which a constant is put together."""
+_LARGE = 1 << 20
+"""Bytes of code in which not every constant is looked at: most of the time, and no compiler adds one to an address."""
+_HALVES = dict.fromkeys((0x52, 0x72, 0xD2, 0xF2), (1 << 0xC0) - (1 << 0xA0))
+"""Upper halves of movz and movk with lsl 16, by the fourth byte the third bytes."""
+_ADDED, _ADDED_LEAST = dict.fromkeys((0x91, 0xD1), (1 << 0x80) - (1 << 0x40)), 16
+"""The same of add and sub with lsl 12; and the constant that makes 64 KiB."""
 _KEPT = 0x3FF80000
 """Registers that a call leaves alone: x19 to x29."""
 
@@ -36,8 +42,7 @@ def instructions(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadRefe
 
 def _found(program: LinkedProgram, part: Part, data: bytes, address: int, ranges: Ranges) -> Iterator[PayloadReference]:
     words = struct.unpack(f"<{len(data) // 4}I", data)
-    if program.fixed and ranges.high < 1 << 32:
-        yield from _composed(words, address, ranges)
+    yield from _stepped(program, data, words, address, ranges, sums=part.size <= _LARGE)
     for hit in _ADDRESSES.finditer(data[3::4]):
         index = hit.start()
         word, place = words[index], address + 4 * index
@@ -47,14 +52,35 @@ def _found(program: LinkedProgram, part: Part, data: bytes, address: int, ranges
                 yield PayloadReference(place, target, "the instruction 'ldr'")
             continue
         distance = _signed((word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2, 21)
-        if not word >> 31:
-            if place + distance in ranges:
-                yield PayloadReference(place, place + distance, "the instruction 'adr'")
+        target = place + distance if not word >> 31 else (place & ~(_PAGE - 1)) + (distance << 12)
+        if not word >> 31 and target in ranges:
+            yield PayloadReference(place, target, "the instruction 'adr'")
+        elif ranges.near(target):
+            led = led_on(words, index, address, lambda value, constant: not constant and value in ranges)
+            if led is not None:
+                yield PayloadReference(place, led, f"the instruction '{'adrp' if word >> 31 else 'adr'}'")
+        if word >> 31 and target + _PAGE > ranges.low and target < ranges.high:
+            yield from _paged(program, words, index, place, target, ranges)
+
+
+def _stepped(
+    program: LinkedProgram, data: bytes, words: Sequence[int], address: int, ranges: Ranges, *, sums: bool
+) -> Iterator[PayloadReference]:
+    """What constants of 64 KiB or more lead to: added to an address or, in a program at a fixed address, by themselves."""
+    tops = range((ranges.low >> 16) - 1, (ranges.high >> 16) + 2) if program.fixed and ranges.high < 1 << 32 else range(0)
+
+    def wanted(value: int, constant: bool) -> bool:
+        return value in ranges and (not constant or (bool(tops) and (ranges.label(value) or ranges.in_head(value))))
+
+    for index in words_with(data, _ADDED | _HALVES if sums or tops else _ADDED):
+        word = words[index]
+        half = not word >> 24 & 1
+        if (half and not sums and word >> 5 & 0xFFFF not in tops) or (not half and (word >> 10 & 0xFFF < _ADDED_LEAST or word & 31 == 31)):
             continue
-        page = (place & ~(_PAGE - 1)) + (distance << 12)
-        if page + _PAGE <= ranges.low or page >= ranges.high:
-            continue
-        yield from _paged(program, words, index, place, page, ranges)
+        name = "the instructions 'movz' and 'movk'" if half else "the instructions 'adrp' and 'add'"
+        led = led_on(words, index, address, wanted)
+        if led is not None:
+            yield PayloadReference(address + 4 * index, led, name)
 
 
 def _paged(program: LinkedProgram, words: Sequence[int], index: int, place: int, page: int, ranges: Ranges) -> Iterator[PayloadReference]:
@@ -139,26 +165,6 @@ def _next(word: int, at: int) -> Iterator[int]:
     elif word >> 25 & 0x3F == 0x1B:  # tbz, tbnz
         yield at + _signed(word >> 5 & 0x3FFF, 14)
     yield at + 1
-
-
-def _composed(words: Sequence[int], address: int, ranges: Ranges) -> Iterator[PayloadReference]:
-    """Constants put together by movz and movk, in a program at a fixed address."""
-    tops = {value >> 16 & 0xFFFF for value in range(ranges.low & ~0xFFFF, ranges.high + 1, 0x10000)}
-    for index, word in enumerate(words):
-        if word & 0x7FE00000 != 0x72A00000 or word >> 5 & 0xFFFF not in tops:  # movk with lsl 16
-            continue
-        parts: dict[int, int] = {}
-        for each in words[max(index - _CHAIN, 0) : index + _CHAIN]:
-            if each & 31 != word & 31:
-                continue
-            if each & 0x7F800000 == 0x52800000:  # movz
-                parts = {each >> 21 & 3: each >> 5 & 0xFFFF}
-            elif each & 0x7F800000 == 0x72800000 and parts:  # movk
-                parts[each >> 21 & 3] = each >> 5 & 0xFFFF
-            value = sum(half << 16 * shift for shift, half in parts.items())
-            if value in ranges and (ranges.label(value) or ranges.in_head(value)):
-                yield PayloadReference(address + 4 * index, value, "the instructions 'movz' and 'movk'")
-                break
 
 
 def _offset(word: int) -> tuple[int | None, str]:

@@ -109,17 +109,28 @@ def aligned(data: bytes, start: int, lowest: int, highest: int, rests: Iterable[
     rests = frozenset(rest & 3 for rest in rests)
     if count < _FEW:
         return [at for at, word in enumerate(words) if word and lowest <= word <= highest and word & 3 in rests], words
-    third, fourth = data[start + 2 : end : 4], data[start + 3 : end : 4]
-    groups = list(_grouped(upper_halves([(lowest, highest)])))
-    marks = 0
-    for first in range(0, len(groups), 8):
-        thirds = sum(_bits(chosen) << bit for bit, (_, chosen) in enumerate(groups[first : first + 8]))
-        fourths = sum(table << bit for bit, (table, _) in enumerate(groups[first : first + 8]))
-        marks |= _translated(third, thirds) & _translated(fourth, fourths)
+    marks = _upper_marked(data[start:end], upper_halves([(lowest, highest)]))
     if len(rests) < 4:
         marks &= _translated(data[start:end:4], sum(_run(byte, byte) * 0xFF for byte in range(256) if byte & 3 in rests))
     found = [hit.start() for hit in _ANY.finditer(marks.to_bytes(count, "little"))]
     return found if lowest > 0 else list(compress(found, map(words.__getitem__, found))), words
+
+
+def words_with(data: bytes, halves: Halves) -> Iterator[int]:
+    """Which of the 4-byte words of ``data`` have one of the upper halves: their indices."""
+    count = len(data) // 4
+    return (hit.start() for hit in _ANY.finditer(_upper_marked(data[: 4 * count], halves).to_bytes(count, "little")))
+
+
+def _upper_marked(data: bytes, halves: Halves) -> int:
+    """A byte other than 0 for each 4-byte word of ``data`` that has one of the upper halves."""
+    third, fourth = data[2::4], data[3::4]
+    groups, marks = list(_grouped(halves)), 0
+    for first in range(0, len(groups), 8):
+        thirds = sum(_bits(chosen) << bit for bit, (_, chosen) in enumerate(groups[first : first + 8]))
+        fourths = sum(table << bit for bit, (table, _) in enumerate(groups[first : first + 8]))
+        marks |= _translated(third, thirds) & _translated(fourth, fourths)
+    return marks
 
 
 def _translated(data: bytes, table: int) -> int:
