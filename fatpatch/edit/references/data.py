@@ -70,7 +70,8 @@ def offsets(program: LinkedProgram, ranges: Ranges) -> list[Offset]:
             continue
         found += _relative(layout, part, data, address, ranges)
         if not part.code and part.size <= _LARGE:
-            found += (each for shift in (1, 2, 3) for each in _packed(data, address, ranges, (shift - address) % 4))
+            shifts = ((shift - address) % 4 for shift in (1, 2, 3))
+            found += (each for shift in shifts for each in _packed(data, address, ranges, shift, program.base))
         if not part.code and program.base is not None:
             found += _from_base(data, address, program.base, ranges)
         if len(found) > _MAX_OFFSETS:
@@ -164,14 +165,19 @@ def _beside(words: Sequence[int], index: int, base: int, step: int) -> tuple[lis
     return before, [base + step * distance + word for distance, word in enumerate(words[index + 1 : index + 1 + _AROUND], 1)]
 
 
-def _packed(data: bytes, address: int, ranges: Ranges, first: int) -> Iterator[Offset]:
-    """Offsets from their own place that are not aligned, to where a payload begins: to the entries in it too many numbers would lead."""
-    lowest, highest = max(ranges.low - address - len(data), -_MAX32), min(ranges.high - address, _MAX32 - 1)
-    indices, words = aligned(data, first, lowest, highest, [rest - address - first for rest in ranges.rests])
-    for index in indices:
-        place, value = address + first + 4 * index, words[index]
-        if place + value in ranges.marks and not _scattered(words, index, place, 4, ranges):
-            yield Offset(PayloadReference(place, place + value, "an offset from its own place"), place - _PACKED, place + 1)
+def _packed(data: bytes, address: int, ranges: Ranges, first: int, base: int | None) -> Iterator[Offset]:
+    """Offsets that are not aligned, from their own place or the image base, to where a payload begins: to the entries in it too many
+    numbers would lead.
+    """
+    ways = [(address + first, 4, "its own place")] + ([(base, 0, "the image base")] if base is not None else [])
+    for origin, step, words_for_it in ways:
+        lowest, highest = max(ranges.low - origin - (len(data) if step else 0), -_MAX32), min(ranges.high - origin, _MAX32 - 1)
+        indices, words = aligned(data, first, lowest, highest, [rest - origin for rest in ranges.rests])
+        for index in indices:
+            place, counted = address + first + 4 * index, origin + step * index
+            if counted + words[index] in ranges.marks and not _scattered(words, index, counted, step, ranges):
+                how = f"an offset from {words_for_it}"
+                yield Offset(PayloadReference(place, counted + words[index], how), place - _PACKED, place + 1)
 
 
 def _is_table(layout: _Layout, words: bytes, start: int) -> bool:

@@ -39,7 +39,7 @@ _LEA = lazy_pattern(rb"[\x48-\x4f]\x8d(?=" + _RIP_RELATIVE + rb"....)", re.DOTAL
 _MOVABS = {half: lazy_pattern(re.escape(half) + rb"(?<=[\x48\x49][\xb8-\xbf].{8})", re.DOTALL) for half in (b"\0" * 4, b"\xff" * 4)}
 """The upper half of the number in ``movabs r64, imm64``, where it is its sign; an expression that begins with one byte is found fastest."""
 _DISP32 = struct.Struct("<i").unpack_from
-_SPAN = 4096
+_SPAN = 1 << 16
 """Bytes before an offset from the image base in which code takes the base."""
 _IMMEDIATES = (0, 1, 2, 4)
 """Bytes that may follow the displacement in its instruction."""
@@ -317,21 +317,22 @@ class _Decoder:
             if target in ranges or ((memory.index or memory.base) and ranges.close_before(target)):
                 yield target
         base = self._program.base
-        if base is None or memory.base in (0, X86_REG_RSP, X86_REG_RBP) or base + displacement not in ranges:
+        if base is None or memory.base in (0, X86_REG_RSP) or base + displacement not in ranges:
             return
-        if self._base_is_near(part, code.address):
+        if self._base_is_near(part, code.address, frame=memory.base == X86_REG_RBP):
             yield base + displacement
 
-    def _base_is_near(self, part: Part, place: int) -> bool:
-        """Whether an instruction close before the place takes the image base: lea r64, [rip + n]."""
+    def _base_is_near(self, part: Part, place: int, *, frame: bool) -> bool:
+        """Whether an instruction before the place takes the image base; into RBP, where that may point to a frame as well."""
         base = self._program.base
         start = max(part.address, place - _SPAN)
         data = self._program.source.peek(part.offset + start - part.address, place - start)
         for found in _LEA.finditer(data):
             at = found.start() + 7
-            if start + at + int.from_bytes(data[at - 4 : at], "little", signed=True) == base:
+            into_frame = data[at - 7] & 4 == 0 and data[at - 5] >> 3 == 5
+            if start + at + int.from_bytes(data[at - 4 : at], "little", signed=True) == base and (into_frame or not frame):
                 return True
-        return False
+        return not frame and base is not None and base.to_bytes(8, "little") in data  # movabs
 
 
 def _is_address(code: Any, value: int, ranges: Ranges) -> bool:
