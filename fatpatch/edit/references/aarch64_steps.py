@@ -16,7 +16,7 @@ Wanted = Callable[[int, bool], bool]
 
 def led_on(words: Sequence[int], index: int, address: int, wanted: Wanted) -> int | None:
     """Where the instructions around the one at ``index`` lead; ``address`` is that of the first word."""
-    state = _Registers(wanted)
+    state = _ArmRegisters(wanted)
     for at in range(max(index - _BEFORE, 0), min(index + _BEHIND, len(words))):
         led = state.after(words[at], address + 4 * at)
         if led is not None:
@@ -24,11 +24,11 @@ def led_on(words: Sequence[int], index: int, address: int, wanted: Wanted) -> in
         if words[at] >> 26 & 0x1F == 5 or words[at] & 0xFE000000 == 0xD6000000:  # b, bl, br, blr, ret
             if at > index:
                 return None
-            state = _Registers(wanted)
+            state = _ArmRegisters(wanted)
     return None
 
 
-class _Registers:
+class _ArmRegisters:
     """What is known of the contents of registers, from one instruction to the next: (value, whether of constants alone)."""
 
     def __init__(self, wanted: Wanted) -> None:

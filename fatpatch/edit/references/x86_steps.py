@@ -128,7 +128,7 @@ def _number(data: bytes, at: int) -> int:
 
 def led_on(decoder: Any, code: bytes, address: int, ranges: Ranges) -> int | None:
     """Where the instructions from ``address`` on lead in the ranges, by what they put into registers; None for nowhere."""
-    state = _Registers(decoder, ranges)
+    state = _X86Registers(decoder, ranges)
     for step in decoder.disasm(code, address):
         led = state.after(step)
         if led is not None or step.mnemonic.startswith(("call", "jmp", "ret")):
@@ -136,7 +136,7 @@ def led_on(decoder: Any, code: bytes, address: int, ranges: Ranges) -> int | Non
     return None
 
 
-class _Registers:
+class _X86Registers:
     """What is known of the contents of registers, from one instruction to the next."""
 
     def __init__(self, decoder: Any, ranges: Ranges) -> None:
