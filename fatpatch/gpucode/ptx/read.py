@@ -73,7 +73,10 @@ def _first(text: bytes, word: bytes, pattern: re.Pattern[bytes]) -> re.Match[byt
     for part in (text[:_LINE], text):  # nearly always at the start, and nothing behind a place makes it a comment
         for at in places(part, word):
             piece = text[at : at + 400]
-            return pattern.match(without_comments(piece) if b"/" in piece else piece)
+            before = piece.partition(b"/")[0]  # comments follow, nearly always
+            found = pattern.match(before)
+            following = b"" if found is None else before[found.end() :].lstrip()[:1]
+            return found if following not in (b"", b",") else pattern.match(without_comments(piece))
     return None
 
 
