@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from itertools import chain
 from typing import Final
 
 from fatpatch.base.patterns import lazy_pattern
@@ -27,11 +26,14 @@ _CLASS: Final = b"[" + b"".join(b"\\x%02x" % each for each in range(256) if each
 _DYNAMIC = lazy_pattern(_CLASS)
 """The first byte of a block with codes of its own that is not the last: bits 0, 0, 1, then the number of literal codes, at most 29."""
 
+_EMPTY: Final = (0b10, 10)
+_ONE_BYTE: Final = (0b10011010, 19)
+"""(bits, their number) of blocks with the fixed codes: one without content, and one of the single byte 144."""
+
 
 class DeflatePart(NamedTuple):
-    """``data``: the bytes, ``other``: the same with other bytes in place of the unknown ones. ``start``: the offset in the part where
-    they begin. ``ended``: the stream ends with them. ``packed``: what they were unpacked
-    from.
+    """``data``: the bytes, ``other``: the same with other bytes in place of the unknown ones. ``start``: about where
+    they begin in the part. ``ended``: the stream ends with them. ``packed``: what they were unpacked from, up to the end of the part.
     """
 
     data: bytes
@@ -70,40 +72,61 @@ def from_middle(packed: bytes) -> DeflatePart | None:
     Bounded: 96 KiB are searched, and at most 32 times the bytes of the part are unpacked.
     """
     most = _GROWTH * len(packed)
-    for at, rest in chain(_dynamic(packed), _stored(packed)):
+    for rest, skipped in _beginnings(packed):
         first, second = zlib.decompressobj(-15, zdict=_FIRST), zlib.decompressobj(-15, zdict=_SECOND)
         try:
             data, other = first.decompress(rest, most), second.decompress(rest, most)
         except zlib.error:
             continue
-        return DeflatePart(data, other, at, first.eof, rest)
+        return DeflatePart(data[skipped:], other[skipped:], len(packed) - len(rest), first.eof, rest)
     return None
 
 
-def _stored(packed: bytes) -> Iterator[tuple[int, bytes]]:
-    """(byte, the stream from there) of places where a block that is not packed seems to begin: its length, and the same inverted."""
-    for at in range(1, min(len(packed) - 4, _SEARCHED)):
-        if packed[at] ^ packed[at + 2] == 0xFF and packed[at + 1] ^ packed[at + 3] == 0xFF and packed[at + 1] >= _LONG:
-            yield at - 1, b"\0" + packed[at:]
-
-
-def _dynamic(packed: bytes) -> Iterator[tuple[int, bytes]]:
-    """(byte, the stream from there) of places where a block with codes of its own seems to begin: what follows unpacks for 8 KiB."""
+def _beginnings(packed: bytes) -> Iterator[tuple[bytes, int]]:
+    """(the stream from there, bytes that it unpacks to before that) of places where a block seems to begin, the first ones first."""
     for base in range(0, min(len(packed), _SEARCHED), _STEP):
-        window = packed[base : base + _STEP + _PROBE]
-        for shift in range(8):
-            bits = _shifted(window, shift)
-            for found in _DYNAMIC.finditer(bits, 0, _STEP):
-                at = found.start()
-                if at + 1 >= len(bits) or bits[at + 1] & 31 > 29:
-                    continue
-                trial = zlib.decompressobj(-15, zdict=_FIRST)
-                try:
-                    unpacked = trial.decompress(bits[at : at + _PROBE], _GROWTH * _PROBE)
-                except zlib.error:
-                    continue
-                if trial.eof or len(unpacked) >= min(_PROBE, len(bits) - at) // 2:
-                    yield base + at, _shifted(packed[base + at :], shift)
+        yield from _stored(packed, base)
+        yield from _dynamic(packed, base)
+
+
+def _stored(packed: bytes, base: int) -> Iterator[tuple[bytes, int]]:
+    """Blocks that are not packed: their length, and the same inverted."""
+    for at in range(max(base, 1), min(len(packed) - 4, base + _STEP)):
+        if packed[at] ^ packed[at + 2] == 0xFF and packed[at + 1] ^ packed[at + 3] == 0xFF and packed[at + 1] >= _LONG:
+            yield b"\0" + packed[at:], 0
+
+
+def _dynamic(packed: bytes, base: int) -> Iterator[tuple[bytes, int]]:
+    """Blocks with codes of their own: what follows unpacks for 8 KiB."""
+    window = packed[base : base + _STEP + _PROBE]
+    for shift in range(8):
+        bits = _shifted(window, shift)
+        for found in _DYNAMIC.finditer(bits, 0, _STEP):
+            at = found.start()
+            if at + 1 >= len(bits) or bits[at + 1] & 31 > 29:
+                continue
+            stream, skipped = _entered(window[at : at + _PROBE], shift)
+            trial = zlib.decompressobj(-15, zdict=_FIRST)
+            try:
+                unpacked = trial.decompress(stream, _GROWTH * _PROBE)
+            except zlib.error:
+                continue
+            if trial.eof or len(unpacked) >= min(_PROBE, len(window) - at) // 2:
+                yield _entered(packed[base + at :], shift)[0], skipped
+
+
+def _entered(data: bytes, bit: int) -> tuple[bytes, int]:
+    """A stream that goes on at a bit of the first byte, and how many bytes it unpacks to before that.
+
+    What is stored begins at a byte, so the bits before are replaced by whole blocks, not cut off.
+    """
+    prefix, length, blocks = 0, 0, (_ONE_BYTE, *3 * (_EMPTY,))
+    for bits, size in blocks[1 - bit % 2 : 1 + (bit - 3 * (bit % 2)) % 8 // 2]:
+        prefix |= bits << length
+        length += size
+    whole = length - bit
+    head = (prefix & (1 << whole) - 1).to_bytes(whole // 8, "little")
+    return head + bytes((data[0] & -1 << bit & 0xFF | prefix >> whole,)) + data[1:], bit % 2
 
 
 def _shifted(data: bytes, bits: int) -> bytes:
