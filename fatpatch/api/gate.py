@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from fatpatch.api.judging import Check
+from fatpatch.api.documents import plain
 from fatpatch.base.errors import EditError, InputError
 from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
@@ -15,6 +16,7 @@ from fatpatch.model.target import Target
 from fatpatch.model.tree import Node
 from fatpatch.named.reading import UnitReader, as_units
 from fatpatch.named.unit import NamedUnit, files_of
+from fatpatch.policy import document as check_document
 from fatpatch.policy.baseline import read_baseline, write_baseline
 from fatpatch.policy.finding import LEVELS, Finding, fails
 from fatpatch.policy.policy import FILE, MustRun, Policy, find_policy, read_policy, targets
@@ -29,6 +31,7 @@ __all__ = [
     "FILE",
     "LEVELS",
     "RULES",
+    "Check",
     "CheckOutcome",
     "DemandError",
     "Finding",
@@ -79,8 +82,6 @@ def policy_for(demanded: PolicyRequest, path: str | None, *, look: bool) -> Poli
         _check_gpus([run])
     except InputError as error:
         raise DemandError(error.message, hint=error.hint) from error
-    if demanded.driver is not None and not demanded.gpus:
-        raise DemandError("--driver goes with --gpu")
     demands = policy.demands
     require, forbid = (
         tuple(dict.fromkeys(words)) for words in ((*demands.require, *demanded.require), (*demands.forbid, *demanded.forbid))
@@ -117,6 +118,38 @@ def _check_names(policy: Policy) -> None:
     for allowance in policy.allow:
         if allowance.rule not in (*RULES, "*") and "*" not in allowance.rule:
             raise InputError(f"allow: there is no rule {allowance.rule!r}", locator=where, hint="'--explain all' lists the rules")
+
+
+class Check:
+    """What a policy found: true when nothing fails."""
+
+    def __init__(self, outcome: CheckOutcome, policy: str, fail_on: str) -> None:
+        self.facts, self._policy, self._fail_on = outcome, policy, fail_on
+
+    def __bool__(self) -> bool:
+        return not any(fails(finding, self._fail_on) for finding in self.findings)
+
+    def __repr__(self) -> str:
+        return f"<fatpatch.Check {'passed' if self else 'FAILED'}: {len(self.findings)} findings>"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Rule, level, locator, message and remedy of each, without those that the policy allows."""
+        return self.facts.findings
+
+    @property
+    def policy(self) -> str:
+        """The policy file; empty where the requirements were given without one."""
+        return self._policy
+
+    @property
+    def fail_on(self) -> str:
+        """The level from which on a finding fails."""
+        return self._fail_on
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of schema fatpatch.check/1."""
+        return plain(check_document.document(self.facts, failed=not self, policy=self._policy))
 
 
 class GateRequest(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fatpatch.api.documents import plain
 from fatpatch.api.file import File, paths_of
+from fatpatch.api.gate import Check, GateRequest, PolicyRequest, gate, policy_for
 from fatpatch.api.gpus import Circumstances, cuda_release, driver_of, environment_of, find
 from fatpatch.api.options import PathLike, RunChoices, RunOptions
 from fatpatch.api.verdict import Verdict
@@ -16,11 +18,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.gpucode.demangle import readable
 from fatpatch.model.kinds import Vendor
 from fatpatch.named.resolve import resolve
-from fatpatch.named.unit import NamedUnit, NamingChoices, files_of
-from fatpatch.policy import document as check_document
-from fatpatch.policy.finding import Finding, fails
-from fatpatch.policy.policy import MustRun, Policy, read_policy
-from fatpatch.policy.run import CheckOutcome, Selection, check_files
+from fatpatch.named.unit import NamedUnit, NamingChoices
 from fatpatch.release import text as diff_words
 from fatpatch.release.run import ReleaseComparison, compare
 from fatpatch.release.words import Wording, one_line, sections
@@ -83,38 +81,6 @@ def _opened(what: PathLike | File, limits: Limits | None) -> Iterator[File]:
         yield file
 
 
-class Check:
-    """What a policy found: true when nothing fails."""
-
-    def __init__(self, outcome: CheckOutcome, policy: str, fail_on: str) -> None:
-        self.facts, self._policy, self._fail_on = outcome, policy, fail_on
-
-    def __bool__(self) -> bool:
-        return not any(fails(finding, self._fail_on) for finding in self.findings)
-
-    def __repr__(self) -> str:
-        return f"<fatpatch.Check {'passed' if self else 'FAILED'}: {len(self.findings)} findings>"
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Rule, level, locator, message and remedy of each, without those that the policy allows."""
-        return self.facts.findings
-
-    @property
-    def policy(self) -> str:
-        """The policy file; empty where the requirements were given without one."""
-        return self._policy
-
-    @property
-    def fail_on(self) -> str:
-        """The level from which on a finding fails."""
-        return self._fail_on
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document of schema fatpatch.check/1."""
-        return plain(check_document.document(self.facts, failed=not self, policy=self._policy))
-
-
 def check(
     paths: PathLike | Sequence[PathLike],
     *,
@@ -131,19 +97,11 @@ def check(
     ``fail_on``: error, warning or note. ``jobs`` worker processes, one by default; ``limits`` of what is read.
     InputError for a policy that cannot be read or a name that is not known.
     """
-    rules = Policy() if policy is None else read_policy(str(policy))
-    demands = rules.demands
-    run = (*demands.run, MustRun(tuple(gpus), driver, ())) if gpus else demands.run
-    demands = demands._replace(require=(*demands.require, *require), forbid=(*demands.forbid, *forbid), run=run)
-    for name in gpus:
-        find(name)
-    given, run_as = paths_of(paths), RunChoices(**options)
+    run_as = RunChoices(**options)
     bounds = run_as.limits or Limits()
-    units = _units(given, bounds)
-    outcome = check_files(
-        files_of(units), rules._replace(demands=demands), Selection(), bounds, given=[unit.shown for unit in units], jobs=run_as.jobs
-    )
-    return Check(outcome, rules.source, fail_on)
+    required = PolicyRequest(tuple(require), tuple(forbid), tuple(gpus), driver)
+    held = policy_for(required, None if policy is None else os.fspath(policy), look=False)
+    return gate(_units(paths_of(paths), bounds), GateRequest(held, fail_on=fail_on), bounds, run_as.jobs)
 
 
 def _units(words: Sequence[str], limits: Limits) -> list[NamedUnit]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.json_text import json_object
 from fatpatch.base.writing import write_file
 from fatpatch.policy.finding import Finding
 
@@ -22,11 +23,8 @@ def read_baseline(path: str) -> frozenset[str]:
             data = stream.read(_MAX_SIZE + 1)
     except OSError as error:
         raise InputError(f"cannot open: {error.strerror}", locator=path, hint="--write-baseline FILE writes one") from error
-    try:
-        document = json.loads(data) if len(data) <= _MAX_SIZE else None
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA or not isinstance(document.get("findings"), list):
+    document = json_object(data) if len(data) <= _MAX_SIZE else {}
+    if document.get("schema") != SCHEMA or not isinstance(document.get("findings"), list):
         raise InputError(f"is not a baseline ({SCHEMA})", locator=path, hint="--write-baseline FILE writes one")
     rows = [row for row in document["findings"] if isinstance(row, dict)]
     return frozenset(str(row.get("fingerprint")) for row in rows)

@@ -63,7 +63,6 @@ class HttpFile:
         self.options = options
         self.requests = 0
         self.fetched = 0
-        self._address = url
         self._shown = shown_address(url)
         self._target, given = parts_of(url, self._shown)
         self._authorization = options.authorization or given

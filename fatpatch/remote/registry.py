@@ -6,13 +6,13 @@ Sources: OCI distribution specification 1.1; "Token Authentication" of the CNCF 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from fatpatch.base.errors import FormatError, InputError, UnauthorizedError
+from fatpatch.base.json_text import json_object
 from fatpatch.base.limits import Fetched, Remote
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
@@ -142,7 +142,7 @@ class Registry:
         basic = None if credentials is None else f"Basic {credentials}"
         source = open_input(url, self._options._replace(authorization=basic, report=None, most=_MAX_TOKEN))
         try:
-            document = _object(source.read(0, source.size))
+            document = json_object(source.read(0, source.size))
         finally:
             source.close()
         token = document.get("token") or document.get("access_token")
@@ -156,17 +156,9 @@ def _credentials(host: str) -> str | None:
     folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
     try:
         with open(os.path.join(folder, "config.json"), "rb") as stream:
-            auths = _object(stream.read(1 << 20)).get("auths")
+            auths = json_object(stream.read(1 << 20)).get("auths")
     except OSError:
         return None
     each = auths.get(host) if isinstance(auths, dict) else None
     found = each.get("auth") if isinstance(each, dict) else None
     return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9+/=]{1,4000}", found) else None
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

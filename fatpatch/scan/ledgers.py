@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
+from fatpatch.base.json_text import json_object
 from fatpatch.base.patterns import lazy_pattern
 
 LIBRARY: Final = lazy_pattern(r"\.(?:so(?:\.[0-9.]+)?|dll|pyd|node|exe|cubin|fatbin|ptx|hsaco|co|hipfb|kpack)\Z", re.IGNORECASE)
@@ -69,7 +70,7 @@ def of_conda(path: str) -> tuple[str, str, list[str], frozenset[str]] | None:
 
 def conda_package(text: str) -> tuple[str, str, list[str], frozenset[str]] | None:
     """(name, version, libraries, ``*.dist-info`` folders) of a conda package by its document in conda-meta; None where it is none."""
-    document = _json(text)
+    document = json_object(text)
     name, version, files = document.get("name"), document.get("version"), document.get("files")
     if not isinstance(name, str) or not NAME.fullmatch(name) or not isinstance(files, list):
         return None
@@ -80,7 +81,7 @@ def conda_package(text: str) -> tuple[str, str, list[str], frozenset[str]] | Non
 
 def of_node(path: str) -> tuple[str, str] | None:
     """(name, version) of a node package by its package.json; None where it is none."""
-    document = _json(text_of(path, _MAX_RECORD))
+    document = json_object(text_of(path, _MAX_RECORD))
     name = document.get("name")
     if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
         return None
@@ -106,16 +107,6 @@ def text_of(path: str, most: int) -> str:
             return stream.read(most)
     except (OSError, ValueError):
         return ""
-
-
-def _json(text: str) -> dict[str, Any]:
-    import json
-
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _version(value: object) -> str:

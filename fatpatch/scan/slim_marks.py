@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from fatpatch.base.errors import FatpatchError
+from fatpatch.base.json_text import json_object
 from fatpatch.base.limits import Limits
 from fatpatch.binfmt.unpack import Workspace
 from fatpatch.model.slim_mark import SlimMark
@@ -131,10 +132,5 @@ def _of_wheel(node: Node) -> SlimMark | None:
 
 def mark_in(data: bytes | str) -> SlimMark | None:
     """The mark in the text of a file; None for what is none."""
-    import json
-
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return mark_from(document.get("mark", document)) if isinstance(document, dict) else None
+    document = json_object(data)
+    return mark_from(document.get("mark", document))

@@ -34,13 +34,8 @@ class Cost(NamedTuple):
     text_bytes: int
 
 
-def cost_of(text: bytes) -> Cost:
-    """The cost of one module."""
-    return estimated(PtxText(text.rstrip(b"\0")))
-
-
 def estimated(ptx: PtxText) -> Cost:
-    """``cost_of`` a text in parts."""
+    """The cost of one module."""
     size = ptx.size
     statements = float(_KERNEL * (len(ptx.counts) - 1 + sum(part.long for part in ptx.counts)))
     for part in ptx.counts:

@@ -173,3 +173,8 @@ def test_verify_takes_a_link(tmp_path: Path) -> None:
     checks = [check.name for check in fatpatch.verify(link).checks]
     assert checks == [check.name for check in fatpatch.verify(edited).checks]
     assert any("record" in name for name in checks)
+
+
+def test_a_requirement_that_nothing_compiles_is_refused() -> None:
+    with pytest.raises(fatpatch.InputError, match="no CUDA toolkit known here compiles sm_611"):
+        fatpatch.check(SAMPLES / "libkernels.so", require=["sm_611"])

@@ -85,7 +85,7 @@ def test_every_real_image_can_be_given(member: str) -> None:
         given = images_from(node, (), 1 << 30, shown=member)
         images = [image for _, payload in payloads_below(node) for image in payload.images if image.kind in ("sass", "ptx")]
     assert len(given) == len(images) > 0
-    assert {donation.signature.relocatable for donation in given} >= ({True, False} if "bitsandbytes" in member else {False})
+    assert {image.signature.relocatable for image in given} >= ({True, False} if "bitsandbytes" in member else {False})
 
 
 def test_every_module(run: Run, case: tuple[str, Path, Path, int, int], tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.fatbin.driver_view import driver_view
+from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.gpus.devices import find
 from fatpatch.gpus.drivers import driver
 from fatpatch.scan.walk import inspected
 from fatpatch.verdicts.environment import Environment
-from fatpatch.verdicts.jit import FASTEST, SLOWEST, cost_of
+from fatpatch.verdicts.jit import FASTEST, SLOWEST, estimated
 from fatpatch.verdicts.judge import Doctor
 from fatpatch.verdicts.module import KernelVerdict
 from fatpatch.verdicts.results import FileVerdict
@@ -116,7 +117,7 @@ def texts(folder: Path, results: Path) -> None:
     """Estimate and measurement of each text."""
     ratios = []
     for row in json.loads(results.read_text())["modules"]:
-        cost = cost_of((folder / row["file"]).read_bytes())
+        cost = estimated(PtxText((folder / row["file"]).read_bytes().rstrip(b"\0")))
         seconds = min(wall for wall, _ in row["times"])
         ratios.append(seconds / cost.seconds)
         inside = FASTEST <= ratios[-1] <= SLOWEST

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from builders.fatbin import PTX
 
+from fatpatch.gpucode.ptx.text import PtxText
 from fatpatch.hostcode.family import ARCH_LIST, PER_TYPE, Family
 from fatpatch.model.tree import Payload, Wrapper
 from fatpatch.verdicts.dispatch import DIFFERS, EQUAL, NOT_KNOWN, HostChecks
-from fatpatch.verdicts.jit import cost_of, total
+from fatpatch.verdicts.jit import Cost, estimated, total
 from fatpatch.verdicts.linking import linked
 from fatpatch.verdicts.module import FAILS, NATIVE, STUB, KernelVerdict, ModuleVerdict, settle
 from fatpatch.verdicts.stubs import _decide, _launched
@@ -40,6 +41,10 @@ def host(
 )
 def test_host_and_image_of_2024(device: int, image: int, expected: str) -> None:
     assert host().agrees(device, image) == expected
+
+
+def _cost_of(text: bytes) -> Cost:
+    return estimated(PtxText(text.rstrip(b"\0")))
 
 
 def test_a_host_that_decides_by_its_list() -> None:
@@ -145,12 +150,12 @@ def test_relocatable_code_that_nothing_links() -> None:
 def test_compile_cost() -> None:
     """By instructions: 1,000 statements cost 82 ms in one kernel and 73 in many; functions without a kernel count, too."""
     head, body = b"x" * 1_000_000, b".entry" + b"a;" * 1000 + b"y" * 997_994
-    cost = cost_of(head + body + b"\0")
+    cost = _cost_of(head + body + b"\0")
     assert cost.seconds == pytest.approx(0.0075 + 0.18 * 2 + 73e-6 * (25 + 1000 + 1000 * 1000 / 8000))
     assert (cost.text_bytes, cost.cache_bytes) == (2_000_000, 2_980_000)
-    assert cost_of(PTX).seconds == pytest.approx(0.010, abs=0.003)
-    assert cost_of(b"x" * 100).seconds < 0.0076
+    assert _cost_of(PTX).seconds == pytest.approx(0.010, abs=0.003)
+    assert _cost_of(b"x" * 100).seconds < 0.0076
     functions = b".func f { " + b"add.u32 r, r, r; " * 10_000 + b"}"
-    assert cost_of(functions).seconds > 1
-    assert cost_of(functions.replace(b"add", b"div")).seconds > 10 * cost_of(functions).seconds
+    assert _cost_of(functions).seconds > 1
+    assert _cost_of(functions.replace(b"add", b"div")).seconds > 10 * _cost_of(functions).seconds
     assert total([cost, cost]).seconds == pytest.approx(2 * cost.seconds)

@@ -97,6 +97,11 @@ def image_limit_option(command: _Command) -> _Command:
     return click.option("--max-image-size", type=Bytes(), default="512M", show_default=True, help=help_text)(command)
 
 
+def targets_option(help_text: str) -> Callable[[_Command], _Command]:
+    """--target, as often as there are targets to choose."""
+    return click.option("--target", "targets", type=TargetName(), multiple=True, metavar="TARGET", help=help_text)
+
+
 def jobs_option(command: _Command) -> _Command:
     """The option of every command that reads with several processes."""
     help_text = "Number of parallel processes (default: one per processor)."

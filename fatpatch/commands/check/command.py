@@ -98,6 +98,8 @@ def command(
     if init:
         return checking.first_policy(units, policy, limits, sys.stdout.write)
     demanded = PolicyRequest(_words(require), _words(forbid), gpus_of(gpus, fleets, policy), driver)
+    if driver is not None and not demanded.gpus:
+        raise click.UsageError("--driver goes with --gpu")
     with usage_error(kind=DemandError):
         held = policy_for(demanded, policy, look=not no_policy)
     request = GateRequest(held, _words(select), _words(ignore), fail_on or held.fail_on, baseline)

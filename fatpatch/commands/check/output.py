@@ -13,7 +13,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.commands._shared.typed import OptionType
 
 if TYPE_CHECKING:
-    from fatpatch.api.judging import Check
+    from fatpatch.api.gate import Check
 
 _START = 8
 FORMATS = ("text", "json", "sarif", "junit", "github")

@@ -14,7 +14,7 @@ from fatpatch.base.errors import EditError, FormatError
 from fatpatch.base.words import plural, safe, size
 from fatpatch.base.writing import write_file
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, print_diagnostics, shown_paths, worse
+from fatpatch.commands._shared.options import image_size_option, limits_from, print_diagnostics, shown_paths, targets_option, worse
 from fatpatch.commands._shared.progress import Progress
 from fatpatch.commands._shared.standard_input import InputFile
 
@@ -24,14 +24,7 @@ SCHEMA = "fatpatch.extract/1"
 @click.command("extract", cls=Grouped, epilog="KIND is one of: " + ", ".join(KINDS) + ".")
 @click.argument("file", type=InputFile(), metavar="FILE")
 @click.option("-d", "--directory", required=True, metavar="DIR", help="Output folder; created if missing.")
-@click.option(
-    "--target",
-    "targets",
-    type=TargetName(),
-    multiple=True,
-    metavar="TARGET",
-    help="Extract only this target, e.g. sm_61; * allowed. Repeatable.",
-)
+@targets_option("Extract only this target, e.g. sm_61; * allowed. Repeatable.")
 @click.option(
     "--kind",
     "kinds",

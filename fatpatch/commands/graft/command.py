@@ -14,7 +14,7 @@ from fatpatch.api.options import GraftChoices
 from fatpatch.api.retarget import Wanted, own_images
 from fatpatch.commands._shared.editing import EditRequest, edit_options, file_to_edit, same_file
 from fatpatch.commands._shared.grouped import Grouped
-from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths
+from fatpatch.commands._shared.options import TargetName, image_size_option, limits_from, shown_paths, targets_option
 from fatpatch.commands._shared.progress import watched
 from fatpatch.commands._shared.usage import usage_error
 
@@ -42,14 +42,7 @@ from fatpatch.commands._shared.usage import usage_error
     "--kernel", "kernels", multiple=True, metavar="NAME", help="Include this kernel regardless of class (with --retarget). Repeatable."
 )
 @click.option("--from", "donor", metavar="DONOR", help="Binary to copy images for --target from (DLL, .so, wheel, llamafile).")
-@click.option(
-    "--target",
-    "targets",
-    type=TargetName(),
-    multiple=True,
-    metavar="TARGET",
-    help="Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable.",
-)
+@targets_option("Target to copy from the donor, e.g. sm_61 or gfx1030. Repeatable.")
 @click.option("--extracted", is_flag=True, help="Edit the GPU library that the llamafile FILE extracted, not FILE.")
 @click.option("--replace", is_flag=True, help="Replace an existing image for the same target.")
 @click.option("--rename-hash", is_flag=True, help="Rewrite build-folder hashes in the donor's kernel names.")

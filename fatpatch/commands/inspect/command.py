@@ -9,7 +9,7 @@ import click
 from fatpatch.api.inspection import KINDS, InspectChoices, NamePattern, PatternError
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_files, named_units, naming_options
-from fatpatch.commands._shared.options import TargetName, image_size_option, jobs_option, limits_from
+from fatpatch.commands._shared.options import TargetName, image_size_option, jobs_option, limits_from, targets_option
 from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands._shared.usage import usage_error
 from fatpatch.commands.inspect.run import InspectRequest, Run
@@ -21,14 +21,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
 @click.argument("files", type=InputFile(), nargs=-1, required=True, metavar="FILE...")
 @click.option("--kernels", is_flag=True, help="List kernels and their resources.")
 @click.option("--kernel", "kernel_pattern", metavar="REGEX", help="Show only kernels whose name matches (implies --kernels).")
-@click.option(
-    "--target",
-    "targets",
-    type=TargetName(),
-    multiple=True,
-    metavar="TARGET",
-    help="Show only this target, e.g. sm_61; * allowed. Repeatable.",
-)
+@targets_option("Show only this target, e.g. sm_61; * allowed. Repeatable.")
 @click.option("--missing", type=TargetName(), metavar="TARGET", help="Show only kernels without this target (implies --kernels).")
 @click.option("--resources", is_flag=True, help="Show registers, shared memory, ... of each kernel (implies --kernels).")
 @click.option("--mangled", is_flag=True, help="Show mangled names in text.")
