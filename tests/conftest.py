@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from forked import Commands
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
@@ -29,15 +31,22 @@ def samples() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run ``fatpatch ARGS`` in a process of its own, in the sample folder unless told otherwise."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    forks = sys.platform == "linux" and "COVERAGE_PROCESS_START" not in os.environ
+    commands = Commands(ROOT, environment, tmp_path_factory.mktemp("streams")) if forks else None
 
     def call(*args: object, cwd: Path = SAMPLES) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fatpatch", *map(str, args)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+        words = [str(arg) for arg in args]
+        if commands is not None:
+            return commands.run(words, cwd, 120)
+        command = [sys.executable, "-m", "fatpatch", *words]
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
-    return call
+    yield call
+    if commands is not None:
+        commands.close()
 
 
 @pytest.fixture(scope="session")
