@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from forked import Commands
 
 ROOT = Path(__file__).parent.parent
@@ -33,15 +32,15 @@ def samples() -> Path:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run ``fatpatch ARGS`` in a process of its own, in the sample folder unless told otherwise."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     forks = sys.platform == "linux" and "COVERAGE_PROCESS_START" not in os.environ
-    commands = Commands(ROOT, environment, tmp_path_factory.mktemp("streams")) if forks else None
+    commands = Commands(ROOT, tmp_path_factory.mktemp("streams")) if forks else None
 
     def call(*args: object, cwd: Path = SAMPLES) -> subprocess.CompletedProcess[str]:
         words = [str(arg) for arg in args]
         if commands is not None:
             return commands.run(words, cwd, 120)
         command = [sys.executable, "-m", "fatpatch", *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
     yield call
