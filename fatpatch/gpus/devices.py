@@ -123,7 +123,7 @@ def well_known(devices: Sequence[Device]) -> tuple[str, ...]:
 
 
 def _generations() -> frozenset[str]:
-    return frozenset(family(product.target).lower() for product in products()) - {""}
+    return frozenset(family(target).lower() for target in {product.target for product in products()}) - {""}
 
 
 def _place_of_segment(segment: str) -> tuple[int, str]:

@@ -196,8 +196,9 @@ def compared(tool: Path, path: Path) -> int:
             labels |= {(section, label): at for label in waiting}
             waiting = []
             lines[section, at] = found.groups()[1:]
+    programs = {name: volta.VoltaSection(tables.content(tables.by_name()[name.encode()]), arch) for name, _ in lines}
     for (name, at), (guard, operation, operands) in lines.items():
-        program = volta.VoltaSection(tables.content(tables.by_name()[name.encode()]), arch)
+        program = programs[name]
         break_at = at // 16
         root = operation.split(".")[0]
         expected = {flow.TRAP} if operation.startswith("BPT.TRAP") else CONTROL.get(root) or MEMORY.get(root) or {flow.PLAIN}
@@ -219,7 +220,7 @@ def compared_in(path: Path, folder: Path) -> dict[str, int]:
     with inspected(str(path)) as node:
         for payload in node.payloads:
             for image in payload.images:
-                if image.kind != "sass" or (image.size or 0) > 400_000 or seen.get(image.target, 0) > 4000:
+                if image.kind != "sass" or (image.size or 0) > 100_000 or seen.get(image.target, 0) > 1000:
                     continue
                 cut = folder / f"{image.target}-{image.offset}.cubin"
                 cut.write_bytes(ImageReader(node.source, 1 << 26).read(image))

@@ -341,6 +341,7 @@ def test_cautions_for_newer_gpus_are_few() -> None:
     assert "launch bounds" in next(iter(cautions(b"", b".entry k()", b"", 90)))
 
 
+@pytest.mark.slow
 @pytest.mark.corpus
 def test_gpt4all_from_70_to_61(ptxas: Ptxas, tmp_path: Path) -> None:
     """361 of 442 accepted, 81 rejected for wmma, 20 with another shape; what is called identical is as the file's own sm_61 has it."""
