@@ -134,7 +134,7 @@ def test_files_of_an_audit(tmp_path: Path) -> None:
         folder.mkdir()
         for number in range(count):
             (folder / f"{number:05}.cubin").write_bytes(data + number.to_bytes(4, "little"))
-        found.append(cost("audit", folder, "--db", tmp_path / f"{count}.sqlite"))
+        found.append(cost("audit", folder, "--jobs", 1, "--db", tmp_path / f"{count}.sqlite"))
     grows_with(found[0], found[1], 100)
 
 
