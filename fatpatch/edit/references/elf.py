@@ -19,6 +19,8 @@ _TABLES = frozenset({2, 3, 4, 5, 9, 11, 19, 0x6FFFFFF6, 0x6FFFFFFD, 0x6FFFFFFE, 
 """Section types without pointers to data: symbols, strings, relocations, hashes, versions."""
 _UNWINDING = lazy_pattern(r"\.eh_frame(_hdr)?|\.gcc_except_table(\..*)?")
 _UNREFERENCED = lazy_pattern(_UNWINDING.pattern + r"|\.note.*")
+_UNREFERENCED_IF_STATIC = lazy_pattern(r"\.eh_frame_hdr|\.gcc_except_table(\..*)?|\.note.*")
+"""The start files of a static program register .eh_frame by its address (crtstuff.c, frame_dummy)."""
 _LINKER_SYMBOLS = frozenset({"_end", "end", "_edata", "edata", "_etext", "etext", "__etext", "__bss_start"})
 _HEADER_TABLE = b"\x01\x1b\x03\x3b"
 """Version 1; .eh_frame relative to here, sdata4; the count udata4; the table relative to .eh_frame_hdr, sdata4."""
@@ -61,7 +63,9 @@ def layout_of(host: Node, elf: ElfFile) -> Layout:
     names = _names(host)
     loaded = [row for row in elf.sections if row.flags & n.SHF_ALLOC]
     spans = [(start, start + each.size) for each in host.payloads for start in (elf.address_of(each.offset),)]
-    borders = {row.address for row in loaded if not _UNREFERENCED.fullmatch(names.get(row.offset, ""))}
+    static = elf.type == n.ET_EXEC and not any(segment.type == n.PT_DYNAMIC for segment in elf.segments)
+    unreferenced = _UNREFERENCED_IF_STATIC if static else _UNREFERENCED
+    borders = {row.address for row in loaded if not unreferenced.fullmatch(names.get(row.offset, ""))}
     borders.update(followed_ends(spans, [(row.address, row.address + row.size) for row in loaded]))
     borders -= set(_end_labels(elf, {end for _, end in spans} & borders))
     return Layout(frozenset(borders), tuple(spans), frozenset(elf.address_of(place) for place in entries_of(host.payloads)))
