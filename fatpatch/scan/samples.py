@@ -41,6 +41,9 @@ _LOOKED_AT: Final = 64
 _STRETCH: Final = 0.67
 """Of all modules so many may follow each other unread."""
 
+_CENTRED: Final = 8
+"""After a few modules, by so many times more one at the edge of the largest gap may cost than one in its middle, about."""
+
 _SECTION: Final = ".nv_fatbin"
 
 
@@ -116,15 +119,17 @@ class _Sampling:
         known = [-1, *sorted(read), self.count]
         best, least = None, float("inf")
         largest = max(high - low for low, high in pairwise(known)) if len(read) >= _FEW else 0
+        centred = _CENTRED if largest else 1
+        enough = len(read) >= _ENOUGH and largest - 1 <= _STRETCH * self.count
         for low, high in pairwise(known):
             differ = low >= 0 and high < self.count and read[low] != read[high]
             inside = [index for index in range(low + 1, high) if index not in self._failed and index not in self.modules.read]
-            if not inside or (not differ and (len(read) >= _ENOUGH or high - low < largest)):
+            if not inside or (not differ and (enough or high - low < largest)):
                 continue
             middle, step = inside[len(inside) // 2], max(len(inside) // _LOOKED_AT, 1)
             for index in inside[::step]:
                 cost = self.modules.cost(index)
-                score = cost * (1 + abs(index - middle) / len(inside)) / (len(inside) * (4 if differ else 1)) ** 0.5
+                score = cost * (1 + centred * abs(index - middle) / len(inside)) / (len(inside) * (4 if differ else 1)) ** 0.5
                 if score < least and cost < 2 * self.modules.budget.left:
                     best, least = index, score
         return best
