@@ -36,7 +36,7 @@ _HELP_FORMAT = "Output format; ndjson: one line per file, csv: one line per imag
     metavar="PLAN",
     help="Estimate savings: 'drop=sm_50,sm_52;compress=zstd-19' (zstd, lz4, none).",
 )
-@click.option("--exact", is_flag=True, help="With --what-if: compress every image instead of a sample.")
+@click.option("--exact", is_flag=True, help="Compress every image, not a sample (with --what-if).")
 @click.option("--duplicates", is_flag=True, help="Report duplicate images and kernels.")
 @click.option("--all-kinds", is_flag=True, help="Also count SPIR-V (Vulkan, OpenCL) and Metal code.")
 @jobs_option

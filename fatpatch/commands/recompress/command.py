@@ -20,7 +20,7 @@ from fatpatch.commands._shared.options import image_limit_option
 )
 @click.option("--level", type=int, metavar="N", help="Compression level: zstd 1 to 22, lz4 1 to 12.")
 @click.option("--compact", is_flag=True, help="Shrink the file; otherwise freed bytes become zeros.")
-@click.option("--exact", is_flag=True, help="With --dry-run: compress every image instead of a sample.")
+@click.option("--exact", is_flag=True, help="Compress every image, not a sample (with --dry-run).")
 @edit_options
 @image_limit_option
 def command(file: str, codec: str, level: int | None, compact: bool, exact: bool, given: EditRequest, max_image_size: int) -> int:
