@@ -328,15 +328,20 @@ class Source:
         """Offset of the first ``needle`` that lies wholly in [start, end), or -1. Reads ahead in growing pieces."""
         return self.find_any((needle,), start, end)
 
-    def find_any(self, needles: tuple[bytes, ...], start: int, end: int) -> int:
-        """Offset of the first of ``needles`` that lies wholly in [start, end), or -1; every byte is read once."""
-        step, overlap = 1 << 12, max(map(len, needles)) - 1
-        end = min(end, self.size)
+    def find_any(self, needles: tuple[bytes, ...], start: int, end: int, aligned: bytes = b"") -> int:
+        """Offset of the first of ``needles`` that lies wholly in [start, end), or -1; every byte is read once.
+
+        ``aligned`` is one more, at multiples of 8 only, and found three times as fast.
+        """
+        step, wanted = 1 << 12, (*needles, aligned) if aligned else needles
+        overlap, end = max(map(len, wanted)) - 1, min(end, self.size)
         while start < end:
-            if step == CHUNK and (following := self.next_data(start)) > start + overlap and all(map(any, needles)):
+            if step == CHUNK and (following := self.next_data(start)) > start + overlap and all(map(any, wanted)):
                 start = following - overlap
             data = self.peek(start, min(step + overlap, end - start))
             found = [data.find(needle) for needle in needles if data.rfind(needle) >= 0]  # CPython's rfind is the faster one on a miss
+            if aligned and (place := _find_each_eighth(data, aligned, -start & 7)) >= 0:
+                found.append(place)
             if found:
                 return start + min(found)
             if start + len(data) >= end or len(data) <= overlap:
@@ -346,25 +351,8 @@ class Source:
         return -1
 
     def find_aligned(self, needle: bytes, start: int, end: int) -> int:
-        """As ``find``, but only at multiples of 8, and three times as fast: every eighth byte is looked at first."""
-        step, at, first, second = 1 << 12, start + 7 & ~7, needle[0], needle[1]
-        end = min(end, self.size)
-        while at + len(needle) <= end:
-            if step == CHUNK and (following := self.next_data(at)) > at + 7 + len(needle):
-                at = following - len(needle) & ~7
-                if at + len(needle) > end:
-                    break
-            data = self.peek(at, min(step + len(needle), end - at))
-            lane = data[1 : len(data) - len(needle) + 2 : 8]
-            index = -1
-            while (index := lane.find(second, index + 1)) >= 0:
-                if data[index * 8] == first and data.startswith(needle, index * 8):
-                    return at + index * 8
-            if not lane:
-                return -1
-            at += len(lane) * 8
-            step = min(step * 2, CHUNK)
-        return -1
+        """As ``find``, but only at multiples of 8, and three times as fast."""
+        return self.find_any((), start, end, needle)
 
     def idle(self) -> None:
         """Let go of a descriptor until the next read: thousands of files must not hold thousands of them."""
@@ -373,6 +361,16 @@ class Source:
     def close(self) -> None:
         """Close the file behind this window and all its slices; a later read opens it again, if it is still there."""
         self._backing.close()
+
+
+def _find_each_eighth(data: bytes, needle: bytes, start: int) -> int:
+    """The first ``needle`` at ``start`` or a multiple of 8 behind it, or -1: the second byte of each place is looked at first."""
+    lane, index, first, second = data[start + 1 :: 8], -1, needle[0], needle[1]
+    while (index := lane.find(second, index + 1)) >= 0:
+        at = start + index * 8
+        if data[at] == first and data.startswith(needle, at):
+            return at
+    return -1
 
 
 class SourceStream(io.RawIOBase):

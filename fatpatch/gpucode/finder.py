@@ -18,8 +18,8 @@ from fatpatch.model.kinds import ModuleKind, Vendor
 from fatpatch.model.tree import Container, Payload, Wrapper
 
 MAX_FALSE_HITS = 20_000
-ELF_HEAD, PTX_WORD = b"\x7fELF\x02\x01", b".version "
-"""How a 64-bit object, and a PTX text behind its comments, begins."""
+ELF_HEAD, PTX_WORD = b"\x7fELF\x02\x01\x01", b".version "
+"""How a 64-bit object (of the one version of ELF that there is), and a PTX text behind its comments, begins."""
 _NEAR = 40
 
 

@@ -40,8 +40,8 @@ _BARREN = (
     ".gnu",
     ".pdata",
 )
-_CUDA_MAGICS = (STRICT_MAGIC, ELF_HEAD, PTX_WORD)
-_MAGICS = (*_CUDA_MAGICS, n.BUNDLE_MAGIC, n.CCOB_MAGIC, n.OFFLOAD_BINARY_MAGIC)
+_BARE_MAGICS = (ELF_HEAD, PTX_WORD)
+_MAGICS = (STRICT_MAGIC, *_BARE_MAGICS, n.BUNDLE_MAGIC, n.CCOB_MAGIC, n.OFFLOAD_BINARY_MAGIC)
 _NEIGHBOUR = 1 << 12
 _SEARCHABLE = frozenset({*HOSTS, ContainerKind.APE, ContainerKind.MACHO, ContainerKind.RAW, ContainerKind.FATBIN, ContainerKind.BUNDLE})
 
@@ -83,13 +83,13 @@ def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
     """Those ranges in which a magic begins or to which a wrapper points: in most libraries none. Neighbours are read as one range."""
     ordered = sorted(parts, key=lambda part: part.start)
     kept = {part.start for part in ordered if bisect.bisect_left(finder.targets, part.start) < bisect.bisect_left(finder.targets, part.end)}
-    magics = _CUDA_MAGICS if finder.by_toolkit else _MAGICS
+    magics, aligned = (_BARE_MAGICS, STRICT_MAGIC) if finder.by_toolkit else (_MAGICS, b"")
     number = 0
     while number < len(ordered):
         last = number
         while last + 1 < len(ordered) and ordered[last + 1].start - ordered[last].end <= _NEIGHBOUR:
             last += 1
-        hit = finder.source.find_any(magics, ordered[number].start, ordered[last].end)
+        hit = finder.source.find_any(magics, ordered[number].start, ordered[last].end, aligned)
         if hit < 0:
             number = last + 1
             continue
@@ -103,7 +103,7 @@ def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
 
 def _search_bare(finder: Finder, part: Range) -> None:
     """Images without a container; the search is imported where a first look has found something."""
-    if any(finder.source.find_any((ELF_HEAD, PTX_WORD), start, end) >= 0 for start, end in finder.gaps(part)):
+    if any(finder.source.find_any(_BARE_MAGICS, start, end) >= 0 for start, end in finder.gaps(part)):
         from fatpatch.gpucode import bare_search
 
         bare_search.search(finder, part)
@@ -164,7 +164,7 @@ def _unnamed(source: Source, container: Container) -> Iterator[Range]:
         if not _known(section.name) and not section.name.startswith(_BARREN) and not section.executable and start < end:
             at = end
             yield Range(start, end, section.name)
-    at = 0
+    at = int(container.kind in HOSTS)  # whose own magic is no image
     reach = source.size if not container.members else first_local_header(source, min(member.header_offset for member in container.members))
     reach = reach if container.opaque is None else min(reach, container.opaque)
     for begin, end in [*sorted(taken), (reach, reach)]:
