@@ -164,12 +164,16 @@ class Inspection:
         limit, given = self.reading.limits.image, self.choices
         found = survey([node], limit=limit, digest=given.digest, detail=given.detail, jobs=given.jobs)
         for (payload, image), (_, finding) in zip(pairs, found, strict=True):
-            rows = None if finding.rows is None or not given.kernels else tuple(row for row in finding.rows if wanted(row.name))
+            rows = finding.rows if given.kernels else None
+            if rows is not None and wanted is not None:
+                rows = tuple(row for row in rows if wanted(row.name))
             yield payload, image, finding._replace(rows=rows)
 
-    def _wanted(self, node: Node) -> Callable[[str], bool]:
-        """The filter on kernel names; ``missing`` needs a pass of its own to know them."""
+    def _wanted(self, node: Node) -> Callable[[str], bool] | None:
+        """The filter on kernel names, if any; ``missing`` needs a pass of its own to know them."""
         pattern, missing = self.choices.pattern, self.choices.missing
+        if pattern is None and missing is None:
+            return None
         lacking: set[str] | None = None
         if missing is not None:
             from fatpatch.scan.survey import survey

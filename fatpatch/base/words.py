@@ -56,12 +56,7 @@ def plural(count: int, word: str, several: str = "") -> str:
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]], left: frozenset[int] = frozenset({0})) -> list[str]:
     """Lines of an aligned table; the columns in ``left`` are flush left, the others flush right."""
-    table = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[index]) for row in table) for index in range(len(header))]
-    lines = []
-    for row in table:
-        cells = [
-            cell.ljust(width) if index in left else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    table: list[Sequence[str]] = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    align = [str.ljust if index in left else str.rjust for index in range(len(widths))]
+    return ["  ".join([pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)]).rstrip() for row in table]

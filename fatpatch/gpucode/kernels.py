@@ -45,7 +45,7 @@ def read_image(kind: str, data: bytes | SourceBytes, *, detail: bool = True) -> 
 
         zebin = read_zebin(data)
         return Reading(list(map(KernelFacts, zebin.kernels)), None, " ".join(zebin.devices) or None, None)
-    kernels = ptx_kernels(data)
+    kernels = ptx_kernels(data, detail=detail)
     if detail and kind == ImageKind.PTX:
         from fatpatch.gpucode.ptx.shared import with_shared
 

@@ -62,6 +62,11 @@ def test_find_aligned_equals_find(noise: bytes, gap: int) -> None:
     source = Source.of(data)
     expected = next((at for at in range(0, len(data), 8) if data.startswith(needle, at)), -1)
     assert source.find_aligned(needle, 0, len(data)) == expected
+    start, other = min(3, len(data)), b"\x7fELF"
+    expected = next((at for at in range(8, len(data), 8) if data.startswith(needle, at)), -1)
+    assert source.find_any((other,), start, len(data), needle) == min(
+        (at for at in (expected, data.find(other, start)) if at >= 0), default=-1
+    )
     assert source.find(needle, 0, len(data)) == data.find(needle)
 
 

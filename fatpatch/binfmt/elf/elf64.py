@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final
 
 from fatpatch.base.errors import FormatError, LimitError
@@ -26,6 +27,7 @@ DYNAMIC: Final = struct.Struct("<qQ")
 Row = tuple[int, int, int, int, int, int, int, int, int, int]
 """One raw section header: name, type, flags, address, offset, size, link, info, alignment, entry size."""
 TYPE, FLAGS, ADDRESS, OFFSET, SIZE, LINK, INFO = 1, 2, 3, 4, 5, 6, 7
+_SIZE_OF = itemgetter(SIZE)
 _MAX_OVERLAP = 4  # times the file: sections of real files do not overlap
 _MAX_NAMES = 3  # times the string table: real tables share few tails
 _MAX_HEADERS = 1 << 16
@@ -166,7 +168,8 @@ class ElfTables:
         strings = self.rows[header.shstrndx] if header.shstrndx < len(self.rows) else None
         self._names = b"" if strings is None else data[strings[OFFSET] : strings[OFFSET] + strings[SIZE]]
         self._by_name: dict[bytes, Row] | None = None
-        if sum(row[SIZE] for row in self.rows if row[TYPE] not in without_bytes) > overlap * len(data):
+        most = overlap * len(data)
+        if sum(map(_SIZE_OF, self.rows)) > most and sum(row[SIZE] for row in self.rows if row[TYPE] not in without_bytes) > most:
             raise LimitError("the sections overlap without end", offset=header.shoff, field="sh_size")
 
     def by_name(self) -> dict[bytes, Row]:

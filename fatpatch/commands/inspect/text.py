@@ -119,7 +119,7 @@ def matrix_lines(matrix: Matrix, show: Callable[[str], str], caption: str, *, fi
         yield "no kernel matches" if filtered else "no kernels were read"
         return
     rows = [[*(matrix.cells[name].get(target, ".") for target in order), safe(show(name))] for name in chosen]
-    taken = _MARGIN + sum(max(len(row[index]) for row in [order, *rows]) + 2 for index in range(len(order)))
+    taken = _MARGIN + sum(max(map(len, column)) + 2 for column in list(zip([*order, ""], *rows, strict=True))[:-1])
     if (room := room_behind(taken)) is not None:
         from fatpatch.base.layout import middle
 

@@ -14,7 +14,9 @@ _UNKNOWN_STACK = 0xFFFFFFFF
 _FUNC = 2
 _MAX_PARAMETERS = 8192
 _PAIR = struct.Struct("<II")
-_GLOBAL = struct.Struct("<BBHII")
+_GLOBAL = struct.Struct("<xBxxII")
+_UNIFORM = ((0, n.EIFMT_SVAL), (2, 8), (3, 0))
+"""What each record of eight bytes begins with: its form, and the two bytes of its size."""
 _PARAMETER = struct.Struct("<IHHI")
 _PARAMETER_V2 = struct.Struct("<IHHHH")
 _DIM = struct.Struct("<III")
@@ -23,11 +25,11 @@ _DIM = struct.Struct("<III")
 def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelFacts]:
     """One row for each entry function: STT_FUNC symbols marked STO_CUDA_ENTRY.
 
-    Without ``detail`` shared memory, launch bounds, parameters and constant banks stay None: they take most of the time.
+    Without ``detail`` memory, launch bounds, parameters and constant banks stay None: they take most of the time.
     """
     symbols, strings = tables.symbols()
     by_name, rows = tables.by_name() if detail else {}, tables.rows
-    registers, stacks = _global_records(tables)
+    registers, stacks = _global_records(tables, detail)
     banks = _constant_banks(tables) if detail else {}
     high_byte = not tables.identity.new_layout
     kernels: list[KernelFacts] = []
@@ -46,12 +48,12 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelFacts]:
         count = registers.get(index)
         if count is None and high_byte and section < len(rows):
             count = rows[section][INFO] >> 24 or None
-        shared = max_threads = parameters = None
+        shared = stack = max_threads = parameters = None
         if detail:
+            stack = stacks.get(index, 0)
             row = by_name.get(b".nv.shared." + name)
             shared = 0 if row is None else row[SIZE]
             max_threads, parameters = _kernel_records(tables.content(by_name.get(b".nv.info." + name)))
-        stack = stacks.get(index, 0)
         kernels.append(
             KernelFacts(
                 name.decode("utf-8", "backslashreplace"),
@@ -67,13 +69,21 @@ def cubin_kernels(tables: Tables, *, detail: bool = True) -> list[KernelFacts]:
     return kernels
 
 
-def _global_records(tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
-    """Register counts and stack sizes by symbol index, from the module-wide .nv.info."""
+def _global_records(tables: Tables, detail: bool) -> tuple[dict[int, int], dict[int, int]]:
+    """Register counts and, with ``detail``, stack sizes by symbol index, from the module-wide .nv.info."""
     data = tables.content(tables.find(SHT_CUDA_INFO, b".nv.info"))
-    rows = list(_GLOBAL.iter_unpack(data)) if len(data) % _GLOBAL.size == 0 else []
-    if all(form == n.EIFMT_SVAL and size == 8 for form, _, size, _, _ in rows) and rows:  # as every toolkit so far writes it
-        registers = {symbol: number for _, code, _, symbol, number in rows if code == n.EIATTR_REGCOUNT}
-        return registers, {symbol: number for _, code, _, symbol, number in rows if code == n.EIATTR_MIN_STACK_SIZE}
+    count, rest = divmod(len(data), _GLOBAL.size)
+    if not rest and all(data[at :: _GLOBAL.size].count(value) == count for at, value in _UNIFORM):  # as every toolkit so far writes it
+        rows = _GLOBAL.iter_unpack(data)
+        if not detail:
+            return {symbol: number for code, symbol, number in rows if code == n.EIATTR_REGCOUNT}, {}
+        registers, stacks = dict[int, int](), dict[int, int]()
+        for code, symbol, number in rows:
+            if code == n.EIATTR_REGCOUNT:
+                registers[symbol] = number
+            elif code == n.EIATTR_MIN_STACK_SIZE:
+                stacks[symbol] = number
+        return registers, stacks
     registers, stacks = dict[int, int](), dict[int, int]()
     for code, value in records(data):
         if code in (n.EIATTR_REGCOUNT, n.EIATTR_MIN_STACK_SIZE) and len(value) >= 8:

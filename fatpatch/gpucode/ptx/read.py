@@ -153,8 +153,11 @@ class Comments:
         return False
 
 
-def ptx_kernels(text: bytes) -> list[KernelFacts]:
-    """One row for each ``.entry`` with a body; what PTX does not fix (registers, stack, code size) is None."""
+def ptx_kernels(text: bytes, *, detail: bool = True) -> list[KernelFacts]:
+    """One row for each ``.entry`` with a body; what PTX does not fix (registers, stack, code size) is None.
+
+    Without ``detail`` launch bounds and parameters stay None, too.
+    """
     rows: list[KernelFacts] = []
     start = parameter_start(ptx_target(text))
     for at in places(text, ENTRY):
@@ -164,7 +167,7 @@ def ptx_kernels(text: bytes) -> list[KernelFacts]:
         if len(rows) >= _MAX_ENTRIES:
             raise LimitError(f"more than {_MAX_ENTRIES} entries", field=".entry")
         name, header, _ = found
-        threads, parameters = _described_once(header, name, start)
+        threads, parameters = _described_once(header, name, start) if detail else (None, None)
         rows.append(KernelFacts(name, max_threads=threads, parameters=parameters))
     return rows
 
