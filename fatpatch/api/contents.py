@@ -13,7 +13,7 @@ from fatpatch.named.reading import UnitReader, as_units
 from fatpatch.policy.finding import Finding
 from fatpatch.policy.policy import Policy
 from fatpatch.policy.rules import RULES
-from fatpatch.policy.run import Selection, check_files
+from fatpatch.policy.run import FileCheck, Selection, outcome_of
 from fatpatch.release.words import outcome_words
 from fatpatch.remote.inputs import Input
 from fatpatch.scan.coverage import holders, stored_share
@@ -74,24 +74,28 @@ class ReportContents(NamedTuple):
 
 
 def contents(inputs: Sequence[Input], policy: Policy, limits: Limits, *, jobs: int | None, on_read: OnRead) -> ReportContents:
-    """Read every file. One that cannot be read is a finding; FatpatchError when it is the only one."""
+    """Read every file, once. One that cannot be read is a finding; FatpatchError when it is the only one."""
     found: list[Holder] = []
     complaints: list[Finding] = []
+    checks: list[FileCheck] = []
 
     def unreadable(error: FatpatchError) -> None:
         if len(inputs) == 1:
             raise error
+        checks[-1].unreadable(error)
 
     reading = UnitReader(limits, unreadable, lambda shown: nullcontext(on_read))
-    owners = {each.path: each.distribution for each in inputs}
-    for unit, node, _ in reading.each(as_units(inputs)):
-        with reading.guarded(unit.path, unit.shown):
-            owner = owners[unit.path]
-            name = f"{unit.shown} ({owner})" if owner and owner not in unit.shown else unit.shown
-            for holder in _holders(node, name, limits, jobs):
-                found.append(holder)
-                complaints += [_finding(unit.shown, item) for item in holder.facts.complaints]
-    checked = check_files(inputs, policy, Selection(), limits, jobs=jobs).findings
+    for each in inputs:
+        checks.append(FileCheck(each, policy, Selection(), limits, jobs))
+        for unit, node, _ in reading.each(as_units([each])):
+            with reading.guarded(unit.path, unit.shown):
+                owner = each.distribution
+                name = f"{unit.shown} ({owner})" if owner and owner not in unit.shown else unit.shown
+                for holder in _holders(node, name, limits, jobs):
+                    found.append(holder)
+                    complaints += [_finding(unit.shown, item) for item in holder.facts.complaints]
+                checks[-1].read(node)
+    checked = outcome_of([check.result() for check in checks], policy, Selection()).findings
     known = {(finding.locator, finding.message) for finding in checked}
     extra = [finding for finding in complaints if (finding.locator, finding.message) not in known]
     return ReportContents(tuple(each.shown for each in inputs), tuple(found), (*checked, *extra), policy.source)

@@ -77,13 +77,26 @@ def check_files(
     ``given``: the files and folders as the user named them, each of which must hold something to check.
     """
     files = tuple(_all(inputs, policy, selection, limits, jobs))
+    return outcome_of(files, policy, selection, given=given, baseline=baseline, today=today)
+
+
+def outcome_of(
+    files: Sequence[FileResult],
+    policy: Policy,
+    selection: Selection,
+    *,
+    given: Sequence[str] = (),
+    baseline: frozenset[str] = frozenset(),
+    today: datetime.date | None = None,
+) -> CheckOutcome:
+    """What files gave, and what is of all of them, sifted by the allowances of the policy and the baseline."""
     found = [finding for file in files for finding in file.findings]
     found += _nothing_at_all(files, given, policy, selection)
     found += _missing_files(files, policy, selection)
     left, allowed, extra = _allow(found, policy.allow, policy.source, today or datetime.date.today(), selection)
     known = tuple(finding for finding in left if _is_known(finding, baseline))
     fresh = tuple(finding for finding in left if not _is_known(finding, baseline))
-    return CheckOutcome(files, (*fresh, *extra), tuple(allowed), known)
+    return CheckOutcome(tuple(files), (*fresh, *extra), tuple(allowed), known)
 
 
 def _all(inputs: Sequence[Input], policy: Policy, selection: Selection, limits: Limits, jobs: int | None) -> Iterator[FileResult]:
@@ -98,41 +111,59 @@ def _is_known(finding: Finding, baseline: frozenset[str]) -> bool:
 
 def check_file(given: Input, policy: Policy, selection: Selection, limits: Limits, *, jobs: int | None = None) -> FileResult:
     """All findings of one file. What cannot be read is a finding, never silence; so every image is read."""
-    findings: list[Finding] = []
-    nodes: list[Node] = []
-    slimmed: tuple[str, ...] = ()
-    release = not given.named and not any(char in given.origin for char in "*?[")
-
-    def add(rule: str, hit: Hit) -> None:
-        if selected(rule, *selection):
-            findings.append(
-                Finding(rule, RULES[rule].level, given.shown, hit.locator, hit.message, hit.remedy, hit.key, given.distribution)
-            )
-
-    def unreadable(error: FatpatchError) -> None:
-        add("FP001", Hit(error.locator, error.message, error.hint or "", "unreadable"))
-
-    reading = UnitReader(limits, unreadable)
+    check = FileCheck(given, policy, selection, limits, jobs)
+    reading = UnitReader(limits, check.unreadable)
     for _, root, _ in reading.each(as_units([given])):
         with reading.guarded(given.path, given.shown):
-            for rule, hit in _reading(root):
-                add(rule, hit)
-            inside = Inspected(given.shown, root, limits.image, jobs)
-            nodes = inside.holders
-            slimmed = tuple(mark.words for mark in marks_below(root))
-            release = release or bool(root.members)
-            for holder in nodes:
-                meant = given.named or policy.names(given.shown) or policy.names(holder.path)
-                demands = demands_on(policy, given.shown, holder)
-                subject = RuleSubject(inside, holder, demands, meant=meant)
-                for rule, hit in _hits(subject):
-                    add(rule, hit)
-            if not nodes and given.named and policy.for_file(given.shown) != Demands():
-                add("FP004", Hit(root.locator, "holds no GPU code", "give the file that holds it", "no-gpu-code"))
-    vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
-    paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
-    promised = frozenset(pattern for pattern, _ in policy.files if any(fits(path, pattern) for path in paths))
-    return FileResult(given.shown, tuple(findings), len(nodes), vendors, given.origin, promised, release, given.distribution, slimmed)
+            check.read(root)
+    return check.result()
+
+
+class FileCheck:
+    """The findings of one file, which somebody else opens: ``read`` takes its tree, ``unreadable`` an error that ends it."""
+
+    def __init__(self, given: Input, policy: Policy, selection: Selection, limits: Limits, jobs: int | None) -> None:
+        self.given, self.policy, self.selection = given, policy, selection
+        self._limits, self._jobs = limits, jobs
+        self._findings: list[Finding] = []
+        self._nodes: list[Node] = []
+        self._slimmed: tuple[str, ...] = ()
+        self._release = not given.named and not any(char in given.origin for char in "*?[")
+
+    def unreadable(self, error: FatpatchError) -> None:
+        """The file, or the rest of it, cannot be read."""
+        self._add("FP001", Hit(error.locator, error.message, error.hint or "", "unreadable"))
+
+    def read(self, root: Node) -> None:
+        """Hold the open file against the policy."""
+        given, policy = self.given, self.policy
+        for rule, hit in _reading(root):
+            self._add(rule, hit)
+        inside = Inspected(given.shown, root, self._limits.image, self._jobs)
+        self._nodes = inside.holders
+        self._slimmed = tuple(mark.words for mark in marks_below(root))
+        self._release = self._release or bool(root.members)
+        for holder in self._nodes:
+            meant = given.named or policy.names(given.shown) or policy.names(holder.path)
+            demands = demands_on(policy, given.shown, holder)
+            for rule, hit in _hits(RuleSubject(inside, holder, demands, meant=meant)):
+                self._add(rule, hit)
+        if not self._nodes and given.named and policy.for_file(given.shown) != Demands():
+            self._add("FP004", Hit(root.locator, "holds no GPU code", "give the file that holds it", "no-gpu-code"))
+
+    def result(self) -> FileResult:
+        """All that was found."""
+        given, nodes = self.given, self._nodes
+        vendors = frozenset(payload.vendor for holder in nodes for payload in holder.payloads)
+        paths = (given.shown, *(node.path for node in nodes)) if nodes else ()
+        promised = frozenset(pattern for pattern, _ in self.policy.files if any(fits(path, pattern) for path in paths))
+        place = given.origin, promised, self._release, given.distribution
+        return FileResult(given.shown, tuple(self._findings), len(nodes), vendors, *place, self._slimmed)
+
+    def _add(self, rule: str, hit: Hit) -> None:
+        if selected(rule, *self.selection):
+            given, level = self.given, RULES[rule].level
+            self._findings.append(Finding(rule, level, given.shown, hit.locator, hit.message, hit.remedy, hit.key, given.distribution))
 
 
 def demands_on(policy: Policy, shown: str, node: Node) -> Demands:

@@ -7,16 +7,25 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import elf
+from builders.archive import zip_file
 from builders.cubin import cubin
 from builders.fatbin import container, entry, packed
 from conftest import SAMPLES
+
+from fatpatch.api.contents import contents
+from fatpatch.api.gate import PolicyRequest, policy_for
+from fatpatch.base.limits import Limits
+from fatpatch.base.source import Source
+from fatpatch.binfmt.unpack import Workspace
+from fatpatch.model.tree import Member
+from fatpatch.remote.inputs import Input
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HOSTILE = "k</script><script>alert(1)</script><!--\u2028"
@@ -169,6 +178,25 @@ def test_what_cannot_be_read_is_on_the_page(run: Run, tmp_path: Path) -> None:
     assert len(data["holders"]) == 1
     assert text.count("FP002") >= 2
     assert "sm_75" in text
+
+
+def test_a_packed_member_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate, whose findings are on the page, is held against the file that is open already."""
+    unpacked: list[int] = []
+
+    def counted(workspace: Workspace, source: Source, member: Member) -> Iterator[bytes]:
+        unpacked.append(member.size)
+        return pieces_of(workspace, source, member)
+
+    pieces_of = Workspace._pieces_of
+    monkeypatch.setattr(Workspace, "_pieces_of", counted)
+    library = (SAMPLES / "libkernels.so").read_bytes()
+    (tmp_path / "kernels.zip").write_bytes(zip_file([(b"a.so", library)], method=8))
+    inputs = [Input(str(tmp_path / "kernels.zip"), "kernels.zip", named=True)]
+    policy = policy_for(PolicyRequest(require=("sm_60",)), None, look=False)
+    found = contents(inputs, policy, Limits(), jobs=1, on_read=lambda *_: None)
+    assert [finding.rule for finding in found.findings if finding.level == "error"] == ["FP101"]
+    assert unpacked == [len(library)]
 
 
 def test_the_same_page_every_time(run: Run, tmp_path: Path) -> None:
