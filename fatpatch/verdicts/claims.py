@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice, zip_longest
 from typing import Final
 
 from fatpatch.base.locator import file_name
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.hostcode.beside import libraries_beside
 from fatpatch.model.kinds import ImageKind, Vendor
-from fatpatch.model.tree import Node, Payload
+from fatpatch.model.tree import ImageEntry, Node, Payload
 from fatpatch.scan.coverage import payloads_below
 from fatpatch.scan.survey import survey
 
@@ -19,6 +20,9 @@ _CLAIM: Final = lazy_pattern(r"(?<![a-z0-9])cu(?:da)?[-_.]?(1\d|[89])(?:\.?(\d))
 _CUDA: Final = lazy_pattern(r"\bCUDA (\d{1,2})\.(\d{1,2})")
 _RUNTIME: Final = lazy_pattern(r"(?:libcudart\.so\.|cudart64_)(\d{1,3})")
 _SAMPLES: Final = 6
+_MOST: Final = 32
+"""Modules to read where there are more libraries than samples."""
+
 _MAX_IMAGE: Final = 8 << 20
 
 
@@ -56,22 +60,23 @@ def contradiction(node: Node, name: str, limit: int) -> str | None:
 
 
 def _toolkits(node: Node, limit: int) -> Iterator[tuple[int, int]]:
-    """The toolkits that the smallest cubins of a few modules name."""
-    count = 0
+    """The toolkits that the smallest cubins of a few modules name: one module of each library before a second one of any."""
+    libraries: dict[str, list[tuple[Node, Payload]]] = {}
     for holder, payload in payloads_below(node):
-        images = [
-            image for image in payload.images if image.kind == ImageKind.SASS and image.readable and (image.size or _MAX_IMAGE) < _MAX_IMAGE
-        ]
-        if payload.vendor != Vendor.NVIDIA or not images or holder.source is None:
-            continue
-        smallest = min(images, key=lambda image: image.size or 0)
+        if payload.vendor == Vendor.NVIDIA and holder.source is not None and any(map(_legible, payload.images)):
+            libraries.setdefault(holder.locator, []).append((holder, payload))
+    rounds = zip_longest(*(modules[:_SAMPLES] for modules in libraries.values()))
+    for holder, payload in islice((each for row in rounds for each in row if each is not None), max(_SAMPLES, min(len(libraries), _MOST))):
+        smallest = min(filter(_legible, payload.images), key=lambda image: image.size or 0)
         one: Payload = payload._replace(images=(smallest,))
         for _, reading in survey([holder._replace(members=(), payloads=(one,))], limit=limit, detail=False, jobs=1):
             if found := _CUDA.search(reading.producer or ""):
                 yield int(found[1]), int(found[2])
-        count += 1
-        if count >= _SAMPLES:
-            return
+
+
+def _legible(image: ImageEntry) -> bool:
+    """A cubin whose toolkit takes little time to read."""
+    return image.kind == ImageKind.SASS and image.readable and (image.size or _MAX_IMAGE) < _MAX_IMAGE
 
 
 def _runtimes(node: Node) -> Iterator[int]:
