@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.base.limits import Limits
@@ -49,10 +49,15 @@ class ReleaseComparison(NamedTuple):
 
 
 class _Release:
-    """One side, read in two passes: what it holds, then whole what the other side has not."""
+    """One side, read in two passes: what it holds, then whole what the other side has not.
 
-    def __init__(self, unit: NamedUnit, limits: Limits, on_read: OnRead) -> None:
+    A single file stays open between them, until ``stack`` closes it: it is fetched, and a packed member unpacked, once.
+    """
+
+    def __init__(self, unit: NamedUnit, limits: Limits, on_read: OnRead, stack: ExitStack) -> None:
         self.shown = unit.shown
+        self._stack = stack
+        self._only: Node | None = None
         self.limits = limits
         several = unit.whole or unit.distribution is not None
         inputs = files_of([unit]) if several else [Input(unit.path, unit.shown, named=True)]  # a pattern is no release
@@ -64,10 +69,21 @@ class _Release:
 
     def look(self) -> None:
         """The first pass."""
-        for unit, root, _ in self.reading.each(self.files):
-            with self.reading.guarded(unit.path, unit.shown):
+        for unit in self.files:
+            with self.reading.guarded(unit.path, unit.shown), self._opened(unit) as root:
                 self.diagnostics += all_diagnostics(root)
                 self.listed[unit.path] = [listed(node, self._path(unit.shown, node), unit.shown) for node in holders(root)]
+
+    @contextmanager
+    def _opened(self, unit: NamedUnit) -> Iterator[Node]:
+        """The tree of one of the files."""
+        if len(self.files) > 1:
+            with self.reading.opened(unit) as found:
+                yield found.node
+            return
+        if self._only is None:
+            self._only = self._stack.enter_context(self.reading.opened(unit)).node
+        yield self._only
 
     def _failed(self, error: FatpatchError) -> None:
         """An unreadable file is an error of the whole when it is the only one."""
@@ -89,8 +105,8 @@ class _Release:
             if all(each.path in alike for each in facts):
                 result += facts
                 continue
-            with self.reading.guarded(unit.path, unit.shown), self.reading.opened(unit) as opened:
-                result += self._read(opened.node, facts, alike, found, jobs)
+            with self.reading.guarded(unit.path, unit.shown), self._opened(unit) as root:
+                result += self._read(root, facts, alike, found, jobs)
         return Side(self.shown, tuple(result), found)
 
     def _read(
@@ -115,8 +131,8 @@ class _Release:
         for unit in self.files:
             if not any(each.path in paths for each in self.listed.get(unit.path, [])):
                 continue
-            with self.reading.opened(unit) as opened:
-                nodes = {self._path(unit.shown, node): node for node in holders(opened.node)}
+            with self._opened(unit) as root:
+                nodes = {self._path(unit.shown, node): node for node in holders(root)}
                 found |= {each: codes_of(nodes[each], self.limits.image) for each in paths & nodes.keys()}
         return found
 
@@ -131,12 +147,16 @@ def compare(
     old: NamedUnit, new: NamedUnit, *, limits: Limits, threshold: float = 0.0, jobs: int | None = None, on_read: OnRead
 ) -> ReleaseComparison:
     """Compare two units: files, folders, packages. A FatpatchError when one cannot be read at all."""
-    releases = [_Release(unit, limits, on_read) for unit in (old, new)]
+    with ExitStack() as stack:
+        return _compared([_Release(unit, limits, on_read, stack) for unit in (old, new)], threshold, jobs)
+
+
+def _compared(releases: Sequence[_Release], threshold: float, jobs: int | None) -> ReleaseComparison:
     for release in releases:
         release.look()
     if not any(release.facts or release.errors or release.diagnostics for release in releases):
         hint = "look whether the right files were given"
-        raise InputError("neither holds GPU code", locator=f"{old.shown}, {new.shown}", hint=hint)
+        raise InputError("neither holds GPU code", locator=", ".join(release.shown for release in releases), hint=hint)
     pairs = [pair for pair in paired(releases[0].facts, releases[1].facts) if pair.unchanged]
     before = releases[0].read(frozenset(pair.old.path for pair in pairs if pair.old), jobs)
     after = releases[1].read(frozenset(pair.new.path for pair in pairs if pair.new), jobs)

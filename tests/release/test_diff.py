@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from builders.cubin import cubin
 from builders.fatbin import container, entry, packed
 from conftest import ROOT, SAMPLES
 
+import fatpatch
+from fatpatch.base.limits import Limits
+from fatpatch.model.tree import Node
+from fatpatch.named.resolve import resolve
+from fatpatch.named.unit import NamedUnit, NamingChoices, opened_unit
 from fatpatch.release.pairing import paired
+from fatpatch.release.run import _Release
 from fatpatch.verdicts.library_facts import LibraryFacts
 
 SCHEMA = json.loads((ROOT / "fatpatch/release/diff-1.schema.json").read_text())
@@ -288,17 +295,33 @@ def test_members_that_share_a_name(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
-    from fatpatch.base.errors import InputError
-    from fatpatch.base.limits import Limits
-    from fatpatch.named.unit import NamedUnit
-    from fatpatch.release.run import _Release
-
-    path = wheel(tmp_path / "x.whl", {"a.so": library(container(sass(75))), "b.so": library(container(sass(86)))})
-    release = _Release(NamedUnit("x.whl", str(path)), Limits(), lambda where, done, total: None)
-    release.look()
-    wheel(path, {"a.so": library(container(sass(75)))})
-    with pytest.raises(InputError, match="changed while it was read"):
+    (tmp_path / "folder").mkdir()
+    path = wheel(tmp_path / "folder/x.whl", {"a.so": library(container(sass(75))), "b.so": library(container(sass(86)))})
+    wheel(tmp_path / "folder/y.whl", {"c.so": library(container(sass(90)))})
+    folder = resolve([str(tmp_path / "folder")], ["folder"], NamingChoices())[0]
+    with ExitStack() as stack:
+        release = _Release(folder, Limits(), lambda where, done, total: None, stack)
+        release.look()
+        wheel(path, {"a.so": library(container(sass(75)))})
         release.read(frozenset(), 1)
+        assert ["changed while it was read" in error.message for error in release.errors] == [True]
+
+
+def test_a_single_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for its second pass: a file on a server is fetched once, and a packed member is unpacked once."""
+    opened: list[str] = []
+
+    @contextmanager
+    def counted(unit: NamedUnit, *rest: object, **kept: object) -> Iterator[Node]:
+        opened.append(unit.shown)
+        with opened_unit(unit, *rest, **kept) as node:  # type: ignore[arg-type]
+            yield node
+
+    monkeypatch.setattr("fatpatch.named.reading.opened_unit", counted)
+    for side, arch in (("old", 75), ("new", 86)):
+        wheel(tmp_path / f"{side}.whl", {"a.so": library(container(sass(arch)))})
+    assert fatpatch.diff(tmp_path / "old.whl", tmp_path / "new.whl")
+    assert [Path(each).name for each in opened] == ["old.whl", "new.whl"]
 
 
 def test_many_files_in_good_time(run: Run, tmp_path: Path) -> None:
