@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from fatpatch.model.tree import Diagnostic
 from fatpatch.named.reading import UnitReader, as_units
 from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.remote.address import scheme_of
+from fatpatch.remote.inputs import is_registry_image
 from fatpatch.remote.opening import refuse_address
 from fatpatch.scan.coverage import parts_not_read, payloads_below
 
@@ -175,12 +177,13 @@ def undo_folder(path: PathLike) -> int:
 class Soundness(NamedTuple):
     """What ``verify`` found: true when every check holds. ``not_read``: parts that were recognized and not read.
 
-    ``gpu_code``: whether there is any.
+    ``gpu_code``: whether there is any. ``held``: of several files the checks that hold, and for how many.
     """
 
     checks: tuple[CheckResult, ...]
     not_read: tuple[Diagnostic, ...]
     gpu_code: bool = False
+    held: tuple[tuple[str, int], ...] = ()
 
     def __bool__(self) -> bool:
         return all(check.ok for check in self.checks)
@@ -198,17 +201,19 @@ def verify_unit(given: NamedUnit, reading: UnitReader, *, independent: bool) -> 
     checks: list[CheckResult] = []
     not_read: list[Diagnostic] = []
     gpu_code = False
+    held: Counter[str] = Counter()
     for unit, node, _ in reading.each(map(_real, as_units(files_of([given]))), keep_bytes=True):
         found = list(independently(unit.path, node) if independent else soundness(unit.path, node, reading.limits))
         checks += [check._replace(name=f"{unit.shown}: {check.name}") for check in found] if several else found
+        held.update(check.name for check in found if check.ok and several)
         not_read += parts_not_read(node)
         gpu_code = gpu_code or any(payloads_below(node))
-    return Soundness(tuple(checks), tuple(not_read), gpu_code)
+    return Soundness(tuple(checks), tuple(not_read), gpu_code, tuple(held.items()))
 
 
 def _real(unit: NamedUnit) -> NamedUnit:
     """A link is what it leads to: an undo record lies beside that."""
-    return unit if scheme_of(unit.path) else unit._replace(path=os.path.realpath(unit.path))
+    return unit if scheme_of(unit.path) or is_registry_image(unit.path) else unit._replace(path=os.path.realpath(unit.path))
 
 
 def _rewriting(command: str, path: PathLike, plan_to: Callable[[Destination], PlanOf], limits: Limits | None) -> Plan:

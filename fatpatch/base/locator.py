@@ -11,6 +11,9 @@ import re
 import zlib
 
 SEPARATOR = "!"
+STANDARD_INPUT = "<stdin>"
+"""How standard input is named in results and errors."""
+
 UNSAFE = (
     r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"

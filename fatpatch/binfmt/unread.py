@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fatpatch.base.locator import STANDARD_INPUT
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.elf.elf64 import HEADER, header_of
@@ -205,7 +206,8 @@ def misnamed(name: str, source: Source, container: Container, packing: str | Non
     if ".tar." in lower or suffix in ("tgz", "tbz2", "txz"):
         return None if container.kind in (ContainerKind.TAR, ContainerKind.UNREAD) else describe(source, container, packing)
     wanted = _SUFFIXES.get(suffix)
-    if wanted is None and suffix in _BINARY and container.kind == ContainerKind.RAW and not (suffix == "a" and _is_linker_script(source)):
+    binary = suffix in _BINARY or name == STANDARD_INPUT
+    if wanted is None and binary and container.kind == ContainerKind.RAW and not (suffix == "a" and _is_linker_script(source)):
         return page_or_pointer(source)
     if wanted is None or container.kind in (*wanted, ContainerKind.UNREAD) or (suffix == "so" and _is_linker_script(source)):
         return None

@@ -79,7 +79,7 @@ CONTAINER_FORMATS: Final = (
     ContainerFormat(ContainerKind.BUNDLE, "offload bundle"),
     ContainerFormat(ContainerKind.KPACK, "ROCm kernel pack"),
     ContainerFormat(ContainerKind.UNREAD, "not read:"),
-    ContainerFormat(ContainerKind.FOLDER, "installed files", archive=True),
+    ContainerFormat(ContainerKind.FOLDER, "files", archive=True),
     ContainerFormat(ContainerKind.CONTAINER_IMAGE, "container image", archive=True),
     ContainerFormat(ContainerKind.RAW, "unknown bytes", zip_tail=True),
 )

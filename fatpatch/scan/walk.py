@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from fatpatch.base.errors import FatpatchError, InputError, LimitError
 from fatpatch.base.limits import Limits
-from fatpatch.base.locator import file_name, join
+from fatpatch.base.locator import STANDARD_INPUT, file_name, join
 from fatpatch.base.source import Source
 from fatpatch.binfmt import unpack, unread
 from fatpatch.binfmt.codecs import STREAMS, stream_codec
@@ -158,6 +158,7 @@ class _TreeWalk:
             from fatpatch.binfmt.zip import read as zip_reader
 
             zip_reader.report_cut(source, locator, diagnostics)
+        name = locator if locator == STANDARD_INPUT else path
         page = unread.page_or_pointer(source) if container.kind == ContainerKind.RAW and not container.members else None
         if page is not None and not container.detail:
             container = container._replace(detail=page.partition(" ")[2])
@@ -168,10 +169,10 @@ class _TreeWalk:
             and "::" not in path
             and not (container.kind == ContainerKind.RAW and container.members)  # a zip behind other bytes
             and not diagnostics.any_not_read
-            and (found := unread.misnamed(path, source, container, packing)) is not None
+            and (found := unread.misnamed(name, source, container, packing)) is not None
         ):
-            suffix = path.rsplit(".", 1)[-1][:20]
-            diagnostics.not_read(locator, 0, f"is {found}, though its name ends in .{suffix}")
+            ending = f", though its name ends in .{name.rsplit('.', 1)[-1][:20]}" if "." in name else ""
+            diagnostics.not_read(locator, 0, f"is {found}{ending}")
         members = self._members(source, container, locator, depth, diagnostics)
         return Node(
             locator=locator,

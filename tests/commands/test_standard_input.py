@@ -142,3 +142,19 @@ def test_every_command_can_be_quiet(name: str) -> None:
     assert sum("--quiet" in parameter.opts for parameter in load(name).params) == 1
     load(name)
     assert sum("--quiet" in parameter.opts for parameter in load(name).params) == 1
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"", "is an empty file"), (b"<!DOCTYPE html>\n<html>404</html>\n", "is an HTML page")])
+def test_a_failed_download_is_no_file_without_gpu_code(data: bytes, said: str, tmp_path: Path) -> None:
+    """What ``curl`` writes when there is nothing, or a page of an error."""
+    done = piped(data, "doctor", "-", "--gpu", "sm_61", temporary=tmp_path)
+    assert (done.returncode, done.stdout.startswith("CANNOT TELL")) == (1, True)
+    assert f"<stdin>: {said}\n" in done.stdout
+    assert piped(data, "verify", "-", temporary=tmp_path).returncode == 5
+    assert piped(data, "check", "-", "--select", "FP0", "--fail-on", "warning", temporary=tmp_path).returncode == 1
+
+
+def test_an_index_keeps_no_standard_input(tmp_path: Path) -> None:
+    done = piped(b"", "audit", "-", "--db", str(tmp_path / "a.db"), temporary=tmp_path)
+    assert (done.returncode, "--files-from -" in done.stderr) == (2, True)
+    assert not (tmp_path / "a.db").exists()

@@ -229,6 +229,7 @@ def test_a_real_registry(tmp_path: Path, run: Run) -> None:
         done = run("doctor", f"oci:{host}/team/app:1", "--gpu", "sm_61", "--driver", "535")
         assert done.stdout.startswith("WILL RUN")
         assert run("check", f"oci:{host}/team/app:1", "--require", "sm_61").returncode == 0
+        assert run("verify", f"oci:{host}/team/app:1").returncode == 0
     finally:
         server.terminate()
         server.wait()

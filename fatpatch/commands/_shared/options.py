@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from fatpatch.base.limits import Fetched, Limits, Remote
+from fatpatch.base.locator import STANDARD_INPUT
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.remote_options import keep, remote_options
-from fatpatch.commands._shared.standard_input import SHOWN, is_standard_input
+from fatpatch.commands._shared.standard_input import is_standard_input
 from fatpatch.commands._shared.typed import OptionType
 from fatpatch.model.tree import Diagnostic
 
@@ -135,7 +136,7 @@ def shown_paths(paths: Sequence[str]) -> list[str]:
     """
     from fatpatch.api.naming import shown_paths as shown
 
-    return shown([SHOWN if is_standard_input(path) else path for path in paths])
+    return shown([STANDARD_INPUT if is_standard_input(path) else path for path in paths])
 
 
 def worse(first: int, second: int) -> int:

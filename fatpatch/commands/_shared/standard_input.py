@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fatpatch.base.errors import InputError, LimitError
+from fatpatch.base.locator import STANDARD_INPUT
 from fatpatch.commands._shared.remote_options import most_fetched
 from fatpatch.commands._shared.typed import OptionType
 
 if TYPE_CHECKING:
     from typing import BinaryIO
-
-SHOWN: Final = "<stdin>"
-"""How standard input is named in results and errors."""
 
 _META: Final = "fatpatch.stdin"
 _PIECE: Final = 1 << 20
@@ -50,7 +48,7 @@ def _spooled(context: click.Context) -> str:
 
     stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
     if stream is None:
-        raise InputError("is closed", locator=SHOWN, hint="give a path, or pipe a file into fatpatch")
+        raise InputError("is closed", locator=STANDARD_INPUT, hint="give a path, or pipe a file into fatpatch")
     if stream.isatty():
         raise click.UsageError("standard input is a terminal\n  hint: give a path, or pipe a file into fatpatch")
     try:
@@ -62,7 +60,7 @@ def _spooled(context: click.Context) -> str:
             _copy(stream, sink, most_fetched(context))
     except OSError as error:
         message = f"cannot be kept in a temporary file: {error.strerror}"
-        raise InputError(message, locator=SHOWN, hint="set TMPDIR to a folder with room, or give a path") from error
+        raise InputError(message, locator=STANDARD_INPUT, hint="set TMPDIR to a folder with room, or give a path") from error
     return path
 
 
@@ -71,5 +69,5 @@ def _copy(stream: BinaryIO, sink: BinaryIO, most: int) -> None:
     while piece := stream.read(_PIECE):
         size += len(piece)
         if size > most:
-            raise LimitError(f"holds more than {most} bytes", locator=SHOWN, hint="raise --max-download, or give a path")
+            raise LimitError(f"holds more than {most} bytes", locator=STANDARD_INPUT, hint="raise --max-download, or give a path")
         sink.write(piece)

@@ -71,7 +71,7 @@ def audit(request: AuditRequest, path: str, limits: Limits) -> int:
         libraries = plural(count, "library", "libraries")
         quiet.note(f"{safe(name)} ({target}): {works} of {libraries} with code for its vendor run")
     fresh = result.files - result.unchanged
-    rate = f", {fresh / result.seconds:.0f} a second" if fresh and result.seconds > 1 else ""
+    rate = f", {fresh / result.seconds:.0f} a second" if fresh >= result.seconds > 1 else ""
     partly = f" ({result.partly} in part)" if result.partly else ""
     counts = f"{fresh - result.unreadable} read{partly}{rate}, {result.unchanged} unchanged, {result.unreadable} could not be read"
     quiet.note(f"{plural(result.files, 'file')}: {counts}")
@@ -92,6 +92,11 @@ def _refuse_other(page: str) -> None:
 
 
 def _inputs(request: AuditRequest, limits: Limits) -> list[Input]:
+    if "-" in request.files:
+        message = (
+            "an index keeps where a file is, which standard input does not say\n  hint: give a path; --files-from - reads a list of paths"
+        )
+        raise click.UsageError(message)
     names = [*request.files, *(_listed(request.files_from) if request.files_from is not None else ())]
     if not names:
         raise click.UsageError("give files or folders, or --files-from")

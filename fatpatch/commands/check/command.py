@@ -6,12 +6,13 @@ import sys
 
 import click
 
+from fatpatch.base.locator import STANDARD_INPUT
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, TargetName, image_size_option, jobs_option, limits_from
-from fatpatch.commands._shared.standard_input import SHOWN, InputFile
+from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands.check.output import FORMATS, Checked, ReportFile
 
 _FAILED = 1
@@ -92,7 +93,7 @@ def command(
     if not files:
         raise click.UsageError("give a file or folder to check")
     units = named_units(files)
-    if init and any(unit.shown == SHOWN for unit in units):
+    if init and any(unit.shown == STANDARD_INPUT for unit in units):
         raise click.UsageError("--init names files in the policy, and standard input has no name\n  hint: give paths")
     limits = limits_from(max_image_size)
     if init:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from fatpatch.base.errors import InputError
+from fatpatch.base.locator import STANDARD_INPUT
 from fatpatch.commands._shared.fleet import fleet_option, gpus_of
 from fatpatch.commands._shared.grouped import Grouped
 from fatpatch.commands._shared.naming import choices, named_units, naming_options
 from fatpatch.commands._shared.options import GpuName, image_size_option, limits_from, shown_paths
-from fatpatch.commands._shared.standard_input import SHOWN, InputFile
+from fatpatch.commands._shared.standard_input import InputFile
 from fatpatch.commands._shared.usage import usage_error
 from fatpatch.model.kinds import Vendor
 
@@ -93,7 +94,7 @@ def command(
         model_name=model_name,
         candidates=tuple(zip(candidates, shown_paths(candidates), strict=True)),
         releases=_search(limits) if releases else None,
-        as_typed=lambda path: "FILE" if path == SHOWN else path,
+        as_typed=lambda path: "FILE" if path == STANDARD_INPUT else path,
     )
     run = DoctorRun(consultation, loop, "all" in gpus, verbose)
     if candidates and (run.fleet or len(files) > 1):

@@ -28,7 +28,9 @@ def text(folder: FolderVerdict, driver: str | None) -> list[str]:
     lines = list(_heads(folder))
     if folder.rows:
         lines += ["", *(line[:_WIDTH].rstrip() for line in _table(folder))]
-        lines += ["", f"{plural(folder.without, 'distribution')} without GPU code"]
+        lines.append("")
+        if folder.without:
+            lines.append(f"{plural(folder.without, 'distribution')} without GPU code")
         if count := sum(row.by_headers for row in folder.rows):
             lines.append(f"{plural(count, 'distribution')} judged by image headers; 'fatpatch doctor NAME' looks at kernels")
         lines += _kernels(folder)
@@ -63,7 +65,9 @@ def _table(folder: FolderVerdict) -> Iterator[str]:
             (safe(row.shown), OUTCOMES[outcome_of(row.found[0])], str(max(len(row.found[0].libraries), 1)), _loaded(row.found[0]))
             for row in listed
         ]
-        yield from columns(("distribution", "verdict", "libraries", "loaded"), rows, left=frozenset({0, 1, 3}))
+        head = ("distribution", "verdict", "libraries", "loaded")
+        shown = len(head) if any(loaded for *_, loaded in rows) else len(head) - 1
+        yield from columns(head[:shown], [row[:shown] for row in rows], left=frozenset({0, 1, 3}))
         return
     names = [environment.device.name.removeprefix("GeForce ").removeprefix("Radeon ") for environment in folder.environments]
     table = [(middle(safe(row.shown), _NAME), *(outcome_of(each) for each in row.found)) for row in listed]

@@ -8,12 +8,12 @@ from fatpatch.api.inspection import InspectChoices, Inspection, complaints_of, j
 from fatpatch.api.naming import NamedUnit, all_diagnostics
 from fatpatch.base.errors import FormatError, UnsupportedError
 from fatpatch.base.limits import Limits
+from fatpatch.base.locator import STANDARD_INPUT
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.words import plural, safe
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.file_loop import FileLoop
 from fatpatch.commands._shared.options import print_diagnostics
-from fatpatch.commands._shared.standard_input import SHOWN
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import Diagnostic, Node
 
@@ -56,9 +56,11 @@ class Run:
         return self.loop.code
 
     def _nodes(self) -> Iterator[Node]:
-        return self.inspection.nodes(
-            self.units, lambda unit, without: quiet.note(f"{safe(unit.shown)}: {plural(without, 'unit')} without GPU code")
-        )
+        return self.inspection.nodes(self.units, self._folder_done)
+
+    def _folder_done(self, unit: NamedUnit, without: int) -> None:
+        if without:
+            quiet.note(f"{safe(unit.shown)}: {plural(without, 'unit')} without GPU code")
 
     def _note(self, item: Diagnostic) -> None:
         if item.level == "error":
@@ -102,5 +104,5 @@ class Run:
 
 def shown_command(node: Node) -> str:
     """The file as a user would type it."""
-    path = "-" if node.path == SHOWN else safe(node.path)
+    path = "-" if node.path == STANDARD_INPUT else safe(node.path)
     return f'"{path}"' if " " in path else path

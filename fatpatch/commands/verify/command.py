@@ -11,7 +11,7 @@ from fatpatch import __version__
 from fatpatch.api.editing import verify_unit
 from fatpatch.api.naming import UnitReader
 from fatpatch.base.errors import UnsupportedError
-from fatpatch.base.words import safe
+from fatpatch.base.words import plural, safe
 from fatpatch.commands._shared import quiet
 from fatpatch.commands._shared.naming import named_units, naming_options
 from fatpatch.commands._shared.options import image_size_option, limits_from
@@ -46,10 +46,12 @@ def command(file: str, form: str, independent: bool, max_image_size: int) -> int
         }
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
+        for name, files in found.held:
+            sys.stdout.write(f"ok      {name} ({plural(files, 'file')})\n")
         for check in found.checks:
-            sys.stdout.write(
-                f"{'ok    ' if check.ok else 'FAILED'}  {safe(check.name)}{': ' + safe(check.detail) if check.detail else ''}\n"
-            )
+            if not (check.ok and found.held):
+                why = f": {safe(check.detail)}" if check.detail else ""
+                sys.stdout.write(f"{'ok    ' if check.ok else 'FAILED'}  {safe(check.name)}{why}\n")
         for item in found.not_read:
             sys.stdout.write(f"not read  {safe(item.locator)}: {safe(item.message)}\n")
         empty = "" if found.gpu_code else ", but holds no GPU code" if not found.not_read else " as far as it is read"
