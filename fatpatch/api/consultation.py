@@ -14,7 +14,7 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node
 from fatpatch.named.reading import UnitReader
-from fatpatch.named.unit import NamedUnit
+from fatpatch.named.unit import NamedUnit, read_ahead
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
 from fatpatch.scan.image_packages import ImagePart, image_parts
 from fatpatch.verdicts.beside import Needed
@@ -136,6 +136,10 @@ class Consultation(NamedTuple):
         with self.reading.opened(unit) as (_, node, _):
             yield OpenedUnit(self._part(unit, node), tuple(image_parts(node)))
 
+    def units(self, given: NamedUnit) -> Sequence[NamedUnit]:
+        """Of a folder its distributions, whose files are read ahead; else the unit itself."""
+        return read_ahead(given.units, self.limits)
+
     def parts(self, given: OpenedUnit) -> list[JudgedPart]:
         """What of it is judged by itself: of a container image each package with GPU code."""
         return [self._image_part(part) for part in given.images if any(payloads_below(part.node))] or [given.whole]
@@ -159,7 +163,7 @@ class Consultation(NamedTuple):
         """The verdict on each distribution of a folder, for each GPU."""
 
         def parts() -> Iterator[JudgedPart]:
-            for each in unit.units:
+            for each in self.units(unit):
                 with self.reading.opened(each) as (_, node, _):
                     yield self._part(each, node)
 

@@ -25,8 +25,6 @@ Place = tuple[int, int]
 _HAS_PREAD = hasattr(os, "pread")
 _HAS_HOLES = sys.platform == "linux" and hasattr(os, "SEEK_DATA")
 _NO_DATA = 1 << 63
-
-
 _SMALL = 512
 _WINDOW = 2048
 
@@ -79,19 +77,16 @@ class WindowedBacking(Backing):
 
 
 class _File(WindowedBacking):
-    """One open file; ``pread`` where the system has it, else a locked seek and read.
-
-    Small reads go through one window, since headers come in clusters and a system call costs more than 2 KiB.
-    """
+    """One open file; ``pread`` where the system has it, else a locked seek and read."""
 
     __slots__ = ("_lock", "descriptor")
     path: str
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, idle: bool = False) -> None:
         self.path = path
         self.descriptor = -1
         super().__init__()
-        self.descriptor = _open(path)
+        self.descriptor = -1 if idle else _open(path)
         self._lock = threading.Lock()
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -234,6 +229,11 @@ class Source:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"cannot open: {reason}", locator=path, hint="give the path of a file that you may read") from error
+
+    @classmethod
+    def known(cls, path: str, size: int) -> Source:
+        """A source over a file that was read before, which the next read opens."""
+        return cls(_File(path, idle=True), 0, size)
 
     @classmethod
     def of(cls, data: bytes) -> Source:

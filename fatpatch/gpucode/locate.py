@@ -7,6 +7,7 @@ wrapper; the bare magic occurs in compilers and debuggers as a constant.
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -150,6 +151,13 @@ def _named(container: Container) -> Iterator[Range]:
             yield Range(start, end, section.name)
 
 
+@functools.lru_cache(maxsize=1024)
+def _may_hold(name: str) -> bool:
+    """Whether a section is searched, by its name: libraries have the same few."""
+    return not _known(name) and not name.startswith(_BARREN)
+
+
+@functools.lru_cache(maxsize=1024)
 def _known(name: str) -> bool:
     return name in FATBIN_SECTIONS or name in BUNDLE_SECTIONS or name.startswith((_OFFLOAD_BINARY_SECTION, _ENTRY_SECTION_CUT))
 
@@ -161,7 +169,7 @@ def _unnamed(source: Source, container: Container) -> Iterator[Range]:
     for section in sorted(container.sections, key=lambda section: section.offset):
         start, end = max(section.offset, at), section.offset + section.size
         taken.append((section.offset, end))
-        if not _known(section.name) and not section.name.startswith(_BARREN) and not section.executable and start < end:
+        if not section.executable and start < end and _may_hold(section.name):
             at = end
             yield Range(start, end, section.name)
     at = int(container.kind in HOSTS)  # whose own magic is no image

@@ -19,7 +19,7 @@ from fatpatch.scan.walk import Progress, inspected
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fatpatch.scan.distributions import Distribution, Installed
+    from fatpatch.scan.distributions import Distribution, FileAhead, Installed
     from fatpatch.scan.walk import Kept
 
 
@@ -40,7 +40,8 @@ class NamedUnit(NamedTuple):
     """``shown``: its name for a user. Either a ``path`` (or address), or a ``distribution``; ``where``: what is installed beside that.
 
     ``whole``: it is all of a folder, of which the distributions are units of their own. ``parts``: files that are judged as one, or
-    when it is ``whole`` each by itself. ``problem``: why a word names nothing.
+    when it is ``whole`` each by itself. ``problem``: why a word names nothing. ``ahead``: the files of the distribution, when they were
+    read before.
     """
 
     shown: str
@@ -50,6 +51,7 @@ class NamedUnit(NamedTuple):
     whole: bool = False
     parts: tuple[NamedUnit, ...] = ()
     problem: FatpatchError | None = None
+    ahead: tuple[FileAhead, ...] | None = None
 
     @property
     def units(self) -> tuple[NamedUnit, ...]:
@@ -59,6 +61,17 @@ class NamedUnit(NamedTuple):
         if not self.whole or self.where is None:
             return (self,)
         return tuple(NamedUnit(each.shown, "", each, self.where) for each in self.where.distributions)
+
+
+def read_ahead(units: Sequence[NamedUnit], limits: Limits) -> Sequence[NamedUnit]:
+    """The units of a folder, their files read by all processors where there is much to read; other units as they are."""
+    distributions = [unit.distribution for unit in units if unit.distribution is not None]
+    if not 1 < len(distributions) == len(units):
+        return units
+    from fatpatch.scan import files_ahead
+
+    read = files_ahead.read_ahead(distributions, limits)
+    return [unit._replace(ahead=ahead) for unit, ahead in zip(units, read, strict=True)] if read else units
 
 
 @contextmanager
@@ -74,7 +87,7 @@ def opened_unit(
     if unit.distribution is not None:
         from fatpatch.scan.distributions import opened
 
-        with opened(unit.distribution, limits, progress, **kept) as node:
+        with opened(unit.distribution, limits, progress, None if kept else unit.ahead, **kept) as node:
             yield node
         return
     if unit.parts:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from fatpatch.base.errors import FatpatchError, InputError
+from fatpatch.base.folders import folders_below
 from fatpatch.base.limits import Limits
 from fatpatch.base.locator import escape, join
 from fatpatch.base.records import NamedTuple
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from fatpatch.scan.walk import Kept
 
 _MAX_METADATA: Final = 64 << 10
-_HEAD: Final = 4
+_COMMON: Final = (".py", ".pyc", ".pyi", ".h", ".hpp", ".txt", ".json")
+"""How most names end in an environment: neither those of libraries nor of archives."""
 
 
 class Distribution(NamedTuple):
@@ -64,6 +68,14 @@ class Installed(NamedTuple):
     cuda: str | None
     names: frozenset[str]
     recorded: tuple[Distribution, ...] = ()
+
+
+class FileAhead(NamedTuple):
+    """A file of ``places``: its path below the root, and to read. ``node``: None when it is still to be read."""
+
+    path: str
+    real: str
+    node: Node | None = None
 
 
 class _FolderContents(NamedTuple):
@@ -120,15 +132,28 @@ def named(name: str, where: Installed) -> Distribution:
 
 
 @contextmanager
-def opened(distribution: Distribution, limits: Limits, progress: Progress | None = None, **kept: Unpack[Kept]) -> Iterator[Node]:
-    """The files of a distribution as the members of one node; what cannot be read is a diagnostic. Links out of the folder are left out."""
+def opened(
+    distribution: Distribution,
+    limits: Limits,
+    progress: Progress | None = None,
+    ahead: Sequence[FileAhead] | None = None,
+    **kept: Unpack[Kept],
+) -> Iterator[Node]:
+    """The files of a distribution as the members of one node; what cannot be read is a diagnostic. Links out of the folder are left out.
+
+    ``ahead``: its files, some of which are read already.
+    """
     members, diagnostics = [], Diagnostics()
     label = distribution.name
     for path, why in distribution.unread:
         diagnostics.not_read(join(escape(label), path), 0, why)
     with ExitStack() as stack:
-        for path, real in places(distribution):
+        for path, real, known in itertools.starmap(FileAhead, places(distribution)) if ahead is None else ahead:
             locator = join(escape(label), path)
+            if known is not None:
+                stack.callback(known.content.close)
+                members.append(known)
+                continue
             try:
                 node = stack.enter_context(inspected(real, name=path, inside=escape(label), limits=limits, progress=progress, **kept))
             except FatpatchError as error:
@@ -166,14 +191,33 @@ def places(distribution: Distribution) -> Iterator[tuple[str, str]]:
     process = distribution.kind == "process"  # its root may be that of a container, in which links lead elsewhere
     root = distribution.root if process else os.path.realpath(distribution.root)
     seen: set[str] = set()
+    folders: dict[str, str] = {}
     for path in distribution.files:
         full = moved.get(path) or os.path.join(root, path)
-        real = full if process else os.path.realpath(full)
-        if real in seen or not (process or os.path.commonpath([root, real]) == root) or not os.path.isfile(real):
+        real = full if process else _real(full, folders)
+        if real in seen or not (process or os.path.commonpath([root, real]) == root) or not _has_bytes(real):
             continue
         seen.add(real)
-        if _worth_reading(real):
-            yield path, real
+        yield path, real
+
+
+def _real(path: str, folders: dict[str, str]) -> str:
+    """``os.path.realpath``, which asks for every folder once; ``folders``: those that it was asked for."""
+    folder, name = os.path.split(path)
+    if os.path.islink(path) or name in ("", ".", ".."):
+        return os.path.realpath(path)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return os.path.join(folders[folder], name)
+
+
+def _has_bytes(path: str) -> bool:
+    """Whether it is a file that is not empty; one that cannot be opened is reported by whoever reads it."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def plain_name(name: str) -> str:
@@ -181,29 +225,17 @@ def plain_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _worth_reading(path: str) -> bool:
-    """Whether a file has bytes; one that cannot be opened is reported by whoever reads it."""
-    try:
-        with open(path, "rb") as stream:
-            return bool(stream.read(_HEAD))
-    except OSError:
-        return True
-
-
 def _walk(root: str) -> _FolderContents:
     """The libraries and ledgers below a folder, sorted; links to folders are not followed. InputError when there are too many."""
     found = _FolderContents([], [], [], [], [])
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        here = os.path.relpath(folder, root).replace(os.sep, "/")
-        below = "" if here == "." else f"{here}/"
+    for below, folder, folders, files in folders_below(root):
         found.infos.extend((below.rstrip("/"), name) for name in folders if name.endswith(INFO))
         if CONDA in folders:
             metas = os.path.join(folder, CONDA)
             found.condas.extend(f"{below}{CONDA}/{name}" for name in sorted(os.listdir(metas)) if name.endswith(".json"))
         if "package.json" in files and _in_node_modules(below):
             found.nodes.append(below.rstrip("/"))
-        for name in sorted(files):
+        for name in sorted(name for name in files if not name.endswith(_COMMON)):
             if LIBRARY.search(name):
                 if len(found.files) >= MAX_FILES:
                     raise InputError(f"holds more than {MAX_FILES} libraries", locator=root, hint="name a folder in it")

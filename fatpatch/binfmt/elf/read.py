@@ -111,13 +111,12 @@ def _sections(source: Source, offset: int, count: int, names: int, locator: str,
     for name_at, kind, flags, address, start, stored, _, _, _, _ in table:
         if kind in (0, n.SHT_NOBITS) or not stored:
             continue
-        size = max(min(stored, source.size - start), 0)
-        name = strings[name_at : name_at + _MAX_NAME].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+        size = stored if start + stored <= source.size else max(source.size - start, 0)
+        end = strings.find(b"\0", name_at, name_at + _MAX_NAME)
+        name = strings[name_at : end if end >= 0 else name_at + _MAX_NAME].decode("utf-8", "backslashreplace")
         if size != stored:
             message = f"{name or 'a section'} ends at {start + stored:#x}, the file at {source.size:#x}"
             diagnostics.error(locator, start, message, field="sh_size")
         if size:
-            result.append(
-                Section(name=name, offset=start, size=size, address=address, writable=bool(flags & 1), executable=bool(flags & 4))
-            )
+            result.append(Section(name, start, size, address, bool(flags & 1), bool(flags & 4)))
     return tuple(result)

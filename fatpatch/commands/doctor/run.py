@@ -113,7 +113,7 @@ class DoctorRun(NamedTuple):
         rows: list[dict[str, Any]] = []
         asked = self.consultation
         with asked.others() as others:
-            for unit, whole in [(each, given.whole) for given in units for each in given.units]:
+            for unit, whole in ((each, given.whole) for given in units for each in asked.units(given)):
                 with asked.reading.guarded(), asked.opened(unit) as given:
                     diagnostics = list(all_diagnostics(given.whole.node))
                     if whole and not any(payloads_below(given.whole.node)) and not diagnostics:
