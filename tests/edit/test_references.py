@@ -211,6 +211,20 @@ def test_an_end_label_where_something_else_begins(linker: str, tmp_path: Path) -
         assert answer.code == 6, (name, then, answer)
 
 
+def test_a_loop_over_what_begins_behind_a_payload(tmp_path: Path) -> None:
+    """It compares the start of a table with the table's end: no end label."""
+    other = '.section .nv_fatbin\nfatbin_end:\n.section .next_table,"a",@progbits\nother: .quad 7, 8\nother_end:\n'
+    for code in (
+        "movl $fatbin_end, %eax\ncmpq $other_end, %rax",
+        "leaq fatbin_end(%rip), %rax\nleaq other_end(%rip), %rdx\ncmpq %rdx, %rax",
+    ):
+        user = f'.section .text,"ax",@progbits\n.globl taker\ntaker: {code}\nret\n'
+        before = build(Host("fixed", FIXED, program=True, modules=3, extra=other + user), tmp_path, two_archs(SAMPLES))
+        subprocess.run(["strip", before], check=True)
+        answer = fatpatch("prune", before, "--keep", "sm_61", "--compact", "-o", tmp_path / "after", "--overwrite")
+        assert answer.code == 0, (code, answer)
+
+
 def test_arrays_of_numbers_are_no_tables_of_offsets(tmp_path: Path) -> None:
     """One of many numbers that lead into payloads happens to lead to the start of one; alone it would be an offset."""
     around = "\n".join(f".long fatbin1 - here + {0x301 + 5 * index}" for index in range(20))

@@ -146,7 +146,8 @@ class _X86Registers:
     def after(self, step: Any) -> int | None:
         """Carry out an instruction; where it leads in the ranges.
 
-        The end of a payload that something else begins at counts where it is compared: nobody compares with the address of a table.
+        The end of a payload that something else begins at counts where it is compared, unless with a place behind it: a loop over what
+        begins there compares so.
         """
         from capstone.x86_const import X86_OP_MEM
 
@@ -164,7 +165,8 @@ class _X86Registers:
         elif step.mnemonic != "lea":
             result = None
         if led is None and step.mnemonic in ("cmp", "sub"):
-            led = next((value for value in values if value is not None and self._ranges.doubtful(value)), None)
+            known = [value for value in values if value is not None]
+            led = next((value for value in known if value == max(known) and self._ranges.doubtful(value)), None)
         self._set(step, result)
         return led
 
