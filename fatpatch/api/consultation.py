@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fatpatch.api.gpus import Environment, GpuToJudge
@@ -14,8 +16,10 @@ from fatpatch.base.records import NamedTuple
 from fatpatch.model.diagnostics import NOT_READ
 from fatpatch.model.tree import Diagnostic, ModelFacts, Node
 from fatpatch.named.reading import UnitReader
+from fatpatch.named.resolve import is_package
 from fatpatch.named.unit import NamedUnit, read_ahead
 from fatpatch.scan.coverage import all_diagnostics, payloads_below
+from fatpatch.scan.environments import active_environment
 from fatpatch.scan.image_packages import ImagePart, image_parts
 from fatpatch.verdicts.beside import Needed
 from fatpatch.verdicts.judge import Doctor
@@ -95,7 +99,7 @@ class DistributionRow(NamedTuple):
 class FolderVerdict(NamedTuple):
     """All distributions of a folder. ``without``: how many hold no GPU code.
 
-    ``named``: whether its rows can be asked for by their names, as those of a container image cannot.
+    ``names``: by how a row is shown, the name that asks for it alone; ``python``: the environment to say then, empty for the active one.
     """
 
     shown: str
@@ -103,7 +107,8 @@ class FolderVerdict(NamedTuple):
     rows: tuple[DistributionRow, ...]
     without: int
     diagnostics: tuple[Diagnostic, ...]
-    named: bool = True
+    names: Mapping[str, str] = MappingProxyType({})
+    python: str = ""
 
     @property
     def works(self) -> bool:
@@ -167,11 +172,14 @@ class Consultation(NamedTuple):
                 with self.reading.opened(each) as (_, node, _):
                     yield self._part(each, node)
 
-        return self._together(unit.shown, parts())
+        names = {each.shown: each.distribution.name for each in unit.units if each.distribution is not None and each.distribution.version}
+        names = {shown: name for shown, name in names.items() if is_package(name)}
+        active = os.path.realpath(unit.path) == os.path.realpath(active_environment())
+        return self._together(unit.shown, parts())._replace(names=names, python="" if active else unit.path)
 
     def image(self, given: OpenedUnit) -> FolderVerdict:
         """The verdict on each package of a container image, and on the files that none owns."""
-        return self._together(given.whole.shown, map(self._image_part, given.images))._replace(named=False)
+        return self._together(given.whole.shown, map(self._image_part, given.images))
 
     def _together(self, shown: str, parts: Iterable[JudgedPart]) -> FolderVerdict:
         rows: list[DistributionRow] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -53,7 +54,8 @@ def environment(tmp_path: Path) -> Path:
 def test_an_environment_is_one_row_a_distribution(run: Run, environment: Path) -> None:
     done = run("doctor", environment, "--gpu", "GTX 1060")
     assert done.returncode == 1
-    lines = done.stdout.splitlines()
+    *lines, command = done.stdout.splitlines()
+    assert command.startswith("Why: fatpatch doctor new-kernels ")
     assert " ".join(lines[:2]).startswith("WILL RUN IN PART: ")
     assert "the weakest link is new-kernels 1.0: WILL NOT RUN" in " ".join(done.stdout.split())
     rows = {line.split("  ")[0]: line for line in lines if "  " in line.strip()}
@@ -63,7 +65,27 @@ def test_an_environment_is_one_row_a_distribution(run: Run, environment: Path) -
     assert "libcublas.so.12" not in done.stdout.split("not installed:")[1], "another distribution has it"
     assert max(map(len, lines)) <= 80
     assert run("doctor", environment, "--gpu", "H100").returncode == 1
-    assert run("doctor", environment / "lib/python3.11/site-packages", "--gpu", "GTX 1060").stdout.splitlines()[2:] == lines[2:]
+    assert run("doctor", environment / "lib/python3.11/site-packages", "--gpu", "GTX 1060").stdout.splitlines()[2:-1] == lines[2:]
+
+
+def test_the_proposed_command_asks_for_the_weakest_link(
+    run: Run, environment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the folder that was judged, not in the active environment; a group of files without a name is not proposed."""
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
+
+    def proposed(folder: Path, gpu: str) -> list[str]:
+        return [line for line in run("doctor", folder, "--gpu", gpu).stdout.splitlines() if line.startswith("Why: ")]
+
+    (line,) = proposed(environment, "GTX 1060")
+    assert line == f"Why: fatpatch doctor new-kernels --python {environment} --gpu sm_61"
+    asked = run(*shlex.split(line.removeprefix("Why: fatpatch ")))
+    assert (asked.returncode, asked.stdout.startswith("WILL NOT RUN: new-kernels 1.0")) == (1, True)
+    monkeypatch.setenv("VIRTUAL_ENV", str(environment))
+    assert proposed(environment, "GTX 1060") == ["Why: fatpatch doctor new-kernels --gpu sm_61"]
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/a.so").write_bytes(library(90))
+    assert proposed(tmp_path / "plain", "GTX 1060") == []
 
 
 def test_a_distribution_by_its_name(run: Run, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

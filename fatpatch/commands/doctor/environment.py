@@ -9,6 +9,7 @@ from fatpatch.api.gpus import Environment
 from fatpatch.api.verdict import device_words, obstacle
 from fatpatch.base.layout import middle, wrapped
 from fatpatch.base.locator import file_name
+from fatpatch.base.shell_word import shell_word
 from fatpatch.base.words import columns, plural, safe
 
 _WIDTH = 80
@@ -98,12 +99,13 @@ def _next(folder: FolderVerdict, driver: str | None) -> Iterator[str]:
         (_ORDER.index(outcome_of(found)), row.shown, environment)
         for row in folder.rows
         for found, environment in zip(row.found, folder.environments, strict=True)
-        if not works(found) and not row.kernels
+        if not works(found) and row.shown in folder.names
     ]
-    if bad and folder.named:
+    if bad:
         _, shown, environment = min(bad, key=lambda each: each[:2])
         option = f" --driver {driver}" if driver and environment.driver else ""
-        yield f"Why: fatpatch doctor {safe(shown.split(' ')[0])} --gpu {environment.device.target}{option}"
+        where = f" --python {shell_word(safe(folder.python))}" if folder.python else ""
+        yield f"Why: fatpatch doctor {folder.names[shown]}{where} --gpu {environment.device.target}{option}"
 
 
 def _loaded(found: FileVerdict) -> str:
