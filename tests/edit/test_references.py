@@ -234,6 +234,15 @@ def test_arrays_of_numbers_are_no_tables_of_offsets(tmp_path: Path) -> None:
     assert fatpatch("prune", before, "--keep", "sm_61", "--compact", "-o", tmp_path / "after").code == 0
 
 
+def test_an_unaligned_word_that_leads_to_an_entry(tmp_path: Path) -> None:
+    """As in a table of characters in glibc, where an entry happened to begin at 0x24a000; an aligned one is a pointer."""
+    for before, code in ((".byte 1", 0), ("", 6)):
+        data = f'.section .nv_fatbin\nfatbin1_second = fatbin1 + {second_entry()}\n.section .rodata,"a",@progbits\n.balign 8\n'
+        host = Host("fixed", FIXED, program=True, modules=3, extra=f"{data}{before}\n.quad fatbin1_second\n")
+        path = build(host, tmp_path, two_archs(SAMPLES))
+        assert fatpatch("prune", path, "--keep", "sm_61", "--compact", "-o", tmp_path / "after", "--overwrite").code == code
+
+
 def test_the_end_of_a_string_is_no_offset(tmp_path: Path) -> None:
     """Four bytes behind text happen to lead to an entry (libxgboost.so); behind a number they are an offset."""
     user = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq here(%rip), %rax\nret\n'

@@ -47,13 +47,16 @@ class Offset(NamedTuple):
 
 
 def pointers(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
-    """The words that are addresses in ``ranges``; none in a program that is loaded anywhere."""
+    """The words that are addresses in ``ranges``; none in a program that is loaded anywhere. Those that are not aligned count where a payload
+    begins: to one of its entries leads, by chance, one of glibc's tables of characters.
+    """
     if not program.fixed:
         return
     for part, data, address in _blocks(program):
         instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
         for at, value in numbers(data, ranges.low, ranges.high, 8):
-            if value in ranges and (ranges.named(value) or (not instructions and _may_be_pointer(address + at, value, ranges))):
+            named = ranges.named(value) if (address + at) % 4 == 0 else value in ranges.marks
+            if value in ranges and (named or (not instructions and _may_be_pointer(address + at, value, ranges))):
                 yield PayloadReference(address + at, value, "a pointer")
         if not part.code and ranges.low < 1 << 32:
             for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
