@@ -47,8 +47,8 @@ class Offset(NamedTuple):
 
 
 def pointers(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
-    """The words that are addresses in ``ranges``; none in a program that is loaded anywhere. Those that are not aligned count where a payload
-    begins: to one of its entries leads, by chance, one of glibc's tables of characters.
+    """The words that are addresses in ``ranges``; none in a program that is loaded anywhere. Those that are not aligned count where a
+    payload begins: a table of characters in glibc led to an entry by chance.
     """
     if not program.fixed:
         return
