@@ -243,6 +243,14 @@ def test_an_unaligned_word_that_leads_to_an_entry(tmp_path: Path) -> None:
         assert fatpatch("prune", path, "--keep", "sm_61", "--compact", "-o", tmp_path / "after", "--overwrite").code == code
 
 
+def test_the_last_number_of_an_array_is_no_pointer(tmp_path: Path) -> None:
+    """Two zeros behind 32-bit numbers make a word of the last; behind zeros it is one."""
+    for before, code in ((".long fatbin1 + 0x404", 0), (".long 0", 6)):
+        data = f'.section .rodata,"a",@progbits\n.balign 8\n.long 0\n{before}\n.quad fatbin1 + 0x400\n'
+        path = build(Host("fixed", FIXED, program=True, modules=3, extra=data), tmp_path, two_archs(SAMPLES))
+        assert fatpatch("prune", path, "--keep", "sm_61", "--compact", "-o", tmp_path / "after", "--overwrite").code == code
+
+
 def test_the_end_of_a_string_is_no_offset(tmp_path: Path) -> None:
     """Four bytes behind text happen to lead to an entry (libxgboost.so); behind a number they are an offset."""
     user = '.section .text,"ax",@progbits\n.globl taker\ntaker: leaq here(%rip), %rax\nret\n'

@@ -56,7 +56,7 @@ def pointers(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReferenc
         instructions = part.code and program.machine == n.EM_X86_64  # whose constants are looked at as such
         for at, value in numbers(data, ranges.low, ranges.high, 8):
             named = ranges.named(value) if (address + at) % 4 == 0 else value in ranges.marks
-            if value in ranges and (named or (not instructions and _may_be_pointer(address + at, value, ranges))):
+            if value in ranges and (named or (not instructions and _may_be_pointer(data, at, address, value, ranges))):
                 yield PayloadReference(address + at, value, "a pointer")
         if not part.code and ranges.low < 1 << 32:
             for at, value in numbers(data, ranges.low, min(ranges.high, (1 << 32) - 1), 4):
@@ -111,10 +111,13 @@ def _blocks(program: LinkedProgram) -> Iterator[tuple[Part, bytes, int]]:
                 yield part, data, part.address + start
 
 
-def _may_be_pointer(place: int, value: int, ranges: Ranges) -> bool:
-    """Whether a word that leads to the inside of a payload may be a pointer, rather than a number or the end of a string."""
-    shaped = place % 8 == 0 and (value % 8 == 0 or ranges.in_head(value))
-    return shaped and not is_round(value) and not _is_text(value.to_bytes(8, "little").rstrip(b"\0"))
+def _may_be_pointer(data: bytes, at: int, address: int, value: int, ranges: Ranges) -> bool:
+    """Whether a word that leads to the inside of a payload may be a pointer, rather than a number, the last of an array of 32-bit numbers
+    (as the tables of printf in glibc), or the end of a string.
+    """
+    shaped = (address + at) % 8 == 0 and (value % 8 == 0 or ranges.in_head(value))
+    in_array = int.from_bytes(data[max(at - 4, 0) : at], "little") in ranges
+    return shaped and not in_array and not is_round(value) and not _is_text(value.to_bytes(8, "little").rstrip(b"\0"))
 
 
 def _is_text(data: bytes) -> bool:
