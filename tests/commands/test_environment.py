@@ -183,3 +183,9 @@ def test_headers_and_kernels_agree(environment: Path) -> None:
                 whole = outcome_of(Doctor(node, limit=1 << 29).judge(asked))
                 assert outcome_of(HeaderDoctor(node, limit=1 << 29).judge(asked)) == whole
                 assert outcome_of(judged_quickly(Doctor(node, limit=1 << 29), asked).found) == whole
+
+
+def test_an_empty_folder_is_told(run: Run, tmp_path: Path) -> None:
+    done = run("inspect", tmp_path)
+    assert done.returncode == 0
+    assert "no library, archive or image in this folder" in done.stderr

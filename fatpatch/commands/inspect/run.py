@@ -61,6 +61,8 @@ class Run:
     def _folder_done(self, unit: NamedUnit, without: int) -> None:
         if without:
             quiet.note(f"{safe(unit.shown)}: {plural(without, 'unit')} without GPU code")
+        elif not unit.units:
+            quiet.note(f"{safe(unit.shown)}: no library, archive or image in this folder")
 
     def _note(self, item: Diagnostic) -> None:
         if item.level == "error":
