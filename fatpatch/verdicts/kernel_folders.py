@@ -32,7 +32,7 @@ def with_kernel_folders(
     """
     if environment.device.vendor != Vendor.AMD:
         return list(units)
-    folders = folders_below(node)
+    folders = kernel_folders_below(node)
     names = {each.folder for each in folders}
     mine: dict[str, list[FileVerdict]] = {}
     rest = []
@@ -54,7 +54,7 @@ def elsewhere_than_here(node: Node) -> Diagnostic | None:
     return Diagnostic(node.locator, "warning", None, message, NOT_READ)
 
 
-def folders_below(node: Node) -> list[KernelFolder]:
+def kernel_folders_below(node: Node) -> list[KernelFolder]:
     """The folders of kernel libraries of a folder or archive, and of those in it."""
     holders = [each for each in (*members_below(node), node) if each.kernel_files and each.members]
     return [each for holder in holders for each in kernel_folders(holder.kernel_files, root_of(holder.detail))]

@@ -165,8 +165,8 @@ class _X86Registers:
         elif step.mnemonic != "lea":
             result = None
         if led is None and step.mnemonic in ("cmp", "sub"):
-            known = [value for value in values if value is not None]
-            led = next((value for value in known if value == max(known) and self._ranges.doubtful(value)), None)
+            highest = max((value for value in values if value is not None), default=None)
+            led = highest if highest is not None and self._ranges.doubtful(highest) else None
         self._set(step, result)
         return led
 
