@@ -16,7 +16,7 @@ from fatpatch.named.unit import NamedUnit, files_of
 from fatpatch.release.code import Codes, codes_of, differing
 from fatpatch.release.difference import LibraryDifference, Moved, difference
 from fatpatch.release.pairing import paired
-from fatpatch.remote.inputs import Input
+from fatpatch.remote.address import scheme_of
 from fatpatch.scan.coverage import all_diagnostics, holders
 from fatpatch.verdicts.all_gpus import Answer, answers
 from fatpatch.verdicts.judge import Doctor
@@ -51,17 +51,19 @@ class ReleaseComparison(NamedTuple):
 class _Release:
     """One side, read in two passes: what it holds, then whole what the other side has not.
 
-    A single file stays open between them, until ``stack`` closes it: it is fetched, and a packed member unpacked, once.
+    A single file, and one with an address, stays open between them, until ``stack`` closes it: it is fetched, and a packed member
+    unpacked, once.
     """
 
     def __init__(self, unit: NamedUnit, limits: Limits, on_read: OnRead, stack: ExitStack) -> None:
+        if unit.problem is not None:
+            raise unit.problem
         self.shown = unit.shown
         self._stack = stack
-        self._only: Node | None = None
+        self._kept: dict[str, Node] = {}
         self.limits = limits
-        several = unit.whole or unit.distribution is not None
-        inputs = files_of([unit]) if several else [Input(unit.path, unit.shown, named=True)]  # a pattern is no release
-        self.files = as_units(inputs)
+        several = unit.whole or unit.distribution is not None or unit.parts
+        self.files = as_units(files_of([unit])) if several else [unit]  # a pattern is no release
         self.reading = UnitReader(limits, self._failed, lambda shown: nullcontext(on_read))
         self.listed: dict[str, list[LibraryFacts]] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -77,13 +79,13 @@ class _Release:
     @contextmanager
     def _opened(self, unit: NamedUnit) -> Iterator[Node]:
         """The tree of one of the files."""
-        if len(self.files) > 1:
+        if len(self.files) > 1 and not scheme_of(unit.path):
             with self.reading.opened(unit) as found:
                 yield found.node
             return
-        if self._only is None:
-            self._only = self._stack.enter_context(self.reading.opened(unit)).node
-        yield self._only
+        if unit.path not in self._kept:
+            self._kept[unit.path] = self._stack.enter_context(self.reading.opened(unit)).node
+        yield self._kept[unit.path]
 
     def _failed(self, error: FatpatchError) -> None:
         """An unreadable file is an error of the whole when it is the only one."""

@@ -86,7 +86,8 @@ def node_of(store: BlobStore, refs: Sequence[ImageRef], locator: str, path: str,
         return _image(store, refs[0], locator, path, reading, diagnostics)
     names = _labels(refs)
     members = tuple(_image(store, ref, join(locator, name), name, reading, Diagnostics()) for ref, name in zip(refs, names, strict=True))
-    return Node(locator, path, store.size, KIND, f"{len(refs)} images", members, (), diagnostics.finish(), member_count=len(refs))
+    size = store.size if store.root is None else sum(member.size for member in members)
+    return Node(locator, path, size, KIND, f"{len(refs)} images", members, (), diagnostics.finish(), member_count=len(refs))
 
 
 def _labels(refs: Sequence[ImageRef]) -> list[str]:

@@ -188,6 +188,12 @@ def test_npm(run: Run) -> None:
         ]
         assert run("doctor", "npm:kernels", "--index", shop.url, "--gpu", "H100").returncode == 0
         assert run("doctor", "npm:kernels@1.0.0", "--index", shop.url, "--gpu", "H100").returncode == 1
+        shop.sent.clear()
+        done = run("diff", "npm:kernels@1.0.0", "npm:kernels@2.0.0", "--index", shop.url)
+        assert (done.returncode, "drops GTX 10 series: 63 products; adds Hopper" in done.stdout) == (1, True), done.stdout
+        fetched = {path: size for path, size in shop.sent.items() if path.endswith(".tgz")}
+        assert fetched == {path: len(shop.files[path]) for path in fetched}  # each once, though it is read twice
+        assert len(fetched) == 3
         for wanted in ("kernels@9.9.9", "absent", "UPPER CASE", "@x"):
             with pytest.raises(FatpatchError):
                 npm.package_unit(wanted, asked)

@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from builders.environments import conda, install, library, node, write
-from conftest import ROOT, Run
+from conftest import ROOT, SAMPLES, Run
 
 from fatpatch.base.errors import FatpatchError, InputError
 from fatpatch.named.resolve import resolve
@@ -166,6 +166,7 @@ def test_a_process(tmp_path: Path, run: Run) -> None:
         child.communicate()
     with pytest.raises(InputError, match="no such process"):
         process(str(child.pid))
+    assert "there is no such process" in run("diff", f"pid:{child.pid}", SAMPLES / "demo.llamafile").stderr
 
 
 @linux

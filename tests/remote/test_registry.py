@@ -138,6 +138,10 @@ def test_one_platform_is_read_and_the_others_are_named() -> None:
         with fatpatch.open(f"oci:{server.host}/team/app") as file:
             (note,) = file.diagnostics
             assert "linux/s390x too: choose with --platform" in note.message
+        with fatpatch.open(f"oci:{server.host}/team/app", limits=Limits(platform="linux/ppc64le")) as file:
+            (note,) = file.diagnostics
+            assert "no image for linux/ppc64le; there is linux/amd64, linux/arm64, linux/s390x" in note.message
+            assert file.node.size == 0  # of nothing that was read
 
 
 def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
