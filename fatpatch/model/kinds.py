@@ -5,20 +5,13 @@ Code compares with these names, never with literals. Each is a str, so that JSON
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 from fatpatch.base.records import NamedTuple
+from fatpatch.base.word import Word
 
 
-class _Word(str, Enum):
-    """A name that reads, prints and hashes as its value."""
-
-    __str__ = str.__str__
-    __format__ = str.__format__  # type: ignore[assignment]
-
-
-class Vendor(_Word):
+class Vendor(Word):
     """Whose GPUs run a module."""
 
     NVIDIA = "nvidia"
@@ -29,7 +22,7 @@ class Vendor(_Word):
 VENDOR_WORDS: Final[dict[str, str]] = {Vendor.NVIDIA: "NVIDIA", Vendor.AMD: "AMD", Vendor.INTEL: "Intel"}
 
 
-class ContainerKind(_Word):
+class ContainerKind(Word):
     """What a file is."""
 
     APE = "ape"
@@ -91,7 +84,7 @@ HOSTS: Final = frozenset({ContainerKind.ELF, ContainerKind.PE})
 """Programs and libraries, whose code registers the modules in them."""
 
 
-class ModuleKind(_Word):
+class ModuleKind(Word):
     """What holds images: a container of theirs, or a bare image."""
 
     FATBIN = "fatbin"
@@ -119,14 +112,14 @@ BARE_MODULES: Final = frozenset({ModuleKind.CUBIN, ModuleKind.PTX, ModuleKind.CO
 """Modules that are one image and nothing else."""
 
 
-class BundleForm(_Word):
+class BundleForm(Word):
     """How an offload bundle is stored: as it is, or compressed as a whole (CCOB)."""
 
     PLAIN = "plain"
     CCOB = "ccob"
 
 
-class ImageKind(_Word):
+class ImageKind(Word):
     """What the bytes of an image are."""
 
     SASS = "sass"
@@ -176,7 +169,7 @@ LAUNCHED: Final = frozenset(row.kind for row in IMAGE_FORMATS if row.launched)
 PTX_TEXTS: Final = frozenset({ImageKind.PTX, ImageKind.RELOCATABLE_PTX})
 
 
-class Codec(_Word):
+class Codec(Word):
     """How bytes are packed: images (none to zstd), members of archives, and single files."""
 
     NONE = "none"
