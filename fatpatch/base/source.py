@@ -292,7 +292,9 @@ class Source:
 
     def peek(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``: fewer at the end, none outside."""
-        size = min(size, self.size - offset)
+        left = self.size - offset
+        if size > left:
+            size = left
         if offset < 0 or size <= 0:
             return b""
         try:
@@ -326,33 +328,18 @@ class Source:
 
     def find(self, needle: bytes, start: int, end: int) -> int:
         """Offset of the first ``needle`` that lies wholly in [start, end), or -1. Reads ahead in growing pieces."""
-        return self.find_any((needle,), start, end)
-
-    def find_any(self, needles: tuple[bytes, ...], start: int, end: int, aligned: bytes = b"") -> int:
-        """Offset of the first of ``needles`` that lies wholly in [start, end), or -1; every byte is read once.
-
-        ``aligned`` is one more, at multiples of 8 only, and found three times as fast.
-        """
-        step, wanted = 1 << 12, (*needles, aligned) if aligned else needles
-        overlap, end = max(map(len, wanted)) - 1, min(end, self.size)
+        step, overlap, end = 1 << 12, len(needle) - 1, min(end, self.size)
         while start < end:
-            if step == CHUNK and (following := self.next_data(start)) > start + overlap and all(map(any, wanted)):
+            if step == CHUNK and any(needle) and (following := self.next_data(start)) > start + overlap:
                 start = following - overlap
             data = self.peek(start, min(step + overlap, end - start))
-            found = [data.find(needle) for needle in needles if data.rfind(needle) >= 0]  # CPython's rfind is the faster one on a miss
-            if aligned and (place := _find_each_eighth(data, aligned, -start & 7)) >= 0:
-                found.append(place)
-            if found:
-                return start + min(found)
+            if data.rfind(needle) >= 0:  # CPython's rfind is the faster one on a miss
+                return start + data.find(needle)
             if start + len(data) >= end or len(data) <= overlap:
                 return -1
             start += len(data) - overlap
             step = min(step * 2, CHUNK)
         return -1
-
-    def find_aligned(self, needle: bytes, start: int, end: int) -> int:
-        """As ``find``, but only at multiples of 8, and three times as fast."""
-        return self.find_any((), start, end, needle)
 
     def idle(self) -> None:
         """Let go of a descriptor until the next read: thousands of files must not hold thousands of them."""
@@ -361,16 +348,6 @@ class Source:
     def close(self) -> None:
         """Close the file behind this window and all its slices; a later read opens it again, if it is still there."""
         self._backing.close()
-
-
-def _find_each_eighth(data: bytes, needle: bytes, start: int) -> int:
-    """The first ``needle`` at ``start`` or a multiple of 8 behind it, or -1: the second byte of each place is looked at first."""
-    lane, index, first, second = data[start + 1 :: 8], -1, needle[0], needle[1]
-    while (index := lane.find(second, index + 1)) >= 0:
-        at = start + index * 8
-        if data[at] == first and data.startswith(needle, at):
-            return at
-    return -1
 
 
 class SourceStream(io.RawIOBase):

@@ -33,7 +33,7 @@ def search(finder: Finder, part: Range) -> None:
 
 def _objects(finder: Finder, start: int, end: int, part: Range) -> None:
     at, false_hits = start, 0
-    while (at := finder.source.find(ELF_HEAD, at, end)) >= 0 and not finder.full and false_hits < MAX_FALSE_HITS:
+    while (at := finder.magics.find(ELF_HEAD, at, end)) >= 0 and not finder.full and false_hits < MAX_FALSE_HITS:
         found = _object(finder, at, end, part)
         false_hits += found is None
         at = at + len(ELF_HEAD) if found is None else at + max(found, 1)
@@ -93,7 +93,7 @@ def _size_of(finder: Finder, at: int, end: int, head: bytes) -> int | None:
 
 def _texts(finder: Finder, start: int, end: int, part: Range) -> None:
     at, false_hits = start, 0
-    while (at := finder.source.find(PTX_WORD, at, end)) >= 0 and not finder.full and false_hits < MAX_FALSE_HITS:
+    while (at := finder.magics.find(PTX_WORD, at, end)) >= 0 and not finder.full and false_hits < MAX_FALSE_HITS:
         found = _text(finder, at, start, end, part)
         false_hits += found is None
         at = at + len(PTX_WORD) if found is None else found

@@ -9,6 +9,8 @@ from fatpatch.formats.numbers import ZSTD_MAGIC
 from fatpatch.model.kinds import Codec
 
 _MAX_BLOCK = 128 << 10  # RFC 8878, 3.1.1.2.3
+_SMALL_BLOCK = 24 << 10
+_AHEAD = 64 << 10
 _STEP = 1 << 20
 
 
@@ -35,12 +37,15 @@ def _zstd_end(source: Source, start: int, limit: int, budget: StreamBudget) -> i
     single = descriptor & 0x20
     content = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
     at = start + 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3] + content
+    data, data_at, size = b"", at, _MAX_BLOCK
     while budget.blocks > 0:
         budget.blocks -= 1
-        block = source.peek(at, 3)
-        if len(block) < 3 or at + 3 > limit:
+        inside = at - data_at
+        if inside + 3 > len(data):  # small blocks come many at a time
+            data, data_at, inside = source.peek(at, 3 if size > _SMALL_BLOCK else _AHEAD), at, 0
+        if inside + 3 > len(data) or at + 3 > limit:
             return None
-        header = int.from_bytes(block, "little")
+        header = data[inside] | data[inside + 1] << 8 | data[inside + 2] << 16
         kind, size = header >> 1 & 3, header >> 3
         if kind == 3 or size > _MAX_BLOCK:
             return None

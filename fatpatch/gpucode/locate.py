@@ -16,7 +16,8 @@ from fatpatch.binfmt.zip.read import first_local_header
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.codec import IMAGE_LIMIT
 from fatpatch.gpucode.fatbin.read import STRICT_MAGIC
-from fatpatch.gpucode.finder import ELF_HEAD, PTX_WORD, Finder, Range
+from fatpatch.gpucode.finder import BARE_MAGICS, Finder, Range
+from fatpatch.gpucode.magics import Magics
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.kinds import HOSTS, ContainerKind
 from fatpatch.model.tree import Container, Payload
@@ -41,8 +42,6 @@ _BARREN = (
     ".gnu",
     ".pdata",
 )
-_BARE_MAGICS = (ELF_HEAD, PTX_WORD)
-_MAGICS = (STRICT_MAGIC, *_BARE_MAGICS, n.BUNDLE_MAGIC, n.CCOB_MAGIC, n.OFFLOAD_BINARY_MAGIC)
 _NEIGHBOUR = 1 << 12
 _SEARCHABLE = frozenset({*HOSTS, ContainerKind.APE, ContainerKind.MACHO, ContainerKind.RAW, ContainerKind.FATBIN, ContainerKind.BUNDLE})
 
@@ -62,7 +61,8 @@ def find_payloads(
         evidence = "section"
         named = list(_named(container))
     # NVIDIA's tools align every fatbin to 8; files embedded as they are (include_bytes) lie anywhere.
-    finder.by_toolkit = any(part.section in FATBIN_SECTIONS for part in named)
+    if any(part.section in FATBIN_SECTIONS for part in named):
+        finder.magics = Magics(source, BARE_MAGICS, STRICT_MAGIC, finder.budget)
     for part in named:
         if container.kind == ContainerKind.FATBIN or part.section in FATBIN_SECTIONS:
             finder.fatbin_chain(part, evidence)
@@ -84,13 +84,12 @@ def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
     """Those ranges in which a magic begins or to which a wrapper points: in most libraries none. Neighbours are read as one range."""
     ordered = sorted(parts, key=lambda part: part.start)
     kept = {part.start for part in ordered if bisect.bisect_left(finder.targets, part.start) < bisect.bisect_left(finder.targets, part.end)}
-    magics, aligned = (_BARE_MAGICS, STRICT_MAGIC) if finder.by_toolkit else (_MAGICS, b"")
     number = 0
     while number < len(ordered):
         last = number
         while last + 1 < len(ordered) and ordered[last + 1].start - ordered[last].end <= _NEIGHBOUR:
             last += 1
-        hit = finder.source.find_any(magics, ordered[number].start, ordered[last].end, aligned)
+        hit = finder.magics.first(ordered[number].start, ordered[last].end)
         if hit < 0:
             number = last + 1
             continue
@@ -104,7 +103,7 @@ def _with_magic(finder: Finder, parts: list[Range]) -> list[Range]:
 
 def _search_bare(finder: Finder, part: Range) -> None:
     """Images without a container; the search is imported where a first look has found something."""
-    if any(finder.source.find_any(_BARE_MAGICS, start, end) >= 0 for start, end in finder.gaps(part)):
+    if any(finder.magics.find(magic, start, end) >= 0 for start, end in finder.gaps(part) for magic in BARE_MAGICS):
         from fatpatch.gpucode import bare_search
 
         bare_search.search(finder, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
@@ -33,12 +33,19 @@ class TargetRow:
 
     __slots__ = ("facts", "images", "payloads", "size", "stored", "target")
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, images: Sequence[ImageEntry], payloads: int) -> None:
         self.target = target
-        self.images = self.payloads = 0
-        self.stored: int | None = 0
-        self.size: int | None = 0
-        self.facts: set[tuple[str, str | None, str | None]] = set()
+        self.images, self.payloads = len(images), payloads
+        self.stored = _sum(image.stored_size for image in images)
+        self.size = _sum(image.size for image in images)
+        seen = {(image.compression, image.producer, image.kind, image.code_version) for image in images}
+        self.facts = {(codec, producer, version and _ISA.get(kind, "").format(version)) for codec, producer, kind, version in seen}
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """The sum; None where one is not known."""
+    known = list(sizes)
+    return None if None in known else sum(filter(None, known))
 
 
 def payloads_below(node: Node) -> Iterator[tuple[Node, Payload]]:
@@ -96,22 +103,11 @@ def summarize(node: Node, kernels: int | None = None) -> TreeSummary:
 
 def target_table(payloads: Iterable[Payload]) -> list[TargetRow]:
     """One row a target, over the payloads of one place."""
-    rows: dict[str, TargetRow] = {}
+    by_target: dict[str, list[ImageEntry]] = {}
+    holding: dict[str, int] = {}
     for payload in payloads:
-        seen = set()
         for image in payload.images:
-            row = rows.get(image.target)
-            if row is None:
-                row = rows[image.target] = TargetRow(image.target)
-            _add(row, image)
-            if image.target not in seen:
-                seen.add(image.target)
-                row.payloads += 1
-    return [rows[target] for target in sorted(rows, key=target_key)]
-
-
-def _add(row: TargetRow, image: ImageEntry) -> None:
-    row.images += 1
-    row.stored = None if row.stored is None or image.stored_size is None else row.stored + image.stored_size
-    row.size = None if row.size is None or image.size is None else row.size + image.size
-    row.facts.add((image.compression, image.producer, image.code_version and _ISA.get(image.kind, "").format(image.code_version)))
+            by_target.setdefault(image.target, []).append(image)
+        for target in {image.target for image in payload.images}:
+            holding[target] = holding.get(target, 0) + 1
+    return [TargetRow(target, by_target[target], holding[target]) for target in sorted(by_target, key=target_key)]

@@ -71,7 +71,7 @@ def _next_magic(finder: Finder, at: int, end: int, ahead: dict[bytes, int]) -> t
     """The nearest magic from ``at`` on, and where; ``end`` when there is none. ``ahead`` keeps what was found, so nothing is read twice."""
     for magic in _MAGICS:
         if ahead[magic] < at:
-            found = finder.source.find(magic, at, end)
+            found = finder.magics.find(magic, at, end)
             ahead[magic] = end if found < 0 else found
     return min(ahead.items(), key=lambda item: item[1])
 

@@ -8,7 +8,7 @@ import struct
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.formats import numbers as n
-from fatpatch.gpucode.fatbin.entry import HEADER, LOOKAHEAD, Header, is_filler, label_of, plausible, read_concatenated, read_entry
+from fatpatch.gpucode.fatbin.entry import HEADER, LOOKAHEAD, Header, Label, is_filler, label_of, plausible, read_concatenated, read_entry
 from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import ImageEntry
 
@@ -98,7 +98,8 @@ class _Chain:
             if not self._step(head) and not self._resynchronise():
                 return self._result()
             head = b""
-        self._read_on()
+        if self.at < self.limit:
+            self._read_on()
         return self._result()
 
     def _result(self) -> Fatbin:
@@ -111,41 +112,41 @@ class _Chain:
         if len(data) < HEADER.size or at + HEADER.size > limit:
             self.diagnostics.error(self._entry(), at, f"expected a header of 0x40 bytes, {limit - at:#x} left", field="entry header")
             return False
-        header = Header._make(HEADER.unpack_from(data))
+        header = tuple.__new__(Header, HEADER.unpack_from(data))
         if not plausible(header):
             self._complain(header, data, self._entry())
             return False
-        end = at + header.header_size + header.payload_size
+        kind, version, header_size, payload_size, _, _, minor, major, arch, _, _, flags, _, _ = header
+        end = at + header_size + payload_size
         if end > limit:
-            room = limit - at - header.header_size
-            message = f"expected at most {max(room, 0):#x}, the bytes there are, got {header.payload_size:#x}"
+            room = limit - at - header_size
+            message = f"expected at most {max(room, 0):#x}, the bytes there are, got {payload_size:#x}"
             self.diagnostics.error(self._entry(), at + 8, message, field="payload size")
             return False
         if end > self.declared:
             message = f"the container ends at {self.declared:#x}, inside this entry, which ends at {end:#x}"
             self.diagnostics.error(self._entry(), self.container + 8, message, field="container payload size")
-        self._keep(header, data)
+        if kind == n.KIND_FILLER and is_filler(header):
+            self.fillers += 1
+            self.filler_size += header_size + payload_size
+        else:
+            label = label_of(kind, version, minor, major, arch, flags)
+            if header_size + n.ENTRY_HEADER_SIZE > len(data):
+                data = self.source.peek(at, header_size + n.ENTRY_HEADER_SIZE)
+            self._keep(header, label, data)
         self.at = end
         self.number += 1
         return True
 
-    def _keep(self, header: Header, data: bytes) -> None:
-        if header.kind == n.KIND_FILLER and is_filler(header):
-            self.fillers += 1
-            self.filler_size += header.header_size + header.payload_size
-            return
-        label = label_of(header.kind, header.version, header.minor, header.major, header.arch, header.flags)
-        if header.header_size + n.ENTRY_HEADER_SIZE > len(data):
-            data = self.source.peek(self.at, header.header_size + n.ENTRY_HEADER_SIZE)
-        image = read_entry(header, label, data, self.at, self._name(label.target), self.diagnostics)
+    def _keep(self, header: Header, label: Label, data: bytes) -> None:
+        target = label.target
+        seen = self.seen[target] = self.seen.get(target, 0) + 1
+        locator = f"{self.locator}!{target}" if seen == 1 else f"{self.locator}!{target}#{seen}"
+        image = read_entry(header, label, data, self.at, locator, self.diagnostics)
         if header.kind == n.KIND_CONCATENATED:
             self.images.extend(read_concatenated(image, header, data, self.diagnostics))
         else:
             self.images.append(image)
-
-    def _name(self, target: str) -> str:
-        seen = self.seen[target] = self.seen.get(target, 0) + 1
-        return f"{self.locator}!{target}" if seen == 1 else f"{self.locator}!{target}#{seen}"
 
     def _entry(self) -> str:
         return f"{self.locator}!entry[{self.number}]"
