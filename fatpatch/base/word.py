@@ -39,9 +39,10 @@ else:
         def __len__(cls):
             return len(cls._members)
 
-    class Word(str, metaclass=_WordType):  # noqa: D101 (documented above)
-        def __repr__(self):
-            return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
+    def _repr(self):
+        return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
 
-        def __reduce__(self):
-            return type(self), (self.value,)
+    def _reduce(self):
+        return type(self), (self.value,)
+
+    Word = _WordType("Word", (str,), {"__module__": __name__, "__repr__": _repr, "__reduce__": _reduce})
