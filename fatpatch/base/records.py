@@ -37,10 +37,12 @@ else:
             return made
 
         def _replace(self, /, **values):
-            made = self._make(map(values.pop, self._fields, self))
-            if values:
-                raise ValueError(f"Got unexpected field names: {list(values)!r}")
-            return made
+            made, places = list(self), self._places
+            for field, value in values.items():
+                if field not in places:
+                    raise ValueError(f"Got unexpected field names: {[each for each in values if each not in places]!r}")
+                made[places[field]] = value
+            return tuple.__new__(type(self), made)
 
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))
@@ -64,6 +66,7 @@ else:
             made["__annotations__"] = body.get("__annotations__", {})
             made["__slots__"] = ()
             made["_fields"] = made["__match_args__"] = fields
+            made["_places"] = {field: index for index, field in enumerate(fields)}
             made["_field_defaults"] = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
             made.update((field, _GETTER(index, "")) for index, field in enumerate(fields))
             return type(name, (_Record,), made)

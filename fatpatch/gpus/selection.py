@@ -38,6 +38,8 @@ DEVICES: Final = tuple(sorted(arch for arch in _ARCHS if arch >= 50))
 _REFUSED: Final = {87: frozenset({80, 86})}
 """Device -> plain machine code of its major that users saw refused there (error 209): jax 40487 and 40492, bitsandbytes 1930 on Orin."""
 
+_FEW = 64
+"""Images of a module up to which what is chosen of them is remembered."""
 _SUFFIX_RANK = {"a": 0, "f": 1, "": 2}
 _NUMBER = lazy_pattern(r"(\d+)([af]?)\Z")
 
@@ -51,10 +53,23 @@ class LoadChoice(NamedTuple):
     measured: bool
 
 
+class _Header(NamedTuple):
+    """What of an image the choice depends on: the headers of many modules are alike."""
+
+    kind: ImageKind
+    kind_code: int | None
+    target: str
+    flags: int | None
+    compression: Codec
+    padded: bool
+    inside: bool
+
+
 class _Entry(NamedTuple):
-    image: ImageEntry
+    image: _Header
     arch: int
     suffix: str
+    place: int
 
 
 def choose(images: Sequence[ImageEntry], device: int, *, force_ptx: bool = False, disable_ptx: bool = False) -> LoadChoice:
@@ -64,13 +79,33 @@ def choose(images: Sequence[ImageEntry], device: int, *, force_ptx: bool = False
     CUDA_DISABLE_PTX_JIT or CUDA_DISABLE_JIT. A payload that turns out to be damaged, or PTX newer than the driver, still
     fails after the choice: the driver never falls back to another image.
     """
-    image, error, reason = _pick([_entry(image) for image in images if image.within is None], device, force_ptx, disable_ptx)
-    if image is None and error == NO_IMAGE and any(image.within is not None for image in images):
-        reason += "; driver 580 ignores concatenated entries (kind 0x100), a newer driver may not"
+    headers = tuple(map(_header, images))
+    index, error, reason = (_choice if len(headers) <= _FEW else _chosen)(headers, device, force_ptx, disable_ptx)
     measured = device == MEASURED_DEVICE and not (force_ptx and disable_ptx)
-    if image is not None and (fault := _unpack_fault(image)) is not None:
-        return LoadChoice(None, UNKNOWN_ERROR, f"{image.target} is chosen, but {fault}", measured)
-    return LoadChoice(image, error, reason, measured)
+    return LoadChoice(None if index is None else images[index], error, reason, measured)
+
+
+_Choice = tuple[int | None, int | None, str]
+"""Which of the images, or the error, and why."""
+
+
+def _chosen(headers: tuple[_Header, ...], device: int, force_ptx: bool, disable_ptx: bool) -> _Choice:
+    """``choose`` by what the choice depends on."""
+    entries = [_Entry(header, *_number(header.target), index) for index, header in enumerate(headers) if not header.inside]
+    index, error, reason = _pick(entries, device, force_ptx, disable_ptx)
+    if index is None and error == NO_IMAGE and len(entries) < len(headers):
+        reason += "; driver 580 ignores concatenated entries (kind 0x100), a newer driver may not"
+    if index is not None and (fault := _unpack_fault(headers[index])) is not None:
+        return None, UNKNOWN_ERROR, f"{headers[index].target} is chosen, but {fault}"
+    return index, error, reason
+
+
+_choice = functools.lru_cache(maxsize=1024)(_chosen)
+
+
+def _header(image: ImageEntry) -> _Header:
+    padded = image.stored_bytes != image.stored_size
+    return _Header(image.kind, image.kind_code, image.target, image.flags, image.compression, padded, image.within is not None)
 
 
 def refused(device: int) -> frozenset[int]:
@@ -86,7 +121,7 @@ def promised(arch: int, device: int) -> bool:
     return arch == device or (arch // 10 == device // 10 and arch < device and not {arch, device} & _TEGRA)
 
 
-def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool) -> tuple[ImageEntry | None, int | None, str]:
+def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool) -> _Choice:
     """The choice in the driver's order: any bad header, SASS, kind 0x10, PTX, relocatable PTX, index, nothing.
 
     When PTX is demanded the driver does not even look at the headers of machine code, LTO code and kind 0x10 (measured).
@@ -96,30 +131,26 @@ def _pick(entries: list[_Entry], device: int, force_ptx: bool, disable_ptx: bool
         entries = [
             entry for entry in entries if entry.image.kind not in (ImageKind.SASS, ImageKind.LTO) and entry.image.kind_code != _KIND_16
         ]
-    for image, arch, _ in entries:
+    for image, arch, _, _ in entries:
         if arch in _NO_ARCH and (image.kind in _NEEDS_ARCH or image.kind_code == _KIND_16):
             return None, UNKNOWN_ERROR, f"an entry has the SM number {arch:#x}: the driver refuses the whole fatbin"
     if found := [entry for entry in entries if entry.image.kind == ImageKind.SASS and _runs(entry, device)]:
         best = min(found, key=lambda entry: _sass_rank(entry, device))  # the first of equals
-        return best.image, None, _sass_reason(best, device)
-    if any(image.kind_code == _KIND_16 and arch == device for image, arch, _ in entries):
+        return best.place, None, _sass_reason(best, device)
+    if any(image.kind_code == _KIND_16 and arch == device for image, arch, _, _ in entries):
         return None, UNKNOWN_ERROR, f"an entry of kind 0x10 for {_name(device)} is chosen, which the driver cannot load"
     if texts := [entry for entry in entries if entry.image.kind == ImageKind.PTX and _compiles(entry, device)]:
         best = _best_ptx(texts, device)
         if disable_ptx:
             return None, JIT_DISABLED, f"{best.image.target} would have to be compiled, which the environment forbids"
         why = "SASS is ignored, as the environment requests" if force_ptx else f"no SASS for {_name(device)}"
-        return best.image, None, f"{best.image.target} is compiled by the driver: {why}"
+        return best.place, None, f"{best.image.target} is compiled by the driver: {why}"
     if linked := [entry for entry in entries if entry.image.kind == ImageKind.RELOCATABLE_PTX and _compiles(entry, device)]:
         others = f", linked with {len(linked) - 1} more" if len(linked) > 1 else ""
-        return linked[0].image, None, f"relocatable {linked[0].image.target} is compiled{others}: there is nothing else"
+        return linked[0].place, None, f"relocatable {linked[0].image.target} is compiled{others}: there is nothing else"
     if any(entry.image.kind == ImageKind.INDEX for entry in entries):
         return None, UNKNOWN_ERROR, f"nothing for {_name(device)}, and the driver cannot load the index entry"
     return None, NO_IMAGE, _nothing(listed, device, force_ptx)
-
-
-def _entry(image: ImageEntry) -> _Entry:
-    return _Entry(image, *_number(image.target))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -136,7 +167,7 @@ def _known(arch: int) -> bool:
 
 def _runs(entry: _Entry, device: int) -> bool:
     """Whether machine code is usable. The driver looks at the header's number and flags only."""
-    _, arch, suffix = entry
+    arch, suffix = entry.arch, entry.suffix
     if suffix == "a":
         return arch == device
     if suffix == "f":
@@ -151,7 +182,7 @@ def _in_family(arch: int, device: int) -> bool:
 
 def _compiles(entry: _Entry, device: int) -> bool:
     """Whether PTX is usable. Suffix a below 90 is no target of NVIDIA's: there the driver ignores the flag (measured)."""
-    _, arch, suffix = entry
+    arch, suffix = entry.arch, entry.suffix
     if suffix == "f":
         return _in_family(arch, device)
     if suffix == "a" and arch >= _FIRST_ACCELERATED:
@@ -161,7 +192,7 @@ def _compiles(entry: _Entry, device: int) -> bool:
 
 def _sass_rank(entry: _Entry, device: int) -> tuple[bool, int, int, bool]:
     """Sort key, best first: what is promised to run, the highest number, a before f before plain, of plain ones no Mercury flag."""
-    image, arch, suffix = entry
+    image, arch, suffix, _ = entry
     mercury = not suffix and bool((image.flags or 0) & n.FLAG_MERCURY)
     return not promised(arch, device), -arch, _SUFFIX_RANK[suffix], mercury
 
@@ -179,11 +210,11 @@ def _best_ptx(texts: list[_Entry], device: int) -> _Entry:
     return equals[-1]
 
 
-def _unpack_fault(image: ImageEntry) -> str | None:
+def _unpack_fault(image: _Header) -> str | None:
     """Why a chosen image surely cannot be unpacked (error 999, measured), as far as its header tells."""
     if image.compression != Codec.NONE and (image.flags or 0) & n.FLAG_OBFUSCATED:
         return "it is compressed and flagged as obfuscated"
-    if image.kind == ImageKind.PTX and image.compression == Codec.ZLIB and image.stored_bytes == image.stored_size:
+    if image.kind == ImageKind.PTX and image.compression == Codec.ZLIB and not image.padded:
         return "zlib data of PTX needs at least one byte of padding behind it"
     return None
 

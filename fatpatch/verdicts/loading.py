@@ -40,6 +40,7 @@ MEASURED_BRANCH: Final = "580"
 _LAST_ASKED = 581  # on Windows the same branch counts one up
 _MAX_LINKED, _MAX_MORE = 16, 1 << 20
 _MAX_OPTIONS = 1 << 16
+_OPTIONS_AT, _USUAL_HEADER = 0x14, 512
 _ZSTD, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
 
 _JIT_REFUSED = LoadResult(JIT_DISABLED, None, "the environment forbids to compile it")
@@ -297,20 +298,23 @@ def _relocatable(chosen: _ChosenImage, content: ImageContent, images: tuple[Imag
 
 
 def _options_offset(source: Source, image: ImageEntry) -> int:
-    return int.from_bytes(source.peek(image.offset + 0x14, 4), "little")
+    return int.from_bytes(source.peek(image.offset + _OPTIONS_AT, 4), "little")
 
 
 def _options(source: Source, image: ImageEntry) -> str | None:
     """The option text as the driver reads it: up to a NUL, its length ignored; None when that leads out of the header."""
-    at = _options_offset(source, image)
     header_size = image.data_offset - image.offset
+    head = source.peek(image.offset, min(max(header_size, _OPTIONS_AT + 4), _USUAL_HEADER))
+    at = int.from_bytes(head[_OPTIONS_AT : _OPTIONS_AT + 4], "little")
     if not at or at + 8 > header_size:
         return None
-    start = int.from_bytes(source.peek(image.offset + at, 4), "little")
+    start = int.from_bytes(head[at : at + 4] if at + 4 <= len(head) else source.peek(image.offset + at, 4), "little")
     if start == 0:
         return ""
     if start >= header_size:
         return "" if start == header_size else None
-    text = source.peek(image.offset + start, min(header_size - start, _MAX_OPTIONS))
+    text = head[start:header_size]
+    if header_size > len(head):
+        text = source.peek(image.offset + start, min(header_size - start, _MAX_OPTIONS))
     end = text.find(b"\0")
     return None if end < 0 else text[:end].decode("ascii", "backslashreplace")

@@ -124,11 +124,11 @@ def judge(node: Node, payload: Payload, environment: Environment, reader: FactsR
 def is_empty(source: Source, payload: Payload, reader: FactsReader) -> bool:
     """Whether no image of a module has a kernel; images that are large have, and are not read for it."""
     images = [image for image in payload.images if image.within is None]
-    small = bool(images) and all(
-        image.kind in (ImageKind.SASS, ImageKind.PTX) and image.readable and (image.size or 0) <= _SMALL for image in images
-    )
-    if not small:
+    if not images:
         return False
+    for image in images:
+        if image.kind not in (ImageKind.SASS, ImageKind.PTX) or not image.readable or (image.size or 0) > _SMALL:
+            return False
     probe = any(image.kind == ImageKind.PTX and (image.size or 0) <= _PROBE for image in images)
     return all(reader.names(source, image) == frozenset() or (probe and _does_nothing(source, image, reader)) for image in images)
 
@@ -153,8 +153,11 @@ def _verdict_of(payload: Payload, loading: Loading, environment: Environment, lo
     verdict = FAILS
     if image is not None and result.good:
         verdict = JIT if image.kind in PTX_TEXTS else NATIVE if arch_of(image) == environment.device.arch else COMPATIBLE
-    made = verdict_on(payload, verdict, result.error, image, reason)
-    return made._replace(outcome=result.outcome, lost=lost, measured=loading.measured)
+    target = None if image is None else image.target
+    return ModuleVerdict(
+        *(payload.locator, payload.offset, payload.size, verdict, result.error, result.outcome, image, target, reason, lost),
+        measured=loading.measured,
+    )
 
 
 def verdict_on(payload: Payload, verdict: str, error: int | None, image: ImageEntry | None, reason: str) -> ModuleVerdict:
