@@ -23,18 +23,16 @@ def key_of(code: bytes | memoryview) -> CodeKey:
 
 
 class PartCounts(NamedTuple):
-    """How often things occur in a part of a PTX text: statements (by their semicolons), long operations, braces, the word ``.func``.
+    """What stands in a part of a PTX text: statements (by their semicolons) and long operations, of a large part about; the word ``.func``.
 
-    ``traps`` and ``prints``: whether the words ``trap`` and ``vprintf`` occur.
+    ``unclosed``: opening braces less closing ones. ``traps``: whether the word ``trap`` occurs.
     """
 
     statements: int
     long: int
-    opening: int
-    closing: int
+    unclosed: int
     functions: int
     traps: bool
-    prints: bool
 
 
 class SeenBodies:

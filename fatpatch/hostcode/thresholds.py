@@ -31,12 +31,13 @@ _AGAIN = 4
 _MAX_PLACES = 64
 _MAX_CANDIDATES = 1 << 11
 _LOOK_AHEAD = 96
-_FEW: Final = 6
+_FEW: Final = 2
+_MANY: Final = 16
 _LOOK_BACK: Final = range(48, 64, 2)
 _STEPS = 16
 _IMMEDIATES = frozenset(CAPABILITIES | {value - 1 for value in CAPABILITIES})
-_NUMBER = b"(?:" + b"|".join(re.escape(value.to_bytes(4, "little")) for value in sorted(_IMMEDIATES)) + b")"
-_WITH_EAX = lazy_pattern(rb"\x3d(?=" + _NUMBER + b")", re.DOTALL)
+_CMP_EAX = 0x3D
+_WITH_EAX = lazy_pattern(rb"\x3d(?=.[\x01-\x04]\x00\x00)", re.DOTALL)
 _WITH_ANY = lazy_pattern(rb"\x81[\x38-\x3f\x78-\x7f\xb8-\xbf\xf8-\xff]")
 _REX = range(0x40, 0x50)
 _ROUND = 100
@@ -44,6 +45,9 @@ _AT_LEAST = frozenset({"jl", "jge", "setl", "setge", "cmovl", "cmovge"})
 _ABOVE = frozenset({"jle", "jg", "setle", "setg", "cmovle", "cmovg"})
 _EQUAL = frozenset({"je", "jne", "sete", "setne", "cmove", "cmovne"})
 _DECIDING = _AT_LEAST | _ABOVE | _EQUAL
+_CONDITIONS = {0x4: "je", 0x5: "jne", 0xC: "jl", 0xD: "jge", 0xE: "jle", 0xF: "jg"}
+_SHORT_JUMP, _TWO_BYTES, _CONDITIONAL = 0x7, 0x0F, frozenset({0x4, 0x8, 0x9})
+"""High halves of the opcodes of jumps (SDM volume 2, appendix A): 7x; behind 0F 4x moves, 8x jumps, 9x sets."""
 
 
 class Thresholds(NamedTuple):
@@ -155,17 +159,21 @@ def _comparison(decoder: _CodeDecoder, piece: CodePiece, opcode: int) -> _Compar
     at = _start(decoder, data, opcode)
     if at is None:
         return None
-    rest = data[at : at + _LOOK_AHEAD]
-    codes = decoder.names(rest, 2)  # nearly always the second decides
-    first, size = next(codes, ("", 0))
-    if first != "cmp":
+    end = opcode + 5 + (_operand_size(data, opcode + 1) if data[opcode] != _CMP_EAX else 0)
+    if end > len(data):
         return None
-    value = int.from_bytes(rest[size - 4 : size], "little", signed=True)
-    name, _ = next(codes, ("", 0))
-    if name not in _DECIDING:
-        name = decoder.deciding(rest)
+    value = int.from_bytes(data[end - 4 : end], "little", signed=True)
+    name = _condition(data[end : end + 2]) or decoder.deciding(data[at : at + _LOOK_AHEAD])
     value += name in _ABOVE
     return _Comparison(piece.address + at, value, name in _EQUAL) if name and value in CAPABILITIES else None
+
+
+def _condition(code: bytes) -> str:
+    """The condition of a jump, move or set by its opcode, as the jump is called; "" for others, which may decide too."""
+    first, second = (*code, 0, 0)[:2]
+    if first >> 4 == _SHORT_JUMP:
+        return _CONDITIONS.get(first & 15, "")
+    return _CONDITIONS.get(second & 15, "") if first == _TWO_BYTES and second >> 4 in _CONDITIONAL else ""
 
 
 class _CodeDecoder:
@@ -181,11 +189,6 @@ class _CodeDecoder:
         """Offset and size of the first instructions of code that lies at ``at``."""
         for address, size, _, _ in self._light.disasm_lite(code, at, most):
             yield address, size
-
-    def names(self, code: bytes, most: int) -> Iterator[tuple[str, int]]:
-        """Mnemonic and size of the first instructions."""
-        for _, size, name, _ in self._light.disasm_lite(code, 0, most):
-            yield name, size
 
     def deciding(self, code: bytes) -> str:
         """The first instruction behind the comparison at the start of ``code`` that looks at its outcome; "" when it is not used so."""
@@ -219,7 +222,8 @@ def _start(decoder: _CodeDecoder, data: bytes, opcode: int) -> int | None:
     known: dict[int, int] = {}
     for tried, back in enumerate(backs):
         most = max(hits.values())
-        if 2 * most > len(backs) or 2 * (most + len(backs) - tried) < len(backs):
+        enough = 2 * most > len(backs) or 2 * hits[possible[0]] == len(backs)
+        if enough or 2 * (most + len(backs) - tried) < len(backs):
             break  # decided: the rest changes nothing
         led = _leads_to(decoder, data, opcode, opcode - back, hits, known)
         if led in hits:
@@ -232,9 +236,10 @@ def _leads_to(decoder: _CodeDecoder, data: bytes, opcode: int, at: int, wanted: 
     """The first of the ``wanted`` places at which decoding from ``at`` comes by; -1 for none. ``known``: what other places led to."""
     passed: list[int] = []
     led = known.get(at)
+    most = _FEW if known else _MANY  # the first way is long, the others soon meet it
     while led is None:
         following = at
-        for address, size in decoder.places(data[at : opcode + 16], at, _FEW):
+        for address, size in decoder.places(data[at : opcode + 16], at, most):
             led = known.get(address)
             passed.append(address)
             if led is None and (address in wanted or address + size > opcode):

@@ -78,11 +78,27 @@ def test_counts_of_parts_are_those_of_the_text() -> None:
     assert len(counts) == 4
     assert sum(part.statements for part in counts) == whole.count(b";")
     assert sum(part.long for part in counts) == sum(map(whole.count, words))
-    assert sum(part.opening for part in counts) == whole.count(b"{")
-    assert sum(part.closing for part in counts) == whole.count(b"}")
+    assert sum(part.unclosed for part in counts) == whole.count(b"{") - whole.count(b"}") == 0
+    assert not PtxText(whole + b"{").balanced()
     assert sum(part.functions for part in counts) == 1
     assert PtxText(whole).functions() == [whole.find(b".func")]
     assert PtxText(b"q" * 1000 + b"sqrt.").counts[0].long == 1
+
+
+def test_statements_of_a_large_part_are_estimated_by_a_sample() -> None:
+    generator = random.Random(4)
+    usual = ["add.s32 %r1, %r2, %r3;\n", "mad.lo.s32 %r1, %r2, %r3, %r4;\n", "{ ld.global.nc.v4.f32 {%f1, %f2, %f3, %f4}, [%rd1+4096]; }\n"]
+    rare = ["div.rn.f32 %f1, %f2, %f3;\n", "rcp.rn.f64 %fd1, %fd2;\n", "rem.u32 %r1, %r2, %r3;\n", "rsqrt.approx.f32 %f1, %f2;\n"]
+    for size in (1000, 5000, 40_000):
+        body = "".join(generator.choices([*usual, *rare], [20, 20, 20, 1, 1, 1, 1], k=size))
+        whole = text(body, "trap; }", f"{{ {body * 3}", rest=".func f();\n")
+        plain, counts = (body.count(";"), sum(map(body.count, ("div.", "rem.", "rcp.", "sqrt.")))), PtxText(whole).counts
+        for times, part in ((1, counts[1]), (3, counts[3])):
+            assert part.statements == pytest.approx(times * plain[0], rel=0.04)
+            assert part.long == pytest.approx(times * plain[1], rel=0.25)
+        assert [part.unclosed for part in counts] == [0, 0, -1, 1]  # these are counted, and what the words say is looked for
+        assert [part.traps for part in counts] == [False, False, True, False]
+        assert [part.functions for part in counts] == [1, 0, 0, 0]
 
 
 def test_words_are_counted_as_plain_searches_count_them() -> None:
@@ -118,6 +134,7 @@ def test_words_are_counted_as_plain_searches_count_them() -> None:
         parts = [whole[start:end] for start, end in itertools.pairwise(edges)]
         assert [part.long for part in ptx.counts] == [sum(map(part.count, long)) for part in parts]
         assert [part.traps for part in ptx.counts] == [b"trap" in part for part in parts]
+        assert [part.unclosed for part in ptx.counts] == [part.count(b"{") - part.count(b"}") for part in parts]
         assert ptx.prints() == (b"vprintf" in whole)
 
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import struct
 
 import pytest
+from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 from hostcode.machine_code import CODE, dll, elf
 
 from fatpatch.base.source import Source
-from fatpatch.hostcode.thresholds import Thresholds, thresholds
+from fatpatch.hostcode.thresholds import _ABOVE, _AT_LEAST, _EQUAL, Thresholds, _condition, thresholds
 from fatpatch.scan.walk import walked
 
 NOP = b"\x90"
@@ -104,3 +105,13 @@ def test_damaged_files_raise_nothing() -> None:
         read(whole[:cut])
     for at in range(0, 64 + 112):
         read(whole[:at] + b"\xff" + whole[at + 1 :])
+
+
+def test_conditions_by_their_opcodes_are_those_that_a_disassembler_names() -> None:
+    decoder = Cs(CS_ARCH_X86, CS_MODE_64)
+    for code in [bytes([first, 1]) for first in range(256)] + [bytes([0x0F, second]) for second in range(256)]:
+        name = next((name for _, _, name, _ in decoder.disasm_lite(code + bytes([0xC1]) + bytes(8), 0, 1)), "")
+        groups = [names for names in (_AT_LEAST, _ABOVE, _EQUAL) if name in names]
+        found = _condition(code)
+        assert groups == [names for names in (_AT_LEAST, _ABOVE, _EQUAL) if found in names], (code.hex(), name)
+    assert _condition(b"") == _condition(b"\x0f") == ""

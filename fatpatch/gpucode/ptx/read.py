@@ -111,8 +111,9 @@ class Comments:
 
     def __init__(self, text: bytes) -> None:
         self._text = text
-        self._blocks = b"*" in text and b"/*" in text  # a search for one byte is many times faster
-        self._plain = b"/" not in text and b'"' not in text
+        slashes = b"/" in text  # a search for one byte is many times faster than one for two
+        self._blocks = slashes and b"*" in text and b"/*" in text
+        self._plain = not slashes and b'"' not in text
         self._start = self._end = -1
 
     def hide(self, at: int) -> bool:

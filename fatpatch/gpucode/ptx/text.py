@@ -18,11 +18,14 @@ MAX_ENTRIES: Final = 100_000
 _PADDING = 16
 
 # A pattern that starts with one letter takes half the time of a search for a word, and these letters are rare in PTX.
-_DIVISIONS, _REMAINDERS = lazy_pattern(rb"v(?<=div)\."), lazy_pattern(rb"e(?<=re)m\.")
-_ROOTS = lazy_pattern(rb"q(?<=sq)rt\.")
-_TRAP, _RECIPROCAL = b"p", b"p."
-_WITH_P = lazy_pattern(rb"p(?:(?<=trap)|(?<=rcp)\.|(?<=vp)rintf)")
-"""``trap``, ``rcp.`` and ``vprintf``, each by what it has from its p on."""
+_LONG = tuple(lazy_pattern(pattern) for pattern in (rb"v(?<=div)\.", rb"e(?<=re)m\.", rb"q(?<=sq)rt\.", rb"p(?<=rcp)\."))
+_TRAP = lazy_pattern(rb"p(?<=trap)")
+_PRINTS = b"vprintf"
+_BUT_BRACES = bytes(sorted(set(range(256)) - set(b"{}")))
+_PIECE = 1 << 18
+_WHOLE, _EVERY, _WINDOW = 1 << 14, 1 << 11, 1 << 8
+"""Statements of a part of up to 16 KiB are counted, of a larger one those in 256 bytes of every 2 KiB: their middle."""
+_FIRST = (_EVERY - _WINDOW) // 2
 
 
 class PtxText:
@@ -66,11 +69,11 @@ class PtxText:
 
     def balanced(self) -> bool:
         """Whether there are as many closing braces as opening ones, in comments or not."""
-        return sum(counts.opening for counts in self.counts) == sum(counts.closing for counts in self.counts)
+        return not sum(counts.unclosed for counts in self.counts)
 
     def prints(self) -> bool:
         """Whether ``vprintf`` occurs anywhere."""
-        return any(counts.prints for counts in self.counts)
+        return _PRINTS in self.text
 
     def _all(self, word: bytes, part: tuple[int, int], most: int) -> list[int]:
         found: list[int] = []
@@ -81,15 +84,18 @@ class PtxText:
         return found
 
     def _counted(self, start: int, end: int) -> PartCounts:
-        text, count = self.text, self.text.count
-        with_p = _WITH_P.findall(text, start, end)
-        long = sum(len(word.findall(text, start, end)) for word in (_DIVISIONS, _REMAINDERS, _ROOTS))
+        text, size = self.text, end - start
+        if size > _WHOLE:
+            sample = b"".join([text[at : at + _WINDOW] for at in range(start + _FIRST, end - _WINDOW + 1, _EVERY)])
+        else:
+            sample = text[start:end]
+        scale = size / len(sample) if sample else 1.0
+        # to keep the braces alone takes less time than to count one of them
+        braces = b"".join([text[at : min(at + _PIECE, end)].translate(None, _BUT_BRACES) for at in range(start, end, _PIECE)])
         return PartCounts(
-            statements=count(b";", start, end),
-            long=long + with_p.count(_RECIPROCAL),
-            opening=count(b"{", start, end),
-            closing=count(b"}", start, end),
+            statements=round(scale * sample.count(b";")),
+            long=round(scale * sum(len(word.findall(sample)) for word in _LONG)),
+            unclosed=2 * braces.count(b"{") - len(braces),
             functions=len(ENDINGS[FUNC].findall(text, start, end)),
-            traps=_TRAP in with_p,
-            prints=len(with_p) > with_p.count(_TRAP) + with_p.count(_RECIPROCAL),
+            traps=_TRAP.search(text, start, end) is not None,
         )
