@@ -8,6 +8,7 @@ from typing import IO, Any, cast
 
 from fatpatch.base.errors import FatpatchError, FormatError, UnsupportedError
 from fatpatch.base.source import CHUNK, Source, SourceStream
+from fatpatch.binfmt.quick_inflate import quick_inflater, settled
 from fatpatch.formats import numbers as n
 from fatpatch.model.kinds import Codec
 
@@ -49,15 +50,21 @@ def _is_lzma(head: bytes) -> bool:
     return dictionary in {1 << power for power in range(16, 28)} and (size == (1 << 64) - 1 or size < 1 << 40) and head[13:14] == b"\0"
 
 
-def pieces(codec: str, source: Source, first: int = CHUNK, notes: list[str] | None = None) -> Iterator[bytes]:
-    """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError."""
+def pieces(codec: str, source: Source, first: int = CHUNK, notes: list[str] | None = None, crc32: int | None = None) -> Iterator[bytes]:
+    """The pieces of a stream, none larger than 1 MiB; a codec's own error becomes a FormatError.
+
+    ``crc32``: what they add up to as an archive says, so that deflate data may be left to a quicker inflater; the sum is not checked.
+    """
     opener = _OPENERS.get(codec)
     if opener is None:
         raise UnsupportedError(f"packed by {codec}, which is not read", field="method", hint="unpack the archive with another tool")
     if skipped := _past_skippable(source):
         source = source.slice(skipped, source.size - skipped)
     try:
-        yield from opener(source, first, [] if notes is None else notes)
+        told = [] if notes is None else notes
+        summed = codec == Codec.GZIP or (codec == Codec.DEFLATE and crc32 is not None)
+        quick = quick_inflater(source.size) if summed and first == CHUNK else None
+        yield from opener(source, first, told) if quick is None else _quickly(quick, codec, source, crc32, told)
     except FatpatchError:
         raise
     except Exception as error:
@@ -105,6 +112,19 @@ def _growing(source: Source, first: int) -> Iterable[bytes]:
         yield chunk
         at += len(chunk)
         step = CHUNK // 4
+
+
+def _quickly(make: Callable[[int], Any], codec: str, source: Source, crc32: int | None, notes: list[str]) -> Iterator[bytes]:
+    """A gzip or deflate stream by another inflater than zlib."""
+    wbits, magic = (31, n.GZIP_MAGIC) if codec == Codec.GZIP else (-15, b"")
+
+    def quick(told: list[str]) -> Iterator[bytes]:
+        return _pumped(lambda: make(wbits), source, CHUNK, magic, told)
+
+    def by_zlib(told: list[str]) -> Iterator[bytes]:
+        return _OPENERS[codec](source, CHUNK, told)
+
+    return settled(quick, by_zlib, None if codec == Codec.GZIP else crc32, notes)
 
 
 def _deflate(source: Source, first: int, notes: list[str]) -> Iterator[bytes]:

@@ -73,10 +73,10 @@ class Workspace:
             return self._expanded(stored, member)
 
         if member.size <= _SMALL:
-            return self._shared(b"".join(self._pieces_of(stored, member)))
+            return self._shared(b"".join(self._pieces_of(stored, member, member.crc32)))
 
         def fill(sink: IO[bytes]) -> None:
-            for piece in self._pieces_of(stored, member):
+            for piece in self._pieces_of(stored, member, member.crc32):
                 sink.write(piece)
 
         return self._filled(fill)
@@ -91,12 +91,12 @@ class Workspace:
         stored = source.slice(member.offset, member.stored_size)
         return crc_of(stored.chunks() if member.method == Codec.STORED else self._pieces_of(stored, member))
 
-    def _pieces_of(self, stored: Source, member: Member) -> Iterator[bytes]:
-        """The bytes of a packed member, as many as announced."""
+    def _pieces_of(self, stored: Source, member: Member, crc32: int | None = None) -> Iterator[bytes]:
+        """The bytes of a packed member, as many as announced; ``crc32`` as ``pieces`` takes it."""
         if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
         size = 0
-        for piece in pieces(member.method, _stream(stored, member)):
+        for piece in pieces(member.method, _stream(stored, member), crc32=crc32):
             size += len(piece)
             if size > member.size:
                 raise FormatError(f"unpacks to more than the {member.size:#x} bytes announced", field="size")
