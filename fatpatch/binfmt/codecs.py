@@ -63,8 +63,8 @@ def pieces(codec: str, source: Source, first: int = CHUNK, notes: list[str] | No
     try:
         told = [] if notes is None else notes
         summed = codec == Codec.GZIP or (codec == Codec.DEFLATE and crc32 is not None)
-        quick = quick_inflater(source.size) if summed and first == CHUNK else None
-        yield from opener(source, first, told) if quick is None else _quickly(quick, codec, source, crc32, told)
+        quick = quick_inflater(source.size) if summed else None
+        yield from opener(source, first, told) if quick is None else _quickly(quick, codec, source, first, crc32, told)
     except FatpatchError:
         raise
     except Exception as error:
@@ -114,15 +114,15 @@ def _growing(source: Source, first: int) -> Iterable[bytes]:
         step = CHUNK // 4
 
 
-def _quickly(make: Callable[[int], Any], codec: str, source: Source, crc32: int | None, notes: list[str]) -> Iterator[bytes]:
+def _quickly(make: Callable[[int], Any], codec: str, source: Source, first: int, crc32: int | None, notes: list[str]) -> Iterator[bytes]:
     """A gzip or deflate stream by another inflater than zlib."""
     wbits, magic = (31, n.GZIP_MAGIC) if codec == Codec.GZIP else (-15, b"")
 
     def quick(told: list[str]) -> Iterator[bytes]:
-        return _pumped(lambda: make(wbits), source, CHUNK, magic, told)
+        return _pumped(lambda: make(wbits), source, first, magic, told)
 
     def by_zlib(told: list[str]) -> Iterator[bytes]:
-        return _OPENERS[codec](source, CHUNK, told)
+        return _OPENERS[codec](source, first, told)
 
     return settled(quick, by_zlib, None if codec == Codec.GZIP else crc32, notes)
 

@@ -6,11 +6,13 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import IO, TYPE_CHECKING
 
 from fatpatch.base.errors import FatpatchError, FormatError, InputError, LimitError
 from fatpatch.base.leftovers import folder_prefix, remove_folders
 from fatpatch.base.limits import Limits
+from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.codecs import pieces
 from fatpatch.binfmt.spool_file import SpoolFile
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 _ZIP_LZMA = 9  # version, length and bytes of the properties (APPNOTE 5.8.8)
 _SMALL = 1 << 20
 """Bytes up to which a packed member shares a temporary file with others."""
+_HEAD = 4096
+
+
+class Begun(NamedTuple):
+    """The first bytes of a member, b"" where they cannot be read; of a packed one all its pieces, unpacked as they are asked for."""
+
+    head: bytes
+    pieces: Iterator[bytes] | None = None
 
 
 class Workspace:
@@ -64,8 +74,21 @@ class Workspace:
         if self._spool is not None:
             self._spool.cut(copy.base)
 
-    def open(self, source: Source, member: Member) -> Source:
-        """The member's bytes; FormatError when they are damaged, LimitError when they are too many."""
+    def begin(self, source: Source, member: Member) -> Begun:
+        """A member of which more may be wanted, or not: nothing is unpacked twice."""
+        if (head := self._stored_head(source, member, _HEAD)) is not None:
+            return Begun(head)
+        try:
+            following = pieces(member.method, _stream(source.slice(member.offset, member.stored_size), member), _HEAD, crc32=member.crc32)
+            first = next(following, b"")
+            while 0 < len(first) < min(_HEAD, member.size) and (more := next(following, b"")):
+                first += more
+        except FatpatchError:
+            return Begun(b"")
+        return Begun(first[:_HEAD], chain((first,) if first else (), following))
+
+    def open(self, source: Source, member: Member, begun: Begun | None = None) -> Source:
+        """The member's bytes; FormatError when they are damaged, LimitError when they are too many. ``begun``: what ``begin`` gave."""
         stored = source.slice(member.offset, member.stored_size)
         if member.method == Codec.STORED:
             return stored
@@ -73,10 +96,10 @@ class Workspace:
             return self._expanded(stored, member)
 
         if member.size <= _SMALL:
-            return self._shared(b"".join(self._pieces_of(stored, member, member.crc32)))
+            return self._shared(b"".join(self._pieces_of(stored, member, member.crc32, begun)))
 
         def fill(sink: IO[bytes]) -> None:
-            for piece in self._pieces_of(stored, member, member.crc32):
+            for piece in self._pieces_of(stored, member, member.crc32, begun):
                 sink.write(piece)
 
         return self._filled(fill)
@@ -91,12 +114,13 @@ class Workspace:
         stored = source.slice(member.offset, member.stored_size)
         return crc_of(stored.chunks() if member.method == Codec.STORED else self._pieces_of(stored, member))
 
-    def _pieces_of(self, stored: Source, member: Member, crc32: int | None = None) -> Iterator[bytes]:
+    def _pieces_of(self, stored: Source, member: Member, crc32: int | None = None, begun: Begun | None = None) -> Iterator[bytes]:
         """The bytes of a packed member, as many as announced; ``crc32`` as ``pieces`` takes it."""
         if member.size > self.limits.ratio_free + member.stored_size * self.limits.ratio:
             raise LimitError(f"{member.stored_size:#x} bytes unpack to {member.size:#x}: refused as a bomb", field="size")
         size = 0
-        for piece in pieces(member.method, _stream(stored, member), crc32=crc32):
+        started = None if begun is None else begun.pieces
+        for piece in pieces(member.method, _stream(stored, member), crc32=crc32) if started is None else started:
             size += len(piece)
             if size > member.size:
                 raise FormatError(f"unpacks to more than the {member.size:#x} bytes announced", field="size")
@@ -187,15 +211,20 @@ class Workspace:
                 _remove(source.path or "")
                 return
 
-    def head(self, source: Source, member: Member, size: int = 4096) -> bytes:
+    def head(self, source: Source, member: Member, size: int = _HEAD) -> bytes:
         """The first bytes of a member, without unpacking the rest; b"" when they cannot be read."""
-        stored = source.slice(member.offset, member.stored_size)
-        if member.method == Codec.STORED or (member.method == Codec.SPARSE and member.parts[:1] and not member.parts[0][0]):
-            return stored.peek(0, size)
+        if (head := self._stored_head(source, member, size)) is not None:
+            return head
         try:
-            return next(pieces(member.method, _stream(stored, member), first=size), b"")[:size]
+            return next(pieces(member.method, _stream(source.slice(member.offset, member.stored_size), member), first=size), b"")[:size]
         except FatpatchError:
             return b""
+
+    def _stored_head(self, source: Source, member: Member, size: int) -> bytes | None:
+        """The first bytes of a member that is not packed; None for one that is."""
+        if member.method == Codec.STORED or (member.method == Codec.SPARSE and member.parts[:1] and not member.parts[0][0]):
+            return source.slice(member.offset, member.stored_size).peek(0, size)
+        return None
 
     def close(self) -> None:
         """Remove all temporary files."""

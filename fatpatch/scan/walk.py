@@ -264,9 +264,10 @@ class _TreeWalk:
 
     def _member(self, source: Source, member: Member, locator: str, depth: int) -> Node | None:
         """The node of one member; None when it holds nothing that concerns us."""
-        if not self.everything and not worth_reading(self.workspace.head(source, member), member):
+        begun = None if self.everything else self.workspace.begin(source, member)
+        if begun is not None and not worth_reading(begun.head, member):
             return None
-        content = self.workspace.open(source, member)
+        content = self.workspace.open(source, member, begun)
         node, needed = self._visited(content, locator, member, depth)
         for used in (content, None if node is None else node.source):
             if used is not None and not used.shares(source):

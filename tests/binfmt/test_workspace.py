@@ -8,9 +8,10 @@ import zlib
 
 import pytest
 
-from fatpatch.base.errors import FormatError, LimitError
+from fatpatch.base.errors import FatpatchError, FormatError, LimitError
 from fatpatch.base.limits import Limits
 from fatpatch.base.source import Source
+from fatpatch.binfmt import unpack
 from fatpatch.binfmt.unpack import Workspace
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.model.diagnostics import Diagnostics
@@ -43,6 +44,39 @@ def test_each_member_is_read_while_others_come_and_go() -> None:
             assert opened.read(0, opened.size) == content(earlier, SIZES[earlier])
         assert workspace.crc32(source, member) == zlib.crc32(content(number, SIZES[number])) == member.crc32
     assert len({opened.path for opened in kept}) == 2  # the large one has a file of its own
+    workspace.close()
+
+
+def test_what_was_begun_is_not_unpacked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, members = archive()
+    workspace = Workspace(Limits(), source.size)
+    begun = [workspace.begin(source, member) for member in members]
+    assert [each.head for each in begun] == [content(number, size)[:4096] for number, size in enumerate(SIZES)]
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("unpacked again")
+
+    monkeypatch.setattr(unpack, "pieces", again)
+    for number, (member, each) in enumerate(zip(members, begun, strict=True)):
+        opened = workspace.open(source, member, each)
+        assert opened.read(0, opened.size) == content(number, SIZES[number])
+    workspace.close()
+
+
+def test_what_cannot_be_begun_says_why_when_it_is_opened() -> None:
+    source, members = archive()
+    workspace = Workspace(Limits(), source.size)
+    for broken, message in (
+        (members[2]._replace(method="method 99"), "not read"),
+        (members[2]._replace(offset=members[2].offset + 1), "damaged"),
+        (members[2]._replace(stored_size=members[2].stored_size // 2), "unpacks to|ends before"),
+        (members[2]._replace(size=members[2].size - 1), "unpacks to more"),
+    ):
+        begun = workspace.begin(source, broken)
+        with pytest.raises(FatpatchError, match=message):
+            workspace.open(source, broken, begun)
+    stored = members[0]._replace(method="stored", stored_size=30, size=30)
+    assert workspace.begin(source, stored).head == source.read(stored.offset, 30)
     workspace.close()
 
 
