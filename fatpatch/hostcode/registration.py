@@ -117,8 +117,10 @@ def _with_previous(places: list[CodeReference]) -> Iterable[tuple[CodeReference,
 
 def _before(host: HostCode, call: CodeReference, previous: int) -> tuple[int, bytes]:
     """The bytes before a call, back to the previous one but not far."""
-    floor = max((part.address for part in host.code if part.address <= call.start), default=0)
-    start = max(call.start - _BEFORE_CALL, previous, floor)
+    start = max(call.start - _BEFORE_CALL, previous)
+    for part in host.code:
+        if start < part.address <= call.start:
+            start = part.address
     offset = host.offset_of(start)
     return start, b"" if offset is None else host.source.peek(offset, call.start - start)
 

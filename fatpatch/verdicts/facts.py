@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 
 from fatpatch.base.errors import FatpatchError, LimitError
@@ -259,6 +258,8 @@ def _range(image: ImageEntry) -> tuple[int | None, ...]:
 
 
 def _shapes(data: bytes, kernels: Iterable[str]) -> dict[str, str]:
+    import hashlib
+
     tables = Tables(data)
     reader, sections = encoding(tables.identity.arch), kernel_sections(tables)
     known: dict[int, str] = {}

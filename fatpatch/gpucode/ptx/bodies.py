@@ -21,6 +21,7 @@ from fatpatch.gpucode.seen import key_of
 _ENTRY_NAME = lazy_pattern(rb"[ \t\r\n]+([A-Za-z_$%][\w$]*)")
 _FUNC_NAME = lazy_pattern(rb"[ \t\r\n]*(?:\([^)]{0,4000}\)[ \t\r\n]*)?([A-Za-z_$%][\w$]*)")
 _LINE = lazy_pattern(rb"^[ \t]*\.(?:loc|file|section)\b[^\n]*", re.MULTILINE)
+_LOC = lazy_pattern(rb"\.loc\b")  # .local is another word, and frequent
 _LABEL = lazy_pattern(rb"([A-Za-z_$%][\w$]*)[ \t]*:(?!:)")
 _STATEMENT = lazy_pattern(rb"(@!?[\w$%]+[\s{}]+)?([a-z][\w.:]*)(?:\s+(.*))?\Z", re.DOTALL)
 _CALLED = lazy_pattern(rb"(?:\([^)]{0,4000}\)\s*,\s*)?([A-Za-z_$%][\w$]*)")
@@ -32,14 +33,14 @@ _USUAL_STORES = (b"st.global", b"red.global", b"atom.global")
 _PART_OF_NAME = lazy_pattern(rb"\w")
 _QUICK, _PART, _BODY = -1, -3, -5  # one more where traps may be assertions: numbers that cubins do not ask with
 _SHORT = 1 << 12
-_NUMBER = lazy_pattern(rb"\d+")
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _BLANKS = b" \t\r\n{}"
 _HANDLER = b"__assertfail"
 _MAX_STATEMENTS = 4_000_000
 _MAX_TARGETS = 1_000_000
 _MAX_KNOWN = 4096
 _OF_MEMORY = frozenset({flow.PLAIN, flow.LOAD, flow.EFFECT, flow.LOAD_EFFECT})
-_LINES = (b".loc", b".file", b".section")
+_SOURCE = (b".file", b".section")
 _Jumps = list[tuple[int, bytes, bytes]]
 
 
@@ -110,7 +111,7 @@ class _Classes:
         if entry.end - entry.start <= _SHORT and not self._calls(entry):
             body = self._parser.text[entry.start : entry.end]
             if b"br" not in body:  # stubs differ in the numbers of their strings and lines only
-                return self._seen.body(key_of(_NUMBER.sub(b"0", body)), _BODY + self._asserts, lambda: self._classify(entry))
+                return self._seen.body(key_of(body.translate(_DIGITS)), _BODY + self._asserts, lambda: self._classify(entry))
         return self._classify(entry)
 
     def _classify(self, entry: Definition) -> str:
@@ -133,7 +134,7 @@ def _without_lines(body: bytes) -> bytes:
     """A body without comments and without what says where its lines come from."""
     if b"/" in body or b'"' in body:
         body = without_comments(body)
-    return _LINE.sub(b"", body) if any(word in body for word in _LINES) else body
+    return _LINE.sub(b"", body) if _LOC.search(body) or any(word in body for word in _SOURCE) else body
 
 
 def body_words(text: bytes, kernels: frozenset[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
