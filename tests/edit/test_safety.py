@@ -38,7 +38,7 @@ DONORS = {
 NAMES = tuple(DONORS)
 SUFFIX = ".fatpatch-undo"
 OLD_TIME = 1_000_000_000_000_000_000
-KILLS = 70
+KILLS = 40
 
 
 @pytest.fixture
