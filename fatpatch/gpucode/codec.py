@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ _ZSTD_LEVEL = 3
 _LZ4_MAX_RATIO = 255
 _ZSTD_WINDOW = 1 << 30  # what the driver takes (measured); memory is used as the data fills it
 _ZLIB_MAX_RATIO = 1032
+_OF_THREAD = threading.local()
 _LIBRARIES = frozenset({"zstandard", "zstd", "lz4", "_frame", "_block"})
 _ANY = FLAG_ZLIB | FLAG_LZ4 | FLAG_LZ4_FRAME | FLAG_ZSTD
 _PRIORITY = ((FLAG_ZLIB, Codec.ZLIB), (FLAG_LZ4, Codec.LZ4), (FLAG_LZ4_FRAME, Codec.LZ4_FRAME), (FLAG_ZSTD, Codec.ZSTD))
@@ -156,7 +158,9 @@ def _zstd(data: bytes, size: int) -> bytes:
     import zstandard
 
     if zstd_content_size(data[:18]) == size:
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+        if (engine := getattr(_OF_THREAD, "zstd", None)) is None:  # to make one takes as long as unpacking a small image
+            engine = _OF_THREAD.zstd = zstandard.ZstdDecompressor()
+        return bytes(engine.decompress(data, max_output_size=size))
     with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(data, read_across_frames=True) as stream:
         pieces, total = [], 0
         while total <= size and (piece := stream.read(min(1 << 20, size + 1 - total))):
