@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 
 from fatpatch.base.errors import EditError, FormatError, LimitError, UnsupportedError
 from fatpatch.base.source import Source
@@ -18,6 +18,7 @@ _RELATIVE = {n.EM_X86_64: n.R_X86_64_RELATIVE, n.EM_AARCH64: n.R_AARCH64_RELATIV
 _THREAD_LOCAL = frozenset({16, 17, 18, 36, 1028, 1029, 1030, 1031})
 """Relocations whose addend counts from a thread's own storage: DTPMOD64, DTPOFF64, TPOFF64 and TLSDESC, of x86-64 and aarch64."""
 _MAX_TABLE = 256 << 20
+_PIECE = 1 << 15
 _MAX_SEGMENTS = 512
 _MAX_PLACES = 2_000_000
 _MAX_ALIGNMENT = 1 << 30
@@ -109,30 +110,31 @@ class ElfFile:
         dynamic = self._dynamic()
         symbols = self._place(dynamic.get(n.DT_SYMTAB, 0))
         for table, size in ((n.DT_RELA, n.DT_RELASZ), (n.DT_JMPREL, n.DT_PLTRELSZ)):
-            for place, info, addend in RELA.iter_unpack(self._rows(dynamic.get(table, 0), dynamic.get(size, 0), RELA.size)):
-                if info & 0xFFFFFFFF in _THREAD_LOCAL:
-                    continue
-                if not info >> 32:
-                    yield place, addend
-                elif symbols is not None:
-                    symbol = self.source.peek(symbols + (info >> 32) * SYMBOL.size, SYMBOL.size)
-                    if len(symbol) == SYMBOL.size and (value := SYMBOL.unpack(symbol)[4]):
-                        yield place, value + addend
+            for _, piece in self._pieces(dynamic.get(table, 0), dynamic.get(size, 0), RELA.size):
+                for place, info, addend in RELA.iter_unpack(piece):
+                    if info & 0xFFFFFFFF in _THREAD_LOCAL:
+                        continue
+                    if not info >> 32:
+                        yield place, addend
+                    elif symbols is not None:
+                        symbol = self.source.peek(symbols + (info >> 32) * SYMBOL.size, SYMBOL.size)
+                        if len(symbol) == SYMBOL.size and (value := SYMBOL.unpack(symbol)[4]):
+                            yield place, value + addend
 
-    def relative_relocations(self) -> tuple[list[tuple[int, int, int]], set[int]]:
-        """(place, addend, file offset of the addend) of every RELATIVE relocation, and the places that RELR relocates."""
+    def relative_relocations(self) -> Iterator[tuple[int, int, int]]:
+        """(place, addend, file offset of the addend) of every RELATIVE relocation: a file may have a million, which nobody holds."""
         dynamic = self._dynamic()
-        rows: list[tuple[int, int, int]] = []
         if dynamic.get(n.DT_RELA) and dynamic.get(n.DT_RELASZ):
-            start = self.offset_of(dynamic[n.DT_RELA])
             kind = _RELATIVE[self.machine]
-            rows = [
-                (place, addend, start + index * RELA.size + 16)
-                for index, (place, info, addend) in enumerate(
-                    RELA.iter_unpack(self._rows(dynamic[n.DT_RELA], dynamic[n.DT_RELASZ], RELA.size))
-                )
-                if info == kind
-            ]
+            self.offset_of(dynamic[n.DT_RELA])  # an error where that is nowhere
+            for start, piece in self._pieces(dynamic[n.DT_RELA], dynamic[n.DT_RELASZ], RELA.size):
+                for at, (place, info, addend) in zip(count(start + 16, RELA.size), RELA.iter_unpack(piece), strict=False):
+                    if info == kind:
+                        yield place, addend, at
+
+    def packed_relocations(self) -> set[int]:
+        """The places that RELR relocates."""
+        dynamic = self._dynamic()
         packed: set[int] = set()
         if dynamic.get(n.DT_RELR) and dynamic.get(n.DT_RELRSZ):
             data = self._rows(dynamic[n.DT_RELR], dynamic[n.DT_RELRSZ], _WORD.size)
@@ -140,7 +142,7 @@ class ElfFile:
             packed = set(islice(places, _MAX_PLACES + 1))
             if len(packed) > _MAX_PLACES:
                 raise LimitError(f"more than {_MAX_PLACES} packed relocations", locator=self.locator)
-        return rows, packed
+        return packed
 
     def dynamic_value(self, tag: int) -> int:
         """The value of an entry of the dynamic section, 0 when there is none."""
@@ -184,6 +186,16 @@ class ElfFile:
             return b""
         data = self.source.read(at, min(size, _MAX_TABLE))
         return data[: len(data) // row * row]
+
+    def _pieces(self, address: int, size: int, row: int) -> Iterator[tuple[int, bytes]]:
+        """As ``_rows``, some ten thousand rows at a time, each run with its file offset."""
+        at = self._place(address) if size else None
+        if at is None:
+            return
+        size = min(size, _MAX_TABLE)
+        self.source.slice(at, size)  # all of it must be there
+        for start in range(0, size // row * row, _PIECE * row):
+            yield at + start, self.source.read(at + start, min(_PIECE * row, size // row * row - start))
 
     def _place(self, address: int) -> int | None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import zip_longest
 
 from fatpatch.base.checks import CheckResult, check_of
 from fatpatch.base.errors import EditError
@@ -80,16 +81,20 @@ def _section_problems(old: ElfFile, new: ElfFile) -> Iterator[str]:
 
 
 def _relocation_problems(old: ElfFile, new: ElfFile, node: Node, moves: Mapping[int, int]) -> Iterator[str]:
-    old_rows, old_packed = old.relative_relocations()
-    new_rows, new_packed = new.relative_relocations()
-    if len(old_rows) != len(new_rows) or old_packed != new_packed:
-        yield f"{len(old_rows)} relocations before, {len(new_rows)} now"
     wanted = {old.address_of(before): new.address_of(after) for before, after in moves.items()}
-    for (place, addend, _), (place_now, addend_now, _) in zip(old_rows, new_rows, strict=False):
-        if place != place_now or addend_now != wanted.get(addend, addend):
-            yield f"the relocation at {place:#x} leads to {addend_now:#x}"
-    by_place = {place: addend for place, addend, _ in new_rows}
-    for pointer in read_wrappers(new.source, node.layout):
+    pointers = read_wrappers(new.source, node.layout)
+    wrappers = {new.address_of(pointer.wrapper.offset + 8) for pointer in pointers if pointer.magic in HEADS}
+    by_place = dict[int, int]()
+    before = now = 0
+    for row, row_now in zip_longest(old.relative_relocations(), new.relative_relocations()):
+        before, now = before + (row is not None), now + (row_now is not None)
+        if row_now is not None and row_now[0] in wrappers:
+            by_place[row_now[0]] = row_now[1]
+        if row is not None and row_now is not None and (row[0] != row_now[0] or row_now[1] != wanted.get(row[1], row[1])):
+            yield f"the relocation at {row[0]:#x} leads to {row_now[1]:#x}"
+    if before != now or old.packed_relocations() != new.packed_relocations():
+        yield f"{before} relocations before, {now} now"
+    for pointer in pointers:
         if pointer.magic not in HEADS:
             continue
         at = pointer.wrapper.offset + 8
@@ -124,7 +129,7 @@ def _in_memory(row: Segment) -> tuple[int, int, int, int]:
 
 def _memory_problems(node: Node, old: ElfFile, new: ElfFile, moves: Mapping[int, int]) -> Iterator[str]:
     wrappers = {old.address_of(pointer.wrapper.offset + 8) for pointer in read_wrappers(old.source, node.layout)}
-    addends = {old.address_of(at) for place, _, at in old.relative_relocations()[0] if place in wrappers}
+    addends = {old.address_of(at) for place, _, at in old.relative_relocations() if place in wrappers}
     start = old.address_of(0)
     apart = [(word, word + 8) for word in (*wrappers, *addends)]
     apart.append((start, start + max(old.phoff + len(old.segments) * SEGMENT.size, HEADER.size)))

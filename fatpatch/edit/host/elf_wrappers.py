@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fatpatch.base.errors import EditError
 from fatpatch.base.overlay import Write
@@ -28,8 +28,9 @@ def retarget(host: Node, elf: ElfFile, moves: dict[int, tuple[int, int]], *, shr
     """
     pointers = read_wrappers(host.content, host.layout)
     sizes = {payload.offset: payload.size for payload in host.payloads}
-    relocated, packed = elf.relative_relocations()
-    by_place = {place: (addend, at) for place, addend, at in relocated}
+    wrappers = {elf.address_of(pointer.wrapper.offset + 8) for pointer in pointers}
+    by_place = {place: (addend, at) for place, addend, at in elf.relative_relocations() if place in wrappers}
+    packed = elf.packed_relocations()
     writes, reached = list[Write](), set[int]()
     own = frozenset(elf.address_of(pointer.wrapper.offset + 8) for pointer in pointers if pointer.target in sizes)
     for pointer in pointers:
@@ -59,11 +60,17 @@ def retarget(host: Node, elf: ElfFile, moves: dict[int, tuple[int, int]], *, shr
     if ranges:
         refuse_foreign(host, moves)
         program = program_of(host, elf, pointers, own)
-        refuse_references(program._replace(relocated=[*program.relocated, *_packed(elf, packed - own)]), ranges)
+        packed -= own
+
+        def relocated(ranges: Ranges) -> Iterator[PayloadReference]:
+            yield from program.relocated(ranges)
+            yield from (each for each in _packed(elf, packed) if each.target in ranges)
+
+        refuse_references(program._replace(relocated=relocated), ranges)
     return writes
 
 
-def _packed(elf: ElfFile, places: Iterable[int]) -> Iterable[PayloadReference]:
+def _packed(elf: ElfFile, places: Iterable[int]) -> Iterator[PayloadReference]:
     """The pointers that RELR relocates: their values are in place."""
     for place in places:
         at = elf.offset_of(place)

@@ -10,7 +10,7 @@ from fatpatch.base.patterns import lazy_pattern
 from fatpatch.binfmt.elf.elf64 import SYMBOL
 from fatpatch.binfmt.elf.layout import ElfFile
 from fatpatch.edit.references.parts import entries_of, followed_ends, without_holes
-from fatpatch.edit.references.program import Export, Layout, LinkedProgram, Part, PayloadReference
+from fatpatch.edit.references.program import Export, Layout, LinkedProgram, Part, PayloadReference, Ranges
 from fatpatch.formats import numbers as n
 from fatpatch.gpucode.fatbin.wrapper import Pointer
 from fatpatch.model.tree import Node
@@ -39,6 +39,11 @@ def program_of(host: Node, elf: ElfFile, pointers: Sequence[Pointer], own: froze
     holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
     functions: list[int] = []
 
+    def relocated(ranges: Ranges) -> Iterator[PayloadReference]:
+        for place, target in elf.relocations():
+            if ranges.low <= target < ranges.high and target in ranges and place not in own:
+                yield PayloadReference(place, target, "the relocation")
+
     def starts() -> Sequence[int]:
         if not functions:
             functions.extend(_functions(elf))
@@ -51,7 +56,7 @@ def program_of(host: Node, elf: ElfFile, pointers: Sequence[Pointer], own: froze
         parts=tuple(without_holes(_parts(host, elf), holes, elf.source.size, elf.locator)),
         fixed=elf.type == n.ET_EXEC,
         base=None,
-        relocated=tuple(PayloadReference(place, target, "the relocation") for place, target in elf.relocations() if place not in own),
+        relocated=relocated,
         exports=_exports(host, elf),
         functions=starts,
         gots=tuple(_gots(host, elf)),

@@ -30,6 +30,7 @@ def program_of(host: Node, pe: PeFile, pointers: Sequence[Pointer], own: frozens
     holes += [(each.wrapper.offset + 8, each.wrapper.offset + 16) for each in pointers]  # what the edit itself sets
     holes += _debug_data(pe)
     functions: list[int] = []
+    known = tuple(_relocated(pe, own))
 
     def starts() -> Sequence[int]:
         if not functions:
@@ -43,7 +44,7 @@ def program_of(host: Node, pe: PeFile, pointers: Sequence[Pointer], own: frozens
         parts=tuple(without_holes(_parts(host, pe), holes, pe.source.size, pe.locator)),
         fixed=pe.fixed,
         base=pe.base,
-        relocated=tuple(_relocated(pe, own)),
+        relocated=lambda ranges: (each for each in known if each.target in ranges),
         exports=_exports(pe),
         functions=starts,
     )

@@ -43,9 +43,9 @@ class LinkedProgram(NamedTuple):
     """A linked file. ``parts``: all that is loaded, without payloads and without tables that hold no pointers.
 
     ``fixed``: it runs at the addresses that it was linked for, so that its bytes may hold addresses without a relocation.
-    ``base``: what image-relative offsets count from, None where the format has none. ``relocated``: pointers that relocations name,
-    without those of wrappers. ``functions``: start addresses of functions, ascending; may be empty. ``gots``: addresses that may be
-    _GLOBAL_OFFSET_TABLE_, from which position-independent code of the medium and large models counts.
+    ``base``: what image-relative offsets count from, None where the format has none. ``relocated``: the pointers into ranges that
+    relocations name, without those of wrappers. ``functions``: start addresses of functions, ascending; may be empty. ``gots``:
+    addresses that may be _GLOBAL_OFFSET_TABLE_, from which position-independent code of the medium and large models counts.
     """
 
     source: Source
@@ -54,7 +54,7 @@ class LinkedProgram(NamedTuple):
     parts: Sequence[Part]
     fixed: bool
     base: int | None
-    relocated: Sequence[PayloadReference]
+    relocated: Callable[[Ranges], Iterator[PayloadReference]]
     exports: Iterable[Export]
     functions: Callable[[], Sequence[int]]
     gots: Sequence[int] = ()

@@ -32,7 +32,7 @@ def refuse_references(program: LinkedProgram, ranges: Ranges) -> None:
 
 
 def _others(program: LinkedProgram, ranges: Ranges) -> Iterator[PayloadReference]:
-    yield from (each for each in program.relocated if each.target in ranges)
+    yield from program.relocated(ranges)
     offsets = data.offsets(program, ranges)
     spans = list(ranges.without(merged((each.start, each.end) for each in offsets)))
     tables = Ranges(spans, [], Layout(frozenset(end for _, end in spans)))
@@ -50,7 +50,7 @@ def _used(program: LinkedProgram, offsets: Sequence[data.Offset], tables: Ranges
     """Those offsets whose table something leads to, code to ``led_to``; an offset in no such table is a coincidence."""
     if not tables:
         return
-    found = [each.target for each in program.relocated if each.target in tables]
+    found = [each.target for each in program.relocated(tables)]
     found += [each.target for each in data.pointers(program, tables)]
     targets = sorted([*found, *led_to])
     for each in offsets:
