@@ -8,6 +8,7 @@ fourth argument is the kernel's name as a C string: in ``rcx`` on Linux, in ``r9
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable
 from itertools import chain, islice
 from typing import Final
@@ -179,11 +180,14 @@ def _whole(register: str) -> str:
 def _loads(host: HostCode, texts: Texts, names: frozenset[str]) -> list[_Site]:
     """Where host code loads the address of one of the names, in whatever way it goes on to use it."""
     low, high = texts.span
-    found = list(islice(chain(references(host, LEA, low, high), constants(host, low, high)), _MAX_LOADS))
+    starts, targets = array("Q"), array("Q")  # hundreds of thousands, as numbers and not as objects
+    for reference in islice(chain(references(host, LEA, low, high), constants(host, low, high)), _MAX_LOADS):
+        starts.append(reference.start)
+        targets.append(reference.target)
     by_address: dict[int, str] = {}
     wanted = {name.encode("utf-8", "replace") for name in names}
-    for address in sorted({reference.target for reference in found}):
+    for address in sorted(set(targets)):
         text = texts.at(address)
         if text in wanted and text is not None:
             by_address[address] = text.decode("utf-8", "replace")
-    return [_Site(reference.start, by_address[reference.target]) for reference in found if reference.target in by_address]
+    return [_Site(start, by_address[target]) for start, target in zip(starts, targets, strict=True) if target in by_address]

@@ -61,13 +61,15 @@ class FactsReader:
         self.problems: dict[str, str] = {}
         self._left = _FREE + _RATIO * size
         self._names_left = _NAMES
+        self._places: dict[Place, Place] = {}
         self._toolkits: dict[_Key, str | None] = {}
         self._blob_key: Place | None = None
         self._blob = b""
         self._identities: dict[_Key, CodeObjectHeader | None] = {}
         self._known: dict[_Key, ImageFacts] = {}
         self._names: dict[_Key, frozenset[str] | None] = {}
-        self._views: dict[Place, View] = {}
+        self._views: dict[Place, View | None] = {}
+        """None where the driver sees what is listed, as of nearly all."""
         self._origins: dict[Place, int] = {}
         self._native: dict[Place, frozenset[int]] = {}
         self.opened = OpenedImages()
@@ -78,12 +80,18 @@ class FactsReader:
         if self._left < 0:
             raise LimitError("the images of this file unpack to more than is sensible", locator=image.locator)
 
+    def _key(self, source: Source, image: ImageEntry) -> _Key:
+        place = source.place(0)
+        return self._places.setdefault(place, place), image.locator
+
     def view(self, source: Source, payload: Payload) -> View:
         """The fatbin as the driver walks it."""
         key = source.place(payload.offset)
         if key not in self._views:
-            self._views[key] = _with_listed(driver_view(source, payload.offset, payload.locator), payload)
-        return self._views[key]
+            view = _with_listed(driver_view(source, payload.offset, payload.locator), payload)
+            self._views[key] = None if view == (payload.images, None, "") else view
+        view_kept = self._views[key]
+        return View(payload.images) if view_kept is None else view_kept
 
     def native(self, source: Source, payloads: Iterable[Payload]) -> frozenset[int]:
         """The SM numbers for which the modules of a library have SASS."""
@@ -95,14 +103,14 @@ class FactsReader:
 
     def facts(self, source: Source, image: ImageEntry, content: ImageContent | None = None) -> ImageFacts:
         """Of one image; ``content`` is what it holds when it was opened just now."""
-        key = (source.place(0), image.locator)
+        key = self._key(source, image)
         if key not in self._known:
             self._known[key] = self._read(source, image, content)
         return self._known[key]
 
     def knows(self, source: Source, image: ImageEntry) -> bool:
         """Whether the facts of an image were read before."""
-        return (source.place(0), image.locator) in self._known
+        return self._key(source, image) in self._known
 
     def adopt(self, source: Source, raw: ImageEntry, image: ImageEntry, outline: ImageOutline, facts: ImageFacts) -> bool:
         """Keep what another process has read of an image; False, and it is not kept, when the file asks for more than is sensible."""
@@ -112,19 +120,20 @@ class FactsReader:
         except LimitError:
             return False
         self.opened.adopt(source, raw, outline)
-        self._known.setdefault((source.place(0), image.locator), facts)
+        key = self._key(source, image)
+        self._known.setdefault(key, facts)
         if facts.toolkit is not None:
-            self._toolkits.setdefault((source.place(0), image.locator), facts.toolkit)
+            self._toolkits.setdefault(key, facts.toolkit)
         return True
 
     def knows_names(self, source: Source, image: ImageEntry) -> bool:
         """Whether the kernels of an image were read before, without a problem."""
-        found = self._known.get((source.place(0), image.locator))
+        found = self._known.get(self._key(source, image))
         return found is not None and not found.problem
 
     def names(self, source: Source, image: ImageEntry) -> frozenset[str] | None:
         """The kernel names of an image, without looking at their code; None when it cannot be read."""
-        key = (source.place(0), image.locator)
+        key = self._key(source, image)
         if key in self._known and not self._known[key].problem:
             return frozenset(self._known[key].bodies)
         if key not in self._names:
@@ -138,7 +147,7 @@ class FactsReader:
 
     def identity(self, source: Source, image: ImageEntry) -> CodeObjectHeader | None:
         """What the header of an AMD code object says; None when the object cannot be read whole."""
-        key = (source.place(0), image.locator)
+        key = self._key(source, image)
         if key not in self._identities:
             try:
                 data = self._view(source, image)
@@ -168,7 +177,7 @@ class FactsReader:
         smallest = min(images, key=lambda image: image.size or 0, default=None)
         if smallest is None:
             return None
-        key = (source.place(0), smallest.locator)
+        key = self._key(source, smallest)
         if key not in self._toolkits:
             try:
                 self._toolkits[key] = Tables(self._bytes(source, smallest)).toolkit()
@@ -233,7 +242,7 @@ class FactsReader:
                 tables = Tables(data)
                 loose = unlinked(tables).items() if tables.identity.relocatable else ()
                 found = ImageFacts(cubin_bodies(data, self.opened.seen), tables.toolkit(), None, tuple(loose))
-                self._toolkits.setdefault((source.place(0), image.locator), found.toolkit)
+                self._toolkits.setdefault(self._key(source, image), found.toolkit)
             else:
                 ptx = PtxText(data, self.opened.seen) if content is None or content.text is None else content.text
                 loose = ptx_fate.unlinked(ptx.text).items() if ptx_fate.TO_BE_LINKED in (image.options or "") else ()
