@@ -22,10 +22,11 @@ class Remote(NamedTuple):
     of ``attempts`` the last one's trouble is an error.
     ``report`` is told what was fetched when a file is closed. ``accept``: the media types that are asked for, None for any.
     ``authorization``: a header for the server that is named, and for none that it redirects to. ``plain_http``: registries of other
-    machines too are asked by http.
+    machines too are asked by http. ``block``: in blocks of so many bytes a file is fetched, four of them first.
     """
 
     most: int = 16 << 30
+    block: int = 16 << 10
     timeout: float = 15.0
     patience: float = 30.0
     slowest: int = 4096

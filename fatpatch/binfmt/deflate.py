@@ -67,7 +67,8 @@ def from_start(packed: bytes, most: int) -> bytes:
 
 
 def from_middle(packed: bytes) -> DeflatePart | None:
-    """What a part of a stream unpacks to, from the first block on whose beginning is found; None where none is.
+    """What a part of a stream unpacks to, from the first block on whose beginning is found; None where none is. What follows a stream is
+    no part of it.
 
     Bounded: 96 KiB are searched, and at most 32 times the bytes of the part are unpacked.
     """
@@ -77,6 +78,8 @@ def from_middle(packed: bytes) -> DeflatePart | None:
         try:
             data, other = first.decompress(rest, most), second.decompress(rest, most)
         except zlib.error:
+            continue
+        if first.unused_data:  # no stream ends before the last byte
             continue
         return DeflatePart(data[skipped:], other[skipped:], len(packed) - len(rest), first.eof, rest)
     return None

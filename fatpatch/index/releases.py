@@ -11,11 +11,10 @@ from fatpatch.base.limits import Fetched, Limits
 from fatpatch.base.records import NamedTuple
 from fatpatch.index.database import Database
 from fatpatch.index.record import KeptRelease
+from fatpatch.index.sampled_packages import SampledPackages
 from fatpatch.model.kinds import Vendor
 from fatpatch.named.unit import NamedUnit, opened_unit
 from fatpatch.remote.address import scheme_of, shown_address
-from fatpatch.remote.opening import open_input
-from fatpatch.scan.samples import sampled
 from fatpatch.verdicts.environment import Environment
 from fatpatch.verdicts.header_doctor import HeaderDoctor
 from fatpatch.verdicts.header_record import HeaderRecord, record_of, tree_of
@@ -62,11 +61,12 @@ class ReleaseToJudge(NamedTuple):
 
 
 class ReleaseReader:
-    """Reads releases, or takes them from the index. ``again`` reads what is kept, too; ``samples`` reads parts of large wheels."""
+    """Reads releases, or takes them from the index. ``again`` reads what is kept, too; ``samples`` reads parts of large packages."""
 
     def __init__(self, database: Database, limits: Limits, on_read: OnRead, *, again: bool = False, samples: bool = True) -> None:
         self.database, self.limits, self.on_read = database, limits, on_read
         self.again, self.samples = again, samples
+        self._samples = SampledPackages(on_read)
 
     def judged(self, release: ReleaseToJudge, environments: Sequence[Environment]) -> JudgedRelease:
         """One release on every GPU; what cannot be read is an error in the answer."""
@@ -90,26 +90,14 @@ class ReleaseReader:
         return JudgedRelease(release.version, release.file, answers, kept.modules, kept.sampled, fetched, kept=not fresh)
 
     def _read(self, unit: NamedUnit, *, samples: bool) -> tuple[HeaderRecord, int]:
-        """The headers, and how many bytes were fetched for them. Samples are taken of wheels on servers, for NVIDIA GPUs alone."""
+        """The headers, and how many bytes were fetched for them. Samples are taken of packages on servers, for NVIDIA GPUs alone."""
         fetched: list[Fetched] = []
         limits = self.limits._replace(remote=self.limits.remote._replace(report=fetched.append))
-        record = None
-        if samples and unit.path.partition("#")[0].endswith(".whl") and scheme_of(unit.path):
-            record = _samples(unit, limits)
+        record = self._samples.record_of(unit, limits) if samples else None
         if record is None:
             with opened_unit(unit, limits, self.on_read) as node:
                 record = record_of(node)
         return record, sum(each.fetched for each in fetched)
-
-
-def _samples(unit: NamedUnit, limits: Limits) -> HeaderRecord | None:
-    """A record of samples; None where the wheel must be read whole."""
-    source = open_input(unit.path, limits.remote)
-    try:
-        found = sampled(source, unit.shown)
-    finally:
-        source.close()
-    return None if found is None else record_of(found.root, found.sampled, max(found.modules, found.sampled))
 
 
 def every(releases: Sequence[ReleaseToJudge], reader: ReleaseReader, asked: Sequence[Environment]) -> Iterator[JudgedRelease]:

@@ -23,7 +23,7 @@ from fatpatch.remote.connections import ViaProxy, connect
 _BACKOFF: Final = 0.25
 _MOST_WAIT: Final = 10.0
 _REDIRECTS: Final = 5
-_HEAD: Final = 64 << 10
+_HEAD: Final = 4  # blocks
 _UNANNOUNCED: Final = 1 << 30  # of a body without parts whose length is not told
 _PIECE: Final = 64 << 10
 _TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -122,8 +122,9 @@ class HttpFile:
 
     def _first(self) -> None:
         """Ask for the first bytes: the answer tells how long the file is, and whether the server gives parts."""
+        most = _HEAD * self.options.block
         for attempt in self._attempts():
-            with attempt, self._answer((0, _HEAD)) as answer:
+            with attempt, self._answer((0, most)) as answer:
                 if answer.status == 416:
                     if answer.headers.get("Content-Range") == _EMPTY:
                         self._remember(RemoteIdentity(0, None, None))
@@ -137,9 +138,9 @@ class HttpFile:
                     return
                 if size is None:
                     raise UnsupportedError("the server does not say how long the file is", locator=self._shown)
-                self._check_range(answer, 0, min(_HEAD, size))
-                head = b"".join(self._body(answer, min(_HEAD, size)))
-                if len(head) < min(_HEAD, size):
+                self._check_range(answer, 0, min(most, size))
+                head = b"".join(self._body(answer, min(most, size)))
+                if len(head) < min(most, size):
                     raise _TroubleError("the connection ended too early")
                 self.ranges, self.head = True, head
                 return

@@ -14,7 +14,6 @@ from fatpatch.base.errors import InputError
 from fatpatch.base.limits import Fetched, Remote
 from fatpatch.base.source import Backing
 
-_BLOCK: Final = 16 << 10
 _AHEAD: Final = 4 << 20
 _PART: Final = 2 << 20
 _THREADS: Final = 4
@@ -41,9 +40,10 @@ class Spool(Backing):
         self._fetcher = fetcher
         self._shown = shown
         self._options = options
-        self._have = bytearray(-(-size // _BLOCK))
+        self._block = options.block
+        self._have = bytearray(-(-size // self._block))
         self._lock = threading.RLock()
-        self._next, self._ahead = -1, _BLOCK
+        self._next, self._ahead = -1, self._block
         self.path: str
         self._descriptor = -1
         try:
@@ -67,14 +67,14 @@ class Spool(Backing):
         except BaseException:
             spool._remove()
             raise
-        spool._have = bytearray(b"\x01") * -(-spool.size // _BLOCK)
+        spool._have = bytearray(b"\x01") * -(-spool.size // spool._block)
         return spool
 
     def put(self, offset: int, data: bytes) -> None:
         """Keep bytes that are at hand."""
         self._write(offset, data)
-        last = len(self._have) if offset + len(data) >= self.size else (offset + len(data)) // _BLOCK
-        for block in range(-(-offset // _BLOCK), last):
+        last = len(self._have) if offset + len(data) >= self.size else (offset + len(data)) // self._block
+        for block in range(-(-offset // self._block), last):
             self._have[block] = 1
 
     def read(self, offset: int, size: int) -> bytes:
@@ -83,7 +83,7 @@ class Spool(Backing):
         if offset >= end:
             return b""
         with self._lock:
-            self._ahead = min(self._ahead * 2, _AHEAD) if offset == self._next else _BLOCK
+            self._ahead = min(self._ahead * 2, _AHEAD) if offset == self._next else self._block
             self._next = end
             if any(True for _ in self._missing(offset, end)):
                 self._fetch([(offset, max(end, min(offset + self._ahead, self.size)))])
@@ -120,15 +120,15 @@ class Spool(Backing):
 
     def _missing(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The runs of blocks that [start, end) needs, as ranges."""
-        block, last = start // _BLOCK, -(-end // _BLOCK)
+        block, last = start // self._block, -(-end // self._block)
         while (block := self._have.find(0, block, last)) >= 0:
             stop = self._have.find(1, block, last)
             stop = last if stop < 0 else stop
-            yield block * _BLOCK, min(stop * _BLOCK, self.size)
+            yield block * self._block, min(stop * self._block, self.size)
             block = stop
 
     def _fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        parts = list(_parts(run for start, end in _merged(ranges) for run in self._missing(start, end)))
+        parts = list(_parts(run for start, end in _merged(ranges, self._block) for run in self._missing(start, end)))
         if len(parts) <= 1:
             self._all(map(self._part, parts))
             return
@@ -152,11 +152,11 @@ class Spool(Backing):
             raise _no_room(error) from error
 
 
-def _merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _merged(ranges: Iterable[tuple[int, int]], block: int) -> Iterator[tuple[int, int]]:
     """The ranges in order; what lies closer together than a block is one."""
     start, end = -1, -1
     for first, last in sorted(ranges):
-        if start >= 0 and first <= end + _BLOCK:
+        if start >= 0 and first <= end + block:
             end = max(end, last)
             continue
         if start >= 0:

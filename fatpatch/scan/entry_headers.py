@@ -39,7 +39,7 @@ def header_at(part: DeflatePart, at: int, seen: Flags | None = None, *, sure: bo
     Its architecture is known, and its flags are, or were ``seen`` with another image. Of other bytes half are known, unless it is ``sure``
     that a header is there: then what is wrong with the sizes shows in their sum.
     """
-    if not part.likely(at, at + HEADER.size) or not part.known(at + _ARCH, at + _ARCH + 2):
+    if not part.likely(at, at + HEADER.size) or not part.known(at + _ARCH, at + _ARCH + 1):
         return None
     data = bytearray(part.data[at : at + HEADER.size])
     if not sure and sum(map(int.__eq__, data, part.other[at : at + HEADER.size])) < HEADER.size // 2:

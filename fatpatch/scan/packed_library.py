@@ -27,10 +27,10 @@ _TAILS: Final = (32 << 10, 64 << 10, 128 << 10, 192 << 10, 320 << 10)
 _SHORT_STREAM: Final = 96 << 10
 _HEADS: Final = (64 << 10, 128 << 10, 256 << 10, 512 << 10)
 _GROWTH: Final = 32
-_FATBINS: Final = (".nv_fatbin", "__nv_relfatbin")
-_SEGMENT: Final = ".nvFatBinSegment"
-_RELOCATIONS: Final = ".rela.dyn"
-_NAMES: Final = tuple(name.encode() + b"\0" for name in (*_FATBINS, _SEGMENT, _RELOCATIONS))
+FATBINS: Final = (".nv_fatbin", "__nv_relfatbin")
+SEGMENT: Final = ".nvFatBinSegment"
+RELOCATIONS: Final = ".rela.dyn"
+_NAMES: Final = tuple(name.encode() + b"\0" for name in (*FATBINS, SEGMENT, RELOCATIONS))
 _WRAPPER_SIZE: Final = 24
 _POINTER_AT: Final = 8
 _RELATIVE: Final = frozenset({n.R_X86_64_RELATIVE, n.R_AARCH64_RELATIVE})
@@ -39,13 +39,14 @@ _RELATIVE: Final = frozenset({n.R_X86_64_RELATIVE, n.R_AARCH64_RELATIVE})
 class Budget:
     """What may still be fetched of a file: each block counts once."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, block: int = _BLOCK) -> None:
         self.left = most
+        self.block = block
         self._have = set[int]()
 
     def share(self, count: int) -> Budget:
         """An equal share for one of so many: what it reads is no longer left here."""
-        part = Budget(self.left // max(count, 1))
+        part = Budget(self.left // max(count, 1), self.block)
         part._have = set(self._have)
         self.left -= part.left
         return part
@@ -55,10 +56,10 @@ class Budget:
         at, end = max(at, 0), min(at + size, source.size)
         if at >= end:
             return b""
-        fresh = set(range((source.base + at) // _BLOCK, (source.base + end - 1) // _BLOCK + 1)) - self._have
-        if len(fresh) * _BLOCK > self.left:
+        fresh = set(range((source.base + at) // self.block, (source.base + end - 1) // self.block + 1)) - self._have
+        if len(fresh) * self.block > self.left:
             return b""
-        self.left -= len(fresh) * _BLOCK
+        self.left -= len(fresh) * self.block
         self._have |= fresh
         return source.peek(at, end - at)
 
@@ -148,16 +149,16 @@ def places_of(library: PackedLibrary, budget: Budget) -> ModulePlaces | None:
         return None
     container, tail = found
     sections = {section.name: section for section in container.sections}
-    fatbins = [sections[name] for name in _FATBINS if name in sections]
+    fatbins = [sections[name] for name in FATBINS if name in sections]
     if not fatbins:
         return ModulePlaces(container.detail)
-    if not {_SEGMENT, _RELOCATIONS} <= set(sections):
+    if not {SEGMENT, RELOCATIONS} <= set(sections):
         return None
-    relocations, segment = sections[_RELOCATIONS], sections[_SEGMENT]
+    relocations, segment = sections[RELOCATIONS], sections[SEGMENT]
     begin = _begin(library, relocations.offset + relocations.size, budget)
     if begin is None:
         return None
-    modules = _modules(begin.part.data[relocations.offset : relocations.offset + relocations.size], segment, fatbins)
+    modules = modules_of(begin.part.data[relocations.offset : relocations.offset + relocations.size], segment, fatbins)
     if not modules:
         return None
     end = Look(tail._replace(start=0), library.source.size - len(tail.packed), library.size - len(tail.data))
@@ -173,23 +174,32 @@ def _end(library: PackedLibrary, head: bytes, budget: Budget) -> tuple[Container
         tail = _tail(library, size, budget)
         if tail is None or not tail.ended:
             continue
-        behind = library.size - len(tail.data)
-        at = header.shoff - behind
-        if not tail.likely(at, at + header.shnum * SECTION.size):
-            continue
-        strings = SECTION.unpack_from(tail.data, at + header.shstrndx * SECTION.size)
-        if not tail.likely(strings[4] - behind, strings[4] - behind + strings[5]):
-            continue
-        names = strings[4] - behind
-        offsets = [names + row[0] for row in SECTION.iter_unpack(tail.data[at : at + header.shnum * SECTION.size])]
-        whole = Source.joined([Source.of(head), Source.zeros(behind - len(head)), Source.of(_named(tail, offsets))])
-        diagnostics = Diagnostics()
-        try:
-            container = elf.read(whole, library.name, diagnostics)
-        except FatpatchError:
-            return None
-        return None if diagnostics.finish() or not container.sections else (container, tail)
+        found = sections_of(library.name, library.size, head, tail)
+        if found is not None:
+            return found, tail
     return None
+
+
+def sections_of(name: str, size: int, head: bytes, tail: DeflatePart) -> Container | None:
+    """The sections of a library of such a size by its ELF header and its last bytes; None where they are not known."""
+    header, behind = header_of(head), size - len(tail.data)
+    if header is None or not header.shnum or header.shstrndx >= header.shnum or behind < 0:
+        return None
+    at = header.shoff - behind
+    if not tail.likely(at, at + header.shnum * SECTION.size):
+        return None
+    strings = SECTION.unpack_from(tail.data, at + header.shstrndx * SECTION.size)
+    names = strings[4] - behind
+    if not tail.likely(names, names + strings[5]):
+        return None
+    offsets = [names + row[0] for row in SECTION.iter_unpack(tail.data[at : at + header.shnum * SECTION.size])]
+    whole = Source.joined([Source.of(head[:behind]), Source.zeros(max(behind - len(head), 0)), Source.of(_named(tail, offsets))])
+    diagnostics = Diagnostics()
+    try:
+        container = elf.read(whole, name, diagnostics)
+    except FatpatchError:
+        return None
+    return None if diagnostics.finish() or not container.sections else container
 
 
 def _named(tail: DeflatePart, offsets: list[int]) -> bytes:
@@ -223,7 +233,7 @@ def _begin(library: PackedLibrary, end: int, budget: Budget) -> Look | None:
     return None
 
 
-def _modules(relocations: bytes, segment: Section, fatbins: list[Section]) -> tuple[tuple[int, int], ...]:
+def modules_of(relocations: bytes, segment: Section, fatbins: list[Section]) -> tuple[tuple[int, int], ...]:
     """(start, size) of each module: where the wrappers lead, up to the next one or the end of the section."""
     starts = set[int]()
     for place, info, addend in rows(RELA, relocations):

@@ -18,7 +18,7 @@ from fatpatch.gpucode.vacant import is_without_kernels
 from fatpatch.model.kinds import ContainerKind, ModuleKind, Vendor
 from fatpatch.model.tree import Node, Payload, Wrapper
 from fatpatch.scan.entry_headers import entry_of
-from fatpatch.scan.packed_library import Budget, library_of, members_of, places_of
+from fatpatch.scan.packed_library import Budget, ModulePlaces, PackedLibrary, library_of, members_of, places_of
 from fatpatch.scan.packed_modules import PackedModules
 from fatpatch.scan.spread import spread
 
@@ -28,7 +28,7 @@ _LEAST: Final = 4 << 20
 _BUDGET: Final = 4_400_000
 _SMALL: Final = 64 << 10
 _ENOUGH: Final = 16
-_FEW: Final = 6
+FEW: Final = 6
 _BETWEEN: Final = 0.25
 """Of all modules so many may lie between two that are for different targets, and so many of those that were read may differ from the one
 before: else they are not in runs, and one says nothing of the next.
@@ -38,7 +38,7 @@ _TRIES: Final = 60
 _LOOKED_AT: Final = 64
 """Modules of a gap of which the cheapest is chosen."""
 
-_STRETCH: Final = 0.67
+STRETCH: Final = 0.67
 """Of all modules so many may follow each other unread."""
 
 _CENTRED: Final = 8
@@ -80,17 +80,25 @@ def sampled(source: Source, name: str) -> SampledTree | None:
         modules = PackedModules(library, places, budget.share(len(found) - number))
         modules.bound()
         _Sampling(modules).run()
-        if not _stand_for_all(modules):
+        node = sampled_library(modules, library, places, name)
+        if node is None:
             return None
         budget.left += modules.budget.left
-        payloads = tuple(_payloads(modules, locator := join(name, library.name)))
-        nodes.append(Node(locator, library.name, library.size, ContainerKind.ELF, places.detail, (), payloads, ()))
+        nodes.append(node)
         count += len(modules.read)
         total += len(modules.modules)
     if not nodes:
         return None
     root = Node(name, name, source.size, ContainerKind.ZIP, "", tuple(nodes), (), (), member_count=len(nodes))
     return SampledTree(root, count, total)
+
+
+def sampled_library(modules: PackedModules, library: PackedLibrary, places: ModulePlaces, name: str) -> Node | None:
+    """The library with the modules that were read, and what they stand for; None where they do not."""
+    if not stand_for_all(modules):
+        return None
+    payloads = tuple(_payloads(modules, locator := join(name, library.name)))
+    return Node(locator, library.name, library.size, ContainerKind.ELF, places.detail, (), payloads, ())
 
 
 class _Sampling:
@@ -118,9 +126,9 @@ class _Sampling:
         read = {index: targets_of(headers) for index, headers in self.modules.read.items() if has_kernels(headers)}
         known = [-1, *sorted(read), self.count]
         best, least = None, float("inf")
-        largest = max(high - low for low, high in pairwise(known)) if len(read) >= _FEW else 0
+        largest = max(high - low for low, high in pairwise(known)) if len(read) >= FEW else 0
         centred = _CENTRED if largest else 1
-        enough = len(read) >= _ENOUGH and largest - 1 <= _STRETCH * self.count
+        enough = len(read) >= _ENOUGH and largest - 1 <= STRETCH * self.count
         for low, high in pairwise(known):
             differ = low >= 0 and high < self.count and read[low] != read[high]
             inside = [index for index in range(low + 1, high) if index not in self._failed and index not in self.modules.read]
@@ -145,8 +153,10 @@ def has_kernels(headers: Sequence[Header]) -> bool:
     return not is_without_kernels(_payload(headers, "", 0))
 
 
-def _stand_for_all(modules: PackedModules) -> bool:
+def stand_for_all(modules: PackedModules) -> bool:
     """Whether what was read is enough to say what the rest is."""
+    if len(modules.read) == len(modules.modules):
+        return True
     full = {index: targets_of(headers) for index, headers in sorted(modules.read.items()) if has_kernels(headers)}
     if not full or not modules.met <= frozenset().union(*full.values()):
         return False
@@ -154,9 +164,9 @@ def _stand_for_all(modules: PackedModules) -> bool:
     if sum(changes) > _BETWEEN * len(modules.modules) or (len(changes) > 1 and len(changes) > _BETWEEN * len(full)):
         return False
     stretch = max(high - low - 1 for low, high in pairwise([-1, *full, len(modules.modules)]))
-    if len(full) >= _FEW and stretch > _STRETCH * len(modules.modules):
+    if len(full) >= FEW and stretch > STRETCH * len(modules.modules):
         return False
-    return len(full) >= _FEW or 2 * len(modules.read) > len(modules.modules)
+    return len(full) >= FEW or 2 * len(modules.read) > len(modules.modules)
 
 
 def _payloads(modules: PackedModules, locator: str) -> list[Payload]:

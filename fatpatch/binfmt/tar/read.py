@@ -22,6 +22,7 @@ _CONTINUED = b"M"
 FILE, HARD_LINK, LINK, FOLDER, OTHER = "file", "hard link", "symbolic link", "folder", "other"
 _KINDS = {b"1": HARD_LINK, b"2": LINK, b"5": FOLDER}
 _BEFORE = (b"L", b"K", b"x", b"X", b"g")
+_PLAIN = frozenset({b"0", b"\0", b"5"})
 _WITHOUT_DATA = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 
 Parts = tuple[tuple[int, int], ...]
@@ -35,6 +36,13 @@ class TarEntry(NamedTuple):
     name: str
     link: str = ""
     member: Member | None = None
+
+
+class PlainHeader(NamedTuple):
+    """A header block of a regular file or a folder, which no record before it and no map of a sparse file goes with."""
+
+    name: str
+    size: int
 
 
 class _Extended(NamedTuple):
@@ -52,6 +60,14 @@ def probe(source: Source) -> bool:
     """Whether the first block is a tar header: its checksum fits (old archives have no magic)."""
     block = source.peek(0, BLOCK)
     return len(block) == BLOCK and block[0] != 0 and _checksum_fits(block)
+
+
+def plain_header(block: bytes) -> PlainHeader | None:
+    """The header in a block, when it is one of POSIX or GNU with a right checksum, and all about its member stands in it."""
+    if len(block) != BLOCK or block[257:262] != b"ustar" or block[156:157] not in _PLAIN or not _checksum_fits(block):
+        return None
+    size = _number(block[124:136])
+    return None if size is None else PlainHeader(_ustar_name(block), size)
 
 
 def read(source: Source, locator: str, diagnostics: Diagnostics) -> Container:
