@@ -16,6 +16,9 @@ _WARM: Final = 40 << 10
 _NEAR: Final = 256 << 10
 _LOOKS: Final = 9
 _TRIES: Final = 30
+_HOST: Final = 4.0
+"""Unpacked by packed bytes of host code and its tables, about."""
+
 _BESIDE, _BESIDE_STEP = 5, 72 << 10
 _UNEVEN: Final = 0.3
 """By so much of its way a part of the fatbins may be packed to more or less than all of them."""
@@ -26,7 +29,7 @@ class FewModules(PackedModules):
 
     def bound(self) -> None:
         """Find a module near the beginning of the fatbins: what lies before them is packed to less."""
-        guess, limit = self.estimate(self._first), (self.ratio / 2.7) ** 0.5
+        guess, limit = self.estimate(self._first), (self.ratio * _HOST) ** 0.5
         low, high = max(guess.packed - guess.slack, 1), guess.packed + guess.slack
         for _ in range(_LOOKS):
             middle = int((low * high) ** 0.5)

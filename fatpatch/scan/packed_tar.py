@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Final
 
+from fatpatch.base.patterns import lazy_pattern
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.deflate import DeflatePart, from_middle, from_start
@@ -45,6 +46,7 @@ _USUAL: Final = 0.37
 """Packed by unpacked bytes of a library of host code."""
 
 _MOST: Final = 4096
+_DIGITS: Final = lazy_pattern(r"[0-9]+")
 _MAGIC: Final = b"ustar"
 _MAGIC_AT: Final = 257
 
@@ -85,21 +87,25 @@ class _Guess(NamedTuple):
 
 
 class Ratios:
-    """What members are packed to, as it was seen: of members of the same size exactly so, of others about."""
+    """What members are packed to, as it was seen: of members of the same size exactly so, of those of the same name or others about."""
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
+        self._named: dict[str, float] = {}
         self._seen: list[float] = []
 
-    def add(self, size: int, packed: int) -> None:
-        """A member of such a size takes so many packed bytes."""
-        self._known[size] = packed
-        self._seen.append(packed / max(size, 1))
+    def add(self, header: PlainHeader, packed: int) -> None:
+        """A member takes so many packed bytes."""
+        self._known[header.size] = packed
+        self._named[_without_version(header.name)] = packed / max(header.size, 1)
+        self._seen.append(packed / max(header.size, 1))
 
-    def guesses(self, size: int, rest: tuple[int, int] = (0, 0)) -> list[_Guess]:
+    def guesses(self, size: int, name: str = "", rest: tuple[int, int] = (0, 0)) -> list[_Guess]:
         """How many packed bytes a member takes, the likeliest first. ``rest``: the (unpacked, packed) bytes of all from it on, if known."""
         if known := self._known.get(size):
             return [_Guess(known, True)]
+        if named := self._named.get(_without_version(name)):
+            return [_Guess(int(size * named), False)]
         ratio, (plain, packed) = median(self._seen[-5:]) if self._seen else _USUAL, rest
         others = [packed / plain] if 0 < packed < plain else []
         if others and ratio / _ALIKE < others[0] < ratio * _ALIKE:
@@ -179,19 +185,19 @@ class PackedTar:
         def accepted(look: Look, place: int) -> bool:
             return _ends(look.part, place, found)
 
-        guesses = [guess._replace(packed=at + guess.packed) for guess in self._ratios.guesses(size, rest)]
+        guesses = [guess._replace(packed=at + guess.packed) for guess in self._ratios.guesses(size, found.header.name, rest)]
         seen = self._seek(guesses, accepted)
         if seen is None:
             return None
         look, place = seen
-        self._ratios.add(size, look.packed(place) - at)
+        self._ratios.add(found.header, look.packed(place) - at)
         look = look._replace(start=found.following - place)
         return self._inside(look, found.following)
 
     def _learn(self, found: _Placed, behind: Look) -> None:
         """What a member is packed to, by the part with what is behind it."""
         begin, end = found.at + BLOCK - (found.look.start or 0), found.following - (behind.start or 0)
-        self._ratios.add(found.header.size, behind.packed(end) - found.look.packed(begin))
+        self._ratios.add(found.header, behind.packed(end) - found.look.packed(begin))
 
     def _backward(self, wanted: int, last: Look) -> list[_Placed] | None:
         """The members from a place in the archive on, from the end backward."""
@@ -240,8 +246,10 @@ class PackedTar:
         if seen is None:
             return None
         found, place = seen
-        self._ratios.add(size, end - found.packed(place + BLOCK))
-        return self._inside(found._replace(start=start - place), start)
+        placed = self._inside(found._replace(start=start - place), start)
+        if placed is not None:
+            self._ratios.add(placed.header, end - found.packed(place + BLOCK))
+        return placed
 
     def _first_run(self, look: Look, wanted: int, until: int | None) -> list[_Placed]:
         """The headers of a part from the first one on, not before ``wanted``, that leads to ``until``, or to the end of the archive."""
@@ -362,6 +370,11 @@ def _ends(part: DeflatePart, place: int, found: _Placed) -> bool:
 def _together(found: list[_Placed], last: Look) -> tuple[TarMember, ...]:
     looks = [each.look for each in found[1:]] + [last]
     return tuple(TarMember(each.header.name, each.header.size, each.at, each.look, look) for each, look in zip(found, looks, strict=True))
+
+
+def _without_version(name: str) -> str:
+    """The name of a file, by which it is known in other releases."""
+    return _DIGITS.sub("", name.rpartition("/")[2])
 
 
 def _padded(size: int) -> int:
