@@ -13,7 +13,7 @@ from fatpatch.gpucode import flow
 from fatpatch.gpucode.code_object.read import identity_of, read_code_object
 from fatpatch.gpucode.code_object.target import CodeObjectHeader, identify
 from fatpatch.gpucode.content import ImageReader, read_in_part
-from fatpatch.gpucode.cubin.bodies import copies_ahead, cubin_bodies, encoding, kernel_sections
+from fatpatch.gpucode.cubin.bodies import bodies_of, copies_ahead, encoding, kernel_sections
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.fatbin.driver_view import View, driver_view
 from fatpatch.gpucode.kernels import read_image
@@ -241,7 +241,7 @@ class FactsReader:
             if data[:4] == n.ELF_MAGIC:
                 tables = Tables(data)
                 loose = unlinked(tables).items() if tables.identity.relocatable else ()
-                found = ImageFacts(cubin_bodies(data, self.opened.seen), tables.toolkit(), None, tuple(loose))
+                found = ImageFacts(bodies_of(tables, self.opened.seen), tables.toolkit(), None, tuple(loose))
                 self._toolkits.setdefault(self._key(source, image), found.toolkit)
             else:
                 ptx = PtxText(data, self.opened.seen) if content is None or content.text is None else content.text

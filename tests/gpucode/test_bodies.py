@@ -16,9 +16,10 @@ from fatpatch.base.errors import FormatError
 from fatpatch.gpucode import flow
 from fatpatch.gpucode.content import ImageReader
 from fatpatch.gpucode.cubin import maxwell, volta
-from fatpatch.gpucode.cubin.bodies import cubin_bodies, encoding
+from fatpatch.gpucode.cubin.bodies import bodies_of, cubin_bodies, encoding
 from fatpatch.gpucode.cubin.tables import Tables
 from fatpatch.gpucode.messages import cubin_messages
+from fatpatch.gpucode.seen import SeenBodies
 from fatpatch.scan.walk import inspected
 
 FIXTURES = ROOT.parent / "shared/fixtures/stubs"
@@ -107,6 +108,14 @@ def test_damage_is_a_format_error_and_an_unknown_arch_unknown() -> None:
     for cut in (10, 70, len(data) // 2):
         with pytest.raises(FormatError):
             cubin_bodies(data[:cut])
+    with pytest.raises(FormatError, match="the kernel 'k' has no code"):
+        cubin_bodies(cubin(body=b""))
+
+
+def test_bodies_seen_in_another_cubin_change_nothing() -> None:
+    seen = SeenBodies()
+    for target in ("sm_60", "sm_70", "sm_60", "sm_75"):
+        assert bodies_of(Tables(demo(target)), seen) == cubin_bodies(demo(target))
 
 
 @pytest.mark.parametrize(

@@ -192,9 +192,13 @@ class ElfTables:
 
     def content(self, row: Row | None) -> bytes:
         """The bytes of a section, none for one that is absent; FormatError when it reaches outside the file."""
-        if row is None or row[TYPE] in self.without_bytes:
-            return b""
+        return self.data[row[OFFSET] : row[OFFSET] + row[SIZE]] if row is not None and self.has_bytes(row) else b""
+
+    def has_bytes(self, row: Row) -> bool:
+        """Whether a section has bytes, without a copy of them; FormatError when it reaches outside the file."""
+        if row[TYPE] in self.without_bytes:
+            return False
         offset, end = row[OFFSET], row[OFFSET] + row[SIZE]
         if end > len(self.data):
             raise FormatError(f"a section ends at {end:#x}, the {self.what} at {len(self.data):#x}", offset=offset, field="sh_size")
-        return self.data[offset:end]
+        return end > offset

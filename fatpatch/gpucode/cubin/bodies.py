@@ -35,12 +35,13 @@ def encoding(arch: int | None) -> ModuleType | None:
     return None
 
 
-def cubin_bodies(data: bytes, seen: SeenBodies | None = None) -> dict[str, str]:
-    """Kernel name -> class (see ``flow``) for every kernel of a cubin; FormatError when it is damaged.
+def cubin_bodies(data: bytes) -> dict[str, str]:
+    """Kernel name -> class (see ``flow``) for every kernel of a cubin; FormatError when it is damaged."""
+    return bodies_of(Tables(data))
 
-    ``seen`` remembers small bodies for other cubins: stubs, which take longest, are nearly all alike.
-    """
-    tables = Tables(data)
+
+def bodies_of(tables: Tables, seen: SeenBodies | None = None) -> dict[str, str]:
+    """``cubin_bodies`` of a parsed cubin; ``seen`` remembers small bodies for others: stubs, which take longest, are nearly all alike."""
     sections, budget = _Sections(tables, seen or SeenBodies()), flow.BlockBudget()
     return {name: sections.body(section, offset, asserts, budget) for name, section, offset, asserts in _kernels(tables)}
 
@@ -82,7 +83,7 @@ def _kernels(tables: Tables) -> list[tuple[str, int, int, bool]]:
         if section == _UNDEFINED:
             outside.add(name)
         elif other & 0xE0 != 0xA0:
-            if section >= len(tables.rows) or not tables.content(tables.rows[section]):
+            if section >= len(tables.rows) or not tables.has_bytes(tables.rows[section]):
                 raise FormatError(f"the kernel {name[:80].decode('utf-8', 'backslashreplace')!r} has no code", field="st_shndx")
             found.setdefault(name, (section, value))
     if not strings and any(name.startswith(b".text.") for name in tables.by_name()):
