@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -65,11 +66,9 @@ def operations(modules: Iterable[frozenset[str]], show: Callable[[str], str]) ->
 
 
 def _operation(names: frozenset[str]) -> str:
-    """What most kernels of a module compute, with the type of number where all that say one say the same."""
-    votes: dict[str, int] = {}
-    for name in names:
-        votes[_word(name)] = votes.get(_word(name), 0) + 1
-    word = max(votes, key=lambda each: (votes[each], each != OTHER))
+    """What most kernels of a module compute, of equals the first of the table; with the type of number where all say the same."""
+    votes = Counter(map(_word, names))
+    word = max((word for word in (*(row[0] for row in _OPERATIONS), OTHER) if word in votes), key=votes.__getitem__)
     return f"{_type(names)}{word}" if word == "matrix multiplication" else word
 
 

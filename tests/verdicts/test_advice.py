@@ -138,3 +138,10 @@ def test_remedies_by_who_ships_it(member: str, title: str, words: str, tmp_path:
     rows = advice(path, "GTX 1060")
     assert words in rows[title][1]
     assert not any("nvcc" in why for _, why in rows.values())
+
+
+def test_of_operations_that_as_many_kernels_compute_the_first_of_the_table_counts() -> None:
+    for number in range(40):  # sets have another order in each process, and for other names
+        found = operations([frozenset({f"topk_{number}", f"gemm_{number}", f"unnamed_{number}"})], str)
+        assert [(row.words, row.kernel) for row in found] == [("matrix multiplication", f"gemm_{number}")]
+        assert [row.words for row in operations([frozenset({f"x{number}", f"sort{number}"})], str)] == ["sorting and selection"]
