@@ -8,7 +8,11 @@ from typing import Final
 
 from fatpatch.scan.packed_library import Anchor
 from fatpatch.scan.packed_modules import PackedModules
-from fatpatch.scan.samples import FEW, STRETCH, has_kernels
+from fatpatch.scan.seen_modules import Seen, has_kernels
+
+_FEW: Final = 6
+_STRETCH: Final = 0.67
+"""Modules that are read at least, and of all so many may follow each other unread."""
 
 _LOOK: Final = 64 << 10
 _STEP: Final = 32 << 10
@@ -29,7 +33,7 @@ class FewModules(PackedModules):
 
     def bound(self) -> None:
         """Find a module near the beginning of the fatbins: what lies before them is packed to less."""
-        guess, limit = self.estimate(self._first), (self.ratio * _HOST) ** 0.5
+        guess, limit = self.map.estimate(self.map.first), (self.map.ratio * _HOST) ** 0.5
         low, high = max(guess.packed - guess.slack, 1), guess.packed + guess.slack
         for _ in range(_LOOKS):
             middle = int((low * high) ** 0.5)
@@ -46,9 +50,9 @@ class FewModules(PackedModules):
 
     def _begin(self, place: int, packed: int) -> None:
         """Where the fatbins begin, by a place in them that is known."""
-        ratio = (self._last - place) / max(self.estimate(self._last).packed - packed, 1)
-        way = int((place - self._first) / max(ratio, 1.0))
-        self._add(Anchor(self._first, packed - way, int(way * _UNEVEN)))
+        ratio = (self.map.last - place) / max(self.map.estimate(self.map.last).packed - packed, 1)
+        way = int((place - self.map.first) / max(ratio, 1.0))
+        self.map.add(Anchor(self.map.first, packed - way, int(way * _UNEVEN)))
 
     def run(self) -> None:
         """Read modules until enough of them lie in no stretch that is too long."""
@@ -66,7 +70,7 @@ class FewModules(PackedModules):
     def cost(self, index: int) -> float:
         """About how many bytes it takes to read a module: less where a part that was read leads to it."""
         start, size = self.modules[index]
-        guess, ending = self.estimate(start), self.estimate(start + size)
+        guess, ending = self.map.estimate(start), self.map.estimate(start + size)
         length = max(ending.packed - guess.packed, 0)
         if guess.slack >= _STEP or length > _NEAR:
             return super().cost(index)
@@ -87,9 +91,9 @@ class FewModules(PackedModules):
         """The module to read next: of those in a stretch that is too long, or of all where there is none; None when enough are read."""
         count = len(self.modules)
         full = sorted(index for index, headers in self.read.items() if has_kernels(headers))
-        longest = int(STRETCH * count)
+        longest = int(_STRETCH * count)
         long = next(((low, high) for low, high in pairwise([-1, *full, count]) if high - low - 1 > longest), None)
-        if long is None and len(full) >= min(FEW, count):
+        if long is None and len(full) >= min(_FEW, count):
             return None
         inside = range(count)
         if long is not None and full:
@@ -105,3 +109,12 @@ class FewModules(PackedModules):
             for index, (start, _) in enumerate(self.modules):
                 if look.start is not None and look.start <= start < look.end and index not in self.read:
                     self._walk(index, jump=False)
+
+    def stand_for_all(self) -> bool:
+        """Whether what was read is enough to say what the rest is."""
+        count, seen = len(self.modules), Seen(self)
+        if len(self.read) == count:
+            return True
+        full = seen.full()
+        longest = max(high - low - 1 for low, high in pairwise([-1, *full, count]))
+        return seen.agrees() and (2 * len(self.read) > count if len(full) < _FEW else longest <= _STRETCH * count)

@@ -20,13 +20,14 @@ from fatpatch.model.diagnostics import Diagnostics
 from fatpatch.model.tree import Container, Section
 from fatpatch.scan.ledgers import LIBRARY
 
-_BLOCK: Final = 16 << 10
+BLOCK: Final = 16 << 10
 """In such blocks a file on a server is fetched."""
 
 _TAILS: Final = (32 << 10, 64 << 10, 128 << 10, 192 << 10, 320 << 10)
 _SHORT_STREAM: Final = 96 << 10
-_HEADS: Final = (64 << 10, 128 << 10, 256 << 10, 512 << 10)
+_HEADS: Final = (64 << 10, 96 << 10, 128 << 10, 192 << 10, 256 << 10, 384 << 10, 512 << 10)
 _GROWTH: Final = 32
+_FEW: Final = 8
 FATBINS: Final = (".nv_fatbin", "__nv_relfatbin")
 SEGMENT: Final = ".nvFatBinSegment"
 RELOCATIONS: Final = ".rela.dyn"
@@ -39,7 +40,7 @@ _RELATIVE: Final = frozenset({n.R_X86_64_RELATIVE, n.R_AARCH64_RELATIVE})
 class Budget:
     """What may still be fetched of a file: each block counts once."""
 
-    def __init__(self, most: int, block: int = _BLOCK) -> None:
+    def __init__(self, most: int, block: int = BLOCK) -> None:
         self.left = most
         self.block = block
         self._have = set[int]()
@@ -159,8 +160,8 @@ def places_of(library: PackedLibrary, budget: Budget) -> ModulePlaces | None:
     if begin is None:
         return None
     modules = modules_of(begin.part.data[relocations.offset : relocations.offset + relocations.size], segment, fatbins)
-    if not modules:
-        return None
+    if not modules or (len(fatbins) > 1 and len(modules) > _FEW):
+        return None  # with relocatable code one module among many is what the linker made of it, for targets of its own
     end = Look(tail._replace(start=0), library.source.size - len(tail.packed), library.size - len(tail.data))
     return ModulePlaces(container.detail, modules, (begin, end))
 

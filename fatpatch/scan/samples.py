@@ -14,35 +14,30 @@ from fatpatch.base.locator import join
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.gpucode.fatbin.entry import Header
-from fatpatch.gpucode.vacant import is_without_kernels
 from fatpatch.model.kinds import ContainerKind, ModuleKind, Vendor
 from fatpatch.model.tree import Node, Payload, Wrapper
 from fatpatch.scan.entry_headers import entry_of
 from fatpatch.scan.packed_library import Budget, ModulePlaces, PackedLibrary, library_of, members_of, places_of
 from fatpatch.scan.packed_modules import PackedModules
+from fatpatch.scan.seen_modules import Seen, has_kernels
 from fatpatch.scan.spread import spread
 
 _LEAST: Final = 4 << 20
 """Packed bytes of all libraries of a wheel from which on samples are taken."""
 
-_BUDGET: Final = 4_400_000
+_BUDGET: Final = 4_800_000
 _SMALL: Final = 64 << 10
 _ENOUGH: Final = 16
-FEW: Final = 6
-_BETWEEN: Final = 0.25
-"""Of all modules so many may lie between two that are for different targets, and so many of those that were read may differ from the one
-before: else they are not in runs, and one says nothing of the next.
-"""
-
+_FEW: Final = 8
 _TRIES: Final = 60
 _LOOKED_AT: Final = 64
 """Modules of a gap of which the cheapest is chosen."""
 
-STRETCH: Final = 0.67
-"""Of all modules so many may follow each other unread."""
+_NARROW: Final = 0.2
+"""Of what may follow each other unread so much may, when enough are read."""
 
-_CENTRED: Final = 8
-"""After a few modules, by so many times more one at the edge of the largest gap may cost than one in its middle, about."""
+_WIDE: Final = 0.7
+"""Stretches of so much of the widest are looked at, too."""
 
 _SECTION: Final = ".nv_fatbin"
 
@@ -80,9 +75,9 @@ def sampled(source: Source, name: str) -> SampledTree | None:
         modules = PackedModules(library, places, budget.share(len(found) - number))
         modules.bound()
         _Sampling(modules).run()
-        node = sampled_library(modules, library, places, name)
-        if node is None:
+        if not Seen(modules).stands_for_all():
             return None
+        node = sampled_library(modules, library, places, name)
         budget.left += modules.budget.left
         nodes.append(node)
         count += len(modules.read)
@@ -93,80 +88,57 @@ def sampled(source: Source, name: str) -> SampledTree | None:
     return SampledTree(root, count, total)
 
 
-def sampled_library(modules: PackedModules, library: PackedLibrary, places: ModulePlaces, name: str) -> Node | None:
-    """The library with the modules that were read, and what they stand for; None where they do not."""
-    if not stand_for_all(modules):
-        return None
+def sampled_library(modules: PackedModules, library: PackedLibrary, places: ModulePlaces, name: str) -> Node:
+    """The library with the modules that were read, and what they stand for."""
     payloads = tuple(_payloads(modules, locator := join(name, library.name)))
     return Node(locator, library.name, library.size, ContainerKind.ELF, places.detail, (), payloads, ())
 
 
 class _Sampling:
-    """Which modules are read: in the largest gap between those that were, the one that costs least."""
+    """Which modules are read: in the widest stretch of those that were not, the one that costs least for what it splits off."""
 
     def __init__(self, modules: PackedModules) -> None:
         self.modules = modules
+        self.seen = Seen(modules)
         self.count = len(modules.modules)
         self._failed = set[int]()
 
     def run(self) -> None:
         """Read modules until they are enough, or the budget is spent."""
-        self.modules.seek(0, jump=False)
         for _ in range(_TRIES):
             index = self._next()
             if index is None:
                 return
-            if self.modules.seek(index):
+            before = self.modules.progress
+            self.modules.seek(index)
+            if self.modules.progress != before:
                 self._failed.clear()  # what was read shows better where the others lie
             else:
                 self._failed.add(index)
 
     def _next(self) -> int | None:
         """The module to read next; None when enough are read, or what is left is too little for any."""
-        read = {index: targets_of(headers) for index, headers in self.modules.read.items() if has_kernels(headers)}
-        known = [-1, *sorted(read), self.count]
+        known = self.seen.indices()
+        stretches = list(pairwise([-1, *known, self.count]))
+        widest = max(self.seen.width(low, high) for low, high in stretches)
+        wanted = [each for each in stretches if self.seen.width(*each) >= widest * _WIDE]
+        if len(known) >= _ENOUGH and widest <= _NARROW:
+            wanted = []
         best, least = None, float("inf")
-        largest = max(high - low for low, high in pairwise(known)) if len(read) >= FEW else 0
-        centred = _CENTRED if largest else 1
-        enough = len(read) >= _ENOUGH and largest - 1 <= STRETCH * self.count
-        for low, high in pairwise(known):
-            differ = low >= 0 and high < self.count and read[low] != read[high]
-            inside = [index for index in range(low + 1, high) if index not in self._failed and index not in self.modules.read]
-            if not inside or (not differ and (enough or high - low < largest)):
-                continue
-            middle, step = inside[len(inside) // 2], max(len(inside) // _LOOKED_AT, 1)
-            for index in inside[::step]:
+        for low, high in [*wanted, *self.seen.changes()]:
+            inside = [index for index in range(low + 1, high) if index not in self._failed and self.modules.may_have_kernels(index)]
+            for index in inside[:: max(len(inside) // _LOOKED_AT, 1)]:
                 cost = self.modules.cost(index)
-                score = cost * (1 + centred * abs(index - middle) / len(inside)) / (len(inside) * (4 if differ else 1)) ** 0.5
+                score = cost / self._use(low, index, high)
                 if score < least and cost < 2 * self.modules.budget.left:
                     best, least = index, score
         return best
 
-
-def targets_of(headers: Sequence[Header]) -> frozenset[tuple[str, str]]:
-    """Kind and target of each image."""
-    return frozenset((each.kind, each.target) for each in (entry_of(header, "", 0) for header in headers))
-
-
-def has_kernels(headers: Sequence[Header]) -> bool:
-    """Whether an image of a module can have a kernel."""
-    return not is_without_kernels(_payload(headers, "", 0))
-
-
-def stand_for_all(modules: PackedModules) -> bool:
-    """Whether what was read is enough to say what the rest is."""
-    if len(modules.read) == len(modules.modules):
-        return True
-    full = {index: targets_of(headers) for index, headers in sorted(modules.read.items()) if has_kernels(headers)}
-    if not full or not modules.met <= frozenset().union(*full.values()):
-        return False
-    changes = [high - low - 1 for low, high in pairwise(full) if full[low] != full[high]]
-    if sum(changes) > _BETWEEN * len(modules.modules) or (len(changes) > 1 and len(changes) > _BETWEEN * len(full)):
-        return False
-    stretch = max(high - low - 1 for low, high in pairwise([-1, *full, len(modules.modules)]))
-    if len(full) >= FEW and stretch > STRETCH * len(modules.modules):
-        return False
-    return len(full) >= FEW or 2 * len(modules.read) > len(modules.modules)
+    def _use(self, low: int, index: int, high: int) -> float:
+        """What a module between two others is worth: the less that it leaves on one side, the less. Few modules are read one by one."""
+        if self.count <= _FEW:
+            return 1.0 if index == low + 1 else 0.02
+        return min(self.seen.width(low, index), self.seen.width(index, high)) + 1 / self.count
 
 
 def _payloads(modules: PackedModules, locator: str) -> list[Payload]:

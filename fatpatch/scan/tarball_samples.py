@@ -44,9 +44,9 @@ def sampled_tarball(source: Source, name: str, ratios: Ratios) -> SampledTree | 
         modules = FewModules(library, places, budget.share(len(libraries) - number))
         modules.bound()
         modules.run()
-        node = sampled_library(modules, library, places, name)
-        if node is None:
+        if not modules.stand_for_all():
             return None
+        node = sampled_library(modules, library, places, name)
         budget.left += modules.budget.left
         nodes.append(node)
         count += len(modules.read)
