@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypedDict
@@ -292,7 +293,9 @@ class _TreeWalk:
             raise LimitError(message, locator=where, offset=member.offset)
 
 
+@functools.lru_cache
 def _bare_container(bare: Bare) -> Container:
+    """One for all: a package may have tens of thousands of cubins."""
     if isinstance(bare, ContainerKind):
         return Container(kind=bare)
     return Container(kind=ContainerKind.ELF, detail="AMDGPU code object")
