@@ -62,10 +62,7 @@ class Doctor:
             modules = [self._judge_amd(node, payload, environment) for node, payload in self.pairs if payload.vendor == Vendor.AMD]
         else:
             modules = self._judge_nvidia(environment)
-        groups: dict[str, list[Judged]] = {}
-        for module in modules:
-            groups.setdefault(module.node.locator, []).append(module)
-        units = [self._library(group[0].node, group, environment) for group in groups.values()]
+        units = [self._library(group[0].node, group, environment) for group in _by_file(modules)]
         if len(units) > 1:
             units = [unit for unit in units if not _is_object(unit.node)] or units
         units = with_kernel_folders(self.node, units, environment, lambda node, own: self._one(node, own, environment))
@@ -298,6 +295,14 @@ def libraries(found: FileVerdict) -> list[tuple[Node, FileVerdict]]:
 
 def _seconds(module: Judged) -> float:
     return module.verdict.cost.seconds if module.verdict.cost is not None else 0.0
+
+
+def _by_file(modules: Iterable[Judged]) -> Iterable[list[Judged]]:
+    """The modules of each file, in order; not held any longer than they are gone through, since a package may have 16,000 files."""
+    groups: dict[str, list[Judged]] = {}
+    for module in modules:
+        groups.setdefault(module.node.locator, []).append(module)
+    return groups.values()
 
 
 def _is_object(node: Node) -> bool:
