@@ -33,8 +33,7 @@ _CONTIGUOUS: Final = 384 << 10
 _NEAR: Final = 48 << 10
 _MOST_LOOKS: Final = 5
 _LOOKS_IN_ALL: Final = 100
-_FINE: Final = 6
-_COARSE: Final = 4
+_FINE, _COARSE = 6, 4
 """Halvings until the end of the fatbins is taken as known: other data with few repetitions lies behind them."""
 
 _ENTRIES: Final = 8
@@ -53,6 +52,7 @@ _BEFORE: Final = 12
 _GUESSED: Final = 8
 """By so much the estimate of a jump may be wrong: a part of its way, less where the image before, or one of the same target, was seen."""
 
+_UNEVEN: Final = 2.0  # fatbins that are packed to less have images of both kinds, compressed ones and others
 _KNOWN: Final = 5
 """Bytes of a fatbin's header, those of its size among them, that are not copied from what is not known."""
 
@@ -360,7 +360,8 @@ class PackedModules:
         guess = begin + int(step / expected)
         sure = _LEARNT if learnt else _BEFORE if ratio and codec_of(last.flags) != Codec.NONE else _GUESSED
         reach = (guess - begin) // sure + (8 << 10)
-        if known and (mapped := self.map.estimate(place)).slack + (8 << 10) < reach:
+        even = self.map.ratio < _UNEVEN or codec_of(last.flags) == Codec.NONE
+        if known and even and (mapped := self.map.estimate(place)).slack + (8 << 10) < reach:
             guess, reach = mapped.packed, mapped.slack + (8 << 10)
         if guess > self.source.size or reach > (_CONTIGUOUS if known else _STEP):
             return None
