@@ -31,8 +31,11 @@ _NAMED: Final = 8
 _GROWTH: Final = 32
 _WARM: Final = 28 << 10
 _BEHIND: Final = 2 << 10
-_STEPS: Final = tuple(step << 10 for step in (12, 16, 24, 40, 64, 96))
+_STEPS: Final = tuple(step << 10 for step in (16, 24, 40, 64, 96))
 """By so much more each look reaches to both sides."""
+
+_NEAR: Final = 6 << 10
+"""By so much an estimate is wrong of a member that another release has, too."""
 
 _LARGE: Final = 12 << 20
 """From such a size on it is not estimated where a member ends in the stream."""
@@ -80,10 +83,10 @@ class _Placed(NamedTuple):
 
 
 class _Guess(NamedTuple):
-    """About so many packed bytes; ``exact``: give or take little."""
+    """About so many packed bytes, give or take ``slack``; 0 for very few."""
 
     packed: int
-    exact: bool
+    slack: int
 
 
 class Ratios:
@@ -103,15 +106,15 @@ class Ratios:
     def guesses(self, size: int, name: str = "", rest: tuple[int, int] = (0, 0)) -> list[_Guess]:
         """How many packed bytes a member takes, the likeliest first. ``rest``: the (unpacked, packed) bytes of all from it on, if known."""
         if known := self._known.get(size):
-            return [_Guess(known, True)]
+            return [_Guess(known, 0)]
         if named := self._named.get(_without_version(name)):
-            return [_Guess(int(size * named), False)]
+            return [_Guess(int(size * named), _NEAR)]
         ratio, (plain, packed) = median(self._seen[-5:]) if self._seen else _USUAL, rest
         others = [packed / plain] if 0 < packed < plain else []
         if others and ratio / _ALIKE < others[0] < ratio * _ALIKE:
             share = min(2 * size / plain, 1.0)
             ratio = ratio * (1 - share) + others[0] * share
-        return [_Guess(int(size * each), False) for each in (ratio, *others)]
+        return [_Guess(int(size * each), 2 * _NEAR) for each in (ratio, *others)]
 
 
 class PackedTar:
@@ -294,8 +297,8 @@ class PackedTar:
         """The part and the place of the header that is looked for, around places in the stream."""
         for guess in guesses:
             begin, end = guess.packed - _WARM, guess.packed + _BEHIND
-            exact = tuple((step, 0) for step in (0, _WARM // 2) if guess.exact)
-            for before, behind in (*exact, *((step, step) for step in _STEPS)):
+            first = ((guess.slack, guess.slack),) if guess.slack else ((0, 0), (_WARM // 2, 0), (_NEAR, _NEAR))
+            for before, behind in (*first, *((step, step) for step in _STEPS)):
                 begin, end = begin - before, end + behind
                 look = self._look(begin, end)
                 for place in () if look is None else _places(look.part):
