@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small = copies(folder / "small", ROOT / "samples/libkernels.so", arguments.files)
-        memory(folder)  # first: what this process holds would be counted for its children
+        memory(folder, arguments.files)  # first: what this process holds would be counted for its children
         throughput(folder, small)
         if arguments.corpus is not None:
             sameness(folder, small, arguments.corpus)
@@ -139,10 +139,10 @@ def dump(index: Path) -> list[tuple[object, ...]]:
     return sorted(rows, key=repr)
 
 
-def memory(folder: Path) -> None:
-    """The most memory of the main process, for more and more files."""
+def memory(folder: Path, files: int) -> None:
+    """The most memory of the main process, for a tenth of so many files, for as many, and for ten times as many."""
     print("| files | seconds | files a second | most memory, MiB |\n|---|---|---|---|")
-    for count in (200, 2000, 20000):
+    for count in (max(files // 10, 1), files, 10 * files):
         few = copies(folder / f"cubins{count}", ROOT / "samples/kernels.sm_61.cubin", count)
         seconds, most = audit(folder / f"memory{count}.sqlite", few)
         print(f"| {count} | {seconds:.1f} | {count / seconds:.0f} | {most:.0f} |", flush=True)

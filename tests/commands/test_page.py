@@ -184,9 +184,9 @@ def test_a_packed_member_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.Mo
     """The gate, whose findings are on the page, is held against the file that is open already."""
     unpacked: list[int] = []
 
-    def counted(workspace: Workspace, source: Source, member: Member) -> Iterator[bytes]:
+    def counted(workspace: Workspace, source: Source, member: Member, *more: Any) -> Iterator[bytes]:
         unpacked.append(member.size)
-        return pieces_of(workspace, source, member)
+        return pieces_of(workspace, source, member, *more)
 
     pieces_of = Workspace._pieces_of
     monkeypatch.setattr(Workspace, "_pieces_of", counted)

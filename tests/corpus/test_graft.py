@@ -68,7 +68,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture(params=MEMBERS)
+@pytest.fixture(params=[pytest.param(each, marks=pytest.mark.slow) if "faiss" in each else each for each in MEMBERS])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Path, int, int]:
     member = str(request.param)
     path = corpus_path(ROWS[member])

@@ -59,7 +59,7 @@ def judged(path: Path, gpu: str) -> tuple[object, object, list[object]]:
     return found["verdict"], found["outcome"], modules
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=pytest.mark.slow) if each == "cublas" else each for each in FILES])
 def test_compacted(name: str, tmp_path: Path) -> None:
     ending, wish, gpus = FILES[name]
     source = corpus_file(ending)

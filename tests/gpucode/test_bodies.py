@@ -247,6 +247,6 @@ def test_encodings_of_the_sample_equal_nvdisasm(tmp_path: Path) -> None:
 
 @pytest.mark.oracle
 @pytest.mark.corpus
-@pytest.mark.parametrize("library", ["libbitsandbytes_cuda128.so", "_C.so"])
+@pytest.mark.parametrize("library", [pytest.param("libbitsandbytes_cuda128.so", marks=pytest.mark.slow), "_C.so"])
 def test_encodings_of_real_libraries_equal_nvdisasm(library: str, tmp_path: Path) -> None:
     assert sum(compared_in(corpus_file(library), tmp_path).values()) > 3000
