@@ -8,7 +8,7 @@ from typing import Final
 
 from fatpatch.scan.packed_library import Anchor
 from fatpatch.scan.packed_modules import PackedModules
-from fatpatch.scan.seen_modules import Seen, has_kernels
+from fatpatch.scan.seen_modules import Seen
 
 _FEW: Final = 6
 _STRETCH: Final = 0.67
@@ -90,7 +90,7 @@ class FewModules(PackedModules):
     def _cheapest(self, failed: set[int]) -> int | None:
         """The module to read next: of those in a stretch that is too long, or of all where there is none; None when enough are read."""
         count = len(self.modules)
-        full = sorted(index for index, headers in self.read.items() if has_kernels(headers))
+        full = list(Seen(self).full())
         longest = int(_STRETCH * count)
         long = next(((low, high) for low, high in pairwise([-1, *full, count]) if high - low - 1 > longest), None)
         if long is None and len(full) >= min(_FEW, count):

@@ -6,7 +6,7 @@ Modules are read at several places; a module that was not read is taken to be fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -19,7 +19,7 @@ from fatpatch.model.tree import Node, Payload, Wrapper
 from fatpatch.scan.entry_headers import entry_of
 from fatpatch.scan.packed_library import Budget, ModulePlaces, PackedLibrary, library_of, members_of, places_of
 from fatpatch.scan.packed_modules import PackedModules
-from fatpatch.scan.seen_modules import Seen, has_kernels
+from fatpatch.scan.seen_modules import Seen
 from fatpatch.scan.spread import spread
 
 _LEAST: Final = 4 << 20
@@ -70,28 +70,47 @@ def sampled(source: Source, name: str) -> SampledTree | None:
             return None
         if places.modules:
             found.append((library, places))
-    nodes, count, total = [], 0, 0
+    samples = sampled_libraries(found, budget, name, _read)
+    if samples is None or not samples.nodes:
+        return None
+    root = Node(name, name, source.size, ContainerKind.ZIP, "", samples.nodes, (), (), member_count=len(samples.nodes))
+    return SampledTree(root, samples.read, samples.modules)
+
+
+class LibrarySamples(NamedTuple):
+    """Libraries with the modules that were read, ``read`` of ``modules`` in all, and those that they stand for."""
+
+    nodes: tuple[Node, ...]
+    read: int
+    modules: int
+
+
+Reading = Callable[[PackedLibrary, ModulePlaces, Budget], PackedModules | None]
+"""Reads some modules of a library; None where they do not stand for all."""
+
+
+def sampled_libraries(
+    found: Sequence[tuple[PackedLibrary, ModulePlaces]], budget: Budget, name: str, read: Reading
+) -> LibrarySamples | None:
+    """Samples of libraries, which share a budget; None where those of one do not stand for all."""
+    nodes, count, total = list[Node](), 0, 0
     for number, (library, places) in enumerate(found):
-        modules = PackedModules(library, places, budget.share(len(found) - number))
-        modules.bound()
-        _Sampling(modules).run()
-        if not Seen(modules).stands_for_all():
+        modules = read(library, places, budget.share(len(found) - number))
+        if modules is None:
             return None
-        node = sampled_library(modules, library, places, name)
         budget.left += modules.budget.left
-        nodes.append(node)
+        payloads = tuple(_payloads(modules, locator := join(name, library.name)))
+        nodes.append(Node(locator, library.name, library.size, ContainerKind.ELF, places.detail, (), payloads, ()))
         count += len(modules.read)
         total += len(modules.modules)
-    if not nodes:
-        return None
-    root = Node(name, name, source.size, ContainerKind.ZIP, "", tuple(nodes), (), (), member_count=len(nodes))
-    return SampledTree(root, count, total)
+    return LibrarySamples(tuple(nodes), count, total)
 
 
-def sampled_library(modules: PackedModules, library: PackedLibrary, places: ModulePlaces, name: str) -> Node:
-    """The library with the modules that were read, and what they stand for."""
-    payloads = tuple(_payloads(modules, locator := join(name, library.name)))
-    return Node(locator, library.name, library.size, ContainerKind.ELF, places.detail, (), payloads, ())
+def _read(library: PackedLibrary, places: ModulePlaces, budget: Budget) -> PackedModules | None:
+    modules = PackedModules(library, places, budget)
+    modules.bound()
+    _Sampling(modules).run()
+    return modules if Seen(modules).stands_for_all() else None
 
 
 class _Sampling:
@@ -143,7 +162,7 @@ class _Sampling:
 
 def _payloads(modules: PackedModules, locator: str) -> list[Payload]:
     """All modules: those that were read, and for each other the nearest with kernels."""
-    full = [index for index, headers in modules.read.items() if has_kernels(headers)]
+    full = list(Seen(modules).full())
     found = []
     for index in range(len(modules.modules)):
         nearest = index if index in modules.read else min(full, key=lambda each: (abs(each - index), each))

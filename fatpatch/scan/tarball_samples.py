@@ -10,9 +10,10 @@ from fatpatch.model.kinds import ContainerKind
 from fatpatch.model.tree import Node
 from fatpatch.scan.few_modules import FewModules
 from fatpatch.scan.ledgers import ARCHIVE, LIBRARY
-from fatpatch.scan.packed_library import Budget
+from fatpatch.scan.packed_library import Budget, ModulePlaces, PackedLibrary
+from fatpatch.scan.packed_modules import PackedModules
 from fatpatch.scan.packed_tar import PackedTar, Ratios
-from fatpatch.scan.samples import SampledTree, sampled_library
+from fatpatch.scan.samples import SampledTree, sampled_libraries
 from fatpatch.scan.spread import spread
 from fatpatch.scan.tarball_library import TarLibrary, cuda_library
 
@@ -39,20 +40,18 @@ def sampled_tarball(source: Source, name: str, ratios: Ratios) -> SampledTree | 
         return None
     if libraries is None:
         return None
-    nodes, count, total = list[Node](), 0, 0
-    for number, (library, places) in enumerate(libraries):
-        modules = FewModules(library, places, budget.share(len(libraries) - number))
-        modules.bound()
-        modules.run()
-        if not modules.stand_for_all():
-            return None
-        node = sampled_library(modules, library, places, name)
-        budget.left += modules.budget.left
-        nodes.append(node)
-        count += len(modules.read)
-        total += len(modules.modules)
-    root = Node(name, name, source.size, ContainerKind.TAR, "", tuple(nodes), (), (), member_count=len(nodes))
-    return SampledTree(root, count, total)
+    samples = sampled_libraries(libraries, budget, name, _read)
+    if samples is None:
+        return None
+    root = Node(name, name, source.size, ContainerKind.TAR, "", samples.nodes, (), (), member_count=len(samples.nodes))
+    return SampledTree(root, samples.read, samples.modules)
+
+
+def _read(library: PackedLibrary, places: ModulePlaces, budget: Budget) -> PackedModules | None:
+    modules = FewModules(library, places, budget)
+    modules.bound()
+    modules.run()
+    return modules if modules.stand_for_all() else None
 
 
 def _libraries(tar: PackedTar) -> list[TarLibrary] | None:

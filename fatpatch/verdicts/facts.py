@@ -90,8 +90,8 @@ class FactsReader:
         if key not in self._views:
             view = _with_listed(driver_view(source, payload.offset, payload.locator), payload)
             self._views[key] = None if view == (payload.images, None, "") else view
-        view_kept = self._views[key]
-        return View(payload.images) if view_kept is None else view_kept
+        kept = self._views[key]
+        return View(payload.images) if kept is None else kept
 
     def native(self, source: Source, payloads: Iterable[Payload]) -> frozenset[int]:
         """The SM numbers for which the modules of a library have SASS."""
