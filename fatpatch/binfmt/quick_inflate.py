@@ -7,11 +7,11 @@ and where the bytes do not add up to what the archive says: answers are the same
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from fatpatch.base.errors import FormatError
+from fatpatch.binfmt.crc import crc_of
 
 _WORTH: Final = 1 << 20
 """Stored bytes of a run from which on the time that its import takes is won back."""
@@ -64,7 +64,7 @@ def settled(quick: Unpacking, by_zlib: Unpacking, crc32: int | None, notes: list
     except (FormatError, module.error):
         yield from _behind(by_zlib(notes), done)
         return
-    if crc32 not in (None, crc) and _sum(by_zlib([])) != crc:
+    if crc32 not in (None, crc) and crc_of(by_zlib([])) != crc:
         raise FormatError("deflate data is damaged", field="data")
     notes += mine
 
@@ -75,10 +75,3 @@ def _behind(chunks: Iterable[bytes], done: int) -> Iterator[bytes]:
         if len(chunk) > done:
             yield chunk[done:]
         done = max(done - len(chunk), 0)
-
-
-def _sum(chunks: Iterable[bytes]) -> int:
-    crc = 0
-    for chunk in chunks:
-        crc = zlib.crc32(chunk, crc)
-    return crc

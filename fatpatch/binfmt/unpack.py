@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import IO, TYPE_CHECKING
@@ -15,6 +14,7 @@ from fatpatch.base.limits import Limits
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
 from fatpatch.binfmt.codecs import pieces
+from fatpatch.binfmt.crc import crc_of
 from fatpatch.binfmt.spool_file import SpoolFile
 from fatpatch.model.kinds import Codec
 from fatpatch.model.tree import Member
@@ -251,14 +251,6 @@ class Workspace:
             remove_folders(tempfile.gettempdir())
             self._folder = tempfile.TemporaryDirectory(prefix=folder_prefix())
         return self._folder.name
-
-
-def crc_of(chunks: Iterable[bytes]) -> int:
-    """CRC-32 of all bytes."""
-    crc = 0
-    for chunk in chunks:
-        crc = zlib.crc32(chunk, crc)
-    return crc
 
 
 def _no_room(error: OSError) -> InputError:

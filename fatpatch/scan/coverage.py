@@ -36,13 +36,13 @@ class TargetRow:
     def __init__(self, target: str, images: Sequence[ImageEntry], payloads: int) -> None:
         self.target = target
         self.images, self.payloads = len(images), payloads
-        self.stored = _sum(image.stored_size for image in images)
-        self.size = _sum(image.size for image in images)
+        self.stored = total_of(image.stored_size for image in images)
+        self.size = total_of(image.size for image in images)
         seen = {(image.compression, image.producer, image.kind, image.code_version) for image in images}
         self.facts = {(codec, producer, version and _ISA.get(kind, "").format(version)) for codec, producer, kind, version in seen}
 
 
-def _sum(sizes: Iterable[int | None]) -> int | None:
+def total_of(sizes: Iterable[int | None]) -> int | None:
     """The sum; None where one is not known."""
     known = list(sizes)
     return None if None in known else sum(filter(None, known))

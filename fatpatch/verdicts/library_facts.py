@@ -11,6 +11,7 @@ from fatpatch.gpucode.rows import KernelFacts
 from fatpatch.gpucode.signature import without_hashes
 from fatpatch.model.kinds import ImageKind
 from fatpatch.model.tree import Diagnostic, ImageEntry, Node, Payload
+from fatpatch.scan.coverage import total_of
 from fatpatch.scan.survey import complaint_of, survey
 from fatpatch.verdicts.facts import FactsReader, is_dead
 from fatpatch.verdicts.read_ahead import read_all_ahead
@@ -177,12 +178,6 @@ def _targets(node: Node) -> dict[str, TargetFacts]:
         for image in payload.images:
             images.setdefault(image.target, []).append(image)
     return {
-        target: TargetFacts(modules[target], _sum([image.stored_size for image in each]), _sum([image.size for image in each]))
+        target: TargetFacts(modules[target], total_of(image.stored_size for image in each), total_of(image.size for image in each))
         for target, each in images.items()
     }
-
-
-def _sum(sizes: list[int | None]) -> int | None:
-    """The total; None when one is not known."""
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None

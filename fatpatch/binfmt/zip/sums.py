@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from fatpatch.base.errors import FatpatchError, UnsupportedError
 from fatpatch.base.limits import Limits
 from fatpatch.base.source import Source
-from fatpatch.binfmt.unpack import Workspace, crc_of
+from fatpatch.binfmt.crc import crc_of
+from fatpatch.binfmt.unpack import Workspace
 from fatpatch.model.tree import Member
 
 

@@ -16,7 +16,7 @@ from fatpatch.base.errors import EditError, InputError, UnsupportedError
 from fatpatch.base.overlay import Overlay, Write
 from fatpatch.base.records import NamedTuple
 from fatpatch.base.source import Source
-from fatpatch.binfmt.unpack import crc_of
+from fatpatch.binfmt.crc import crc_of
 from fatpatch.binfmt.zip import read as zip_reader
 from fatpatch.binfmt.zip.append_marker import trailer
 from fatpatch.formats import numbers as n
